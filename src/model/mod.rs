@@ -9,3 +9,4 @@ pub mod patch;
 pub mod diff;
 pub mod document;
 pub mod missing;
+pub mod position;
