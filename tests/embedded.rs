@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use alluvium::embedded::{EmbeddedError, Login, Mongod, Options};
 use bson::{Document, doc};
 use mongodb::Client;
+
+mod common;
+use common::wait_until;
 
 /// Set in the processes that these tests start and kill: where to keep the data, or nothing.
 const OWNER: &str = "ALLUVIUM_TEST_OWNER";
@@ -28,14 +30,6 @@ fn runs(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn takes_writes_at_once_and_is_gone_after_stop() {
     let mongod = Mongod::start(Options::default()).await.unwrap();
@@ -51,7 +45,7 @@ async fn a_dropped_server_goes_by_itself() {
     let mongod = Mongod::start(Options::default()).await.unwrap();
     let (pid, folder) = (mongod.pid().unwrap(), mongod.folder().to_path_buf());
     drop(mongod);
-    until("server and folder are gone", || !runs(pid) && !folder.exists()).await;
+    wait_until("server and folder are gone", async || !runs(pid) && !folder.exists()).await;
 }
 
 #[tokio::test]
@@ -79,7 +73,7 @@ async fn a_folder_whose_server_was_killed_goes_with_its_owner() {
     mongod.kill().await.unwrap();
     assert!(folder.exists());
     drop(mongod);
-    until("the folder is gone", || !folder.exists()).await;
+    wait_until("the folder is gone", async || !folder.exists()).await;
 }
 
 #[tokio::test]
@@ -110,7 +104,8 @@ async fn kept_data_keeps_its_port_if_it_can_and_moves_if_not() {
     assert_eq!((mongod.port(), count(&mongod).await), (port, 1));
     mongod.stop().await.unwrap();
 
-    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let other = Options { port: Some(port), replica_set: None, ..Options::default() };
+    let other = Mongod::start(other).await.unwrap();
     let mongod = Mongod::start(options()).await.unwrap();
     assert_ne!(mongod.port(), port);
     insert(&mongod, 2).await;
@@ -120,7 +115,7 @@ async fn kept_data_keeps_its_port_if_it_can_and_moves_if_not() {
     let asked = Options { port: Some(port), ..options() };
     let error = Mongod::start(asked).await.unwrap_err();
     assert!(matches!(error, EmbeddedError::PortInUse { .. }), "{error}");
-    drop(taken);
+    other.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -212,7 +207,10 @@ async fn a_killed_owner_leaves_neither_server_nor_folder() {
     assert!(runs(owner.mongod) && owner.folder.exists());
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    until("server and folder are gone", || !runs(owner.mongod) && !owner.folder.exists()).await;
+    wait_until("server and folder are gone", async || {
+        !runs(owner.mongod) && !owner.folder.exists()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -223,8 +221,28 @@ async fn a_killed_owner_of_kept_data_leaves_the_data_and_no_server() {
     let mut owner = Owner::start(test, folder.path());
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    until("the server is gone", || !runs(owner.mongod)).await;
+    wait_until("the server is gone", async || !runs(owner.mongod)).await;
     let data_dir = Some(folder.path().to_owned());
     let mongod = Mongod::start(Options { data_dir, ..Options::default() }).await.unwrap();
     mongod.stop().await.unwrap();
+}
+
+/// Ctrl-C in a terminal goes to a whole process group, and must reach the owner only.
+#[tokio::test]
+async fn the_server_is_in_another_process_group() {
+    let group = |pid: &str| -> u32 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().split(' ').nth(2).unwrap().parse().unwrap()
+    };
+    let mongod = Mongod::start(Options::default()).await.unwrap();
+    assert_ne!(group(&mongod.pid().unwrap().to_string()), group("self"));
+    mongod.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn tests_share_a_server_and_no_database() {
+    let (one, two) = (common::database().await, common::database().await);
+    assert_eq!(one.uri, two.uri);
+    one.db.collection("c").insert_one(doc! {"_id": 1}).await.unwrap();
+    assert_eq!(two.db.collection::<Document>("c").count_documents(doc! {}).await.unwrap(), 0);
 }

@@ -14,6 +14,7 @@ use super::options::{Options, Prior};
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const ALREADY_INITIALIZED: i32 = 23;
 const NOT_YET_INITIALIZED: i32 = 94;
+const INTERRUPTED_BY_STATE_CHANGE: i32 = 11602;
 
 /// Returns when the server takes writes.
 pub(super) async fn until_writable(
@@ -24,23 +25,44 @@ pub(super) async fn until_writable(
     // On new data the server lets a first connection of this machine in without a login.
     let client = connect(port, options, prior == Prior::Data)?;
     let admin = client.database("admin");
-    let result = async {
-        match (&options.replica_set, prior) {
-            (Some(name), Prior::Nothing) => initiate(&admin, name, port).await?,
-            (Some(_), Prior::Data) => move_to(&admin, port).await?,
-            (None, _) => {}
+    let result = loop {
+        match attempt(&admin, options, port, prior).await {
+            Err(error) if passes(&error) => tokio::time::sleep(POLL_INTERVAL).await,
+            result => break result,
         }
-        until_primary(&admin).await?;
-        if let (Some(login), Prior::Nothing) = (&options.login, prior) {
-            let (user, password) = (&login.user, &login.password);
-            let create = doc! {"createUser": user, "pwd": password, "roles": ["root"]};
-            admin.run_command(create).await?;
-        }
-        Ok::<(), Error>(())
     };
-    let result = result.await;
     client.shutdown().immediate(true).await;
     Ok(result?)
+}
+
+/// Every step may find that an earlier attempt has done it.
+async fn attempt(
+    admin: &Database,
+    options: &Options,
+    port: u16,
+    prior: Prior,
+) -> Result<(), Error> {
+    match (&options.replica_set, prior) {
+        (Some(name), Prior::Nothing) => initiate(admin, name, port).await?,
+        (Some(_), Prior::Data) => move_to(admin, port).await?,
+        (None, _) => {}
+    }
+    until_primary(admin).await?;
+    if let (Some(login), Prior::Nothing) = (&options.login, prior) {
+        let (user, password) = (&login.user, &login.password);
+        let create = doc! {"createUser": user, "pwd": password, "roles": ["root"]};
+        admin.run_command(create).await?;
+    }
+    Ok(())
+}
+
+/// A server listens a moment before it has read its own configuration, and closes its
+/// connections whenever its role in the set changes.
+fn passes(error: &Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        _ => matches!(code(error), Some(NOT_YET_INITIALIZED | INTERRUPTED_BY_STATE_CHANGE)),
+    }
 }
 
 fn connect(port: u16, options: &Options, login: bool) -> Result<Client, Error> {
@@ -67,15 +89,7 @@ async fn initiate(admin: &Database, name: &str, port: u16) -> Result<(), Error> 
 
 /// A set of one member that was served on another port does not know itself any more.
 async fn move_to(admin: &Database, port: u16) -> Result<(), Error> {
-    let answer = loop {
-        match admin.run_command(doc! {"replSetGetConfig": 1}).await {
-            // A server listens a moment before it has read its own configuration.
-            Err(error) if code(&error) == Some(NOT_YET_INITIALIZED) => {
-                tokio::time::sleep(POLL_INTERVAL).await;
-            }
-            answer => break answer?,
-        }
-    };
+    let answer = admin.run_command(doc! {"replSetGetConfig": 1}).await?;
     let mut config = answer.get_document("config")?.clone();
     let members = config.get_array_mut("members")?;
     let Some(member) = members.first_mut().and_then(bson::Bson::as_document_mut) else {
