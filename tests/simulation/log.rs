@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{Batch, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
+    log::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
     model::{
         event::EventKey,
         id::DocumentId,
@@ -42,6 +42,7 @@ pub(super) struct SimLog {
 pub(super) struct SimTail {
     node: Node,
     collections: Vec<String>,
+    bodies: Bodies,
     next: Place,
     term: u64,
 }
@@ -72,11 +73,17 @@ impl LogSource for SimLogSource {
         self.node.call("now", async move { Ok(world.state().operation_time()) }).await
     }
 
-    async fn tail(&self, collections: &[String], start: &Start) -> Result<SimTail> {
-        let (world, watched, from) = (self.node.world.clone(), collections.to_vec(), start.clone());
+    async fn tail(
+        &self,
+        collections: &[String],
+        start: &Start,
+        bodies: Bodies,
+    ) -> Result<SimTail> {
+        let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
+        let (world, watched, from) = (self.node.world.clone(), events.clone(), start.clone());
         let work = async move { world.state().open(&watched, &from) };
         let (next, term) = self.node.call(&format!("tail {start:?}"), work).await?;
-        Ok(SimTail { node: self.node.clone(), collections: collections.to_vec(), next, term })
+        Ok(SimTail { node: self.node.clone(), collections: events, bodies, next, term })
     }
 
     fn log(&self, collection: &str) -> SimLog {
@@ -115,14 +122,30 @@ impl Tail for SimTail {
             self.node.sim().tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
         }
         let mut changes = RawArrayBuf::new();
-        found.changes.into_iter().for_each(|change| changes.push(change));
-        Ok(TailBatch { changes: changes.into(), position: found.position })
+        for (change, big) in found.changes {
+            changes.push(if big { self.fitted(change)? } else { change });
+        }
+        let server_time = Some(self.node.world.state().operation_time());
+        Ok(TailBatch { changes: changes.into(), position: found.position, server_time })
+    }
+}
+
+impl SimTail {
+    /// A change that is too large for one reply: without its body, if that was asked for.
+    fn fitted(&self, change: RawDocumentBuf) -> Result<RawDocumentBuf> {
+        if self.bodies == Bodies::All {
+            return Err(Error::server(10334, "BSONObj size is invalid"));
+        }
+        let mut bare = RawDocumentBuf::new();
+        change.iter().flatten().filter(|(key, _)| *key != "fullDocument").for_each(|(key, value)| bare.append(key, value));
+        Ok(bare)
     }
 }
 
 /// What a tail's request found.
 struct Found {
-    changes: Vec<RawDocumentBuf>,
+    /// Each with whether it is too large for one reply.
+    changes: Vec<(RawDocumentBuf, bool)>,
     names: Vec<String>,
     next: Place,
     position: Position,
@@ -153,6 +176,13 @@ impl State {
         Ok((Place { entry, op }, self.term))
     }
 
+    /// The first change after a position: its entry, and its place among the entry's changes.
+    pub(super) fn before(&self, position: &Position) -> (usize, usize) {
+        let Ok((time, op)) = read_token(&position.token) else { return (0, 0) };
+        let entry = self.oplog.partition_point(|entry| entry.time < time);
+        (entry, op.map_or(0, |op| op + 1))
+    }
+
     /// The next changes that concern `watched`, at most `limit`; none if there are none yet.
     fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Found> {
         let mut changes = Vec::new();
@@ -163,7 +193,7 @@ impl State {
             for op in first..self.oplog[entry].ops.len() {
                 if concerns(&self.oplog[entry].ops[op], watched) && changes.len() < limit {
                     last = Place { entry, op };
-                    changes.push(self.change(last));
+                    changes.push((self.change(last), is_big(&self.oplog[entry].ops[op])));
                     names.push(name(&self.oplog[entry].ops[op]));
                 }
             }
@@ -223,6 +253,12 @@ fn concerns(op: &Op, watched: &[String]) -> bool {
         Op::Rename { from, to } => watches(from) || watches(to),
         Op::Delete { .. } | Op::Create { .. } | Op::Noop => false,
     }
+}
+
+/// Whether the change stands for one near the size limit: to build such would only make runs slow.
+fn is_big(op: &Op) -> bool {
+    let Op::Put { row, .. } = op else { return false };
+    row.raw().is_some_and(|event| event.get_bool("big").unwrap_or(false))
 }
 
 fn name(op: &Op) -> String {
