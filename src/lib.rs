@@ -14,4 +14,5 @@ pub mod database;
 pub mod log;
 pub mod store;
 pub mod status;
+pub mod projector;
 pub mod embedded;
