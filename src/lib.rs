@@ -14,5 +14,6 @@ pub mod database;
 pub mod log;
 pub mod store;
 pub mod status;
+pub mod metrics;
 pub mod read;
 pub mod embedded;
