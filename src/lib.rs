@@ -27,4 +27,6 @@ pub mod log;
 pub mod store;
 pub mod status;
 pub mod projector;
+pub mod metrics;
+pub mod read;
 pub mod embedded;
