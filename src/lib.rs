@@ -13,4 +13,5 @@ pub mod database;
 pub mod log;
 pub mod store;
 pub mod status;
+pub mod config;
 pub mod embedded;
