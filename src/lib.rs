@@ -29,4 +29,5 @@ pub mod status;
 pub mod projector;
 pub mod metrics;
 pub mod read;
+pub mod config;
 pub mod embedded;
