@@ -9,6 +9,7 @@
 
 pub mod model;
 pub mod time;
+pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;

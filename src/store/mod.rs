@@ -2,6 +2,8 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod mongo;
+
 use std::future::Future;
 
 use bson::{DateTime, RawDocumentBuf};
