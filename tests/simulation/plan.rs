@@ -75,6 +75,8 @@ pub(super) struct DaemonPlan {
     pub(super) start: Duration,
     pub(super) epoch: i64,
     pub(super) wall_ahead_millis: i64,
+    /// Often so small that documents are evicted all the time.
+    pub(super) cache_bytes: usize,
     pub(super) faults: Vec<CallFault>,
 }
 
@@ -133,6 +135,16 @@ pub(super) enum What {
     DeleteCheckpoint,
     /// The log is dropped, and made again after a while.
     DropLog { gone: Duration },
+}
+
+impl Mishap {
+    /// The number of the daemon that it strikes, or 0.
+    pub(super) fn daemon(&self) -> usize {
+        match self.what {
+            What::Crash { daemon, .. } | What::Suspend { daemon, .. } | What::Cut { daemon, .. } => daemon,
+            _ => 0,
+        }
+    }
 }
 
 fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
@@ -230,6 +242,7 @@ fn daemon(rng: &mut Rng, number: i64, length: Duration) -> DaemonPlan {
         // Epochs are mostly of their own and at times shared, as when a lease's rise was not noticed.
         epoch: if rng.u8(..6) == 0 { 1 } else { 1 + rng.i64(..4) },
         wall_ahead_millis: if rng.u8(..4) == 0 { rng.i64(-600_000..600_000) } else { 0 },
+        cache_bytes: [1, 2_000, 8_000, 1 << 20][rng.usize(..4)],
         faults: faults(rng, 80, 5, true),
     }
 }
