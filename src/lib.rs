@@ -30,6 +30,7 @@ pub mod projector;
 pub mod metrics;
 pub mod read;
 pub mod config;
+pub mod daemon;
 pub mod embedded;
 
 mod planted;
