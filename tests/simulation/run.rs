@@ -259,11 +259,7 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             sim.tell(|| format!("*** {lost} entries are rolled back"));
         }
         What::Elect { entries, lag } => {
-            let mut state = world.state();
-            let seen = state.seen.saturating_sub(entries).max(5).min(state.seen);
-            state.elect(seen);
-            state.lagging = true;
-            drop(state);
+            world.elect(entries);
             sim.changed();
             sim.sleep(lag).await;
             world.state().lagging = false;

@@ -246,6 +246,15 @@ impl World {
             .await;
     }
 
+    /// Another node answers from now on, which lags behind by `entries` and does not catch up yet.
+    pub(super) fn elect(&self, entries: usize) {
+        let mut state = self.state();
+        // It knows at least of the collections.
+        let seen = state.seen.saturating_sub(entries).max(5).min(state.seen);
+        state.elect(seen);
+        state.lagging = true;
+    }
+
     /// Lets the majority point and then what reads see catch up with the oplog, again and again.
     pub(super) async fn replicate(self) {
         let mut rng = self.sim.rng(0x5EED_0001);

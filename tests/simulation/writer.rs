@@ -170,8 +170,8 @@ impl Writer {
 
     /// The newest version, and whether the document lives after it.
     async fn last(&mut self, document: &DocumentId) -> Result<(i64, bool)> {
-        let found = self.read(document, |events| {
-            events.next_back().map(|(version, event)| (version, event.get_str("op") != Ok("delete")))
+        let found = self.read(document, |mut events| {
+            events.next_back().map(|(version, event)| (version, event.get_str("op").ok() != Some("delete")))
         });
         Ok(found.await?.unwrap_or((0, false)))
     }
@@ -179,7 +179,7 @@ impl Writer {
     async fn is_stored(&mut self, event: &Document) -> Result<bool> {
         let Some((document, version)) = key_of(event) else { return Ok(false) };
         let (id, mark) = (document.clone(), event.get("id").cloned());
-        self.read(&id, move |events| {
+        self.read(&id, move |mut events| {
             let stored = events.find(|(at, _)| *at == version);
             stored.is_some_and(|(_, stored)| {
                 Document::try_from(stored).is_ok_and(|stored| stored.get("id").cloned() == mark)
@@ -192,7 +192,7 @@ impl Writer {
     async fn read<T: Send + 'static>(
         &mut self,
         document: &DocumentId,
-        look: impl FnOnce(&mut dyn DoubleEndedIterator<Item = (i64, RawDocumentBuf)>) -> T + Send + 'static,
+        look: impl FnOnce(std::vec::IntoIter<(i64, RawDocumentBuf)>) -> T + Send + 'static,
     ) -> Result<T> {
         let (world, document) = (self.node.world.clone(), document.clone());
         let (seen, careless) = (self.seen, self.careless);
@@ -204,7 +204,7 @@ impl Writer {
             let data = if careless { &state.latest } else { &state.visible };
             let events: Vec<_> =
                 data.events(&document, 0).map(|(version, event)| (version, event.clone())).collect();
-            Ok((look(&mut events.into_iter()), state.operation_time()))
+            Ok((look(events.into_iter()), state.operation_time()))
         };
         let (found, time) = self.node.call("read of a writer", work).await?;
         self.seen = self.seen.max(time);
@@ -244,7 +244,7 @@ impl Writer {
     pub(super) async fn fill(&mut self, document: &DocumentId) -> Result<bool> {
         let missing = self.read(document, |events| {
             let versions: BTreeMap<i64, bool> =
-                events.map(|(version, event)| (version, event.get_str("op") != Ok("delete"))).collect();
+                events.map(|(version, event)| (version, event.get_str("op").ok() != Some("delete"))).collect();
             let last = versions.keys().next_back().copied().unwrap_or(0);
             let below = |version: &i64| versions.range(..version).next_back().is_some_and(|(_, lives)| *lives);
             let holes = (1..last).filter(|version| !versions.contains_key(version));
