@@ -26,4 +26,8 @@ pub mod database;
 pub mod log;
 pub mod store;
 pub mod status;
+pub mod projector;
+pub mod metrics;
+pub mod read;
+pub mod config;
 pub mod embedded;
