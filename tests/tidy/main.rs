@@ -87,15 +87,25 @@ const PANICKING: Words = Words {
 
 const SLEEPING: Words = Words {
     rule: "tests wait on a condition",
-    scopes: &["src", "tests", "examples"],
+    scopes: &["src", "tests"],
     words: &["thread::sleep", "time::sleep", "sleep_until", "sleep_ms"],
     in_tests: true,
     except: &[
         ("tests/common/wait.rs", "the one place that waits, with a deadline"),
         ("src/time.rs", "the machine's clock behind the handed time"),
         ("src/embedded", "waits for a server that starts, where no time is handed"),
+        ("src/log/append.rs", "a writer pauses in its user's process, outside any simulation"),
     ],
     remedy: "in tests use `wait_until` of tests/common, elsewhere the `Time` that was handed",
+};
+
+const TELLING_TIME: Words = Words {
+    rule: "what runs in the simulation takes the time that it is handed",
+    scopes: &["src/projector", "src/upkeep", "src/lease", "src/retry"],
+    words: &["tokio::time", "Instant::now", "SystemTime::now", "DateTime::now"],
+    in_tests: false,
+    except: &[],
+    remedy: "use the `Time` that was handed",
 };
 
 const UNBOUNDED: Words = Words {
@@ -214,6 +224,11 @@ fn nothing_panics_outside_tests() {
 #[test]
 fn nobody_sleeps() {
     check_words(&SLEEPING);
+}
+
+#[test]
+fn the_simulated_code_takes_the_time_it_is_handed() {
+    check_words(&TELLING_TIME);
 }
 
 #[test]
