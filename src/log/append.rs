@@ -88,10 +88,8 @@ pub enum AppendError {
 impl Appender {
     /// For the log of `collection`.
     pub fn new(database: &Database, collection: &str, limits: AppendLimits) -> Self {
-        let write = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .w_timeout(limits.timeout)
-            .build();
+        let write =
+            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(limits.timeout).build();
         let options = CollectionOptions::builder()
             .read_concern(ReadConcern::majority())
             .write_concern(write)
