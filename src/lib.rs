@@ -30,4 +30,5 @@ pub mod projector;
 pub mod metrics;
 pub mod read;
 pub mod config;
+pub mod daemon;
 pub mod embedded;

@@ -203,7 +203,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 self.walk = Some(walk);
             }
             Ok(None) => {
-                self.work.finish_scan(&walk).await?;
+                self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
             }
