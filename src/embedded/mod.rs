@@ -123,7 +123,8 @@ impl Mongod {
         former.release().await.map_err(EmbeddedError::io("release the former guard of mongod"))
     }
 
-    /// Freezes the server with SIGSTOP: connections stay open and nothing answers.
+    /// Freezes the server with SIGSTOP: connections stay open and nothing answers. The signal has
+    /// been sent when this returns; the kernel stops the last thread a moment later.
     ///
     /// # Errors
     /// When it does not run.
