@@ -70,6 +70,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
+        for (document, version) in &flushed.still_recorded {
+            self.waiting.still_recorded(document, *version);
+        }
         let counts = std::mem::take(&mut self.counts);
         self.observer.flushed(&flushed, counts, &self.waiting, self.cache.bytes());
         Ok(flushed.checkpoint)

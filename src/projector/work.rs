@@ -138,7 +138,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
                 Some(_) if version > after => {}
                 _ => {
-                    if self.waiting.remove(id) {
+                    if self.waiting.heal(id, version) {
                         self.note_change();
                     }
                     return Ok(());

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     metrics::{CollectionMetrics, Metrics, RestartReason},
+    model::part::Part,
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
@@ -55,11 +56,11 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
     sim.spawn(node.owner, distributor.run());
     let projector = Projector {
         collection: COLLECTION.into(),
+        part: Part::WHOLE,
         source,
         store,
         time,
         settings: Settings {
-            epoch: node.promoted().unwrap_or(plan.epoch),
             backoff,
             cache_bytes: plan.cache_bytes,
             ..Settings::default()
@@ -67,7 +68,11 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         observer: Observer::new(status, metrics()),
         subscribe,
     };
-    sim.spawn(node.owner, projector.run(CancellationToken::new()));
+    let (leadership, led) = watch::channel(Some(node.promoted().unwrap_or(plan.epoch)));
+    sim.spawn(node.owner, async move {
+        projector.lead(led, CancellationToken::new()).await;
+        drop(leadership);
+    });
 }
 
 struct Uncounted;

@@ -173,14 +173,12 @@ impl QuarantineRows for SimStore {
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
-        let puts: Vec<Op> = rows
-            .iter()
-            .map(|row| Op::Put {
-                collection: QUARANTINE.into(),
-                key: Key::Document(row.document.clone()),
-                row: Row::Quarantine(row.clone()),
-            })
-            .collect();
+        let puts = rows.iter().map(|row| {
+            let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
+            let (collection, waits_for) = (QUARANTINE.into(), row.mark.version);
+            (row.document.clone(), waits_for, Op::Put { collection, key, row: put })
+        });
+        let puts = puts.collect();
         let marks = rows
             .iter()
             .map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
@@ -188,26 +186,30 @@ impl QuarantineRows for SimStore {
         self.bookkeeping(&name, puts).await
     }
 
-    async fn remove_quarantine(&self, documents: &[DocumentId]) -> Result<()> {
-        let deletes = documents
-            .iter()
-            .map(|document| Op::Delete {
-                collection: QUARANTINE.into(),
-                key: Key::Document(document.clone()),
-            })
-            .collect();
-        self.bookkeeping(&format!("remove_quarantine {}", list(documents.iter())), deletes).await
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
+        let deletes = healed.iter().map(|(document, version)| {
+            let key = Key::Document(document.clone());
+            (document.clone(), *version, Op::Delete { collection: QUARANTINE.into(), key })
+        });
+        let deletes = deletes.collect();
+        let documents = healed.iter().map(|(document, _)| document);
+        self.bookkeeping(&format!("remove_quarantine {}", list(documents)), deletes).await
     }
 }
 
 impl SimStore {
-    /// Carries out the statements one by one, at majority.
-    async fn bookkeeping(&self, name: &str, ops: Vec<Op>) -> Result<()> {
+    /// Carries out the statements one by one, at majority, each only where no record waits for a version
+    /// above its own.
+    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
         let world = self.node.world.clone();
         let work = async move {
             let mut last = None;
-            for op in ops {
-                last = Some(world.apply(vec![op]));
+            for (document, version, op) in ops {
+                let recorded = waiting(&world.state().latest);
+                let later = |row: &QuarantineRow| row.document == document && row.mark.version > version;
+                if !recorded.iter().any(later) {
+                    last = Some(world.apply(vec![op]));
+                }
             }
             match last {
                 Some(ticket) => world.majority(ticket).await,

@@ -24,7 +24,7 @@ const STATEMENT_BYTES_MAX: usize = 8 << 20;
 const CONNECTIONS: usize = 4;
 
 /// The server's code for a key that exists.
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 
 /// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
 /// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
