@@ -10,7 +10,7 @@ use tracing::warn;
 use super::{observe::Observer, waiting::WaitingChanges};
 use crate::{
     database::{Error, Result},
-    model::{id::DocumentId, position::Checkpoint},
+    model::{document::Quarantine, id::DocumentId, position::Checkpoint},
     retry::Backoff,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
@@ -20,8 +20,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Flush {
     pub(super) writes: Vec<RowWrite>,
-    /// For each write, whether it also stores the quarantine mark.
-    pub(super) marked: Vec<bool>,
+    /// For each write, the quarantine mark that the row bears.
+    pub(super) marks: Vec<Option<Quarantine>>,
     pub(super) waiting: WaitingChanges,
     /// The place that is reached once all of this is written.
     pub(super) checkpoint: Option<Checkpoint>,
@@ -45,7 +45,7 @@ pub(super) struct Flushed {
 pub(super) struct FlushedRow {
     pub(super) id: DocumentId,
     pub(super) version: i64,
-    pub(super) marked: bool,
+    pub(super) mark: Option<Quarantine>,
     pub(super) outcome: RowOutcome,
 }
 
@@ -125,11 +125,11 @@ impl Flush {
             }
             _ => CheckpointOutcome::NotSaved,
         };
-        let rows = self.writes.into_iter().zip(self.marked).zip(outcomes);
-        let rows = rows.map(|((write, marked), outcome)| FlushedRow {
+        let rows = self.writes.into_iter().zip(self.marks).zip(outcomes);
+        let rows = rows.map(|((write, mark), outcome)| FlushedRow {
             id: write.id,
             version: write.version,
-            marked,
+            mark,
             outcome,
         });
         let took = time.now().saturating_sub(started);
