@@ -1,5 +1,34 @@
 //! Alluvium tails a log of events in MongoDB and leaves behind, for every document, its current
 //! state and its vector clock.
+//!
+//! ```text
+//! games.events --change stream--> tail -> fold -> flush -> games    (live)
+//! games.events --ordered scan---> scan -> fold -> flush -> games    (catch-up)
+//! client clock -> events the client lacks -> answer                 (sync)
+//! ```
 
-pub mod embedded;
+// Here and not in Cargo.toml, because tests and examples may do what a daemon must not.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice
+    )
+)]
+
 pub mod model;
+pub mod time;
+pub mod retry;
+pub mod database;
+pub mod log;
+pub mod store;
+pub mod status;
+pub mod projector;
+pub mod metrics;
+pub mod read;
+pub mod config;
+pub mod daemon;
+pub mod embedded;

@@ -1,6 +1,13 @@
 //! The pure heart: events, clocks, patches and the fold. No async, no I/O, no wall clock and no
 //! client, so that everything here can be tested as mathematics and run in a simulation unchanged.
 
-pub mod diff;
-pub mod patch;
+pub mod id;
+pub mod clock;
+pub mod event;
+pub mod new_event;
 pub mod state;
+pub mod patch;
+pub mod diff;
+pub mod document;
+pub mod missing;
+pub mod position;

@@ -1,0 +1,163 @@
+//! The one place that decides what a database error means: try again, catch up from the log, or stop
+//! with advice. Everything that talks to MongoDB returns this error, and nothing decides by the text of one.
+
+use std::fmt;
+
+use mongodb::error::ErrorKind;
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may pass by itself: back off and try again.
+    Retry,
+    /// The stream cannot be resumed where it was: scan the log against the documents, then tail again.
+    CatchUp,
+    /// The saved token belongs to another set of collections: resume by cluster time.
+    Reposition,
+    /// One entry of the stream is larger than the server can send: leave bodies out and fetch them by key.
+    Oversized,
+    /// Trying again cannot help. The sentence says what an operator can do.
+    Stop(&'static str),
+}
+
+/// An error of the database, or on the way to it.
+#[derive(Clone, Debug)]
+pub struct Error {
+    code: Option<i32>,
+    verdict: Verdict,
+    message: String,
+}
+
+/// What a database call gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error that the server reported under `code`.
+    pub fn server(code: i32, message: impl Into<String>) -> Self {
+        Self { code: Some(code), verdict: verdict_of(code), message: message.into() }
+    }
+
+    /// The server could not be reached, or the connection broke: the outcome is unknown.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self { code: None, verdict: Verdict::Retry, message: message.into() }
+    }
+
+    /// The server answered something that this program cannot read.
+    pub fn damaged(message: impl Into<String>) -> Self {
+        let advice =
+            "the data was not written by this program or is damaged; see the message for the place";
+        Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+    }
+
+    /// Going on would be wrong: `message` says why, `advice` what an operator can do.
+    pub fn stop(message: impl Into<String>, advice: &'static str) -> Self {
+        Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+    }
+
+    /// The server's number of the error, if it came from there.
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
+    /// What to do about it.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// A short name of the kind of error, for logs and status.
+    pub fn class(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Retry => "unavailable",
+            Verdict::CatchUp => "history_lost",
+            Verdict::Reposition => "token_mismatch",
+            Verdict::Oversized => "oversized",
+            Verdict::Stop(_) => "refused",
+        }
+    }
+
+    /// What an operator can do, in one sentence.
+    pub fn advice(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Retry => {
+                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up and has a primary"
+            }
+            Verdict::CatchUp => {
+                "nothing to do: the log is scanned against the documents; if this repeats, enlarge the oplog"
+            }
+            Verdict::Reposition => "nothing to do: the stream is resumed by cluster time",
+            Verdict::Oversized => {
+                "nothing to do: bodies are fetched by key; keep events well below 16 MB"
+            }
+            Verdict::Stop(advice) => advice,
+        }
+    }
+}
+
+/// Codes of MongoDB: <https://www.mongodb.com/docs/manual/reference/error-codes/>.
+fn verdict_of(code: i32) -> Verdict {
+    match code {
+        // ChangeStreamHistoryLost, CappedPositionLost, InvalidResumeToken, a resume point that is gone.
+        286 | 136 | 260 | 40576 | 40615 => Verdict::CatchUp,
+        // ChangeStreamFatalError: a token taken under another pipeline.
+        280 => Verdict::Reposition,
+        // BSONObjectTooLarge
+        10334 => Verdict::Oversized,
+        13 => {
+            Verdict::Stop("grant the user of the connection string the roles that the README lists")
+        }
+        18 => Verdict::Stop("check user name, password and authSource of the connection string"),
+        8000 => Verdict::Stop("check user name and password of the connection string"),
+        // CommandNotSupportedOnView, InvalidOptions, BadValue, FailedToParse, TypeMismatch, IllegalOperation,
+        // UnauthorizedForResource, DocumentValidationFailure, NamespaceExists.
+        166 | 72 | 2 | 9 | 14 | 20 | 121 | 48 | 40573 => {
+            Verdict::Stop("the server refuses the request itself; the message says why")
+        }
+        _ => Verdict::Retry,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "{} (code {code})", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<mongodb::error::Error> for Error {
+    fn from(error: mongodb::error::Error) -> Self {
+        let message = error.to_string();
+        match *error.kind {
+            ErrorKind::Command(ref command) => Self::server(command.code, command.message.clone()),
+            ErrorKind::Authentication { .. } => Self::server(18, message),
+            ErrorKind::Write(mongodb::error::WriteFailure::WriteError(ref write)) => {
+                Self::server(write.code, write.message.clone())
+            }
+            ErrorKind::Write(mongodb::error::WriteFailure::WriteConcernError(ref concern)) => {
+                Self::server(concern.code, concern.message.clone())
+            }
+            ErrorKind::InsertMany(ref insert) => {
+                let first = insert.write_errors.as_ref().and_then(|errors| errors.first());
+                match (first, &insert.write_concern_error) {
+                    (Some(write), _) => Self::server(write.code, write.message.clone()),
+                    (None, Some(concern)) => Self::server(concern.code, concern.message.clone()),
+                    (None, None) => Self::unreachable(message),
+                }
+            }
+            ErrorKind::InvalidArgument { .. }
+            | ErrorKind::BsonDeserialization(_)
+            | ErrorKind::BsonSerialization(_)
+            | ErrorKind::Bson(_) => Self::damaged(message),
+            _ => Self::unreachable(message),
+        }
+    }
+}
+
+impl From<bson::error::Error> for Error {
+    fn from(error: bson::error::Error) -> Self {
+        Self::damaged(error.to_string())
+    }
+}

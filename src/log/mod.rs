@@ -1,0 +1,131 @@
+//! The event log as the rest of the program sees it: read, scanned in order, and tailed. The
+//! projector reaches it only through the traits of this module, so that it runs unchanged on MongoDB
+//! and, in a simulation, on an in-memory twin that misbehaves on purpose.
+
+pub mod append;
+pub mod batch;
+pub mod mongo;
+
+use std::future::Future;
+
+use bson::Timestamp;
+
+use crate::{
+    database::Result,
+    model::{
+        event::EventKey,
+        id::DocumentId,
+        position::{LogId, Position},
+    },
+};
+
+pub use batch::{Batch, TailItem};
+
+/// The suffix of the collection that holds the log of a configured collection.
+pub const EVENTS_SUFFIX: &str = ".events";
+
+/// The name of the collection that holds the log of `collection`.
+pub fn events_collection(collection: &str) -> String {
+    format!("{collection}{EVENTS_SUFFIX}")
+}
+
+/// Where a tail begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// Right after this place.
+    After(Position),
+    /// With the first change at this time.
+    At(Timestamp),
+}
+
+/// Which bodies of events a tail carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// All of them.
+    All,
+    /// Only those of at most so many bytes: others arrive as [`TailItem::Bodiless`].
+    UpTo(i64),
+}
+
+/// The logs of one database.
+pub trait LogSource: Clone + Send + Sync + 'static {
+    /// Its stream of changes.
+    type Tail: Tail;
+    /// One collection's log.
+    type Log: EventLog;
+
+    /// The present cluster time. A scan that is given it sees everything before it, and a tail that
+    /// starts at it everything after.
+    fn now(&self) -> impl Future<Output = Result<Timestamp>> + Send;
+
+    /// Opens one stream over the logs of `collections`.
+    ///
+    /// # Errors
+    /// Verdict `CatchUp` when the server no longer has the place, `Reposition` when it holds the token
+    /// to be another stream's.
+    fn tail(
+        &self,
+        collections: &[String],
+        start: &Start,
+        bodies: Bodies,
+    ) -> impl Future<Output = Result<Self::Tail>> + Send;
+
+    /// The log of `collection`.
+    fn log(&self, collection: &str) -> Self::Log;
+}
+
+/// A stream of majority-committed changes of several logs, in commit order.
+pub trait Tail: Send {
+    /// The next batch, empty if nothing happened for a while: its position has advanced all the same.
+    ///
+    /// # Errors
+    /// As [`LogSource::tail`]; after any error the tail is over and another must be opened.
+    fn next(&mut self) -> impl Future<Output = Result<TailBatch>> + Send;
+}
+
+/// What a tail delivers at once.
+#[derive(Clone, Debug)]
+pub struct TailBatch {
+    /// The changes, to be read with [`TailItem::decode`].
+    pub changes: Batch,
+    /// The place after them.
+    pub position: Position,
+    /// The server's present cluster time, which tells how far behind the changes are.
+    pub server_time: Option<Timestamp>,
+}
+
+/// One collection's log.
+pub trait EventLog: Clone + Send + Sync + 'static {
+    /// An ordered walk over it.
+    type Scan: Scan;
+
+    /// Its identity, or `None` if the collection does not exist.
+    fn identity(&self) -> impl Future<Output = Result<Option<LogId>>> + Send;
+
+    /// Walks over all events in the order of their keys, beginning after `after`. Sees every event
+    /// that was majority-committed before `at_least`, and perhaps later ones.
+    fn scan(
+        &self,
+        after: Option<&EventKey>,
+        at_least: Timestamp,
+    ) -> impl Future<Output = Result<Self::Scan>> + Send;
+
+    /// The events of one document above version `after`, ascending, at most `limit`. Majority-committed;
+    /// with `at_least`, sees everything before that time.
+    fn read(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        limit: u32,
+        at_least: Option<Timestamp>,
+    ) -> impl Future<Output = Result<Batch>> + Send;
+}
+
+/// An ordered walk over a log.
+pub trait Scan: Send {
+    /// The next events in the order of their keys, or `None` at the end.
+    ///
+    /// # Errors
+    /// After an error the walk is over; another may begin after the last key seen.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Batch>>> + Send;
+}

@@ -1,0 +1,370 @@
+//! Events as writers append them: the one place that decides what a well-formed event is. The
+//! server's validator (`log::validator`) refuses the same mistakes on arrival; this check is for what got past it, in a
+//! collection without the validator or from an older writer.
+
+use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
+
+use super::{
+    clock::{CLIENT_RULE, is_client_name},
+    id::{DocumentId, INTEGER_MAX, IdError, integral},
+};
+
+/// The place of an event: which document, and the version that the document has after it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventKey {
+    /// The document.
+    pub document: DocumentId,
+    /// The version after the event, from 1, dense.
+    pub version: i64,
+}
+
+/// What an event does to its document.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// Makes the document, with its whole state.
+    Create {
+        /// The first state.
+        state: &'a RawDocument,
+    },
+    /// Applies MongoDB update operators to the state.
+    Patch {
+        /// The operators.
+        patch: &'a RawDocument,
+        /// The conditions that `$[name]` in paths refer to.
+        array_filters: Option<&'a RawArray>,
+    },
+    /// Applies a JSON Merge Patch (RFC 7396) to the state.
+    Merge {
+        /// The merge patch.
+        merge: &'a RawDocument,
+    },
+    /// Deletes the document. Its row, version and clock stay.
+    Delete,
+}
+
+/// The name of an event's `op` field, and the label of the metrics that count events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// `create`
+    Create,
+    /// `update`
+    Update,
+    /// `delete`
+    Delete,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Create, Self::Update, Self::Delete];
+
+    /// As it stands in the event.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Change<'_> {
+    /// Which of the three operations this is.
+    pub fn op(&self) -> Op {
+        match self {
+            Self::Create { .. } => Op::Create,
+            Self::Patch { .. } | Self::Merge { .. } => Op::Update,
+            Self::Delete => Op::Delete,
+        }
+    }
+}
+
+/// A well-formed event, borrowed from the bytes it was read from.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// Its place.
+    pub key: EventKey,
+    /// Who wrote it.
+    pub client: &'a str,
+    /// What it does.
+    pub change: Change<'a>,
+    /// The writer's clock. Orders nothing.
+    pub at: DateTime,
+    /// The writer's own mark.
+    pub id: Option<RawBsonRef<'a>>,
+    /// The bytes it was read from, for the fields that only a reader of history wants.
+    pub raw: &'a RawDocument,
+}
+
+/// What is wrong with an event. The message names the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// The bytes are not BSON.
+    #[error("the event is not readable BSON: {0}")]
+    Malformed(String),
+    /// The key is not `{d, s}`.
+    #[error(
+        "`_id` must be {{d: <document id>, s: <version>}}, exactly these two in this order: {0}"
+    )]
+    Key(String),
+    /// The document id is unusable.
+    #[error("`_id.d`: {0}")]
+    Document(#[from] IdError),
+    /// The version is unusable.
+    #[error("`_id.s` must be an integer from 1 to 2^53 - 1, not {0}")]
+    Version(String),
+    /// A required field is absent.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// A field has the wrong type.
+    #[error("`{field}` must be {expected}, not {found:?}")]
+    Type {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: ElementType,
+    },
+    /// The client's name is unusable.
+    #[error("`client` must be {CLIENT_RULE}, not `{0}`")]
+    Client(String),
+    /// The operation is unknown.
+    #[error("`op` must be create, update or delete, not `{0}`")]
+    Op(String),
+    /// A field that does not go with the operation.
+    #[error("an event with op `{op}` {rule}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// What its fields must be.
+        rule: &'static str,
+    },
+}
+
+impl EventKey {
+    /// Reads the place of an event, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`EventError`] when `_id` is not of the form `{d, s}`: such an event belongs to no document.
+    pub fn from_event(raw: &RawDocument) -> Result<Self, EventError> {
+        match raw.get("_id") {
+            Ok(Some(RawBsonRef::Document(key))) => Self::from_raw(key),
+            Ok(Some(other)) => Err(EventError::Type {
+                field: "_id",
+                expected: "a document",
+                found: other.element_type(),
+            }),
+            Ok(None) => Err(EventError::Missing("_id")),
+            Err(error) => Err(EventError::Malformed(error.to_string())),
+        }
+    }
+
+    /// Reads `{d, s}`.
+    ///
+    /// # Errors
+    /// [`EventError`] when it is of another form.
+    pub fn from_raw(key: &RawDocument) -> Result<Self, EventError> {
+        let mut fields = key.iter();
+        let mut field = |name: &str| match fields.next() {
+            Some(Ok((key, value))) if key == name => Ok(value),
+            Some(Ok((key, _))) => {
+                Err(EventError::Key(format!("found `{key}` where `{name}` belongs")))
+            }
+            Some(Err(error)) => Err(EventError::Malformed(error.to_string())),
+            None => Err(EventError::Key(format!("`{name}` is missing"))),
+        };
+        let (d, s) = (field("d")?, field("s")?);
+        if fields.next().is_some() {
+            return Err(EventError::Key("there are more than two fields".into()));
+        }
+        let document = DocumentId::from_raw(d)?;
+        let version = integral(s).filter(|version| (1..=INTEGER_MAX).contains(version));
+        let version = version.ok_or_else(|| EventError::Version(format!("{s:?}")))?;
+        Ok(Self { document, version })
+    }
+}
+
+/// The fields of an event before they are judged.
+#[derive(Default)]
+struct Fields<'a> {
+    client: Option<RawBsonRef<'a>>,
+    op: Option<RawBsonRef<'a>>,
+    state: Option<RawBsonRef<'a>>,
+    patch: Option<RawBsonRef<'a>>,
+    array_filters: Option<RawBsonRef<'a>>,
+    merge: Option<RawBsonRef<'a>>,
+    at: Option<RawBsonRef<'a>>,
+    id: Option<RawBsonRef<'a>>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(raw: &'a RawDocument) -> Result<Self, EventError> {
+        let mut fields = Self::default();
+        for element in raw {
+            let (key, value) = element.map_err(|error| EventError::Malformed(error.to_string()))?;
+            let slot = match key.as_str() {
+                "client" => &mut fields.client,
+                "op" => &mut fields.op,
+                "state" => &mut fields.state,
+                "patch" => &mut fields.patch,
+                "array_filters" => &mut fields.array_filters,
+                "merge" => &mut fields.merge,
+                "at" => &mut fields.at,
+                "id" => &mut fields.id,
+                _ => continue,
+            };
+            *slot = Some(value);
+        }
+        Ok(fields)
+    }
+
+    fn change(&self) -> Result<Change<'a>, EventError> {
+        let op = string("op", self.op)?;
+        let shape = |op, rule| Err(EventError::Shape { op, rule });
+        match (op, self.state, self.patch, self.merge, self.array_filters) {
+            ("create", Some(state), None, None, None) => {
+                let state = document("state", state)?;
+                match state.get("_id") {
+                    Ok(None) => Ok(Change::Create { state }),
+                    _ => shape("create", "has a `state` without an `_id` of its own"),
+                }
+            }
+            ("create", ..) => {
+                shape("create", "carries `state`, and neither `patch`, `merge` nor `array_filters`")
+            }
+            ("update", None, Some(patch), None, filters) => {
+                let array_filters = filters.map(array_filters).transpose()?;
+                Ok(Change::Patch { patch: document("patch", patch)?, array_filters })
+            }
+            ("update", None, None, Some(merge), None) => {
+                Ok(Change::Merge { merge: document("merge", merge)? })
+            }
+            ("update", ..) => shape(
+                "update",
+                "carries exactly one of `patch` and `merge`, no `state`, and `array_filters` only with `patch`",
+            ),
+            ("delete", None, None, None, None) => Ok(Change::Delete),
+            ("delete", ..) => {
+                shape("delete", "carries none of `state`, `patch`, `merge` and `array_filters`")
+            }
+            (other, ..) => Err(EventError::Op(other.to_owned())),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// Reads and judges an event.
+    ///
+    /// # Errors
+    /// [`EventError`] naming the field at fault.
+    pub fn decode(raw: &'a RawDocument) -> Result<Self, EventError> {
+        Self::decode_at(EventKey::from_event(raw)?, raw)
+    }
+
+    /// The same, for a caller that has read the key already.
+    ///
+    /// # Errors
+    /// [`EventError`] naming the field at fault.
+    pub fn decode_at(key: EventKey, raw: &'a RawDocument) -> Result<Self, EventError> {
+        let fields = Fields::read(raw)?;
+        let client = string("client", fields.client)?;
+        if !is_client_name(client) {
+            return Err(EventError::Client(client.to_owned()));
+        }
+        let change = fields.change()?;
+        if key.version == 1 && change.op() != Op::Create {
+            return Err(EventError::Shape {
+                op: change.op().name(),
+                rule: "cannot be version 1: a document begins with a create",
+            });
+        }
+        let at = match fields.at.ok_or(EventError::Missing("at"))? {
+            RawBsonRef::DateTime(at) => at,
+            other => return Err(wrong_type("at", "a date", other)),
+        };
+        Ok(Self { key, client, change, at, id: fields.id, raw })
+    }
+}
+
+fn wrong_type(field: &'static str, expected: &'static str, found: RawBsonRef<'_>) -> EventError {
+    EventError::Type { field, expected, found: found.element_type() }
+}
+
+fn string<'a>(field: &'static str, value: Option<RawBsonRef<'a>>) -> Result<&'a str, EventError> {
+    match value.ok_or(EventError::Missing(field))? {
+        RawBsonRef::String(text) => Ok(text),
+        other => Err(wrong_type(field, "a string", other)),
+    }
+}
+
+fn document<'a>(field: &'static str, value: RawBsonRef<'a>) -> Result<&'a RawDocument, EventError> {
+    value.as_document().ok_or_else(|| wrong_type(field, "a document", value))
+}
+
+fn array_filters(value: RawBsonRef<'_>) -> Result<&RawArray, EventError> {
+    value.as_array().ok_or_else(|| wrong_type("array_filters", "an array", value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{RawDocumentBuf, doc};
+
+    fn check(event: bson::Document, expected: Result<Op, &str>) {
+        let raw = RawDocumentBuf::try_from(&event).unwrap();
+        match (Event::decode(&raw), expected) {
+            (Ok(event), Ok(op)) => assert_eq!(event.change.op(), op),
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{error} does not say {part}");
+            }
+            (found, expected) => panic!("{event}: expected {expected:?}, found {found:?}"),
+        }
+    }
+
+    fn event(fields: bson::Document) -> bson::Document {
+        let mut event =
+            doc! { "_id": { "d": "a", "s": 2 }, "client": "c", "at": DateTime::from_millis(0) };
+        event.extend(fields);
+        event
+    }
+
+    #[test]
+    fn well_formed_events_are_read() {
+        check(event(doc! { "op": "create", "state": {} }), Ok(Op::Create));
+        check(event(doc! { "op": "update", "patch": {} }), Ok(Op::Update));
+        check(event(doc! { "op": "update", "patch": {}, "array_filters": [] }), Ok(Op::Update));
+        check(event(doc! { "op": "update", "merge": {} }), Ok(Op::Update));
+        check(event(doc! { "op": "delete", "extra": 1, "type": "x" }), Ok(Op::Delete));
+        check(event(doc! { "op": "delete", "_id": { "d": 5.0, "s": 7.0 } }), Ok(Op::Delete));
+    }
+
+    #[test]
+    fn malformed_events_are_refused_by_the_name_of_the_field() {
+        let key = |key: bson::Document| event(doc! { "op": "delete", "_id": key });
+        check(key(doc! { "s": 2, "d": "a" }), Err("`_id` must be {d:"));
+        check(key(doc! { "d": "a", "s": 2, "x": 1 }), Err("more than two"));
+        check(key(doc! { "d": "a" }), Err("`s` is missing"));
+        check(key(doc! { "d": true, "s": 2 }), Err("`_id.d`"));
+        for version in [bson::Bson::Int32(0), 1.5.into(), (1_i64 << 53).into(), "2".into()] {
+            check(key(doc! { "d": "a", "s": version }), Err("`_id.s`"));
+        }
+        check(event(doc! { "op": "delete", "client": ["c"] }), Err("`client` must be a string"));
+        check(event(doc! { "op": "delete", "client": "a.b" }), Err("`client` must be 1 to 128"));
+        check(event(doc! { "op": "upsert" }), Err("`op` must be create"));
+        check(event(doc! {}), Err("`op` is missing"));
+        check(event(doc! { "op": "create" }), Err("carries `state`"));
+        check(event(doc! { "op": "create", "state": { "_id": 1 } }), Err("without an `_id`"));
+        check(event(doc! { "op": "create", "state": {}, "patch": {} }), Err("carries `state`"));
+        check(event(doc! { "op": "update", "patch": {}, "merge": {} }), Err("exactly one of"));
+        check(
+            event(doc! { "op": "update", "merge": {}, "array_filters": [] }),
+            Err("only with `patch`"),
+        );
+        check(event(doc! { "op": "delete", "state": {} }), Err("carries none"));
+        check(event(doc! { "op": "delete", "at": 5 }), Err("`at` must be a date"));
+        check(
+            event(doc! { "op": "delete", "_id": { "d": "a", "s": 1 } }),
+            Err("begins with a create"),
+        );
+    }
+}
