@@ -33,3 +33,13 @@ pub mod read;
 pub mod config;
 pub mod daemon;
 pub mod embedded;
+
+mod planted;
+
+// The judge and the simulation stand in `tests`, and see what is private here.
+#[cfg(test)]
+#[path = "../tests/judge/mod.rs"]
+mod judge;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
