@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
 mod daemon;
+pub mod history;
 mod server;
 mod wait;
 
