@@ -16,4 +16,6 @@ pub mod store;
 pub mod status;
 pub mod metrics;
 pub mod read;
+pub mod health;
+pub mod api;
 pub mod embedded;
