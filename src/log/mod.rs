@@ -2,6 +2,7 @@
 //! projector reaches it only through the traits of this module, so that it runs unchanged on MongoDB
 //! and, in a simulation, on an in-memory twin that misbehaves on purpose.
 
+pub mod append;
 pub mod batch;
 pub mod mongo;
 
