@@ -1,28 +1,26 @@
-//! Reads of one collection against a model that knows the whole history: whatever the projection has
-//! done so far, whatever stops the document, and whatever the client has seen.
-
-mod common;
+//! Reads against a model that knows the whole history: whatever the projection has done so far, whatever
+//! stops the document, and whatever the client has seen.
 
 use alluvium::{
     model::{
         clock::Clock,
-        document::{Class, Quarantine},
+        document::{Class, Document, Quarantine},
         id::DocumentId,
-        position::LogId,
     },
     read::{MissingQuery, ReadError, ReadLimits, Reader},
 };
 use bson::doc;
-use common::history::{append, at, event, folded, make_log, park, project};
-use mongodb::{
-    Database,
-    options::{Acknowledgment, WriteConcern},
-};
+use mongodb::Database;
 use proptest::{
     collection::vec,
     prelude::*,
     sample::{Index, select},
     test_runner::{Config, TestRunner},
+};
+
+use crate::common::{
+    self,
+    history::{append, at, event, folded, make_log, park, project},
 };
 
 const CLIENTS: [&str; 3] = ["mobile", "panel", "server"];
@@ -217,7 +215,7 @@ fn the_pages_of_a_missing_answer_are_exactly_what_the_clock_lacks() {
 fn current_and_earlier_versions_are_the_fold_of_their_events() {
     on_random_histories(async |case, reader| {
         let log = case.log();
-        let rows = |document: &alluvium::model::document::Document| {
+        let rows = |document: &Document| {
             let mut document = document.clone();
             document.quarantine = None;
             document.to_raw()
@@ -269,105 +267,4 @@ fn the_pages_of_a_history_are_the_log_as_it_stands() {
         prop_assert_eq!(versions, expected);
         Ok(())
     });
-}
-
-/// A document of five events in a log, projected.
-async fn five(db: &Database, clustered: bool) -> (DocumentId, Reader) {
-    let id = DocumentId::from_text("five").unwrap();
-    make_log(db, "games", clustered).await;
-    let mut log = vec![event(&id, 1, "server", doc! { "op": "create", "state": { "n": 1 } })];
-    for version in 2..=5 {
-        let fields = doc! { "op": "update", "patch": { "$inc": { "n": 1 } } };
-        log.push(event(&id, version, "panel", fields));
-    }
-    append(db, "games", &log).await;
-    project(db, "games", &folded(&id, &log)).await;
-    (id, Reader::new(db, "games", ReadLimits::default()))
-}
-
-fn query(clock: &[(&str, i64)]) -> MissingQuery {
-    MissingQuery { clock: clock.iter().copied().collect(), limit: 100, log: None }
-}
-
-#[tokio::test]
-async fn a_clock_that_claims_more_than_exists_is_refused() {
-    let db = common::database().await.db;
-    let (id, reader) = five(&db, true).await;
-    let error = reader.missing(&id, &query(&[("server", 2)])).await.unwrap_err();
-    assert!(
-        error.to_string().contains("claims 2 events of client `server`, but the document has 1")
-    );
-    let unknown = DocumentId::from_text("unknown").unwrap();
-    assert!(reader.missing(&unknown, &query(&[("server", 2)])).await.unwrap().is_none());
-}
-
-#[tokio::test]
-async fn a_clock_that_knows_an_event_before_the_majority_does_is_waited_for() {
-    let db = common::database().await.db;
-    let (id, reader) = five(&db, true).await;
-    let log = db.collection::<bson::Document>("games.events");
-    for version in 6..=30 {
-        let fields = doc! { "op": "update", "patch": {} };
-        let unjournaled =
-            WriteConcern::builder().w(Acknowledgment::Nodes(1)).journal(false).build();
-        let insert = log.insert_one(event(&id, version, "mobile", fields));
-        insert.write_concern(unjournaled).await.unwrap();
-        let clock = query(&[("mobile", version - 5), ("server", 1), ("panel", 4)]);
-        let answer = reader.missing(&id, &clock).await.unwrap().unwrap();
-        assert_eq!((answer.version, answer.events.len()), (version, 0));
-    }
-}
-
-#[tokio::test]
-async fn a_client_of_another_log_gets_the_document_as_a_snapshot() {
-    let db = common::database().await.db;
-    let (id, reader) = five(&db, true).await;
-    let other = LogId(bson::Uuid::from_bytes([7; 16]));
-    let ahead_there = MissingQuery { log: Some(other), ..query(&[("gone", 9)]) };
-    let answer = reader.missing(&id, &ahead_there).await.unwrap().unwrap();
-    assert_eq!(answer.snapshot.unwrap().version, 5);
-    assert_eq!((answer.events.len(), answer.next_clock, answer.more), (0, answer.clock, false));
-    let known = MissingQuery { log: Some(answer.log), ..query(&[]) };
-    assert_eq!(reader.missing(&id, &known).await.unwrap().unwrap().events.len(), 5);
-}
-
-#[tokio::test]
-async fn where_the_log_no_longer_reaches_the_answer_says_so() {
-    let db = common::database().await.db;
-    let (id, reader) = five(&db, false).await;
-    let log = db.collection::<bson::Document>("games.events");
-    log.delete_one(doc! { "_id": { "d": "five", "s": 2_i64 } }).await.unwrap();
-    for read in [reader.at_version(&id, 3).await, reader.at_time(&id, at(3)).await] {
-        assert!(matches!(read, Err(ReadError::BelowFloor { floor: 5 })), "{read:?}");
-    }
-    assert_eq!(reader.at_version(&id, 1).await.unwrap().unwrap().version, 1);
-    assert_eq!(reader.at_version(&id, 5).await.unwrap().unwrap().version, 5);
-    let all = reader.missing(&id, &query(&[])).await.unwrap().unwrap();
-    assert_eq!((all.snapshot.unwrap().version, all.more), (5, false));
-    let last = reader.missing(&id, &query(&[("server", 1), ("panel", 3)])).await.unwrap().unwrap();
-    assert!(last.snapshot.is_none());
-    assert_eq!(last.events.iter().map(|event| event.version).collect::<Vec<_>>(), [5]);
-}
-
-#[tokio::test]
-async fn without_a_log_there_is_no_missing_answer() {
-    let db = common::database().await.db;
-    let (id, reader) = five(&db, true).await;
-    db.collection::<bson::Document>("games.events").drop().await.unwrap();
-    let answer = reader.missing(&id, &query(&[])).await;
-    assert!(matches!(answer, Err(ReadError::NoLog(_))), "{answer:?}");
-    assert_eq!(reader.document(&id).await.unwrap().unwrap().version, 5);
-}
-
-#[tokio::test]
-async fn a_row_that_is_not_a_projected_document_is_named() {
-    let db = common::database().await.db;
-    let (_, reader) = five(&db, true).await;
-    let rows = db.collection::<bson::Document>("games");
-    rows.insert_one(doc! { "_id": "mine", "name": "x" }).await.unwrap();
-    let error = reader.document(&DocumentId::from_text("mine").unwrap()).await.unwrap_err();
-    assert!(
-        error.to_string().contains("mine") && error.to_string().contains("`version`"),
-        "{error}"
-    );
 }
