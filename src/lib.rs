@@ -27,6 +27,7 @@ pub mod log;
 pub mod store;
 pub mod status;
 pub mod projector;
+pub mod lease;
 pub mod metrics;
 pub mod read;
 pub mod health;
