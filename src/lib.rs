@@ -30,6 +30,8 @@ pub mod projector;
 pub mod lease;
 pub mod metrics;
 pub mod read;
+pub mod health;
+pub mod api;
 pub mod config;
 pub mod daemon;
 pub mod embedded;
