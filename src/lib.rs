@@ -12,6 +12,7 @@ pub mod time;
 pub mod database;
 pub mod log;
 pub mod store;
+pub mod setup;
 pub mod status;
 pub mod config;
 pub mod embedded;

@@ -1,5 +1,8 @@
 //! What `log` and `store` share about MongoDB: the connection and its checks, and the meaning of errors.
 
+mod connect;
+pub mod create;
 mod error;
 
+pub use connect::{ConnectError, Connected, check_hello, check_version, connect};
 pub use error::{Error, Result, Verdict};

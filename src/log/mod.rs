@@ -3,6 +3,8 @@
 //! and, in a simulation, on an in-memory twin that misbehaves on purpose.
 
 pub mod batch;
+pub mod create;
+pub mod validator;
 
 use std::future::Future;
 

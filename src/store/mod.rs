@@ -2,6 +2,8 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod create;
+
 use std::future::Future;
 
 use bson::{DateTime, RawDocumentBuf};
@@ -16,6 +18,9 @@ pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
 
 /// What the names of the bookkeeping's collections begin with.
 pub const BOOKKEEPING_PREFIX: &str = "alluvium";
+
+/// The collection that holds the format of the data.
+pub const META_COLLECTION: &str = "alluvium.meta";
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {
