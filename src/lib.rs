@@ -7,12 +7,29 @@
 //! client clock -> events the client lacks -> answer                 (sync)
 //! ```
 
+// Here and not in Cargo.toml, because tests and examples may do what a daemon must not.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice
+    )
+)]
+
 pub mod model;
 pub mod time;
+pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;
 pub mod setup;
 pub mod status;
+pub mod projector;
+pub mod metrics;
+pub mod read;
 pub mod config;
+pub mod daemon;
 pub mod embedded;

@@ -1,7 +1,7 @@
 //! Documents as the server sends them, many in one buffer: decoded one by one, in place, by whoever
 //! needs them, since decoding everything costs a quarter of the throughput.
 
-use bson::{RawArray, RawArrayBuf, RawBsonRef, RawDocument, Timestamp};
+use bson::{DateTime, RawArray, RawArrayBuf, RawBsonRef, RawDocument, Timestamp};
 use mongodb::raw_batch_cursor::RawBatch;
 
 use crate::database::{Error, Result};
@@ -31,6 +31,14 @@ impl Batch {
             Ok(other) => Err(Error::damaged(format!("a batch holds {:?}", other.element_type()))),
             Err(error) => Err(error.into()),
         }))
+    }
+
+    /// The server's reply that carried them, where a server did.
+    pub fn reply(&self) -> Option<&RawDocument> {
+        match &self.0 {
+            Bytes::Reply(batch) => Some(batch.as_raw_document()),
+            Bytes::Array(_) => None,
+        }
     }
 
     /// The size of the buffer in bytes.
@@ -65,6 +73,8 @@ pub enum TailItem<'a> {
         event: &'a RawDocument,
         /// When.
         cluster_time: Timestamp,
+        /// The server's wall clock at that time, where it tells.
+        wall_time: Option<DateTime>,
     },
     /// An event was appended whose body the stream left out: fetch it by its key.
     Bodiless {
@@ -72,8 +82,6 @@ pub enum TailItem<'a> {
         events: &'a str,
         /// The event's `_id`.
         key: &'a RawDocument,
-        /// When.
-        cluster_time: Timestamp,
     },
     /// The log is gone: dropped, or renamed, or with its whole database. `None` means all logs of the database.
     Gone {
@@ -109,8 +117,10 @@ impl<'a> TailItem<'a> {
                 let cluster_time = fields.cluster_time.ok_or_else(|| damaged("clusterTime"))?;
                 let events = events?;
                 match (fields.full_document, fields.key) {
-                    (Some(event), _) => Ok(Self::Event { events, event, cluster_time }),
-                    (None, Some(key)) => Ok(Self::Bodiless { events, key, cluster_time }),
+                    (Some(event), _) => {
+                        Ok(Self::Event { events, event, cluster_time, wall_time: fields.wall_time })
+                    }
+                    (None, Some(key)) => Ok(Self::Bodiless { events, key }),
                     (None, None) => Err(damaged("fullDocument")),
                 }
             }
@@ -134,6 +144,7 @@ struct ChangeFields<'a> {
     full_document: Option<&'a RawDocument>,
     key: Option<&'a RawDocument>,
     cluster_time: Option<Timestamp>,
+    wall_time: Option<DateTime>,
 }
 
 impl<'a> ChangeFields<'a> {
@@ -145,6 +156,7 @@ impl<'a> ChangeFields<'a> {
             ("fullDocument", RawBsonRef::Document(event)) => self.full_document = Some(event),
             ("documentKey", RawBsonRef::Document(key)) => self.key = key.get_document("_id").ok(),
             ("clusterTime", RawBsonRef::Timestamp(time)) => self.cluster_time = Some(time),
+            ("wallTime", RawBsonRef::DateTime(time)) => self.wall_time = Some(time),
             _ => {}
         }
     }

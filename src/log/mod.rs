@@ -2,9 +2,11 @@
 //! projector reaches it only through the traits of this module, so that it runs unchanged on MongoDB
 //! and, in a simulation, on an in-memory twin that misbehaves on purpose.
 
+pub mod append;
 pub mod batch;
 pub mod create;
 pub mod validator;
+pub mod mongo;
 
 use std::future::Future;
 
@@ -38,6 +40,15 @@ pub enum Start {
     At(Timestamp),
 }
 
+/// Which bodies of events a tail carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// All of them.
+    All,
+    /// Only those of at most so many bytes: others arrive as [`TailItem::Bodiless`].
+    UpTo(i64),
+}
+
 /// The logs of one database.
 pub trait LogSource: Clone + Send + Sync + 'static {
     /// Its stream of changes.
@@ -58,6 +69,7 @@ pub trait LogSource: Clone + Send + Sync + 'static {
         &self,
         collections: &[String],
         start: &Start,
+        bodies: Bodies,
     ) -> impl Future<Output = Result<Self::Tail>> + Send;
 
     /// The log of `collection`.
@@ -80,6 +92,8 @@ pub struct TailBatch {
     pub changes: Batch,
     /// The place after them.
     pub position: Position,
+    /// The server's present cluster time, which tells how far behind the changes are.
+    pub server_time: Option<Timestamp>,
 }
 
 /// One collection's log.

@@ -190,7 +190,13 @@ impl Document {
             (Change::Create { state }, Body::Absent | Body::Deleted) => {
                 let state =
                     State::from_raw(state).map_err(|error| (Class::BadEvent, error.to_string()))?;
-                limits.state.check(&state).map_err(|error| (Class::TooLarge, error.to_string()))?;
+                if state.bytes() > limits.state.state_bytes_max {
+                    let (bytes, max) = (state.bytes(), limits.state.state_bytes_max);
+                    return Err((
+                        Class::TooLarge,
+                        format!("the state has {bytes} bytes, {max} are allowed"),
+                    ));
+                }
                 self.body = Body::Live(state);
                 Ok(())
             }
@@ -233,7 +239,7 @@ impl Document {
 
     /// Roughly how many bytes of memory it takes.
     pub fn heap_bytes(&self) -> usize {
-        let state = self.state().map_or(0, State::bytes);
+        let state = self.state().map_or(0, State::memory_bytes);
         size_of::<Self>() + self.id.heap_bytes() + self.clock.heap_bytes() + state
     }
 
@@ -324,7 +330,7 @@ impl Quarantine {
 }
 
 fn classify(error: patch::PatchError) -> (Class, String) {
-    let class = if error.is_too_large() { Class::TooLarge } else { Class::BadPatch };
+    let class = if error.too_large() { Class::TooLarge } else { Class::BadPatch };
     (class, error.to_string())
 }
 

@@ -4,6 +4,7 @@
 pub mod id;
 pub mod clock;
 pub mod event;
+pub mod new_event;
 pub mod state;
 pub mod patch;
 pub mod diff;

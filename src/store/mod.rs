@@ -3,6 +3,7 @@
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
 pub mod create;
+pub mod mongo;
 
 use std::future::Future;
 

@@ -1,0 +1,385 @@
+//! The append procedure, in one place: insert the next version at majority, and never trust a single
+//! answer. An event's own `id`, read back at majority in the same causal session, is the only proof
+//! of what happened.
+
+use std::{fmt::Write as _, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+use mongodb::{
+    ClientSession, Collection, Database,
+    error::{ErrorKind, WriteFailure},
+    options::{Acknowledgment, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern},
+};
+
+use super::events_collection;
+use crate::{
+    database::{self, Causal, Verdict},
+    model::{
+        event::EventKey,
+        id::{DocumentId, INTEGER_MAX},
+        new_event::NewEvent,
+    },
+};
+
+const DUPLICATE_KEY: i32 = 11000;
+const VALIDATION_FAILED: i32 = 121;
+
+/// Appends events to one collection's log.
+#[derive(Clone, Debug)]
+pub struct Appender {
+    events: Collection<RawDocumentBuf>,
+    causal: Causal,
+    limits: AppendLimits,
+}
+
+/// How long and how often an append is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendLimits {
+    /// How often an uncertain insert is tried, at least once.
+    pub attempts: usize,
+    /// How long one attempt may take, in the server and on the way.
+    pub timeout: Duration,
+}
+
+impl Default for AppendLimits {
+    fn default() -> Self {
+        Self { attempts: 6, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The majority holds the event at this version.
+    At(i64),
+    /// Somebody else took the version: read what happened and decide again.
+    Conflict,
+}
+
+/// Why an append failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The collection's validator refuses the event.
+    #[error("the server refuses the event: {reason}")]
+    Refused {
+        /// How many events of the batch stand in the log before the refused one.
+        appended: usize,
+        /// The server's words, with the field at fault where it names one.
+        reason: String,
+    },
+    /// Every attempt ended without a proof. Appending the same event with the same `id` again is safe.
+    #[error(
+        "whether the event was appended is unknown after {attempts} attempts ({source}); \
+         append it again with the same `id`, or read the log once the database answers"
+    )]
+    Uncertain {
+        /// How often it was tried.
+        attempts: usize,
+        /// What the last attempt met.
+        source: database::Error,
+    },
+    /// The database refused to read or to insert; nothing was appended.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+}
+
+impl Appender {
+    /// For the log of `collection`.
+    pub fn new(database: &Database, collection: &str, limits: AppendLimits) -> Self {
+        let write =
+            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(limits.timeout).build();
+        let options = CollectionOptions::builder()
+            .read_concern(ReadConcern::majority())
+            .write_concern(write)
+            .selection_criteria(SelectionCriteria::ReadPreference(
+                mongodb::options::ReadPreference::Primary,
+            ))
+            .build();
+        Self {
+            events: database.collection_with_options(&events_collection(collection), options),
+            causal: Causal::new(database.client().clone()),
+            limits,
+        }
+    }
+
+    /// The sessions of this appender, for reads that must see what it appended.
+    pub fn causal(&self) -> &Causal {
+        &self.causal
+    }
+
+    /// Appends one event after the last one that the majority holds.
+    ///
+    /// # Errors
+    /// [`AppendError`]; a version that somebody else took is no error but [`Appended::Conflict`].
+    pub async fn append(
+        &self,
+        document: &DocumentId,
+        event: NewEvent,
+    ) -> Result<Appended, AppendError> {
+        let last = self.last_version(document).await?;
+        let appended = self.insert(document, last, vec![event]).await?;
+        Ok(if appended == 1 { Appended::At(last + 1) } else { Appended::Conflict })
+    }
+
+    /// The version of the document's last event that the majority holds; 0 if there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn last_version(&self, document: &DocumentId) -> database::Result<i64> {
+        let mut session = self.causal.session().await?;
+        let find = self
+            .events
+            .find_one(versions(document, 1, INTEGER_MAX))
+            .sort(doc! { "_id": -1 })
+            .projection(doc! { "_id": 1 })
+            .max_time(self.limits.timeout);
+        let found = self.in_time(find.session(&mut session)).await?;
+        self.causal.observe(&session);
+        found.map_or(Ok(0), |event| Ok(key(&event)?.version))
+    }
+
+    /// Inserts events of one document right after version `after`, in order, and gives how many of
+    /// them the log holds at majority: fewer than all means that the version which comes next was
+    /// taken by somebody else. `after` must be known to the majority: the version of an event read at
+    /// that read concern or appended through this procedure.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn insert(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        events: Vec<NewEvent>,
+    ) -> Result<usize, AppendError> {
+        let rows = rows(document, after, events);
+        let mut delays = backoff(self.limits.attempts);
+        let (mut held, mut attempts, mut unproven) = (0, 0, false);
+        loop {
+            attempts += 1;
+            let attempt = self.attempt(document, after, &rows, &mut held).await;
+            let source = match attempt {
+                Ok(()) => return Ok(held),
+                Err(Failure::Refused { at, reason }) => {
+                    return Err(AppendError::Refused { appended: held + at, reason });
+                }
+                Err(Failure::Final(error)) if !unproven => return Err(error.into()),
+                Err(Failure::Final(error)) => {
+                    return Err(AppendError::Uncertain { attempts, source: error });
+                }
+                Err(Failure::Unproven(error)) => error,
+            };
+            unproven = true;
+            match delays.next() {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(AppendError::Uncertain { attempts, source }),
+            }
+        }
+    }
+
+    /// Inserts what is not yet held and, where a version was taken, finds out by whom, in one session.
+    async fn attempt(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        rows: &[Row],
+        held: &mut usize,
+    ) -> Result<(), Failure> {
+        let mut session = self.causal.session().await.map_err(Failure::from)?;
+        let inserted = self.insert_once(&rows[*held..], &mut session).await;
+        self.causal.observe(&session);
+        match inserted {
+            Ok(()) => {
+                *held = rows.len();
+                return Ok(());
+            }
+            Err(Insert::Taken) => {}
+            Err(Insert::Failed(failure)) => return Err(failure),
+        }
+        let next = after + *held as i64 + 1;
+        let ids = self.ids(document, next, after + rows.len() as i64, &mut session).await?;
+        self.causal.observe(&session);
+        let mine = ids.iter().zip(&rows[*held..]).take_while(|(id, row)| **id == row.id).count();
+        *held += mine;
+        if *held == rows.len() || mine < ids.len() {
+            return Ok(());
+        }
+        // What stood in the way is gone, or was never acknowledged by the majority.
+        Err(Failure::Unproven(database::Error::server(
+            DUPLICATE_KEY,
+            format!("version {} of document {document} was taken and is free again", next),
+        )))
+    }
+
+    async fn insert_once(&self, rows: &[Row], session: &mut ClientSession) -> Result<(), Insert> {
+        match rows {
+            [row] => {
+                let insert = self.events.insert_one(&row.event).session(session);
+                self.timed(insert).await.map(drop)
+            }
+            rows => {
+                let events = rows.iter().map(|row| &row.event);
+                let insert = self.events.insert_many(events).ordered(true).session(session);
+                self.timed(insert).await.map(drop)
+            }
+        }
+        .map_err(|error| error.map_or_else(|| self.late().into(), Insert::from))
+    }
+
+    /// The `id`s of the events from version `first` to `last`, up to the first hole.
+    async fn ids(
+        &self,
+        document: &DocumentId,
+        first: i64,
+        last: i64,
+        session: &mut ClientSession,
+    ) -> Result<Vec<Option<RawBson>>, Failure> {
+        let find = self
+            .events
+            .find(versions(document, first, last))
+            .sort(doc! { "_id": 1 })
+            .projection(doc! { "id": 1 })
+            .max_time(self.limits.timeout);
+        let read = async {
+            let mut cursor = find.session(&mut *session).await?;
+            cursor.stream(session).try_collect::<Vec<_>>().await
+        };
+        let found = self.in_time(read).await?;
+        let mut ids = Vec::with_capacity(found.len());
+        for (event, version) in found.iter().zip(first..) {
+            if key(event)?.version != version {
+                break;
+            }
+            let id = event.get("id").map_err(database::Error::from)?;
+            ids.push(id.map(RawBson::from));
+        }
+        Ok(ids)
+    }
+
+    async fn in_time<T>(
+        &self,
+        action: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> database::Result<T> {
+        let answer = self.timed(action).await;
+        answer.map_err(|error| error.map_or_else(|| self.late(), database::Error::from))
+    }
+
+    /// Waits a little longer than the server is told to, for an answer that is lost on the way.
+    async fn timed<T>(
+        &self,
+        action: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    ) -> Result<T, Option<mongodb::error::Error>> {
+        let limit = self.limits.timeout + Duration::from_secs(1);
+        let answer = tokio::time::timeout(limit, action.into_future()).await;
+        answer.map_err(|_| None)?.map_err(Some)
+    }
+
+    fn late(&self) -> database::Error {
+        database::Error::unreachable(format!("no answer within {:?}", self.limits.timeout))
+    }
+}
+
+/// An event at its place, with the mark that proves it ours.
+struct Row {
+    id: Option<RawBson>,
+    event: RawDocumentBuf,
+}
+
+fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
+    let row = |(mut event, version): (NewEvent, i64)| {
+        let id = event.id.take().unwrap_or_else(|| RawBson::Binary(bson::Uuid::new().into()));
+        event.id = Some(id.clone());
+        let key = EventKey { document: document.clone(), version };
+        Row { id: Some(id), event: event.encode(&key) }
+    };
+    events.into_iter().zip(after + 1..).map(row).collect()
+}
+
+/// Why one attempt did not end with a proof.
+enum Failure {
+    /// The validator refuses the event at this place of what was sent.
+    Refused { at: usize, reason: String },
+    /// Trying again cannot help.
+    Final(database::Error),
+    /// It may or may not have happened.
+    Unproven(database::Error),
+}
+
+impl From<database::Error> for Failure {
+    fn from(error: database::Error) -> Self {
+        match error.verdict() {
+            Verdict::Stop(_) | Verdict::Oversized => Self::Final(error),
+            _ => Self::Unproven(error),
+        }
+    }
+}
+
+enum Insert {
+    Taken,
+    Failed(Failure),
+}
+
+impl From<database::Error> for Insert {
+    fn from(error: database::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<mongodb::error::Error> for Insert {
+    fn from(error: mongodb::error::Error) -> Self {
+        let refused = |at, message: &str, details: &Option<Document>| {
+            Self::Failed(Failure::Refused { at, reason: refusal(message, details.as_ref()) })
+        };
+        match &*error.kind {
+            ErrorKind::Write(WriteFailure::WriteError(write)) => match write.code {
+                DUPLICATE_KEY => return Self::Taken,
+                VALIDATION_FAILED => return refused(0, &write.message, &write.details),
+                _ => {}
+            },
+            ErrorKind::InsertMany(insert) => {
+                match insert.write_errors.as_ref().and_then(|errors| errors.first()) {
+                    Some(write) if write.code == DUPLICATE_KEY => return Self::Taken,
+                    Some(write) if write.code == VALIDATION_FAILED => {
+                        return refused(write.index, &write.message, &write.details);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        database::Error::from(error).into()
+    }
+}
+
+/// The server's words and, from its details, which rule was broken.
+fn refusal(message: &str, details: Option<&Document>) -> String {
+    const SHOWN_BYTES_MAX: usize = 1_000;
+    let mut text = message.to_owned();
+    if let Some(details) = details.and_then(|details| details.get("details")) {
+        let json = details.clone().into_relaxed_extjson().to_string();
+        let shown = json.floor_char_boundary(SHOWN_BYTES_MAX);
+        let _ = write!(text, ": {}", &json[..shown]);
+    }
+    text
+}
+
+fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_max_times(attempts.saturating_sub(1))
+        .with_jitter()
+        .with_jitter_seed(fastrand::u64(..))
+        .build()
+}
+
+/// One bounded range of the log's key: the only filter that a clustered collection answers quickly.
+fn versions(document: &DocumentId, first: i64, last: i64) -> Document {
+    let d = document.to_bson();
+    doc! { "_id": { "$gte": { "d": d.clone(), "s": first }, "$lte": { "d": d, "s": last } } }
+}
+
+fn key(event: &RawDocument) -> database::Result<EventKey> {
+    EventKey::from_event(event).map_err(|error| database::Error::damaged(error.to_string()))
+}

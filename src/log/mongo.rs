@@ -1,0 +1,257 @@
+//! The event log on MongoDB. Change streams and scans are read as raw batches: one buffer per reply,
+//! decoded in place. Resuming is ours and not the driver's, since a checkpoint has to know every place.
+
+use std::time::Duration;
+
+use bson::{Bson, Document, RawBson, RawBsonRef, Timestamp, doc};
+use futures::StreamExt;
+use mongodb::{
+    ClientSession, Collection, Database,
+    options::ReadConcern,
+    raw_batch_cursor::{RawBatchCursor, SessionRawBatchCursor},
+};
+
+use super::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection};
+use crate::{
+    database::{Error, Result},
+    model::{
+        event::EventKey,
+        id::{DocumentId, INTEGER_MAX},
+        position::{LogId, Position},
+    },
+};
+
+/// How long the server waits for a change before it answers with an empty batch. Every answer moves
+/// the place that a checkpoint can save.
+const AWAIT_TIME: Duration = Duration::from_millis(500);
+
+/// The logs of one MongoDB database.
+#[derive(Clone, Debug)]
+pub struct MongoSource {
+    database: Database,
+}
+
+impl MongoSource {
+    /// The logs of `database`.
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+impl LogSource for MongoSource {
+    type Tail = MongoTail;
+    type Log = MongoLog;
+
+    async fn now(&self) -> Result<Timestamp> {
+        let mut session = self.database.client().start_session().causal_consistency(true).await?;
+        self.database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
+        session.operation_time().ok_or_else(|| {
+            Error::damaged(
+                "the server answers without an operationTime: it is no replica set member",
+            )
+        })
+    }
+
+    async fn tail(
+        &self,
+        collections: &[String],
+        start: &Start,
+        bodies: Bodies,
+    ) -> Result<MongoTail> {
+        let cursor = self
+            .database
+            .aggregate(pipeline(collections, start, bodies))
+            .max_await_time(AWAIT_TIME)
+            .read_concern(ReadConcern::majority())
+            .batch()
+            .await?;
+        let reached = match start {
+            Start::After(position) => position.cluster_time,
+            Start::At(time) => *time,
+        };
+        Ok(MongoTail { cursor, reached })
+    }
+
+    fn log(&self, collection: &str) -> MongoLog {
+        MongoLog {
+            name: events_collection(collection),
+            events: self.database.collection(&events_collection(collection)),
+            database: self.database.clone(),
+        }
+    }
+}
+
+/// The stream reduced, on the server, to what the projection needs: inserts into the logs, and what
+/// takes a log away.
+fn pipeline(collections: &[String], start: &Start, bodies: Bodies) -> Vec<Document> {
+    let mut stage = Document::new();
+    match start {
+        Start::After(position) => {
+            stage.insert("resumeAfter", Bson::try_from(position.token.clone()).ok())
+        }
+        Start::At(time) => stage.insert("startAtOperationTime", *time),
+    };
+    let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
+    let body = match bodies {
+        Bodies::All => Bson::Int32(1),
+        Bodies::UpTo(bytes) => doc! { "$cond": [
+            { "$lte": [{ "$bsonSize": { "$ifNull": ["$fullDocument", {}] } }, bytes] },
+            "$fullDocument",
+            "$$REMOVE",
+        ] }
+        .into(),
+    };
+    vec![
+        doc! { "$changeStream": stage },
+        doc! { "$match": { "$or": [
+            { "operationType": "insert", "ns.coll": { "$in": &events } },
+            { "operationType": { "$in": ["drop", "rename"] }, "ns.coll": { "$in": &events } },
+            { "operationType": "rename", "to.coll": { "$in": &events } },
+            { "operationType": { "$in": ["dropDatabase", "invalidate"] } },
+        ] } },
+        doc! { "$project": {
+            "operationType": 1, "clusterTime": 1, "wallTime": 1, "ns.coll": 1, "to.coll": 1,
+            "documentKey": 1, "fullDocument": body,
+        } },
+    ]
+}
+
+/// A change stream, read as raw batches.
+pub struct MongoTail {
+    cursor: RawBatchCursor,
+    /// The latest time that the stream is known to have passed: what stands beside a token whose time
+    /// cannot be read, since starting too early only replays.
+    reached: Timestamp,
+}
+
+impl Tail for MongoTail {
+    async fn next(&mut self) -> Result<TailBatch> {
+        let Some(batch) = self.cursor.next().await else {
+            return Err(Error::unreachable("the server closed the change stream"));
+        };
+        let changes = Batch::from(batch?);
+        let reply = changes.reply().ok_or_else(|| Error::damaged("a batch without a reply"))?;
+        let server_time = reply.get_timestamp("operationTime").ok();
+        let token = match reply.get_document("cursor")?.get("postBatchResumeToken")? {
+            Some(RawBsonRef::Document(token)) => RawBson::Document(token.to_owned()),
+            _ => {
+                return Err(Error::damaged("a change stream's reply without postBatchResumeToken"));
+            }
+        };
+        self.reached = token_time(&token).unwrap_or(self.reached);
+        let position = Position { token, cluster_time: self.reached };
+        Ok(TailBatch { changes, position, server_time })
+    }
+}
+
+/// The cluster time inside a resume token, whose text begins with it: type byte 0x82, then seconds and
+/// increment, big-endian, in hex. See `resume_token.cpp` and `key_string.cpp` of the server.
+fn token_time(token: &RawBson) -> Option<Timestamp> {
+    let RawBson::Document(token) = token else { return None };
+    let data = token.get_str("_data").ok()?;
+    let number = |range| u32::from_str_radix(data.get(range)?, 16).ok();
+    match data.get(0..2)? {
+        "82" => Some(Timestamp { time: number(2..10)?, increment: number(10..18)? }),
+        _ => None,
+    }
+}
+
+/// One collection's log on MongoDB.
+#[derive(Clone, Debug)]
+pub struct MongoLog {
+    database: Database,
+    name: String,
+    events: Collection<Document>,
+}
+
+impl MongoLog {
+    /// A session in which majority reads see everything before `at_least`.
+    async fn session(&self, at_least: Option<Timestamp>) -> Result<ClientSession> {
+        let mut session = self.database.client().start_session().causal_consistency(true).await?;
+        if let Some(time) = at_least {
+            session.advance_operation_time(time);
+        }
+        Ok(session)
+    }
+}
+
+/// The range of the keys of one document's events above version `after`: the bounded form, since on a
+/// clustered collection only a range on `_id` is a seek.
+fn range_after(document: &DocumentId, after: i64) -> Document {
+    let d = document.to_bson();
+    doc! { "_id": {
+        "$gt": { "d": d.clone(), "s": after },
+        "$lte": { "d": d, "s": INTEGER_MAX },
+    } }
+}
+
+impl EventLog for MongoLog {
+    type Scan = MongoScan;
+
+    async fn identity(&self) -> Result<Option<LogId>> {
+        let mut found =
+            self.database.list_collections().filter(doc! { "name": &self.name }).await?;
+        match found.next().await.transpose()? {
+            Some(spec) => match spec.info.uuid.map(|binary| binary.to_uuid()) {
+                Some(Ok(uuid)) => Ok(Some(LogId(uuid))),
+                _ => Err(Error::damaged(format!("`{}` has no UUID: is it a view?", self.name))),
+            },
+            None => Ok(None),
+        }
+    }
+
+    async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<MongoScan> {
+        let mut session = self.session(Some(at_least)).await?;
+        let filter = after.map_or_else(Document::new, |key| {
+            doc! { "_id": { "$gt": { "d": key.document.to_bson(), "s": key.version } } }
+        });
+        let cursor = self
+            .events
+            .find(filter)
+            .sort(doc! { "_id": 1 })
+            .read_concern(ReadConcern::majority())
+            .session(&mut session)
+            .batch()
+            .await?;
+        Ok(MongoScan { session, cursor })
+    }
+
+    async fn read(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        limit: u32,
+        at_least: Option<Timestamp>,
+    ) -> Result<Batch> {
+        let mut session = self.session(at_least).await?;
+        let mut cursor = self
+            .events
+            .find(range_after(document, after))
+            .sort(doc! { "_id": 1 })
+            .limit(i64::from(limit))
+            .batch_size(limit)
+            .read_concern(ReadConcern::majority())
+            .session(&mut session)
+            .batch()
+            .await?;
+        match cursor.stream(&mut session).next().await {
+            Some(batch) => Ok(Batch::from(batch?)),
+            None => Err(Error::unreachable("the server closed a cursor without a batch")),
+        }
+    }
+}
+
+/// An ordered walk over a log, in one causally consistent session.
+pub struct MongoScan {
+    session: ClientSession,
+    cursor: SessionRawBatchCursor,
+}
+
+impl Scan for MongoScan {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        match self.cursor.stream(&mut self.session).next().await {
+            Some(batch) => Ok(Some(Batch::from(batch?))),
+            None => Ok(None),
+        }
+    }
+}

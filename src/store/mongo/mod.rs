@@ -1,0 +1,97 @@
+//! The store on MongoDB: one handle per collection, one file per kind of row. All writes are majority
+//! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
+
+mod checkpoints;
+mod documents;
+mod quarantine;
+
+use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
+use mongodb::{Collection, Database};
+
+use crate::database::{Error, Result};
+
+/// One collection's projected documents and bookkeeping in MongoDB.
+#[derive(Clone, Debug)]
+pub struct MongoStore {
+    database: Database,
+    collection: String,
+    documents: Collection<RawDocumentBuf>,
+    checkpoints: Collection<RawDocumentBuf>,
+    quarantine: Collection<RawDocumentBuf>,
+}
+
+impl MongoStore {
+    /// The store of `collection` in `database`.
+    pub fn new(database: &Database, collection: &str) -> Self {
+        Self {
+            database: database.clone(),
+            collection: collection.to_owned(),
+            documents: database.collection(collection),
+            checkpoints: database.collection("alluvium.checkpoints"),
+            quarantine: database.collection("alluvium.quarantine"),
+        }
+    }
+
+    /// Runs a write command of many statements, unordered and at majority, and gives the reply, whose
+    /// `writeErrors` the caller judges.
+    ///
+    /// # Errors
+    /// When the command failed, or its effect is not known to be majority-committed.
+    async fn bulk(
+        &self,
+        command: &str,
+        collection: &str,
+        statements_field: &str,
+        statements: RawArrayBuf,
+    ) -> Result<Document> {
+        let mut bulk = RawDocumentBuf::new();
+        bulk.append(bson::raw::CString::try_from(command)?, collection);
+        bulk.append(bson::raw::CString::try_from(statements_field)?, statements);
+        bulk.append(cstr!("ordered"), false);
+        bulk.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
+        let reply = self.database.run_raw_command(bulk).await?;
+        match reply.get_document("writeConcernError") {
+            Ok(error) => Err(Error::server(
+                error.get_i32("code").unwrap_or_default(),
+                error.get_str("errmsg").unwrap_or("write concern not satisfied"),
+            )),
+            Err(_) => Ok(reply),
+        }
+    }
+}
+
+/// The one statement of an update command that replaces or makes the document of this filter.
+fn update_statement(
+    filter: RawDocumentBuf,
+    update: RawDocumentBuf,
+    upsert: bool,
+) -> RawDocumentBuf {
+    rawdoc! { "q": filter, "u": update, "upsert": upsert }
+}
+
+/// The first write error of a reply, for commands in which none is expected.
+fn no_write_errors(reply: &Document) -> Result<()> {
+    let first = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
+    match first.and_then(bson::Bson::as_document) {
+        Some(error) => Err(Error::server(
+            error.get_i32("code").unwrap_or_default(),
+            error.get_str("errmsg").unwrap_or("a write failed"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The `_id` of a collection's row about one document: `{c, d}`.
+fn collection_key(collection: &str, document: &crate::model::id::DocumentId) -> RawDocumentBuf {
+    let mut key = rawdoc! { "c": collection };
+    key.append(cstr!("d"), document.as_raw());
+    key
+}
+
+/// Matches the rows of one collection whose `_id` is `{c, d}`, as a range that the index on `_id` serves.
+fn collection_range(collection: &str) -> Document {
+    doc! { "_id": {
+        "$gte": { "c": collection, "d": bson::Bson::MinKey },
+        "$lte": { "c": collection, "d": bson::Bson::MaxKey },
+    } }
+}

@@ -1,0 +1,80 @@
+//! Records of documents that wait, on MongoDB: `{_id: {c, d}, class, version, reason, since}` in
+//! `alluvium.quarantine`.
+
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use futures::TryStreamExt;
+use mongodb::options::ReadConcern;
+
+use super::{MongoStore, collection_key, collection_range, no_write_errors, update_statement};
+use crate::{
+    database::{Error, Result},
+    model::{document::Quarantine, id::DocumentId},
+    store::{QuarantineRow, QuarantineRows},
+};
+
+/// How many records one command carries.
+const STATEMENTS_MAX: usize = 1_000;
+
+impl QuarantineRows for MongoStore {
+    async fn load_quarantine(&self) -> Result<Vec<QuarantineRow>> {
+        let rows: Vec<RawDocumentBuf> = self
+            .quarantine
+            .find(collection_range(&self.collection))
+            .read_concern(ReadConcern::majority())
+            .await?
+            .try_collect()
+            .await?;
+        rows.iter().map(|row| decode(row)).collect()
+    }
+
+    async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
+        for rows in rows.chunks(STATEMENTS_MAX) {
+            let statements: RawArrayBuf = rows
+                .iter()
+                .map(|row| {
+                    let key = collection_key(&self.collection, &row.document);
+                    update_statement(rawdoc! { "_id": key.clone() }, encode(key, row), true)
+                })
+                .collect();
+            let reply = self.bulk("update", "alluvium.quarantine", "updates", statements).await?;
+            no_write_errors(&reply)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_quarantine(&self, documents: &[DocumentId]) -> Result<()> {
+        for documents in documents.chunks(STATEMENTS_MAX) {
+            let statements: RawArrayBuf = documents
+                .iter()
+                .map(|document| {
+                    let key = collection_key(&self.collection, document);
+                    rawdoc! { "q": { "_id": key }, "limit": 1 }
+                })
+                .collect();
+            let reply = self.bulk("delete", "alluvium.quarantine", "deletes", statements).await?;
+            no_write_errors(&reply)?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(key: RawDocumentBuf, row: &QuarantineRow) -> RawDocumentBuf {
+    let mut raw = rawdoc! { "_id": key };
+    raw.append(cstr!("class"), row.mark.class.name());
+    raw.append(cstr!("version"), row.mark.version);
+    raw.append(cstr!("reason"), row.mark.reason.as_str());
+    raw.append(cstr!("since"), row.since);
+    raw
+}
+
+fn decode(row: &RawDocument) -> Result<QuarantineRow> {
+    let damaged =
+        |what: &str| Error::damaged(format!("a quarantine record has no usable {what}: {row:?}"));
+    let key = row.get_document("_id").map_err(|_| damaged("_id"))?;
+    let document = key.get("d")?.ok_or_else(|| damaged("_id.d"))?;
+    Ok(QuarantineRow {
+        document: DocumentId::from_raw(document).map_err(|error| damaged(&error.to_string()))?,
+        mark: Quarantine::from_raw(row).ok_or_else(|| damaged("class, version or reason"))?,
+        since: row.get_datetime("since").map_err(|_| damaged("since"))?,
+    })
+}

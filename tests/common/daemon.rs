@@ -1,0 +1,172 @@
+//! The real daemon as a process: started with a configuration, its log captured, killed when the
+//! test drops it or is itself killed.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{wait_for, wait_until};
+
+/// A daemon process.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Child,
+    /// Kills the daemon when its input ends without a word, which is when the test was killed.
+    guard: Child,
+    log: Arc<Mutex<String>>,
+    listen: Option<String>,
+    _folder: TempDir,
+}
+
+/// A port on 127.0.0.1 that was free a moment ago, for `listen`.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Daemon {
+    /// Starts `alluvium run` with this configuration (TOML).
+    pub fn start(config: &str) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("alluvium.toml");
+        fs::write(&file, config).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+            .arg("run")
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let guard = Command::new("/bin/sh")
+            .args(["-c", "read -r word || kill -s KILL \"$1\"", "guard"])
+            .arg(process.id().to_string())
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        collect(process.stdout.take().unwrap(), &log);
+        collect(process.stderr.take().unwrap(), &log);
+        let table: toml::Table = toml::from_str(config).expect("the configuration is TOML");
+        let listen = table.get("http").and_then(|http| http.get("listen"));
+        let listen = listen.and_then(|listen| listen.as_str()).map(str::to_owned);
+        Daemon { process, guard, log, listen, _folder: folder }
+    }
+
+    /// Waits until `/readyz` answers 200.
+    ///
+    /// # Panics
+    /// With the log when it ends instead, or does not get ready.
+    pub async fn ready(&mut self) {
+        wait_until("the daemon is ready", async || {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            self.listen.is_some() && self.reachable() && self.get("/readyz").0 == 200
+        })
+        .await;
+    }
+
+    fn reachable(&self) -> bool {
+        std::net::TcpStream::connect(self.listen.as_deref().unwrap_or_default()).is_ok()
+    }
+
+    /// What it has printed until now, both streams.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The address of a path of its HTTP interface.
+    pub fn url(&self, path: &str) -> String {
+        let listen = self.listen.as_deref().expect("the configuration has `http.listen`");
+        format!("http://{listen}{path}")
+    }
+
+    /// Asks with GET: the status code and the body (as a string where it is not JSON).
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        answer(agent().get(self.url(path)).call())
+    }
+
+    /// Asks with POST and a JSON body.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        answer(agent().post(self.url(path)).send_json(body))
+    }
+
+    /// Sends a signal by its name: `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let arguments = ["-c", "kill -s \"$1\" \"$2\"", "signal", name, &pid];
+        assert!(Command::new("/bin/sh").args(arguments).status().unwrap().success());
+    }
+
+    /// Kills it with SIGKILL and waits for its end.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let process = &mut self.process;
+        wait_for("the daemon has ended", async || process.try_wait().unwrap()).await
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended().await
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The guard first: it must not kill a process that got the number of this one.
+        if let Some(mut word) = self.guard.stdin.take() {
+            let _ = word.write_all(b"done\n");
+        }
+        let _ = self.guard.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, log: &Arc<Mutex<String>>) {
+    let log = log.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+fn answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, Value) {
+    let mut answer = answer.unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (answer.status().as_u16(), body)
+}

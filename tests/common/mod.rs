@@ -1,0 +1,16 @@
+//! What the system tests share: one private MongoDB server per test binary, a database of its own
+//! for every test, the real daemon as a process, and the one way to wait.
+
+#![allow(dead_code, reason = "every test binary uses a part of this")]
+#![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
+
+mod daemon;
+mod server;
+mod wait;
+
+#[allow(unused_imports, reason = "every test binary uses a part of this")]
+pub use self::{
+    daemon::{Daemon, free_port},
+    server::{TestDatabase, database, server_uri},
+    wait::{wait_for, wait_until},
+};
