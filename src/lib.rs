@@ -32,4 +32,5 @@ pub mod metrics;
 pub mod read;
 pub mod config;
 pub mod daemon;
+pub mod cli;
 pub mod embedded;

@@ -23,6 +23,16 @@ pub const BOOKKEEPING_PREFIX: &str = "alluvium";
 /// The collection that holds the format of the data.
 pub const META_COLLECTION: &str = "alluvium.meta";
 
+/// The collection that holds how far each projection has come.
+pub const CHECKPOINTS_COLLECTION: &str = "alluvium.checkpoints";
+
+/// The collection that holds the documents that wait.
+pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
+
+/// All collections of the bookkeeping.
+pub const BOOKKEEPING_COLLECTIONS: [&str; 3] =
+    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION];
+
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {
     format!("{collection}{SNAPSHOTS_SUFFIX}")
