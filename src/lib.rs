@@ -28,6 +28,7 @@ pub mod store;
 pub mod setup;
 pub mod status;
 pub mod projector;
+pub mod lease;
 pub mod metrics;
 pub mod read;
 pub mod config;

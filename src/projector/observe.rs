@@ -12,7 +12,7 @@ use crate::{
     database::Error,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
-    status::{CollectionStatus, LastError, Phase},
+    status::{CollectionStatus, LastError, Phase, Role},
     store::{QuarantineRow, RowOutcome},
 };
 
@@ -46,6 +46,20 @@ impl Observer {
 
     pub(super) fn collection(&self) -> String {
         self.status.borrow().name.clone()
+    }
+
+    pub(super) fn standby(&self) {
+        self.role(Role::Standby);
+        self.phase(Phase::Starting);
+    }
+
+    pub(super) fn leading(&self, epoch: i64) {
+        info!(collection = self.collection(), epoch, "leading");
+        self.role(Role::Leader);
+    }
+
+    fn role(&self, role: Role) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.role, role) != role);
     }
 
     pub(super) fn phase(&self, phase: Phase) {

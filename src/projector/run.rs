@@ -25,6 +25,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId, Position},
     },
     status::Phase,
@@ -44,6 +45,8 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     walk: Option<Walk<S::Log>>,
     feed: mpsc::Receiver<Feed>,
     events: String,
+    part: Part,
+    epoch: i64,
     log: LogId,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -67,8 +70,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     ///
     /// # Errors
     /// When the database is away, or going on would be wrong.
-    pub(super) async fn begin(projector: &Projector<S, D, T>) -> Result<Self> {
-        let Projector { collection, source, store, time, settings, observer, subscribe } =
+    pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
+        let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
         let begin = Begin::decide(source, &log, store, collection).await?;
@@ -108,6 +111,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             walk,
             feed,
             events: events_collection(collection),
+            part: *part,
+            epoch,
             log: begin.log,
             covers: None,
             overdue: None,
@@ -271,7 +276,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) => chunk.push(Arrival { key, event }),
+            Ok(key) if self.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
     }
@@ -279,7 +285,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The stream left out the body of a large event: the log has it.
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
-            Ok(key) => self.work.read_on(&key.document).await,
+            Ok(key) if self.part.holds(&key.document) => self.work.read_on(&key.document).await,
+            Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());
                 Ok(())
@@ -345,7 +352,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position, log: self.log, epoch: self.work.settings.epoch }
+        Checkpoint { position, log: self.log, epoch: self.epoch }
     }
 
     fn tell(&mut self) {
