@@ -25,6 +25,7 @@ pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;
+pub mod setup;
 pub mod status;
 pub mod projector;
 pub mod lease;
@@ -34,6 +35,7 @@ pub mod health;
 pub mod api;
 pub mod config;
 pub mod daemon;
+pub mod cli;
 pub mod embedded;
 
 mod planted;
