@@ -109,7 +109,8 @@ impl Monitor {
             // Nobody will ever read on from there.
             return Ok(());
         }
-        let before = state.before(&checkpoint.position);
+        let Some(position) = &checkpoint.position else { return Ok(()) };
+        let before = state.before(position);
         let events = state.oplog[..before.0].iter().flat_map(|entry| &entry.ops);
         let partly =
             state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();

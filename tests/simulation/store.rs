@@ -141,7 +141,7 @@ impl Checkpoints for SimStore {
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         let (world, monitor, checkpoint) =
             (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
-        let name = format!("save_checkpoint {:?}", checkpoint.position.cluster_time);
+        let name = format!("save_checkpoint {:?}", checkpoint.position.as_ref().map(|position| position.cluster_time));
         let work = async move {
             let stored = saved(&world.state().latest);
             if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
