@@ -69,10 +69,11 @@ pub enum AppendError {
         /// The server's words, with the field at fault where it names one.
         reason: String,
     },
-    /// Every attempt ended without a proof. Appending the same event with the same `id` again is safe.
+    /// Every attempt ended without a proof. Inserting the same event, with the same `id`, at the same
+    /// version again is safe; at another version it may double it.
     #[error(
         "whether the event was appended is unknown after {attempts} attempts ({source}); \
-         append it again with the same `id`, or read the log once the database answers"
+         read the document's history once the database answers, and write again only if it lacks the event"
     )]
     Uncertain {
         /// How often it was tried.
@@ -88,10 +89,8 @@ pub enum AppendError {
 impl Appender {
     /// For the log of `collection`.
     pub fn new(database: &Database, collection: &str, limits: AppendLimits) -> Self {
-        let write = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .w_timeout(limits.timeout)
-            .build();
+        let write =
+            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(limits.timeout).build();
         let options = CollectionOptions::builder()
             .read_concern(ReadConcern::majority())
             .write_concern(write)

@@ -5,12 +5,14 @@
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
 mod daemon;
+mod proxy;
 mod server;
 mod wait;
 
 #[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
     daemon::{Daemon, free_port},
+    proxy::Proxy,
     server::{TestDatabase, database, server_uri},
     wait::{wait_for, wait_until},
 };
