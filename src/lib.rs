@@ -7,6 +7,18 @@
 //! client clock -> events the client lacks -> answer                 (sync)
 //! ```
 
+// Here and not in Cargo.toml, because tests and examples may do what a daemon must not.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::string_slice
+    )
+)]
+
 pub mod model;
 pub mod time;
 pub mod retry;
@@ -14,4 +26,8 @@ pub mod database;
 pub mod log;
 pub mod store;
 pub mod status;
+pub mod projector;
+pub mod metrics;
+pub mod read;
+pub mod config;
 pub mod embedded;

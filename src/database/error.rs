@@ -49,6 +49,11 @@ impl Error {
         Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
     }
 
+    /// Going on would be wrong: `message` says why, `advice` what an operator can do.
+    pub fn stop(message: impl Into<String>, advice: &'static str) -> Self {
+        Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+    }
+
     /// The server's number of the error, if it came from there.
     pub fn code(&self) -> Option<i32> {
         self.code

@@ -82,8 +82,6 @@ pub enum TailItem<'a> {
         events: &'a str,
         /// The event's `_id`.
         key: &'a RawDocument,
-        /// When.
-        cluster_time: Timestamp,
     },
     /// The log is gone: dropped, or renamed, or with its whole database. `None` means all logs of the database.
     Gone {
@@ -122,7 +120,7 @@ impl<'a> TailItem<'a> {
                     (Some(event), _) => {
                         Ok(Self::Event { events, event, cluster_time, wall_time: fields.wall_time })
                     }
-                    (None, Some(key)) => Ok(Self::Bodiless { events, key, cluster_time }),
+                    (None, Some(key)) => Ok(Self::Bodiless { events, key }),
                     (None, None) => Err(damaged("fullDocument")),
                 }
             }

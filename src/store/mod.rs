@@ -13,6 +13,17 @@ use crate::{
     model::{document::Quarantine, id::DocumentId, position::Checkpoint},
 };
 
+/// The suffix of the collection that holds the snapshots of a configured collection.
+pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
+
+/// What the names of the bookkeeping's collections begin with.
+pub const BOOKKEEPING_PREFIX: &str = "alluvium";
+
+/// The name of the collection that holds the snapshots of `collection`.
+pub fn snapshots_collection(collection: &str) -> String {
+    format!("{collection}{SNAPSHOTS_SUFFIX}")
+}
+
 /// One collection's projected documents and bookkeeping.
 pub trait Store: Documents + Checkpoints + QuarantineRows {}
 

@@ -103,7 +103,7 @@ impl MongoStore {
         }
         // A count that is short does not say which statement missed, and an error of a key that exists may be
         // our own earlier attempt: the rows themselves tell.
-        let written = reply.get_i32("n").unwrap_or_default() as usize;
+        let written = usize::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
         if written + outcomes.len() < command.writes.len() {
             self.compare(writes, &command.writes, &mut outcomes).await?;
         }

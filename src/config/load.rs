@@ -1,0 +1,149 @@
+//! Where the configuration comes from: a TOML file, over it the environment, over both the command line.
+
+use std::{collections::HashMap, fs, path::PathBuf};
+
+use config::{Environment, File, FileFormat};
+use serde_json::{Map, Value};
+
+use super::{
+    Config,
+    read::{self, SCALAR_KEYS},
+    section::{ConfigError, Problem},
+};
+
+const PREFIX: &str = "ALLUVIUM_";
+const SEPARATOR: &str = "__";
+
+/// What the configuration is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The TOML file.
+    pub file: Option<PathBuf>,
+    /// The environment's variables.
+    pub environment: Vec<(String, String)>,
+    /// `--uri`
+    pub uri: Option<String>,
+    /// `--database`
+    pub database: Option<String>,
+}
+
+impl Sources {
+    /// Takes the environment of this process; variables that are not Unicode are passed over.
+    pub fn with_process_environment(mut self) -> Self {
+        self.environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        self
+    }
+}
+
+/// What the configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// A daemon: there must be collections.
+    Collections,
+    /// A command that only talks to the database.
+    Connection,
+}
+
+/// Reads and judges the configuration.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn load(sources: &Sources, expect: Expect) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    // What an unreadable source would have set cannot be judged.
+    let config =
+        merge(sources, &mut problems).and_then(|values| read::read(values, expect, &mut problems));
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError { problems }),
+    }
+}
+
+/// The merged tables; `None` with a problem when a source is unreadable.
+fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, Value>> {
+    let mut builder = config::Config::builder();
+    if let Some(path) = &sources.file {
+        let key = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
+            Err(error) => {
+                let message = format!("cannot be read: {error}; give an existing file to --config");
+                problems.push(Problem { key, message });
+                return None;
+            }
+        }
+    }
+    let environment = Environment::with_prefix(PREFIX.trim_end_matches('_'))
+        .prefix_separator("_")
+        .separator(SEPARATOR)
+        .ignore_empty(true)
+        .source(Some(environment(&sources.environment, problems)));
+    let built = builder
+        .add_source(environment)
+        .set_override_option("mongodb.uri", sources.uri.clone())
+        .and_then(|builder| {
+            builder.set_override_option("mongodb.database", sources.database.clone())
+        })
+        .and_then(|builder| builder.build())
+        .and_then(|config| config.try_deserialize::<Map<String, Value>>());
+    match built {
+        Ok(values) => Some(values),
+        Err(error) => {
+            let key = sources.file.as_ref().map(|path| path.display().to_string());
+            let key = key.unwrap_or_else(|| "the configuration".into());
+            let text = sources.file.as_ref().and_then(|path| fs::read_to_string(path).ok());
+            let message = describe(&error, &text.unwrap_or_default());
+            problems.push(Problem { key, message });
+            None
+        }
+    }
+}
+
+/// Those variables that are meant for us. Names without `__` are not: Kubernetes sets
+/// `ALLUVIUM_SERVICE_HOST` and the like for a service called alluvium.
+fn environment(
+    variables: &[(String, String)],
+    problems: &mut Vec<Problem>,
+) -> HashMap<String, String> {
+    let mut ours = HashMap::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| rest.contains(SEPARATOR)) else {
+            continue;
+        };
+        let key = rest.replace(SEPARATOR, ".").to_lowercase();
+        if SCALAR_KEYS.contains(&key.as_str()) {
+            ours.insert(name.clone(), value.clone());
+        } else {
+            let known: Vec<String> = SCALAR_KEYS.iter().map(|key| variable(key)).collect();
+            let message = format!("is not a variable of alluvium; those are {}", known.join(", "));
+            problems.push(Problem { key: name.clone(), message });
+        }
+    }
+    ours
+}
+
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', SEPARATOR).to_uppercase())
+}
+
+/// The error without the excerpt of the file, which may show a password.
+fn describe(error: &config::ConfigError, text: &str) -> String {
+    let config::ConfigError::FileParse { cause, .. } = error else {
+        return error.to_string();
+    };
+    let Some(toml) = cause.downcast_ref::<toml::de::Error>() else {
+        return "is not valid TOML".into();
+    };
+    let message = toml.message();
+    match toml.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("is not valid TOML: line {line}, column {column}: {message}")
+        }
+        None => format!("is not valid TOML: {message}"),
+    }
+}

@@ -1,0 +1,109 @@
+//! The configuration, in two steps: sources are merged ([`load`]), then read key by key so that every
+//! mistake is reported at once, each with its key and what to do. A key that would have no effect is
+//! refused, so what is accepted is what happens.
+
+mod load;
+mod names;
+mod read;
+mod section;
+mod uri;
+mod values;
+
+use std::{net::SocketAddr, time::Duration};
+
+pub use load::{Expect, Sources, load};
+pub use section::{ConfigError, Problem};
+pub use uri::Uri;
+
+/// The largest event that a collection can be configured to take, in bytes: the change stream wraps
+/// an event in a document that must itself stay below 16 MiB.
+pub const EVENT_BYTES_MAX: u64 = 15 << 20;
+
+/// Everything that the daemon is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[mongodb]`
+    pub mongodb: MongoConfig,
+    /// `[http]`
+    pub http: HttpConfig,
+    /// `[daemon]`
+    pub daemon: DaemonConfig,
+    /// `[[collections]]`, in the order of the file.
+    pub collections: Vec<CollectionConfig>,
+}
+
+/// Where the data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MongoConfig {
+    /// The connection string. Its read preference and its read and write concern have no effect: what
+    /// is read and written goes through the primary and the majority.
+    pub uri: Uri,
+    /// The database that holds the collections.
+    pub database: String,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Where it listens. Port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+/// The daemon as a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonConfig {
+    /// The longest time between two saved checkpoints while events arrive.
+    pub checkpoint_interval: Duration,
+    /// How long a first SIGTERM waits for what is in flight before the process ends all the same.
+    pub shutdown_timeout: Duration,
+}
+
+/// One collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionConfig {
+    /// Its name; the log is `<name>.events`.
+    pub name: String,
+    /// The longest time a folded event may wait for its flush under load.
+    pub flush_interval: Duration,
+    /// How much memory the cache of documents may take, in bytes.
+    pub cache_bytes: u64,
+    /// How old a hole in a document's versions may grow before it is reported as one that will not
+    /// heal by itself.
+    pub gap_grace: Duration,
+    /// The largest event, in bytes: the validator refuses a larger one, the fold parks its document.
+    pub max_event_bytes: u64,
+    /// The largest state that a document may grow to, in bytes.
+    pub max_state_bytes: u64,
+    /// The largest number of clients in one document's clock.
+    pub max_clients: u32,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8750)) }
+    }
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            checkpoint_interval: Duration::from_secs(1),
+            shutdown_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl CollectionConfig {
+    /// A collection of this name with every other key at its default.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            flush_interval: Duration::from_millis(250),
+            cache_bytes: 64 << 20,
+            gap_grace: Duration::from_secs(30),
+            max_event_bytes: 4 << 20,
+            max_state_bytes: 15 << 20,
+            max_clients: 10_000,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Every key of the configuration, its bounds and its default, in the order of the example file.
+
+use std::{collections::HashSet, net::SocketAddr, time::Duration};
+
+use serde_json::{Map, Value};
+
+use super::{
+    CollectionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig, Uri,
+    names::{collection_problem, database_problem},
+    section::{Problem, Section},
+    values::Bytes,
+};
+
+/// The keys that an environment variable can set: all outside `[[collections]]`.
+pub(super) const SCALAR_KEYS: [&str; 5] = [
+    "mongodb.uri",
+    "mongodb.database",
+    "http.listen",
+    "daemon.checkpoint_interval",
+    "daemon.shutdown_timeout",
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+const KIB: u64 = 1 << 10;
+
+/// Reads the merged tables. `None` when a key without a default is unusable; with problems, what is
+/// returned must not be used.
+pub(super) fn read(
+    values: Map<String, Value>,
+    expect: Expect,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
+    let mut root = Section::new("", values, problems);
+    let (mongodb, http, daemon) = (root.table("mongodb"), root.table("http"), root.table("daemon"));
+    let tables = root.tables("collections");
+    if tables.is_empty() && expect == Expect::Collections {
+        root.problem(
+            "collections",
+            "there is none; add a table [[collections]] with name = \"games\", say",
+        );
+    }
+    root.close();
+    let mongodb = read_mongodb(Section::new("mongodb", mongodb, problems));
+    let http = read_http(Section::new("http", http, problems));
+    let daemon = read_daemon(Section::new("daemon", daemon, problems));
+    let database = mongodb.as_ref().map_or("", |mongodb| mongodb.database.as_str());
+    let mut names = HashSet::new();
+    let mut collections = Vec::new();
+    for (path, table) in tables {
+        let section = Section::new(path, table, problems);
+        collections.extend(read_collection(section, database, &mut names));
+    }
+    Some(Config { mongodb: mongodb?, http, daemon, collections })
+}
+
+fn read_mongodb(mut section: Section<'_>) -> Option<MongoConfig> {
+    let uri: Option<Uri> = section.required(
+        "uri",
+        "set it in the file, as ALLUVIUM_MONGODB__URI, or with --uri, \
+         such as \"mongodb://localhost:27017/?replicaSet=rs0\"",
+    );
+    let database: Option<String> = section.required(
+        "database",
+        "set it in the file, as ALLUVIUM_MONGODB__DATABASE, or with --database",
+    );
+    if let Some(problem) = database.as_deref().and_then(database_problem) {
+        section.problem("database", problem);
+    }
+    section.close();
+    Some(MongoConfig { uri: uri?, database: database? })
+}
+
+fn read_http(mut section: Section<'_>) -> HttpConfig {
+    let HttpConfig { listen } = HttpConfig::default();
+    let listen: SocketAddr = section.optional("listen", listen);
+    if !listen.ip().is_loopback() {
+        section.problem(
+            "listen",
+            format!(
+                "{listen} can be reached from other machines, and this version has no access \
+                 tokens; listen on a loopback address such as \"127.0.0.1:{}\" and let a proxy on \
+                 this machine decide who may come in",
+                listen.port()
+            ),
+        );
+    }
+    section.unsupported("tokens_file", "remove it, and listen on a loopback address");
+    section.close();
+    HttpConfig { listen }
+}
+
+fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
+    let DaemonConfig { checkpoint_interval, shutdown_timeout } = DaemonConfig::default();
+    let checkpoint_interval = section.bounded(
+        "checkpoint_interval",
+        checkpoint_interval,
+        (Duration::from_millis(100), 60 * SECOND),
+    );
+    let shutdown_timeout =
+        section.bounded("shutdown_timeout", shutdown_timeout, (SECOND, 600 * SECOND));
+    section.close();
+    DaemonConfig { checkpoint_interval, shutdown_timeout }
+}
+
+fn read_collection(
+    mut section: Section<'_>,
+    database: &str,
+    names: &mut HashSet<String>,
+) -> Option<CollectionConfig> {
+    let name: Option<String> = section.required("name", "name = \"games\", say");
+    if let Some(problem) = name.as_deref().and_then(|name| collection_problem(name, database)) {
+        section.problem("name", problem);
+    }
+    if let Some(name) = &name
+        && !names.insert(name.clone())
+    {
+        section.problem("name", format!("`{name}` is there twice; remove one of the tables"));
+    }
+    let CollectionConfig {
+        name: _,
+        flush_interval,
+        cache_bytes,
+        gap_grace,
+        max_event_bytes,
+        max_state_bytes,
+        max_clients,
+    } = CollectionConfig::new("");
+    let flush_interval =
+        section.bounded("flush_interval", flush_interval, (Duration::ZERO, 10 * SECOND));
+    let gap_grace = section.bounded("gap_grace", gap_grace, (Duration::ZERO, 86_400 * SECOND));
+    let mut bytes = |key, default, least, most| {
+        section.bounded(key, Bytes(default), (Bytes(least), Bytes(most))).0
+    };
+    let cache_bytes = bytes("cache_bytes", cache_bytes, 1024 * KIB, 1 << 40);
+    let max_event_bytes = bytes("max_event_bytes", max_event_bytes, KIB, EVENT_BYTES_MAX);
+    let max_state_bytes = bytes("max_state_bytes", max_state_bytes, KIB, 15 << 20);
+    let max_clients = section.bounded("max_clients", max_clients, (1, 100_000));
+    section.unsupported("snapshots", "remove the table [collections.snapshots]");
+    section.unsupported("compaction", "remove the table [collections.compaction]");
+    section.close();
+    Some(CollectionConfig {
+        name: name?,
+        flush_interval,
+        cache_bytes,
+        gap_grace,
+        max_event_bytes,
+        max_state_bytes,
+        max_clients,
+    })
+}

@@ -1,0 +1,98 @@
+//! How the values of keys are written: durations and sizes as text with a unit, so that a number
+//! never leaves its reader guessing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytesize::ByteSize;
+use serde_json::Value;
+
+use super::uri::Uri;
+
+/// A kind of value that a key can have.
+pub(super) trait Setting: Sized {
+    /// Reads it; the error says what the key must be.
+    fn parse(value: &Value) -> Result<Self, String>;
+
+    /// As it would stand in the file.
+    fn show(&self) -> String;
+}
+
+impl Setting for String {
+    fn parse(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| format!("must be text, not {value}"))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for Uri {
+    fn parse(value: &Value) -> Result<Self, String> {
+        // The value is not shown: it may hold a password.
+        value.as_str().ok_or("must be text, a MongoDB connection string")?.parse()
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for Duration {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let rule = "must be a duration with its unit, such as \"250ms\", \"30s\" or \"6h\"";
+        let text = value.as_str().ok_or_else(|| format!("{rule}, not {value}"))?;
+        humantime::parse_duration(text).map_err(|error| format!("{rule}, not {value}: {error}"))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{}\"", humantime::format_duration(*self))
+    }
+}
+
+/// A size in bytes.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(super) struct Bytes(pub(super) u64);
+
+impl Setting for Bytes {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let rule = "must be a size with its unit, such as \"64MiB\" or \"512KiB\"";
+        let text = value.as_str().ok_or_else(|| format!("{rule}, not {value}"))?;
+        if text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("{rule}, not {value}"));
+        }
+        let size: ByteSize =
+            text.parse().map_err(|error| format!("{rule}, not {value}: {error}"))?;
+        Ok(Self(size.as_u64()))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{}\"", ByteSize(self.0).display().iec()).replace(".0 ", " ")
+    }
+}
+
+impl Setting for u32 {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let number = match value {
+            Value::String(text) => text.parse().ok(),
+            _ => value.as_u64().and_then(|number| Self::try_from(number).ok()),
+        };
+        number.ok_or_else(|| format!("must be a whole number, not {value}"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for SocketAddr {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let rule = "must be an IP address and a port, such as \"127.0.0.1:8750\" or \"[::1]:8750\"";
+        let address = value.as_str().and_then(|text| text.parse().ok());
+        address.ok_or_else(|| format!("{rule}, not {value}"))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}

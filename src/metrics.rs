@@ -1,0 +1,366 @@
+//! Every metric, once: name, type, labels, help and zero. `metrics/README.md` is the catalogue for
+//! operators, and a test compares the two. Label values come from closed sets only. A gauge whose value
+//! is not known is absent; it never reads 0 for want of knowledge.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{
+    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    process_collector::ProcessCollector,
+    proto::MetricFamily,
+};
+use tokio::sync::watch;
+
+use crate::{
+    model::{document::Class, event::Op},
+    status::{CollectionStatus, Phase},
+};
+
+/// The type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; 0 from the start.
+    Counter,
+    /// Goes both ways; absent while unknown.
+    Gauge,
+    /// Counts observations by size; empty from the start.
+    Histogram,
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// The name, with the prefix.
+    pub name: &'static str,
+    /// The type.
+    pub kind: Kind,
+    /// The labels.
+    pub labels: &'static [&'static str],
+    /// The meaning, in one sentence.
+    pub help: &'static str,
+    buckets: &'static [f64],
+}
+
+const LATENCY: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+const COUNTS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0];
+
+macro_rules! definitions {
+    ($($constant:ident $kind:ident $name:literal $labels:expr, $buckets:expr, $help:literal;)*) => {
+        $(const $constant: Definition = Definition {
+            name: concat!("alluvium_", $name), kind: Kind::$kind, labels: &$labels, help: $help, buckets: $buckets,
+        };)*
+        /// All metrics but those of the process itself.
+        pub const DEFINITIONS: &[Definition] = &[$($constant),*];
+    };
+}
+
+definitions! {
+    APPLIED Counter "events_applied_total" ["collection", "op"], &[],
+        "Events folded into their documents and flushed.";
+    SKIPPED Counter "events_skipped_total" ["collection", "reason"], &[],
+        "Events passed over: already applied (replay), or skipped on record by an operator.";
+    WRITES Counter "document_writes_total" ["collection"], &[],
+        "Rows of projected documents written.";
+    LAG Gauge "apply_lag_seconds" ["collection"], &[],
+        "Age of the oldest event that is not yet visible; 0 when caught up, absent while unknown.";
+    LAG_KNOWN Gauge "apply_lag_known" ["collection"], &[],
+        "1 when the lag is known, 0 when it is not: alert on 0, whatever the lag says.";
+    LAG_EVENTS Gauge "apply_lag_events" ["collection"], &[],
+        "Events that are not yet visible; absent while unknown.";
+    HEADROOM Gauge "oplog_headroom_seconds" ["collection"], &[],
+        "How much older the checkpoint could be before the oplog no longer reached it.";
+    VISIBLE Histogram "append_to_visible_seconds" ["collection"], LATENCY,
+        "From an event's commit, by the server's clock, to its document's flush at majority.";
+    FLUSH Histogram "flush_seconds" ["collection"], LATENCY,
+        "Duration of a flush.";
+    FLUSHED Histogram "flush_documents" ["collection"], COUNTS,
+        "Documents in a flush.";
+    RESTARTS Counter "stream_restarts_total" ["collection", "reason"], &[],
+        "Times the change stream was opened anew.";
+    SCANNED Counter "scanned_events_total" ["collection"], &[],
+        "Events read by scanning the log.";
+    QUARANTINED Gauge "quarantined_documents" ["collection", "class"], &[],
+        "Documents that wait, by what they wait for.";
+    GAPS Gauge "version_gaps" ["collection"], &[],
+        "Documents that wait behind a missing event.";
+    MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
+        "Missing-events requests by their answer.";
+    MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
+        "Duration of a missing-events request.";
+    CACHE_BYTES Gauge "cache_bytes" ["collection"], &[],
+        "Memory taken by cached documents.";
+    CACHE_MISSES Counter "cache_misses_total" ["collection"], &[],
+        "Documents that had to be read before an event could be folded.";
+    BUILD Gauge "build_info" ["version"], &[],
+        "1, with the version of this build.";
+}
+
+/// Why an event was passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// It had been applied before.
+    Replay,
+    /// An operator skipped it.
+    Operator,
+}
+
+/// Why the change stream was opened anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartReason {
+    /// The connection broke.
+    LostConnection,
+    /// The server no longer had the place, or refused the token.
+    LostToken,
+    /// The stream was invalidated.
+    Invalidated,
+    /// The set of collections is another one.
+    CollectionsChanged,
+}
+
+/// What a missing-events request was answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerKind {
+    /// Events.
+    Events,
+    /// A snapshot.
+    Snapshot,
+    /// Nothing was missing.
+    None,
+    /// The client claimed more than exists.
+    Ahead,
+}
+
+/// The metrics of one process, in a registry of their own.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Arc<Families>,
+    statuses: StatusGauges,
+}
+
+/// What the projection and the reads of one collection count. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CollectionMetrics {
+    applied: [IntCounter; 3],
+    skipped: [IntCounter; 2],
+    restarts: [IntCounter; 4],
+    missing: [IntCounter; 4],
+    quarantined: IntGaugeVec,
+    collection: String,
+    /// Rows of projected documents written.
+    pub document_writes: IntCounter,
+    /// Events read by scanning.
+    pub scanned_events: IntCounter,
+    /// Documents read because they were not in the cache.
+    pub cache_misses: IntCounter,
+    /// The cache's size in bytes.
+    pub cache_bytes: IntGauge,
+    /// From commit to visible, in seconds.
+    pub append_to_visible_seconds: Histogram,
+    /// Duration of flushes, in seconds.
+    pub flush_seconds: Histogram,
+    /// Documents per flush.
+    pub flush_documents: Histogram,
+    /// Duration of missing-events requests, in seconds.
+    pub missing_seconds: Histogram,
+}
+
+#[derive(Debug)]
+struct Families {
+    applied: IntCounterVec,
+    skipped: IntCounterVec,
+    restarts: IntCounterVec,
+    missing: IntCounterVec,
+    writes: IntCounterVec,
+    scanned: IntCounterVec,
+    cache_misses: IntCounterVec,
+    cache_bytes: IntGaugeVec,
+    quarantined: IntGaugeVec,
+    visible: HistogramVec,
+    flush: HistogramVec,
+    flushed: HistogramVec,
+    missing_seconds: HistogramVec,
+}
+
+impl Metrics {
+    /// All metrics, at zero or absent.
+    ///
+    /// # Errors
+    /// When the definitions contradict each other, which a test excludes.
+    pub fn new() -> Result<Self, Error> {
+        let registry = Registry::new();
+        let statuses = StatusGauges::default();
+        let r = &registry;
+        let families = Families {
+            applied: counters(r, &APPLIED)?,
+            skipped: counters(r, &SKIPPED)?,
+            restarts: counters(r, &RESTARTS)?,
+            missing: counters(r, &MISSING)?,
+            writes: counters(r, &WRITES)?,
+            scanned: counters(r, &SCANNED)?,
+            cache_misses: counters(r, &CACHE_MISSES)?,
+            cache_bytes: gauges(r, &CACHE_BYTES)?,
+            quarantined: gauges(r, &QUARANTINED)?,
+            visible: histograms(r, &VISIBLE)?,
+            flush: histograms(r, &FLUSH)?,
+            flushed: histograms(r, &FLUSHED)?,
+            missing_seconds: histograms(r, &MISSING_SECONDS)?,
+        };
+        gauges(r, &BUILD)?.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
+        registry.register(Box::new(statuses.clone()))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self { registry, families: Arc::new(families), statuses })
+    }
+
+    /// The registry, for the text format.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The counters of `collection`, from now on present with 0; its gauges follow `status`.
+    ///
+    /// # Errors
+    /// When the definitions and this code disagree about labels, which a test excludes.
+    pub fn collection(
+        &self,
+        collection: &str,
+        status: watch::Receiver<CollectionStatus>,
+    ) -> Result<CollectionMetrics, Error> {
+        let f = &*self.families;
+        let one = [collection];
+        let metrics = CollectionMetrics {
+            applied: each(&f.applied, collection, Op::ALL.map(Op::name))?,
+            skipped: each(&f.skipped, collection, ["replay", "operator"])?,
+            restarts: each(
+                &f.restarts,
+                collection,
+                ["lost_connection", "lost_token", "invalidated", "collections_changed"],
+            )?,
+            missing: each(&f.missing, collection, ["events", "snapshot", "none", "ahead"])?,
+            quarantined: f.quarantined.clone(),
+            collection: collection.to_owned(),
+            document_writes: f.writes.get_metric_with_label_values(&one)?,
+            scanned_events: f.scanned.get_metric_with_label_values(&one)?,
+            cache_misses: f.cache_misses.get_metric_with_label_values(&one)?,
+            cache_bytes: f.cache_bytes.get_metric_with_label_values(&one)?,
+            append_to_visible_seconds: f.visible.get_metric_with_label_values(&one)?,
+            flush_seconds: f.flush.get_metric_with_label_values(&one)?,
+            flush_documents: f.flushed.get_metric_with_label_values(&one)?,
+            missing_seconds: f.missing_seconds.get_metric_with_label_values(&one)?,
+        };
+        self.statuses.0.lock().unwrap_or_else(PoisonError::into_inner).push(status);
+        Ok(metrics)
+    }
+}
+
+impl CollectionMetrics {
+    /// Counts events that were applied and flushed.
+    pub fn applied(&self, op: Op) -> &IntCounter {
+        &self.applied[op as usize]
+    }
+
+    /// Counts events that were passed over.
+    pub fn skipped(&self, reason: SkipReason) -> &IntCounter {
+        &self.skipped[reason as usize]
+    }
+
+    /// Counts openings of the change stream after the first.
+    pub fn restarted(&self, reason: RestartReason) -> &IntCounter {
+        &self.restarts[reason as usize]
+    }
+
+    /// Counts missing-events requests.
+    pub fn answered(&self, answer: AnswerKind) -> &IntCounter {
+        &self.missing[answer as usize]
+    }
+
+    /// Says how many documents wait for reasons of `class`. Until it is said, the gauge is absent.
+    pub fn set_quarantined(&self, class: Class, documents: u64) {
+        let labels = [self.collection.as_str(), class.name()];
+        if let Ok(gauge) = self.quarantined.get_metric_with_label_values(&labels) {
+            gauge.set(i64::try_from(documents).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// The gauges that only say what the status says, read from it when they are asked for, so that they
+/// can neither disagree with it nor outlive what it knows.
+#[derive(Clone, Debug, Default)]
+struct StatusGauges(Arc<Mutex<Vec<watch::Receiver<CollectionStatus>>>>);
+
+/// A gauge's value, if it is known.
+type Reading = fn(&CollectionStatus) -> Option<f64>;
+
+const READINGS: [(&Definition, Reading); 5] = [
+    (&LAG, |status| status.lag_seconds),
+    (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
+    (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
+    (&HEADROOM, |status| status.oplog_headroom_seconds),
+    (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
+];
+
+fn status_gauge(definition: &Definition, collection: &str) -> Result<Gauge, Error> {
+    Gauge::with_opts(options(definition).const_label("collection", collection))
+}
+
+impl Collector for StatusGauges {
+    fn desc(&self) -> Vec<&Desc> {
+        // Unchecked, as the collections are not known yet; no other metric has these names.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let receivers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = Vec::new();
+        for receiver in receivers.iter() {
+            let status = receiver.borrow().clone();
+            for (definition, reading) in READINGS {
+                let Some(value) = reading(&status) else { continue };
+                if let Ok(gauge) = status_gauge(definition, &status.name) {
+                    gauge.set(value);
+                    families.extend(gauge.collect());
+                }
+            }
+        }
+        families
+    }
+}
+
+fn options(definition: &Definition) -> Opts {
+    Opts::new(definition.name, definition.help)
+}
+
+fn counters(registry: &Registry, definition: &Definition) -> Result<IntCounterVec, Error> {
+    let vec = IntCounterVec::new(options(definition), definition.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn gauges(registry: &Registry, definition: &Definition) -> Result<IntGaugeVec, Error> {
+    let vec = IntGaugeVec::new(options(definition), definition.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn histograms(registry: &Registry, definition: &Definition) -> Result<HistogramVec, Error> {
+    let options = HistogramOpts::new(definition.name, definition.help);
+    let vec = HistogramVec::new(options.buckets(definition.buckets.to_vec()), definition.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn each<const N: usize>(
+    vec: &IntCounterVec,
+    collection: &str,
+    values: [&str; N],
+) -> Result<[IntCounter; N], Error> {
+    let mut children = Vec::with_capacity(N);
+    for value in values {
+        children.push(vec.get_metric_with_label_values(&[collection, value])?);
+    }
+    children.try_into().map_err(|_| Error::Msg("as many counters as label values".into()))
+}

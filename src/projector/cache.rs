@@ -1,0 +1,153 @@
+//! The documents that a projector holds in memory: those being worked on, which must stay until they
+//! are written, and those that are merely worth keeping, bounded in bytes.
+
+use std::collections::HashMap;
+
+use quick_cache::{Weighter, unsync};
+
+use crate::model::{document::Document, id::DocumentId};
+
+/// A document and how much of it is stored.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) document: Document,
+    /// The version of the stored row; 0 when there is none.
+    pub(super) stored: i64,
+    /// Whether the row has to be written for something other than its version: the quarantine mark.
+    pub(super) marked: bool,
+    /// What the slot was last counted with.
+    bytes: usize,
+}
+
+impl Slot {
+    pub(super) fn new(document: Document, stored: i64) -> Self {
+        Self { document, stored, marked: false, bytes: 0 }
+    }
+
+    /// Whether the stored row is behind.
+    pub(super) fn changed(&self) -> bool {
+        self.document.version > self.stored || (self.marked && self.document.version > 0)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bytes;
+
+impl Weighter<DocumentId, Slot> for Bytes {
+    fn weight(&self, _id: &DocumentId, slot: &Slot) -> u64 {
+        slot.bytes as u64
+    }
+}
+
+/// See the module.
+pub(super) struct Cache {
+    working: HashMap<DocumentId, Slot>,
+    working_bytes: usize,
+    idle: unsync::Cache<DocumentId, Slot, Bytes>,
+    bytes_max: usize,
+}
+
+impl Cache {
+    /// A cache that keeps idle documents of at most half of `bytes_max`, and asks for a flush when
+    /// those being worked on take the other half.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let idle_bytes = (bytes_max / 2).max(1);
+        let idle = unsync::Cache::with_weighter(idle_bytes / 1024 + 1, idle_bytes as u64, Bytes);
+        Self { working: HashMap::new(), working_bytes: 0, idle, bytes_max }
+    }
+
+    pub(super) fn holds(&self, id: &DocumentId) -> bool {
+        self.working.contains_key(id) || self.idle.peek(id).is_some()
+    }
+
+    /// Adds a document that was just loaded.
+    pub(super) fn admit(&mut self, slot: Slot) {
+        let id = slot.document.id.clone();
+        self.idle.remove(&id);
+        self.start_work(id, slot);
+    }
+
+    /// The document, to be worked on; `edited` must follow.
+    pub(super) fn edit(&mut self, id: &DocumentId) -> Option<&mut Slot> {
+        if !self.working.contains_key(id) {
+            let (id, slot) = self.idle.remove(id)?;
+            self.start_work(id, slot);
+        }
+        self.working.get_mut(id)
+    }
+
+    /// The version of a document in memory.
+    pub(super) fn version(&self, id: &DocumentId) -> Option<i64> {
+        let slot = self.working.get(id).or_else(|| self.idle.peek(id))?;
+        Some(slot.document.version)
+    }
+
+    /// Counts the bytes of a document after an edit.
+    pub(super) fn edited(&mut self, id: &DocumentId) {
+        if let Some(slot) = self.working.get_mut(id) {
+            let bytes = slot.document.heap_bytes();
+            self.working_bytes = self.working_bytes + bytes - slot.bytes;
+            slot.bytes = bytes;
+        }
+    }
+
+    /// Forgets a document: what is stored is not what was thought.
+    pub(super) fn evict(&mut self, id: &DocumentId) {
+        if let Some(slot) = self.working.remove(id) {
+            self.working_bytes -= slot.bytes;
+        }
+        self.idle.remove(id);
+    }
+
+    /// The documents being worked on that have changed, in the order of their ids, which a replay
+    /// of a simulation needs and the server's index likes. The others become idle.
+    pub(super) fn changed(&mut self) -> Vec<&Slot> {
+        let mut unchanged: Vec<DocumentId> = self
+            .working
+            .iter()
+            .filter(|(_, slot)| !slot.changed())
+            .map(|(id, _)| id.clone())
+            .collect();
+        unchanged.sort_unstable();
+        unchanged.iter().for_each(|id| self.rest(id));
+        let mut changed: Vec<&Slot> = self.working.values().collect();
+        changed.sort_unstable_by(|a, b| a.document.id.cmp(&b.document.id));
+        changed
+    }
+
+    /// Notes that the row of a document is stored at `version`.
+    pub(super) fn stored(&mut self, id: &DocumentId, version: i64, marked: bool) {
+        if let Some(slot) = self.working.get_mut(id) {
+            slot.stored = version;
+            slot.marked &= !marked;
+            if !slot.changed() {
+                self.rest(id);
+            }
+        }
+    }
+
+    /// Whether documents being worked on take their whole share.
+    pub(super) fn is_full(&self) -> bool {
+        self.working_bytes >= self.bytes_max / 2
+    }
+
+    /// How many bytes all documents take.
+    pub(super) fn bytes(&self) -> usize {
+        self.working_bytes + self.idle.weight() as usize
+    }
+
+    fn start_work(&mut self, id: DocumentId, mut slot: Slot) {
+        slot.bytes = slot.document.heap_bytes();
+        self.working_bytes += slot.bytes;
+        if let Some(previous) = self.working.insert(id, slot) {
+            self.working_bytes -= previous.bytes;
+        }
+    }
+
+    fn rest(&mut self, id: &DocumentId) {
+        if let Some(slot) = self.working.remove(id) {
+            self.working_bytes -= slot.bytes;
+            self.idle.insert(id.clone(), slot);
+        }
+    }
+}

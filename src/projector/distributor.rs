@@ -1,0 +1,190 @@
+//! The one change stream of a daemon: opened over all collections that somebody is subscribed to,
+//! reopened wherever it broke, and handed on batch by batch. It decides nothing about events.
+
+use std::{sync::Arc, time::Duration};
+
+use bson::Timestamp;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::feed::{Feed, Subscribe};
+use crate::{
+    database::{Error, Verdict},
+    log::{Bodies, LogSource, Start, Tail, TailBatch},
+    retry::Backoff,
+    time::Time,
+};
+
+/// After so many losses at one place the stream is opened without large bodies: an event near 16 MB
+/// makes the server close the connection or fail, again and again.
+const LOSSES_BEFORE_BODILESS: u32 = 2;
+/// The largest body that such a stream still carries.
+const BODY_BYTES_MAX: i64 = 1 << 20;
+
+/// Why the stream was opened again; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// The connection or the cursor was lost.
+    LostConnection,
+    /// The server no longer held the place.
+    LostToken,
+    /// The set of collections changed.
+    CollectionsChanged,
+}
+
+/// Is told of every restart of the stream.
+pub trait Restarts: Send + Sync {
+    /// The stream over `collections` is about to be opened again.
+    fn restarted(&self, collections: &[String], reason: Restart);
+}
+
+/// See the module.
+pub struct Distributor<S: LogSource, T: Time, R: Restarts> {
+    source: S,
+    time: T,
+    backoff: Backoff,
+    requests: mpsc::Receiver<Subscribe>,
+    subscribers: Vec<Subscribe>,
+    restarts: R,
+    losses: u32,
+}
+
+impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
+    /// A distributor that takes its subscribers from `requests`.
+    pub fn new(
+        source: S,
+        time: T,
+        backoff: Backoff,
+        requests: mpsc::Receiver<Subscribe>,
+        restarts: R,
+    ) -> Self {
+        Self { source, time, backoff, requests, subscribers: Vec::new(), restarts, losses: 0 }
+    }
+
+    /// Runs until nobody can subscribe any more.
+    pub async fn run(mut self) {
+        loop {
+            self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
+            if self.subscribers.is_empty() {
+                match self.requests.recv().await {
+                    Some(request) => self.admit(request),
+                    None => return,
+                }
+            }
+            let Some(start) = earliest(&self.subscribers) else { continue };
+            let bodies = match self.losses {
+                losses if losses < LOSSES_BEFORE_BODILESS => Bodies::All,
+                _ => Bodies::UpTo(BODY_BYTES_MAX),
+            };
+            let ended = match self.source.tail(&self.collections(), &start, bodies).await {
+                Ok(tail) => self.follow(tail).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                self.recover(error).await;
+            }
+        }
+    }
+
+    /// Hands on batches until the stream fails or has to be opened again for a new subscriber.
+    async fn follow(&mut self, mut tail: S::Tail) -> Result<(), Error> {
+        loop {
+            tokio::select! {
+                biased;
+                request = self.requests.recv(), if !self.requests.is_closed() => {
+                    if let Some(request) = request {
+                        self.admit(request);
+                        self.restarts.restarted(&self.collections(), Restart::CollectionsChanged);
+                        return Ok(());
+                    }
+                }
+                batch = tail.next() => {
+                    self.deliver(batch?).await;
+                    self.losses = 0;
+                    if self.subscribers.is_empty() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, request: Subscribe) {
+        self.subscribers.retain(|subscriber| subscriber.collection != request.collection);
+        self.subscribers.push(request);
+    }
+
+    fn collections(&self) -> Vec<String> {
+        self.subscribers.iter().map(|subscriber| subscriber.collection.clone()).collect()
+    }
+
+    async fn deliver(&mut self, batch: TailBatch) {
+        let batch = Arc::new(batch);
+        for subscriber in &mut self.subscribers {
+            // A subscriber that was further already sees replays, and stays where it was.
+            if cluster_time(&subscriber.start) <= batch.position.cluster_time {
+                subscriber.start = Start::After(batch.position.clone());
+            }
+            // A failed send is a projector that has ended; it is removed before the next batch.
+            let _ended = subscriber.feed.send(Feed::Batch(Arc::clone(&batch))).await;
+        }
+        self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
+    }
+
+    async fn recover(&mut self, error: Error) {
+        self.losses += 1;
+        match error.verdict() {
+            Verdict::Retry | Verdict::Oversized => {
+                warn!(%error, "the change stream was lost and is opened again");
+                self.restarts.restarted(&self.collections(), Restart::LostConnection);
+                self.time.sleep(self.pause()).await;
+            }
+            Verdict::Reposition => {
+                info!(%error, "the resume token belongs to another stream: resuming by cluster time");
+                for subscriber in &mut self.subscribers {
+                    subscriber.start = Start::At(cluster_time(&subscriber.start));
+                }
+            }
+            Verdict::CatchUp => self.catch_up(&error).await,
+            Verdict::Stop(_) => {
+                for subscriber in self.subscribers.drain(..) {
+                    let _ended = subscriber.feed.send(Feed::Failed(error.clone())).await;
+                }
+            }
+        }
+    }
+
+    /// The server no longer holds the place: everybody goes on from now, and reads the rest from the log.
+    async fn catch_up(&mut self, error: &Error) {
+        warn!(%error, "the oplog no longer holds the place of the change stream: catching up from the log");
+        self.restarts.restarted(&self.collections(), Restart::LostToken);
+        let now = match self.source.now().await {
+            Ok(now) => now,
+            Err(error) => {
+                warn!(%error, "the cluster time is not to be had; trying again");
+                return self.time.sleep(self.pause()).await;
+            }
+        };
+        for subscriber in &mut self.subscribers {
+            subscriber.start = Start::At(now);
+            let _ended = subscriber.feed.send(Feed::Lost { at: now }).await;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let doublings = self.losses.saturating_sub(1).min(16);
+        self.backoff.shortest.saturating_mul(1 << doublings).min(self.backoff.longest)
+    }
+}
+
+fn earliest(subscribers: &[Subscribe]) -> Option<Start> {
+    let starts = subscribers.iter().map(|subscriber| &subscriber.start);
+    starts.min_by_key(|start| cluster_time(start)).cloned()
+}
+
+fn cluster_time(start: &Start) -> Timestamp {
+    match start {
+        Start::After(position) => position.cluster_time,
+        Start::At(time) => *time,
+    }
+}

@@ -1,0 +1,122 @@
+//! Making progress durable: the records of what waits, then the rows, then the records that are
+//! healed, and last the checkpoint, each majority-acknowledged before the next. A crash between any
+//! two leaves nothing that a restart would not repeat.
+
+use std::time::Duration;
+
+use bson::DateTime;
+use tracing::warn;
+
+use super::{observe::Observer, waiting::WaitingChanges};
+use crate::{
+    database::{Error, Result},
+    model::{id::DocumentId, position::Checkpoint},
+    retry::Backoff,
+    store::{RowOutcome, RowWrite, Store},
+    time::Time,
+};
+
+/// Everything that one flush writes.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    pub(super) writes: Vec<RowWrite>,
+    /// For each write, whether it also stores the quarantine mark.
+    pub(super) marked: Vec<bool>,
+    pub(super) waiting: WaitingChanges,
+    /// The place that is reached once all of this is written.
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// When the oldest event in it was appended, by the server's clock.
+    pub(super) oldest: Option<DateTime>,
+}
+
+/// What became of a flush.
+#[derive(Debug)]
+pub(super) struct Flushed {
+    pub(super) rows: Vec<FlushedRow>,
+    pub(super) checkpoint: CheckpointOutcome,
+    pub(super) oldest: Option<DateTime>,
+    pub(super) took: Duration,
+}
+
+/// What became of one row.
+#[derive(Debug)]
+pub(super) struct FlushedRow {
+    pub(super) id: DocumentId,
+    pub(super) version: i64,
+    pub(super) marked: bool,
+    pub(super) outcome: RowOutcome,
+}
+
+/// What became of the checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum CheckpointOutcome {
+    /// None was due, or a row was not written, so that it must not pass.
+    NotSaved,
+    /// It is saved.
+    Saved(Checkpoint),
+    /// A later epoch has saved its own: this instance leads no more.
+    Fenced,
+}
+
+impl Flushed {
+    /// Whether every row is stored as it was meant to be.
+    pub(super) fn all_written(&self) -> bool {
+        self.rows.iter().all(|row| row.outcome == RowOutcome::Written)
+    }
+}
+
+impl Flush {
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+            && self.waiting.put.is_empty()
+            && self.waiting.remove.is_empty()
+            && self.checkpoint.is_none()
+    }
+
+    /// Writes it all, trying again for as long as the database is merely away.
+    ///
+    /// # Errors
+    /// When trying again cannot help. How much was written is then unknown; nothing of it does harm.
+    pub(super) async fn run(
+        self,
+        store: &impl Store,
+        time: &impl Time,
+        backoff: Backoff,
+        observer: &Observer,
+    ) -> Result<Flushed> {
+        let started = time.now();
+        let report = |error: &Error, pause: Duration| {
+            warn!(%error, pause_ms = pause.as_millis() as u64, "a flush failed and is tried again");
+            observer.error(error);
+        };
+        if !self.waiting.put.is_empty() {
+            backoff.retry(time, report, || store.put_quarantine(&self.waiting.put)).await?;
+        }
+        let outcomes = match self.writes.is_empty() {
+            true => Vec::new(),
+            false => backoff.retry(time, report, || store.write(&self.writes)).await?,
+        };
+        if !self.waiting.remove.is_empty() {
+            backoff.retry(time, report, || store.remove_quarantine(&self.waiting.remove)).await?;
+        }
+        let all_written = outcomes.iter().all(|outcome| *outcome == RowOutcome::Written);
+        let checkpoint = match self.checkpoint {
+            Some(checkpoint) if all_written => {
+                match backoff.retry(time, report, || store.save_checkpoint(&checkpoint)).await? {
+                    true => CheckpointOutcome::Saved(checkpoint),
+                    false => CheckpointOutcome::Fenced,
+                }
+            }
+            _ => CheckpointOutcome::NotSaved,
+        };
+        let rows = self.writes.into_iter().zip(self.marked).zip(outcomes);
+        let rows = rows.map(|((write, marked), outcome)| FlushedRow {
+            id: write.id,
+            version: write.version,
+            marked,
+            outcome,
+        });
+        let took = time.now().saturating_sub(started);
+        Ok(Flushed { rows: rows.collect(), checkpoint, oldest: self.oldest, took })
+    }
+}

@@ -1,0 +1,128 @@
+//! One collection's projection: it begins, is fed, folds, flushes and saves how far it came. The loop
+//! is here; what each step decides is in the file that bears its name.
+
+mod begin;
+mod cache;
+pub mod distributor;
+pub mod feed;
+mod flush;
+pub mod observe;
+mod progress;
+mod run;
+mod scan;
+mod settle;
+mod waiting;
+mod work;
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::{
+    database::{Error, Verdict},
+    log::LogSource,
+    model::document::FoldLimits,
+    retry::Backoff,
+    status::Phase,
+    store::Store,
+    time::Time,
+};
+
+use feed::Subscribe;
+use observe::Observer;
+use run::Run;
+
+/// How a collection is projected.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The longest that a folded event waits for its flush under load.
+    pub flush_interval: Duration,
+    /// The shortest time between two checkpoints under load.
+    pub checkpoint_interval: Duration,
+    /// The shortest time between two checkpoints when nothing happens: each one moves the oplog.
+    pub idle_checkpoint_interval: Duration,
+    /// How many bytes of documents are kept in memory.
+    pub cache_bytes: usize,
+    /// Larger events are poison.
+    pub event_bytes_max: usize,
+    /// What a document may become.
+    pub limits: FoldLimits,
+    /// The leadership under which checkpoints are saved.
+    pub epoch: i64,
+    /// Pauses between attempts.
+    pub backoff: Backoff,
+    /// How long a refused collection waits before it looks again whether the cause is gone.
+    pub refused_pause: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_millis(250),
+            checkpoint_interval: Duration::from_secs(1),
+            idle_checkpoint_interval: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
+            event_bytes_max: 4 << 20,
+            limits: FoldLimits::default(),
+            epoch: 1,
+            backoff: Backoff::default(),
+            refused_pause: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The projection of one collection.
+pub struct Projector<S: LogSource, D: Store, T: Time> {
+    /// The collection.
+    pub collection: String,
+    /// Where events come from.
+    pub source: S,
+    /// Where documents go.
+    pub store: D,
+    /// The time that it goes by.
+    pub time: T,
+    /// How.
+    pub settings: Settings,
+    /// Who is told.
+    pub observer: Observer,
+    /// Where to ask for changes.
+    pub subscribe: mpsc::Sender<Subscribe>,
+}
+
+impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
+    /// Projects until `stop`, then flushes, saves the checkpoint and returns. Whatever goes wrong in
+    /// between is told to the observer and tried again, at once or after a while.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.observer.phase(Phase::Starting);
+            let ended = match Run::begin(&self).await {
+                Ok(run) => run.follow(&stop).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = ended else { return };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.pause_after(&error) => {}
+            }
+        }
+    }
+
+    async fn pause_after(&self, error: &Error) {
+        self.observer.error(error);
+        let pause = match error.verdict() {
+            Verdict::Stop(advice) => {
+                error!(collection = self.collection, %error, advice, "refused");
+                self.observer.phase(Phase::Refused);
+                self.settings.refused_pause
+            }
+            _ => {
+                error!(collection = self.collection, %error, "starting again");
+                self.settings.backoff.shortest
+            }
+        };
+        self.time.sleep(pause).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! How far a projector has come, in three steps: folded in memory, flushed at majority, saved as a
+//! checkpoint. And how far behind that is, which is absent whenever it is not known.
+
+use std::time::Duration;
+
+use bson::Timestamp;
+
+use crate::{log::TailBatch, model::position::Position};
+
+/// After so long without a word from the server the lag is unknown.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Everything before it has been folded, or goes on record with the next flush.
+    pub(super) folded: Option<Position>,
+    /// Everything before it is written.
+    flushed: Option<Position>,
+    /// What the saved checkpoint says.
+    saved: Option<Position>,
+    saved_at: Option<Duration>,
+    server_time: Option<Timestamp>,
+    heard_at: Option<Duration>,
+}
+
+impl Progress {
+    /// Begins at a saved checkpoint, or at nothing.
+    pub(super) fn new(saved: Option<Position>) -> Self {
+        Self { folded: saved.clone(), flushed: saved.clone(), saved, ..Self::default() }
+    }
+
+    /// A batch has been folded. One that comes from an earlier place, since another collection began
+    /// there, moves nothing.
+    pub(super) fn folded(&mut self, batch: &TailBatch, now: Duration) {
+        let earlier =
+            self.folded.as_ref().is_some_and(|p| p.cluster_time > batch.position.cluster_time);
+        if !earlier {
+            self.folded = Some(batch.position.clone());
+        }
+        self.server_time = self.server_time.max(batch.server_time);
+        self.heard_at = Some(now);
+    }
+
+    /// Everything up to `position` is written.
+    pub(super) fn flushed(&mut self, position: Option<Position>) {
+        self.flushed = position.or(self.flushed.take());
+    }
+
+    /// The place to save, if what has been folded is not saved yet and the last save is long enough ago.
+    pub(super) fn due(&self, now: Duration, interval: Duration) -> Option<Position> {
+        let due = self.saved_at.is_none_or(|at| now.saturating_sub(at) >= interval);
+        self.folded.clone().filter(|folded| due && self.saved.as_ref() != Some(folded))
+    }
+
+    /// A checkpoint was saved.
+    pub(super) fn saved(&mut self, position: Position, now: Duration) {
+        self.saved = Some(position);
+        self.saved_at = Some(now);
+    }
+
+    /// How old the oldest event is that is not visible yet, in seconds, by the server's own times; `None`
+    /// when the server has been silent for too long to say.
+    pub(super) fn lag_seconds(&self, now: Duration) -> Option<f64> {
+        let heard = now.saturating_sub(self.heard_at?) <= SILENCE_MAX;
+        let (server, flushed) = (self.server_time?, self.flushed.as_ref()?.cluster_time);
+        heard.then(|| f64::from(server.time.saturating_sub(flushed.time)))
+    }
+
+    /// Whether what has been folded lies so far back that more is certainly on its way.
+    pub(super) fn is_backlogged(&self) -> bool {
+        match (self.server_time, &self.folded) {
+            (Some(server), Some(folded)) => server.time > folded.cluster_time.time + 1,
+            _ => true,
+        }
+    }
+
+    /// Whether everything that was folded is written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flushed == self.folded
+    }
+}

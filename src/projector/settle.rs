@@ -1,0 +1,97 @@
+//! The two ends of a flush: choosing what it writes, and taking in what became of it. A row that was
+//! stale or gone is folded again from what is stored; a row that the server refuses parks its document.
+
+use futures::FutureExt;
+
+use super::{
+    flush::{CheckpointOutcome, Flush, Flushed},
+    work::Work,
+};
+use crate::{
+    database::{Error, Result},
+    log::EventLog,
+    model::{
+        document::{Class, Quarantine},
+        id::DocumentId,
+        position::Checkpoint,
+    },
+    store::{RowOutcome, RowWrite, Store},
+    time::Time,
+};
+
+impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
+    /// Starts a flush of everything that has changed, and of `checkpoint` after it.
+    pub(super) fn start_flush(&mut self, checkpoint: Option<Checkpoint>) {
+        let mut flush = Flush {
+            waiting: self.waiting.take_changes(),
+            checkpoint,
+            oldest: self.oldest.take(),
+            ..Flush::default()
+        };
+        for slot in self.cache.changed() {
+            flush.writes.push(RowWrite {
+                id: slot.document.id.clone(),
+                expected: slot.stored,
+                version: slot.document.version,
+                row: slot.document.to_raw(),
+            });
+            flush.marked.push(slot.marked);
+        }
+        self.changed_at = None;
+        if flush.is_empty() {
+            return;
+        }
+        let (store, time, observer) =
+            (self.store.clone(), self.time.clone(), self.observer.clone());
+        let backoff = self.settings.backoff;
+        self.flush =
+            Some(async move { flush.run(&store, &time, backoff, &observer).await }.boxed());
+    }
+
+    /// Takes in what became of a flush. Rows that could not be written are brought in order here, so that
+    /// the next flush can carry them.
+    pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<CheckpointOutcome> {
+        let mut written = 0;
+        for row in &flushed.rows {
+            match &row.outcome {
+                RowOutcome::Written => {
+                    written += 1;
+                    self.cache.stored(&row.id, row.version, row.marked);
+                }
+                RowOutcome::Stale => {
+                    tracing::info!(
+                        collection = self.observer.collection(), document = %row.id,
+                        "the stored row is not what was read: folding the document again"
+                    );
+                    self.cache.evict(&row.id);
+                    self.read_on(&row.id).await?;
+                }
+                RowOutcome::Rejected { code, reason } => {
+                    let reason = format!("the server refuses the row: {reason} (code {code})");
+                    self.reject(&row.id, reason).await?;
+                }
+            }
+        }
+        let counts = std::mem::take(&mut self.counts);
+        self.observer.flushed(&flushed, written, counts, &self.waiting, self.cache.bytes());
+        Ok(flushed.checkpoint)
+    }
+
+    /// Parks a document whose row is refused, at the version that is stored.
+    async fn reject(&mut self, id: &DocumentId, reason: String) -> Result<()> {
+        self.cache.evict(id);
+        let known = self.waiting.park(id).is_some();
+        self.load(std::slice::from_ref(id)).await?;
+        if known {
+            // Even the mark is refused: the record alone has to do.
+            return Ok(());
+        }
+        let Some(slot) = self.cache.edit(id) else {
+            return Err(Error::damaged("a document that was just loaded is not in memory"));
+        };
+        let mark =
+            Quarantine { class: Class::Rejected, version: slot.document.version + 1, reason };
+        self.park(id, mark);
+        Ok(())
+    }
+}

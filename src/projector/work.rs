@@ -1,0 +1,275 @@
+//! Folding batches of events into documents: load what is not in memory, offer each event to its
+//! document, and for whoever lacks an earlier event read the log itself. Where the events come from,
+//! and when to flush, is decided elsewhere.
+
+use std::collections::BTreeSet;
+
+use bson::{DateTime, RawDocument, Timestamp};
+use futures::future::BoxFuture;
+
+use super::{
+    Settings,
+    cache::{Cache, Slot},
+    flush::Flushed,
+    observe::{Counts, Observer},
+    waiting::Waiting,
+};
+use crate::{
+    database::{Error, Result},
+    log::EventLog,
+    model::{
+        document::{Class, Document, Outcome, Quarantine},
+        event::{Event, EventKey},
+        id::DocumentId,
+    },
+    store::{QuarantineRow, Store},
+    time::Time,
+};
+
+/// How many documents are loaded by one query.
+const LOAD_DOCUMENTS_MAX: usize = 500;
+/// How many events of one document are asked for at once.
+const READ_EVENTS_MAX: u32 = 1_000;
+
+/// Everything that a projector holds in memory, and the means to get more of it.
+pub(super) struct Work<L: EventLog, D: Store, T: Time> {
+    pub(super) log: L,
+    pub(super) store: D,
+    pub(super) time: T,
+    pub(super) settings: Settings,
+    pub(super) observer: Observer,
+    pub(super) cache: Cache,
+    pub(super) waiting: Waiting,
+    pub(super) counts: Counts,
+    /// When the first change since the last flush was folded.
+    pub(super) changed_at: Option<std::time::Duration>,
+    /// When the oldest event since the last flush was appended.
+    pub(super) oldest: Option<DateTime>,
+    /// The latest cluster time that anything was received with: what is read from the log must not be
+    /// older, whichever member answers.
+    pub(super) seen: Timestamp,
+    /// The flush under way.
+    pub(super) flush: Option<BoxFuture<'static, Result<Flushed>>>,
+    /// What the flush under way became, if it returned while something else was awaited.
+    pub(super) flushed: Option<Result<Flushed>>,
+}
+
+/// One event to fold.
+pub(super) struct Arrival<'a> {
+    pub(super) key: EventKey,
+    pub(super) event: &'a RawDocument,
+}
+
+impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
+    /// Folds a chunk of events. Afterwards every document among them either holds its events or is on
+    /// record as waiting.
+    pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        let ids: BTreeSet<&DocumentId> =
+            chunk.iter().map(|arrival| &arrival.key.document).collect();
+        let ids: Vec<DocumentId> =
+            ids.into_iter().filter(|id| !self.cache.holds(id)).cloned().collect();
+        self.load(&ids).await?;
+        let mut behind = BTreeSet::new();
+        for arrival in chunk {
+            if self.offer(&arrival.key, arrival.event) {
+                behind.insert(arrival.key.document.clone());
+            }
+        }
+        for id in behind {
+            self.read_on(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// Offers one event to its document, which is in memory. True when the log must be read on from
+    /// the document's version: an earlier event is missing here, or the one that was missing arrived.
+    fn offer(&mut self, key: &EventKey, raw: &RawDocument) -> bool {
+        let hole = self.waiting.hole(&key.document);
+        let Some(slot) = self.cache.edit(&key.document) else { return false };
+        let outcome = apply(&mut slot.document, key, raw, &self.settings);
+        match outcome {
+            Outcome::Replay => self.counts.replayed += 1,
+            Outcome::Parked => {}
+            Outcome::Applied(op) => {
+                self.counts.applied(op);
+                self.cache.edited(&key.document);
+                self.note_change();
+                return hole.is_some();
+            }
+            // The hole is on record already, and this event does not fill it.
+            Outcome::Gap { expected } => return hole != Some(expected),
+            Outcome::Poison(mark) => self.park(&key.document, mark),
+        }
+        false
+    }
+
+    /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
+    pub(super) async fn read_on(&mut self, id: &DocumentId) -> Result<()> {
+        if !self.cache.holds(id) {
+            self.load(std::slice::from_ref(id)).await?;
+        }
+        loop {
+            let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
+                return Ok(());
+            };
+            let (log, backoff, time) = (self.log.clone(), self.settings.backoff, self.time.clone());
+            let (observer, seen) = (self.observer.clone(), self.seen);
+            let read = backoff.retry(
+                &time,
+                |error, _| observer.error(error),
+                || log.read(id, after, READ_EVENTS_MAX, Some(seen)),
+            );
+            let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
+            let mut met = None;
+            for event in batch.documents()? {
+                let event = event?;
+                let key = EventKey::from_event(event)
+                    .map_err(|error| Error::damaged(error.to_string()))?;
+                met = Some(key.version);
+                self.offer_in_order(&key, event);
+            }
+            let Some(slot) = self.cache.edit(id) else { return Ok(()) };
+            let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
+            match met {
+                _ if parked => return Ok(()),
+                Some(met) if met > version => {
+                    self.record_hole(id, version + 1);
+                    return Ok(());
+                }
+                Some(_) if version > after => {}
+                _ => {
+                    if self.waiting.remove(id) {
+                        self.note_change();
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn offer_in_order(&mut self, key: &EventKey, raw: &RawDocument) {
+        // The answer whether to read on does not matter: this is reading on.
+        let _reading_already = self.offer(key, raw);
+    }
+
+    fn record_hole(&mut self, id: &DocumentId, missing: i64) {
+        if self.waiting.hole(id) == Some(missing) {
+            return;
+        }
+        let reason = format!("version {missing} is missing; later ones are there");
+        let mark = Quarantine { class: Class::Gap, version: missing, reason };
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
+        self.note_change();
+    }
+
+    /// Parks a document at its present version.
+    pub(super) fn park(&mut self, id: &DocumentId, mark: Quarantine) {
+        tracing::warn!(
+            collection = self.observer.collection(), document = %id, version = mark.version,
+            class = mark.class.name(), reason = mark.reason, "parked"
+        );
+        if let Some(slot) = self.cache.edit(id) {
+            slot.document.quarantine = Some(mark.clone());
+            slot.marked = true;
+        }
+        self.cache.edited(id);
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
+        self.note_change();
+    }
+
+    /// Brings documents into memory; those without a row at version 0.
+    pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
+        for ids in ids.chunks(LOAD_DOCUMENTS_MAX) {
+            let (store, backoff, time) =
+                (self.store.clone(), self.settings.backoff, self.time.clone());
+            let observer = self.observer.clone();
+            let load = backoff.retry(&time, |error, _| observer.error(error), || store.load(ids));
+            let rows = drive(&mut self.flush, &mut self.flushed, load).await?;
+            self.counts.loaded += ids.len() as u64;
+            for row in &rows {
+                let document = Document::from_raw(row).map_err(|error| {
+                    Error::damaged(format!(
+                        "a row of `{}` was not written by this program: {error}",
+                        self.observer.collection()
+                    ))
+                })?;
+                let stored = document.version;
+                self.admit(document, stored);
+            }
+            for id in ids {
+                if !self.cache.holds(id) {
+                    self.admit(Document::new(id.clone()), 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, mut document: Document, stored: i64) {
+        // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
+        let had_mark = document.quarantine.is_some();
+        document.quarantine = self.waiting.park(&document.id).cloned();
+        let healed = had_mark && document.quarantine.is_none();
+        let mut slot = Slot::new(document, stored);
+        slot.marked = healed;
+        self.cache.admit(slot);
+    }
+
+    fn note_change(&mut self) {
+        if self.changed_at.is_none() {
+            self.changed_at = Some(self.time.now());
+        }
+    }
+}
+
+/// Offers raw bytes: an event that is not the document's next is never decoded.
+fn apply(
+    document: &mut Document,
+    key: &EventKey,
+    raw: &RawDocument,
+    settings: &Settings,
+) -> Outcome {
+    if key.version <= document.version {
+        return Outcome::Replay;
+    }
+    if document.quarantine.is_some() {
+        return Outcome::Parked;
+    }
+    if key.version != document.version + 1 {
+        return Outcome::Gap { expected: document.version + 1 };
+    }
+    let poison =
+        |class, reason| Outcome::Poison(Quarantine { class, version: key.version, reason });
+    let bytes = raw.as_bytes().len();
+    if bytes > settings.event_bytes_max {
+        let max = settings.event_bytes_max;
+        return poison(
+            Class::TooLarge,
+            format!("the event has {bytes} bytes, `max_event_bytes` allows {max}"),
+        );
+    }
+    match Event::decode_at(key.clone(), raw) {
+        Ok(event) => document.apply(&event, &settings.limits),
+        Err(error) => poison(Class::BadEvent, error.to_string()),
+    }
+}
+
+/// Awaits `work` while the flush under way goes on beside it.
+pub(super) async fn drive<V>(
+    flush: &mut Option<BoxFuture<'static, Result<Flushed>>>,
+    flushed: &mut Option<Result<Flushed>>,
+    work: impl Future<Output = V>,
+) -> V {
+    tokio::pin!(work);
+    if let Some(running) = flush {
+        tokio::select! {
+            biased;
+            result = &mut *running => {
+                *flush = None;
+                *flushed = Some(result);
+            }
+            value = &mut work => return value,
+        }
+    }
+    work.await
+}

@@ -1,0 +1,83 @@
+//! Folding the log for a reader: the same fold as the projection's, stopped where the reader wants it
+//! or where the document itself would stop.
+
+use bson::{DateTime, RawDocument};
+
+use super::{error::Result, moment::Events};
+use crate::model::{
+    document::{Class, Document, FoldLimits, Outcome, Quarantine},
+    event::{Event, EventKey},
+};
+
+/// How far to fold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Until {
+    /// As far as the log goes.
+    End,
+    /// To this version.
+    Version(i64),
+    /// As long as no event is younger than this, by its writer's clock.
+    Time(DateTime),
+}
+
+/// Why a fold stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stop {
+    /// It has come where it was meant to.
+    Reached,
+    /// The log has no further event of the document.
+    End,
+    /// The next event is missing while later ones exist.
+    Hole,
+    /// The document is parked, or the next event would park it.
+    Poison(Quarantine),
+}
+
+/// Folds `events` (ascending, beginning right after the document's version) into `document`.
+pub(super) async fn fold(
+    document: &mut Document,
+    events: &mut Events<'_>,
+    until: Until,
+    limits: &FoldLimits,
+) -> Result<Stop> {
+    if let Some(mark) = &document.quarantine {
+        return Ok(Stop::Poison(mark.clone()));
+    }
+    loop {
+        if until == Until::Version(document.version) {
+            return Ok(Stop::Reached);
+        }
+        let Some(raw) = events.next().await? else { return Ok(Stop::End) };
+        if let Some(stop) = step(document, raw, until, limits) {
+            return Ok(stop);
+        }
+    }
+}
+
+fn step(
+    document: &mut Document,
+    raw: &RawDocument,
+    until: Until,
+    limits: &FoldLimits,
+) -> Option<Stop> {
+    // What has no readable key belongs to no document, whatever range it sorts into.
+    let key = EventKey::from_event(raw).ok()?;
+    let version = key.version;
+    let event = match Event::decode_at(key, raw) {
+        Ok(event) => event,
+        Err(_) if version != document.version + 1 => return Some(Stop::Hole),
+        Err(error) => {
+            let reason = error.to_string();
+            return Some(Stop::Poison(Quarantine { class: Class::BadEvent, version, reason }));
+        }
+    };
+    if matches!(until, Until::Time(limit) if event.at > limit) {
+        return Some(if version == document.version + 1 { Stop::Reached } else { Stop::Hole });
+    }
+    match document.apply(&event, limits) {
+        Outcome::Applied(_) | Outcome::Replay => None,
+        Outcome::Gap { .. } => Some(Stop::Hole),
+        Outcome::Poison(mark) => Some(Stop::Poison(mark)),
+        Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
+    }
+}

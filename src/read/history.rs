@@ -1,0 +1,76 @@
+//! The log of one document, page by page, exactly as it stands: also beyond a hole.
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::{
+    Reader,
+    error::Result,
+    moment::{Moment, Pick, at_one_moment},
+};
+use crate::model::{
+    event::{Event, EventError, EventKey},
+    id::{DocumentId, INTEGER_MAX},
+};
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredEvent {
+    /// The document's version after it.
+    pub version: i64,
+    /// Its bytes.
+    pub raw: RawDocumentBuf,
+}
+
+/// One page of a document's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// The events, ascending.
+    pub events: Vec<StoredEvent>,
+    /// The `after` of the next page, or `None` at the end of the log.
+    pub next: Option<i64>,
+}
+
+impl StoredEvent {
+    /// The event as the fold reads it.
+    ///
+    /// # Errors
+    /// [`EventError`] naming the field at fault: such an event parks its document.
+    pub fn decode(&self) -> Result<Event<'_>, EventError> {
+        Event::decode(&self.raw)
+    }
+
+    pub(super) fn read(raw: &RawDocument) -> Option<Self> {
+        let key = EventKey::from_event(raw).ok()?;
+        Some(Self { version: key.version, raw: raw.to_owned() })
+    }
+}
+
+impl Reader {
+    /// The events of a document above version `after`, ascending: at most `limit`, and fewer when the
+    /// page would become too large. Empty for a document without events.
+    ///
+    /// # Errors
+    /// [`super::ReadError`] when the database refuses.
+    pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+        let limit = limit.clamp(1, self.limits.events_max) as usize;
+        at_one_moment(|| self.page(id, after, limit)).await
+    }
+
+    async fn page(&self, id: &DocumentId, after: i64, limit: usize) -> Result<History> {
+        let mut moment = Moment::open(self).await?;
+        let range = after.saturating_add(1).max(1)..=INTEGER_MAX;
+        let mut log = moment.events(id, range, Pick::Events, limit as i64).await?;
+        let mut events: Vec<StoredEvent> = Vec::new();
+        let mut bytes = 0;
+        while let Some(raw) = log.next().await? {
+            bytes += raw.as_bytes().len();
+            let full = events.len() == limit || bytes > self.limits.bytes_max;
+            if let (true, Some(last)) = (full, events.last()) {
+                let next = Some(last.version);
+                return Ok(History { events, next });
+            }
+            events.extend(StoredEvent::read(raw));
+        }
+        Ok(History { events, next: None })
+    }
+}

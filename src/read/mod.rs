@@ -1,0 +1,205 @@
+//! Consistent reads of one collection: the current document, any earlier one, its history, and what a
+//! client is missing. The HTTP API, the command line and the typed writer all answer from here, so
+//! that there is one meaning of "current". All reads go to the primary; none of them writes.
+
+mod error;
+mod fold;
+mod history;
+mod missing;
+mod moment;
+
+use bson::{DateTime, RawDocumentBuf};
+use mongodb::{
+    Collection, Database,
+    options::{CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria},
+};
+
+pub use error::{ReadError, Result};
+pub use history::{History, StoredEvent};
+pub use missing::{Missing, MissingEvent, MissingQuery};
+
+use crate::{
+    log::events_collection,
+    model::{
+        document::{Document, FoldLimits, Quarantine},
+        id::{DocumentId, INTEGER_MAX},
+    },
+};
+use fold::{Stop, Until, fold};
+use moment::{Moment, Pick, at_one_moment, by_id, read_row};
+
+/// Bounds of every answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimits {
+    /// What a document may become; the same as the projection's.
+    pub fold: FoldLimits,
+    /// The most events in one answer, whatever was asked for.
+    pub events_max: u32,
+    /// The size of an answer's events beyond which it ends early, in bytes of BSON. The first event is
+    /// always given.
+    pub bytes_max: usize,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self { fold: FoldLimits::default(), events_max: 10_000, bytes_max: 16 << 20 }
+    }
+}
+
+/// How many events of a document are likely to wait for their projection.
+const TAIL_EXPECTED: i64 = 100;
+
+/// Reads one collection. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    database: Database,
+    documents: Collection<RawDocumentBuf>,
+    events: Collection<RawDocumentBuf>,
+    limits: ReadLimits,
+}
+
+/// A document at the newest version that the log gives it.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// The projected document and what follows it in the log, folded.
+    pub document: Document,
+    /// How many of its events are not projected yet.
+    pub pending: i64,
+}
+
+impl Reader {
+    /// A reader of the configured collection `collection` (the name without a suffix).
+    pub fn new(database: &Database, collection: &str, limits: ReadLimits) -> Self {
+        // The primary alone can tell what is newest, whatever the connection string prefers.
+        let options = CollectionOptions::builder()
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .read_concern(ReadConcern::majority())
+            .build();
+        Self {
+            database: database.clone(),
+            documents: database.collection_with_options(collection, options.clone()),
+            events: database.collection_with_options(&events_collection(collection), options),
+            limits,
+        }
+    }
+
+    /// The name of the collection.
+    pub fn collection(&self) -> &str {
+        self.documents.name()
+    }
+
+    /// The bounds of its answers.
+    pub fn limits(&self) -> &ReadLimits {
+        &self.limits
+    }
+
+    /// The document as it is projected, at majority; `None` if it has no row yet. Events that were
+    /// appended a moment ago may be missing from it: see [`Reader::current`].
+    ///
+    /// # Errors
+    /// [`ReadError`] when the database refuses or the row is not a projected document.
+    pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>> {
+        let row = self.documents.find_one(by_id(id)).await?;
+        row.as_deref().map(|row| read_row(id, row)).transpose()
+    }
+
+    /// The document with every majority-committed event of its log: the projected row and, folded into
+    /// it, the events that are not projected yet, both of one moment. Stops where the projection would:
+    /// before a hole, before an event that cannot be applied, at a parked document's version. `None` if
+    /// there is no first event.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the database refuses or the row is not a projected document.
+    pub async fn current(&self, id: &DocumentId) -> Result<Option<Current>> {
+        at_one_moment(|| async {
+            let mut moment = Moment::open(self).await?;
+            let row = moment.document(id).await?;
+            self.with_tail(&mut moment, id, row).await
+        })
+        .await
+    }
+
+    /// The document as it was at `version` (from 1). `None` if it has no event at all.
+    ///
+    /// # Errors
+    /// [`ReadError::VersionAhead`] when the document has not come that far, [`ReadError::BelowFloor`]
+    /// when the log no longer holds the events.
+    pub async fn at_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
+        at_one_moment(|| self.fold_to_version(id, version)).await
+    }
+
+    /// The document as it was at `time`: after the longest run of its first events of which none is
+    /// younger, by the writers' clocks. `None` if it had no event then.
+    ///
+    /// # Errors
+    /// [`ReadError::BelowFloor`] when the log no longer holds the events.
+    pub async fn at_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
+        at_one_moment(|| self.fold_to_time(id, time)).await
+    }
+
+    /// The row of a moment with what follows it in the log.
+    async fn with_tail(
+        &self,
+        moment: &mut Moment<'_>,
+        id: &DocumentId,
+        row: Option<Document>,
+    ) -> Result<Option<Current>> {
+        let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
+        let projected = document.version;
+        let range = projected + 1..=INTEGER_MAX;
+        let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
+        fold(&mut document, &mut events, Until::End, &self.limits.fold).await?;
+        let pending = document.version - projected;
+        Ok((document.version > 0).then_some(Current { document, pending }))
+    }
+
+    async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
+        let mut moment = Moment::open(self).await?;
+        let row = moment.document(id).await?;
+        let projected = row.as_ref().map_or(0, |row| row.version);
+        let mut document = match row {
+            Some(row) if row.version <= version => row,
+            _ => Document::new(id.clone()),
+        };
+        let range = document.version + 1..=version;
+        let expected = version - document.version;
+        let mut events = moment.events(id, range, Pick::Events, expected).await?;
+        let stop =
+            fold(&mut document, &mut events, Until::Version(version), &self.limits.fold).await?;
+        match stop {
+            Stop::Reached => Ok((document.version > 0).then_some(document)),
+            _ if document.version < projected => Err(below(stop, projected)),
+            _ if document.version == 0 => Ok(None),
+            Stop::Poison(mark) => Err(ahead(version, &document, Some(mark))),
+            Stop::End | Stop::Hole => Err(ahead(version, &document, None)),
+        }
+    }
+
+    async fn fold_to_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
+        let mut moment = Moment::open(self).await?;
+        let row = moment.document(id).await?;
+        let projected = row.as_ref().map_or(0, |row| row.version);
+        // A parked document stays at its version, even where its next event could be folded.
+        let parked = row.is_some_and(|row| row.quarantine.is_some());
+        let end = if parked { projected } else { INTEGER_MAX };
+        let mut document = Document::new(id.clone());
+        let mut events = moment.events(id, 1..=end, Pick::Events, projected).await?;
+        let stop = fold(&mut document, &mut events, Until::Time(time), &self.limits.fold).await?;
+        if stop != Stop::Reached && document.version < projected {
+            return Err(below(stop, projected));
+        }
+        Ok((document.version > 0).then_some(document))
+    }
+}
+
+/// A fold from the first event that did not come to the projected version.
+fn below(stop: Stop, projected: i64) -> ReadError {
+    match stop {
+        Stop::Poison(poison) => ReadError::Unfoldable { poison, projected },
+        Stop::Reached | Stop::End | Stop::Hole => ReadError::BelowFloor { floor: projected },
+    }
+}
+
+fn ahead(asked: i64, document: &Document, poison: Option<Quarantine>) -> ReadError {
+    ReadError::VersionAhead { asked, exists: document.version, poison }
+}

@@ -1,0 +1,142 @@
+//! One moment of one collection: a session with read concern snapshot, over which document and log are
+//! read as they stood together. Whatever must be exact is read through it and through nothing else.
+
+use std::{future::Future, ops::RangeInclusive, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use bson::{RawDocument, RawDocumentBuf};
+use futures::TryStreamExt;
+use mongodb::{ClientSession, SessionCursor};
+
+use super::{
+    Reader,
+    error::{ReadError, Result},
+};
+use crate::model::{document::Document, id::DocumentId, position::LogId};
+
+/// How often a read whose moment was lost begins again.
+const MOMENTS_MAX: usize = 5;
+
+/// The most events that one reply of the server is asked for.
+const BATCH_MAX: u32 = 10_000;
+
+/// Document and log as they stood together.
+pub(super) struct Moment<'r> {
+    reader: &'r Reader,
+    session: ClientSession,
+}
+
+/// What is read of each event of a range.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Pick {
+    /// The whole event, oldest first.
+    Events,
+    /// Key and client only, oldest first.
+    Clients,
+    /// Key and client only, newest first.
+    ClientsBackwards,
+}
+
+/// Runs `read` until it is not interrupted by the loss of its moment, a bounded number of times.
+pub(super) async fn at_one_moment<T, F>(read: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(5))
+        .with_max_delay(Duration::from_millis(200))
+        .with_max_times(MOMENTS_MAX - 1)
+        .with_jitter();
+    read.retry(pauses).when(ReadError::lost_its_moment).await
+}
+
+impl<'r> Moment<'r> {
+    /// Opens a moment; the first read fixes it.
+    pub(super) async fn open(reader: &'r Reader) -> Result<Self> {
+        let session = reader.database.client().start_session().snapshot(true).await?;
+        Ok(Self { reader, session })
+    }
+
+    /// The projected document.
+    pub(super) async fn document(&mut self, id: &DocumentId) -> Result<Option<Document>> {
+        let found = self
+            .reader
+            .documents
+            .find_one(by_id(id))
+            .read_concern(mongodb::options::ReadConcern::snapshot())
+            .session(&mut self.session)
+            .await?;
+        found.as_deref().map(|row| read_row(id, row)).transpose()
+    }
+
+    /// The identity of the log. To be asked after the first read of the moment and before the last of
+    /// the log: a log that was replaced in between makes that last read fail.
+    pub(super) async fn log(&self) -> Result<LogId> {
+        let name = self.reader.events.name();
+        let mut found =
+            self.reader.database.list_collections().filter(bson::doc! { "name": name }).await?;
+        let uuid = found.try_next().await?.and_then(|collection| collection.info.uuid);
+        let uuid = uuid.and_then(|uuid| uuid.to_uuid().ok());
+        Ok(LogId(uuid.ok_or_else(|| ReadError::NoLog(name.to_owned()))?))
+    }
+
+    /// The events of one document in a range of versions: one bounded range of keys, which is the only
+    /// form that a clustered collection does not answer by reading everything. `expected` is how many of
+    /// them the caller thinks to use: that many come with the first reply.
+    pub(super) async fn events(
+        &mut self,
+        id: &DocumentId,
+        versions: RangeInclusive<i64>,
+        pick: Pick,
+        expected: i64,
+    ) -> Result<Events<'_>> {
+        // One more than expected, so that the reply also says that there is no more.
+        let batch = u32::try_from(expected).unwrap_or(BATCH_MAX).min(BATCH_MAX) + 1;
+        let find = self
+            .reader
+            .events
+            .find(by_versions(id, &versions))
+            .read_concern(mongodb::options::ReadConcern::snapshot())
+            .hint(mongodb::options::Hint::Keys(bson::doc! { "_id": 1 }))
+            .sort(bson::doc! { "_id": if pick == Pick::ClientsBackwards { -1 } else { 1 } })
+            .batch_size(batch);
+        let find = match pick {
+            Pick::Events => find,
+            Pick::Clients | Pick::ClientsBackwards => {
+                find.projection(bson::doc! { "_id": 1, "client": 1 })
+            }
+        };
+        let cursor = find.session(&mut self.session).await?;
+        Ok(Events { cursor, session: &mut self.session })
+    }
+}
+
+/// The events of a range, one by one.
+pub(super) struct Events<'m> {
+    cursor: SessionCursor<RawDocumentBuf>,
+    session: &'m mut ClientSession,
+}
+
+impl Events<'_> {
+    /// The next event, or `None` at the end of the range.
+    pub(super) async fn next(&mut self) -> Result<Option<&RawDocument>> {
+        let more = self.cursor.advance(self.session).await?;
+        Ok(more.then(|| self.cursor.current()))
+    }
+}
+
+/// Reads a stored row as the document `id`.
+pub(super) fn read_row(id: &DocumentId, row: &RawDocument) -> Result<Document> {
+    Document::from_raw(row).map_err(|source| ReadError::Row { id: id.clone(), source })
+}
+
+/// The filter for one projected document.
+pub(super) fn by_id(id: &DocumentId) -> bson::Document {
+    bson::doc! { "_id": id.to_bson() }
+}
+
+/// The filter for a range of versions of one document. Numbers of any type compare by value.
+pub(super) fn by_versions(id: &DocumentId, versions: &RangeInclusive<i64>) -> bson::Document {
+    let key = |version: i64| bson::doc! { "d": id.to_bson(), "s": version };
+    bson::doc! { "_id": { "$gte": key(*versions.start()), "$lte": key(*versions.end()) } }
+}

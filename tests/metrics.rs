@@ -1,0 +1,90 @@
+//! The metrics against their catalogue, and what they say before anything is known.
+
+use std::collections::BTreeSet;
+
+use alluvium::{
+    metrics::{DEFINITIONS, Metrics},
+    model::document::Class,
+    status::{CollectionStatus, Phase},
+};
+use prometheus::TextEncoder;
+use tokio::sync::watch;
+
+const CATALOGUE: &str = include_str!("../metrics/README.md");
+
+fn text(metrics: &Metrics) -> String {
+    TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap()
+}
+
+#[test]
+fn the_catalogue_lists_exactly_the_metrics() {
+    let rows: Vec<&str> =
+        CATALOGUE.lines().filter(|line| line.starts_with("| `alluvium_")).collect();
+    let expected: Vec<String> = DEFINITIONS
+        .iter()
+        .map(|definition| {
+            let kind = format!("{:?}", definition.kind).to_lowercase();
+            let labels: Vec<String> =
+                definition.labels.iter().map(|label| format!("`{label}`")).collect();
+            format!(
+                "| `{}` | {kind} | {} | {} |",
+                definition.name,
+                labels.join(", "),
+                definition.help
+            )
+        })
+        .collect();
+    assert_eq!(rows, expected, "metrics/README.md must read:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn counters_start_at_zero_and_gauges_are_absent_while_unknown() {
+    let metrics = Metrics::new().unwrap();
+    let (_sender, status) = watch::channel(CollectionStatus::new("games"));
+    metrics.collection("games", status).unwrap();
+    let text = text(&metrics);
+    for line in [
+        "alluvium_events_applied_total{collection=\"games\",op=\"delete\"} 0",
+        "alluvium_missing_requests_total{answer=\"ahead\",collection=\"games\"} 0",
+        "alluvium_flush_seconds_count{collection=\"games\"} 0",
+        "alluvium_apply_lag_known{collection=\"games\"} 0",
+        "process_start_time_seconds",
+    ] {
+        assert!(text.contains(line), "no `{line}` in:\n{text}");
+    }
+    for name in ["apply_lag_seconds", "apply_lag_events", "oplog_headroom", "gaps", "quarantined"] {
+        assert!(!text.contains(&format!("alluvium_{name}")), "`{name}` is there in:\n{text}");
+    }
+}
+
+#[test]
+fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
+    let metrics = Metrics::new().unwrap();
+    let mut known = CollectionStatus::new("games");
+    known.phase = Phase::Tailing;
+    known.lag_seconds = Some(0.0);
+    known.lag_events = Some(0);
+    known.oplog_headroom_seconds = Some(3600.0);
+    let (games, status) = watch::channel(known.clone());
+    let handle = metrics.collection("games", status).unwrap();
+    handle.set_quarantined(Class::Gap, 1);
+    known.name = "users".into();
+    let (_users, status) = watch::channel(known);
+    metrics.collection("users", status).unwrap();
+
+    let found: BTreeSet<String> = metrics
+        .registry()
+        .gather()
+        .iter()
+        .map(|family| family.name().to_owned())
+        .filter(|name| name.starts_with("alluvium_"))
+        .collect();
+    let expected: BTreeSet<String> =
+        DEFINITIONS.iter().map(|definition| definition.name.to_owned()).collect();
+    assert_eq!(found, expected);
+    assert!(text(&metrics).contains("alluvium_apply_lag_seconds{collection=\"users\"} 0"));
+
+    games.send_modify(|status| status.lag_seconds = None);
+    assert!(!text(&metrics).contains("alluvium_apply_lag_seconds{collection=\"games\"}"));
+    assert!(text(&metrics).contains("alluvium_apply_lag_known{collection=\"games\"} 0"));
+}

@@ -1,0 +1,348 @@
+//! A single-threaded executor with virtual time, in which one seed decides which ready task runs next.
+//! It is our own because the order of tasks must be random and yet repeatable, a task must be
+//! droppable or suspendable from outside at any await, and a run must cost milliseconds.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+use bson::DateTime;
+use fastrand::Rng;
+
+use crate::time::Time;
+
+/// The wall clock of the simulated world at its beginning, in milliseconds since 1970.
+pub(super) const EPOCH_MILLIS: i64 = 1_700_000_000_000;
+
+/// Who owns a task. Killing or suspending an owner does so with all its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// The world itself: the server, the faults. Never dies.
+    World,
+    /// A writer or a reading client, by its number.
+    Actor(usize),
+    /// A daemon, by its number.
+    Daemon(usize),
+}
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Task {
+    owner: Owner,
+    future: Boxed,
+    waker: Arc<TaskWaker>,
+}
+
+struct TaskWaker {
+    id: u64,
+    queued: AtomicBool,
+    ready: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        if !self.queued.swap(true, Ordering::Relaxed) {
+            self.ready.lock().unwrap().push(self.id);
+        }
+    }
+}
+
+struct Core {
+    now: Duration,
+    seed: u64,
+    scheduler: Rng,
+    timers: BinaryHeap<Reverse<(Duration, u64)>>,
+    sleeping: BTreeMap<u64, Waker>,
+    sequence: u64,
+    spawned: Vec<(Owner, Boxed)>,
+    killed: Vec<Owner>,
+    suspended: BTreeSet<Owner>,
+    waiters: Vec<Waker>,
+    story: Option<Vec<String>>,
+    violation: Option<String>,
+}
+
+/// A handle on the simulation: its clock, its randomness, its tasks and its story.
+#[derive(Clone)]
+pub(super) struct Sim {
+    core: Arc<Mutex<Core>>,
+    ready: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Sim {
+    /// A simulation in which `seed` decides everything; with `story`, it is written down.
+    pub(super) fn new(seed: u64, story: bool) -> Self {
+        let core = Core {
+            now: Duration::ZERO,
+            seed,
+            scheduler: Rng::with_seed(seed),
+            timers: BinaryHeap::new(),
+            sleeping: BTreeMap::new(),
+            sequence: 0,
+            spawned: Vec::new(),
+            killed: Vec::new(),
+            suspended: BTreeSet::new(),
+            waiters: Vec::new(),
+            story: story.then(Vec::new),
+            violation: None,
+        };
+        Self { core: Arc::new(Mutex::new(core)), ready: Arc::default() }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap()
+    }
+
+    /// A source of randomness of its own for whoever bears `label`: what others draw does not change it,
+    /// so leaving an actor out of a run leaves the others nearly as they were.
+    pub(super) fn rng(&self, label: u64) -> Rng {
+        Rng::with_seed(self.core().seed ^ label.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17))
+    }
+
+    /// Virtual time since the beginning.
+    pub(super) fn now(&self) -> Duration {
+        self.core().now
+    }
+
+    /// Starts a task.
+    pub(super) fn spawn(&self, owner: Owner, future: impl Future<Output = ()> + Send + 'static) {
+        self.core().spawned.push((owner, Box::pin(future)));
+    }
+
+    /// Drops all tasks of `owner`, at the await where each of them stands.
+    pub(super) fn kill(&self, owner: Owner) {
+        self.core().killed.push(owner);
+    }
+
+    /// Stops running the tasks of `owner`, while its clocks go on, as SIGSTOP does.
+    pub(super) fn suspend(&self, owner: Owner) {
+        self.core().suspended.insert(owner);
+    }
+
+    /// Lets the tasks of `owner` run again.
+    pub(super) fn resume(&self, owner: Owner) {
+        self.core().suspended.remove(&owner);
+    }
+
+    /// Completes after `duration` of virtual time.
+    pub(super) fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let sim = self.clone();
+        let mut timer = None;
+        poll_fn(move |context| {
+            let mut core = sim.core();
+            let (at, sequence) = *timer.get_or_insert_with(|| {
+                core.sequence += 1;
+                let timer = (core.now + duration, core.sequence);
+                core.timers.push(Reverse(timer));
+                timer
+            });
+            if core.now >= at {
+                core.sleeping.remove(&sequence);
+                return Poll::Ready(());
+            }
+            core.sleeping.insert(sequence, context.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    /// Completes with what `condition` gives, looked at again after every [`Sim::changed`].
+    pub(super) async fn until<T>(&self, mut condition: impl FnMut() -> Option<T>) -> T {
+        poll_fn(|context| match condition() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                self.core().waiters.push(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Lets everybody look again at what they wait for.
+    pub(super) fn changed(&self) {
+        let waiters = std::mem::take(&mut self.core().waiters);
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Adds a line to the story, if one is written.
+    pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+        let mut core = self.core();
+        let now = core.now.as_millis();
+        if let Some(story) = &mut core.story {
+            story.push(format!("{now:>6} ms  {}", line()));
+        }
+    }
+
+    /// The run has gone wrong: it ends here. The first violation stands.
+    pub(super) fn violation(&self, what: String) {
+        self.tell(|| format!("VIOLATION: {what}"));
+        self.core().violation.get_or_insert(what);
+    }
+
+    /// The violation, if there was one, and the story so far.
+    pub(super) fn outcome(&self) -> (Option<String>, Vec<String>) {
+        let mut core = self.core();
+        (core.violation.clone(), core.story.take().unwrap_or_default())
+    }
+
+    /// Runs until `done`, until the world stands still, until a violation, or until `horizon`.
+    /// Gives whether `done` was reached.
+    pub(super) fn run(&self, horizon: Duration, mut done: impl FnMut() -> bool) -> bool {
+        let mut tasks = BTreeMap::new();
+        let mut next_id = 0;
+        while self.core().violation.is_none() {
+            self.reap(&mut tasks);
+            self.adopt(&mut tasks, &mut next_id);
+            if done() {
+                return true;
+            }
+            match self.pick(&tasks) {
+                Some(id) => poll_one(&mut tasks, id),
+                None if self.advance(horizon) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
+    fn reap(&self, tasks: &mut BTreeMap<u64, Task>) {
+        let killed = std::mem::take(&mut self.core().killed);
+        if !killed.is_empty() {
+            // Dropping a future may call back into the simulation, so none is dropped under the lock.
+            let spawned = std::mem::take(&mut self.core().spawned);
+            let spawned = spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
+            self.core().spawned = spawned;
+            tasks.retain(|_, task| !killed.contains(&task.owner));
+        }
+    }
+
+    fn adopt(&self, tasks: &mut BTreeMap<u64, Task>, next_id: &mut u64) {
+        let spawned = std::mem::take(&mut self.core().spawned);
+        for (owner, future) in spawned {
+            let (id, ready) = (*next_id, Arc::clone(&self.ready));
+            let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready });
+            Arc::clone(&waker).wake();
+            tasks.insert(id, Task { owner, future, waker });
+            *next_id += 1;
+        }
+    }
+
+    /// One of the ready tasks, at random.
+    fn pick(&self, tasks: &BTreeMap<u64, Task>) -> Option<u64> {
+        let mut ready = self.ready.lock().unwrap();
+        ready.retain(|id| tasks.contains_key(id));
+        let mut core = self.core();
+        let awake = |id: &u64| !core.suspended.contains(&tasks[id].owner);
+        let choices: Vec<usize> =
+            (0..ready.len()).filter(|at| core.suspended.is_empty() || awake(&ready[*at])).collect();
+        if choices.is_empty() {
+            return None;
+        }
+        let choice = choices[core.scheduler.usize(..choices.len())];
+        Some(ready.remove(choice))
+    }
+
+    /// Moves the clock to the next timer.
+    fn advance(&self, horizon: Duration) -> bool {
+        let mut core = self.core();
+        loop {
+            let Some(Reverse((at, sequence))) = core.timers.pop() else { return false };
+            let Some(waker) = core.sleeping.remove(&sequence) else { continue };
+            if at > horizon {
+                return false;
+            }
+            core.now = at;
+            drop(core);
+            waker.wake();
+            return true;
+        }
+    }
+}
+
+fn poll_one(tasks: &mut BTreeMap<u64, Task>, id: u64) {
+    let Some(task) = tasks.get_mut(&id) else { return };
+    task.waker.queued.store(false, Ordering::Relaxed);
+    let waker = Waker::from(Arc::clone(&task.waker));
+    if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        tasks.remove(&id);
+    }
+}
+
+/// Virtual time as it is handed to a daemon.
+#[derive(Clone)]
+pub(super) struct VirtualTime {
+    pub(super) sim: Sim,
+    /// How much this machine's wall clock is ahead, in milliseconds.
+    pub(super) wall_ahead_millis: i64,
+}
+
+impl Time for VirtualTime {
+    fn now(&self) -> Duration {
+        self.sim.now()
+    }
+
+    fn wall(&self) -> DateTime {
+        let millis = self.sim.now().as_millis() as i64;
+        DateTime::from_millis(EPOCH_MILLIS + millis + self.wall_ahead_millis)
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {
+        self.sim.sleep(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn race(seed: u64) -> String {
+        let sim = Sim::new(seed, true);
+        for name in ["a", "b", "c"] {
+            let task = sim.clone();
+            sim.spawn(Owner::World, async move {
+                for _ in 0..3 {
+                    task.sleep(Duration::from_millis(5)).await;
+                    task.tell(|| name.into());
+                }
+            });
+        }
+        sim.run(Duration::MAX, || false);
+        sim.outcome().1.join("\n")
+    }
+
+    #[test]
+    fn one_seed_is_one_order_and_seeds_differ() {
+        assert_eq!(race(1), race(1));
+        assert!((2..20).any(|seed| race(seed) != race(1)));
+    }
+
+    #[test]
+    fn a_killed_task_never_runs_on_and_a_suspended_one_later() {
+        let sim = Sim::new(1, true);
+        for (number, owner) in [Owner::Daemon(0), Owner::Daemon(1)].into_iter().enumerate() {
+            let task = sim.clone();
+            sim.spawn(owner, async move {
+                task.sleep(Duration::from_millis(10)).await;
+                task.tell(|| number.to_string());
+            });
+        }
+        let world = sim.clone();
+        sim.spawn(Owner::World, async move {
+            world.sleep(Duration::from_millis(5)).await;
+            world.kill(Owner::Daemon(0));
+            world.suspend(Owner::Daemon(1));
+            world.sleep(Duration::from_millis(20)).await;
+            world.resume(Owner::Daemon(1));
+        });
+        sim.run(Duration::MAX, || false);
+        assert_eq!(sim.outcome().1, ["    25 ms  1"]);
+    }
+}

@@ -1,0 +1,332 @@
+//! The event log on the in-memory replica set: tail, scan and read as MongoDB answers them, with its
+//! resume tokens and its errors. What this claims about MongoDB is checked in `conformance`.
+
+use std::time::Duration;
+
+use bson::{
+    RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc,
+};
+use futures::future::{Either, select};
+
+use super::{
+    node::Node,
+    world::{Key, Op, State, World},
+};
+use crate::{
+    database::{Error, Result},
+    log::{Batch, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
+    model::{
+        event::EventKey,
+        id::DocumentId,
+        position::{LogId, Position},
+    },
+};
+
+/// How long the server waits for a change before it answers with an empty batch.
+const AWAIT_TIME: Duration = Duration::from_secs(1);
+
+/// The logs as one process reaches them.
+#[derive(Clone)]
+pub(super) struct SimLogSource {
+    pub(super) node: Node,
+}
+
+/// One log.
+#[derive(Clone)]
+pub(super) struct SimLog {
+    node: Node,
+    collection: String,
+}
+
+/// A change stream.
+pub(super) struct SimTail {
+    node: Node,
+    collections: Vec<String>,
+    next: Place,
+    term: u64,
+}
+
+/// A walk over a log.
+pub(super) struct SimScan {
+    node: Node,
+    collection: String,
+    /// The collection that the cursor was opened on; none if there was none.
+    id: Option<LogId>,
+    term: u64,
+    after: Option<EventKey>,
+}
+
+/// A change in the oplog: which entry, and which of the changes at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    entry: usize,
+    op: usize,
+}
+
+impl LogSource for SimLogSource {
+    type Tail = SimTail;
+    type Log = SimLog;
+
+    async fn now(&self) -> Result<Timestamp> {
+        let world = self.node.world.clone();
+        self.node.call("now", async move { Ok(world.state().operation_time()) }).await
+    }
+
+    async fn tail(&self, collections: &[String], start: &Start) -> Result<SimTail> {
+        let (world, watched, from) = (self.node.world.clone(), collections.to_vec(), start.clone());
+        let work = async move { world.state().open(&watched, &from) };
+        let (next, term) = self.node.call(&format!("tail {start:?}"), work).await?;
+        Ok(SimTail { node: self.node.clone(), collections: collections.to_vec(), next, term })
+    }
+
+    fn log(&self, collection: &str) -> SimLog {
+        SimLog { node: self.node.clone(), collection: events_collection(collection) }
+    }
+}
+
+impl Tail for SimTail {
+    /// May be dropped and called again: what the server has found is taken in the last step only.
+    async fn next(&mut self) -> Result<TailBatch> {
+        let (world, watched) = (self.node.world.clone(), self.collections.clone());
+        let (next, term, limit) = (self.next, self.term, 1 + self.node.random(6));
+        let work = async move {
+            let sim = world.sim.clone();
+            let found = world.clone();
+            let wait = sim.until(move || {
+                let state = found.state();
+                (state.term != term || state.changes(&watched, next, limit).is_some()).then_some(watched.clone())
+            });
+            let watched = match select(Box::pin(wait), Box::pin(sim.sleep(AWAIT_TIME))).await {
+                Either::Left((watched, _)) => Some(watched),
+                Either::Right(_) => None,
+            };
+            let state = world.state();
+            if state.term != term {
+                return Err(Error::unreachable("the cursor died with its node"));
+            }
+            if next.entry < state.window {
+                return Err(Error::server(136, "the cursor's place has been overwritten"));
+            }
+            Ok(watched.and_then(|watched| state.changes(&watched, next, limit)).unwrap_or_else(|| state.nothing(next)))
+        };
+        let found = self.node.call("next of tail", work).await?;
+        self.next = found.next;
+        if !found.changes.is_empty() {
+            self.node.sim().tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
+        }
+        let mut changes = RawArrayBuf::new();
+        found.changes.into_iter().for_each(|change| changes.push(change));
+        Ok(TailBatch { changes: changes.into(), position: found.position })
+    }
+}
+
+/// What a tail's request found.
+struct Found {
+    changes: Vec<RawDocumentBuf>,
+    names: Vec<String>,
+    next: Place,
+    position: Position,
+}
+
+impl State {
+    fn open(&self, watched: &[String], start: &Start) -> Result<(Place, u64)> {
+        let (time, after_op) = match start {
+            Start::At(time) => (*time, None),
+            Start::After(position) => read_token(&position.token)?,
+        };
+        let oldest = self.oplog.get(self.window).map(|entry| entry.time);
+        if self.window > 0 && oldest.is_none_or(|oldest| oldest > time) {
+            return Err(Error::server(286, "the resume point may no longer be in the oplog"));
+        }
+        let entry = self.oplog.partition_point(|entry| entry.time < time);
+        let op = match after_op {
+            None => 0,
+            Some(op) => {
+                let found = self.oplog.get(entry).filter(|found| found.time == time);
+                if !found.is_some_and(|found| concerns(&found.ops[op], watched)) {
+                    let message = "cannot resume stream; the resume token was not found";
+                    return Err(Error::server(280, message));
+                }
+                op + 1
+            }
+        };
+        Ok((Place { entry, op }, self.term))
+    }
+
+    /// The next changes that concern `watched`, at most `limit`; none if there are none yet.
+    fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Found> {
+        let mut changes = Vec::new();
+        let mut names = Vec::new();
+        let mut last = from;
+        for entry in from.entry..self.seen {
+            let first = if entry == from.entry { from.op } else { 0 };
+            for op in first..self.oplog[entry].ops.len() {
+                if concerns(&self.oplog[entry].ops[op], watched) && changes.len() < limit {
+                    last = Place { entry, op };
+                    changes.push(self.change(last));
+                    names.push(name(&self.oplog[entry].ops[op]));
+                }
+            }
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        let time = self.oplog[last.entry].time;
+        let position = Position { token: token(time, Some(last.op)), cluster_time: time };
+        Some(Found { changes, names, next: Place { entry: last.entry, op: last.op + 1 }, position })
+    }
+
+    /// An empty batch: its token moves on to what the server has looked at.
+    fn nothing(&self, from: Place) -> Found {
+        // A place inside of or right after a transaction has that event's token until time moves on.
+        let stays = from.op > 0 && self.seen <= from.entry + 1;
+        let next = if stays { from } else { Place { entry: from.entry.max(self.seen), op: 0 } };
+        let looked_at = next.entry.saturating_sub(usize::from(!stays)).min(self.oplog.len() - 1);
+        let time = self.oplog[looked_at].time;
+        let token = token(time, stays.then(|| from.op - 1));
+        Found { changes: Vec::new(), names: Vec::new(), next, position: Position { token, cluster_time: time } }
+    }
+
+    fn change(&self, place: Place) -> RawDocumentBuf {
+        let entry = &self.oplog[place.entry];
+        let mut change = rawdoc! { "_id": token(entry.time, Some(place.op)), "clusterTime": entry.time };
+        let ns = |collection: &str| rawdoc! { "db": "simulation", "coll": collection };
+        let mut with = |operation: &str, collection: &str| {
+            change.append(bson::raw::cstr!("operationType"), operation);
+            change.append(bson::raw::cstr!("ns"), ns(collection));
+        };
+        match &entry.ops[place.op] {
+            Op::Put { collection, row, .. } => {
+                with("insert", collection);
+                if let Some(event) = row.raw() {
+                    let id = event.get("_id").ok().flatten().map(RawBson::from);
+                    change.append(bson::raw::cstr!("documentKey"), rawdoc! { "_id": id.unwrap_or(RawBson::Null) });
+                    change.append(bson::raw::cstr!("fullDocument"), event.clone());
+                }
+            }
+            Op::Drop { collection } => with("drop", collection),
+            Op::Rename { from, to } => {
+                with("rename", from);
+                change.append(bson::raw::cstr!("to"), ns(to));
+            }
+            Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
+        }
+        change
+    }
+}
+
+/// Whether a stream over `watched` delivers the change: inserts, and what makes a log another log.
+fn concerns(op: &Op, watched: &[String]) -> bool {
+    let watches = |collection: &String| watched.contains(collection);
+    match op {
+        Op::Put { collection, .. } | Op::Drop { collection } => watches(collection),
+        Op::Rename { from, to } => watches(from) || watches(to),
+        Op::Delete { .. } | Op::Create { .. } | Op::Noop => false,
+    }
+}
+
+fn name(op: &Op) -> String {
+    match op {
+        Op::Put { key: Key::Event(key), .. } => format!("{} {}", key.document, key.version),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The token of the change `op` at `time`, or of everything before `time`.
+fn token(time: Timestamp, op: Option<usize>) -> RawBson {
+    let mut token = rawdoc! { "time": time };
+    if let Some(op) = op {
+        token.append(bson::raw::cstr!("op"), op as i64);
+    }
+    RawBson::Document(token)
+}
+
+fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
+    let token: Option<&RawDocument> = token.as_document().map(AsRef::as_ref);
+    let token = token.ok_or_else(|| Error::server(260, "invalid resume token"))?;
+    let time = token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
+    Ok((time, token.get_i64("op").ok().map(|op| op as usize)))
+}
+
+impl EventLog for SimLog {
+    type Scan = SimScan;
+
+    async fn identity(&self) -> Result<Option<LogId>> {
+        let (world, collection) = (self.node.world.clone(), self.collection.clone());
+        let work = async move {
+            Ok(world.state().latest.collections.get(&collection).map(|found| found.id))
+        };
+        self.node.call("identity", work).await
+    }
+
+    async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<SimScan> {
+        let (world, collection) = (self.node.world.clone(), self.collection.clone());
+        let work = async move {
+            world.causal(at_least).await;
+            let state = world.state();
+            Ok((state.visible.collections.get(&collection).map(|found| found.id), state.term))
+        };
+        let (id, term) = self.node.call("scan", work).await?;
+        let (node, collection) = (self.node.clone(), self.collection.clone());
+        Ok(SimScan { node, collection, id, term, after: after.cloned() })
+    }
+
+    async fn read(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        limit: u32,
+        at_least: Option<Timestamp>,
+    ) -> Result<Batch> {
+        let (world, id) = (self.node.world.clone(), document.clone());
+        let work = async move {
+            if let Some(at_least) = at_least {
+                world.causal(at_least).await;
+            }
+            let state = world.state();
+            let events = state.visible.events(&id, after).take(limit as usize);
+            let mut batch = RawArrayBuf::new();
+            events.for_each(|(_, event)| batch.push(event.clone()));
+            Ok(batch.into())
+        };
+        self.node.call(&format!("read {document} above {after}"), work).await
+    }
+}
+
+impl Scan for SimScan {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        let (collection, id, term) = (self.collection.clone(), self.id, self.term);
+        let (world, after, limit) = (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
+        let work = async move { world.scanned(&collection, id, term, after, limit) };
+        let keys_and_events = self.node.call("next of scan", work).await?;
+        let Some((last, _)) = keys_and_events.last() else { return Ok(None) };
+        self.after = Some(last.clone());
+        let mut batch = RawArrayBuf::new();
+        keys_and_events.into_iter().for_each(|(_, event)| batch.push(event));
+        Ok(Some(batch.into()))
+    }
+}
+
+impl World {
+    fn scanned(
+        &self,
+        collection: &str,
+        id: Option<LogId>,
+        term: u64,
+        after: Option<EventKey>,
+        limit: usize,
+    ) -> Result<Vec<(EventKey, RawDocumentBuf)>> {
+        let state = self.state();
+        if state.term != term {
+            return Err(Error::unreachable("the cursor died with its node"));
+        }
+        let Some(id) = id else { return Ok(Vec::new()) };
+        let found = state.visible.collections.get(collection).filter(|found| found.id == id);
+        let found = found.ok_or_else(|| Error::server(175, "the collection was dropped"))?;
+        let rows = found.rows.iter().filter_map(|(key, row)| match (key, row.raw()) {
+            (Key::Event(key), Some(raw)) => Some((key.clone(), raw.clone())),
+            _ => None,
+        });
+        Ok(rows.filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).take(limit).collect())
+    }
+}

@@ -1,0 +1,183 @@
+//! One process's connection to the replica set: every call goes through here, is counted, takes time,
+//! and meets the faults that the plan holds for it. The server's part of a call is a task of its own,
+//! so a request that was sent is carried out also when whoever sent it dies or has given up.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future, pending},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use fastrand::Rng;
+
+use super::{
+    executor::{Owner, Sim},
+    plan::{CallFault, Trouble, When},
+    world::World,
+};
+use crate::database::{Error, Result};
+
+/// A process's connection.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) world: World,
+    pub(super) owner: Owner,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    calls: u32,
+    faults: BTreeMap<u32, CallFault>,
+    rng: Rng,
+    /// The network between this process and the server is down until then.
+    cut_until: Duration,
+    /// The process has crashed, and stays down for this long.
+    crashed: Option<Duration>,
+}
+
+impl Node {
+    pub(super) fn new(world: &World, owner: Owner, faults: &[CallFault]) -> Self {
+        let label = match owner {
+            Owner::World => 0x100,
+            Owner::Actor(number) => 0x200 + number as u64,
+            Owner::Daemon(number) => 0x300 + number as u64,
+        };
+        let faults = faults.iter().map(|fault| (fault.call, *fault)).collect();
+        let rng = world.sim.rng(label);
+        let inner =
+            Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
+        Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(super) fn sim(&self) -> &Sim {
+        &self.world.sim
+    }
+
+    /// A number below `bound`.
+    pub(super) fn random(&self, bound: usize) -> usize {
+        self.inner().rng.usize(..bound)
+    }
+
+    /// Cuts the network until `until`.
+    pub(super) fn cut(&self, until: Duration) {
+        self.inner().cut_until = until;
+    }
+
+    /// Kills the process; it stays down for `down`.
+    pub(super) fn crash(&self, down: Duration) {
+        self.inner().crashed = Some(down);
+        self.sim().kill(self.owner);
+        self.sim().changed();
+    }
+
+    /// If the process has crashed since the last time this was asked: for how long.
+    pub(super) fn take_crash(&self) -> Option<Duration> {
+        self.inner().crashed.take()
+    }
+
+    /// From here on nothing more goes wrong with the calls.
+    pub(super) fn heal(&self) {
+        let mut inner = self.inner();
+        inner.faults.clear();
+        inner.cut_until = Duration::ZERO;
+    }
+
+    /// Sends a request and waits for the answer. `work` is the server's part.
+    ///
+    /// # Errors
+    /// The server's, and those of a broken network: then the request may have been carried out, may
+    /// be carried out later, or never.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (number, fault, there, back) = self.begin();
+        let told = |what: &str| self.sim().tell(|| format!("{:?} {what} #{number} {name}", self.owner));
+        if let Some(fault @ CallFault { when: When::Before, .. }) = fault {
+            told("fails before");
+            return self.fail(fault.trouble, there).await;
+        }
+        told("sends");
+        let answer = self.send(there, work);
+        if let Some(fault @ CallFault { when: When::During, .. }) = fault {
+            self.sim().sleep(there / 2).await;
+            told("fails during");
+            return self.fail(fault.trouble, Duration::ZERO).await;
+        }
+        let slot = Arc::clone(&answer);
+        let answer = self.sim().until(move || slot.lock().unwrap().take()).await;
+        self.sim().sleep(back).await;
+        if let Some(fault @ CallFault { when: When::After, .. }) = fault {
+            told("fails after");
+            return self.fail(fault.trouble, Duration::ZERO).await;
+        }
+        if self.is_cut() {
+            told("is cut off after");
+            return Err(Error::unreachable("the network is down"));
+        }
+        if let Err(error) = &answer {
+            told(&format!("is answered `{error}` to"));
+        }
+        answer
+    }
+
+    fn begin(&self) -> (u32, Option<CallFault>, Duration, Duration) {
+        let cut = self.is_cut();
+        let mut inner = self.inner();
+        let number = inner.calls;
+        inner.calls += 1;
+        let cut = cut.then_some(CallFault { call: number, when: When::Before, trouble: Trouble::Error });
+        let fault = inner.faults.get(&number).copied().or(cut);
+        let (there, back) = (latency(&mut inner.rng), latency(&mut inner.rng));
+        (number, fault, there, back)
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        there: Duration,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Arc<Mutex<Option<Result<T>>>> {
+        let answer = Arc::new(Mutex::new(None));
+        let (sim, slot) = (self.sim().clone(), Arc::clone(&answer));
+        self.sim().spawn(Owner::World, async move {
+            sim.sleep(there).await;
+            let result = work.await;
+            *slot.lock().unwrap() = Some(result);
+            sim.changed();
+        });
+        answer
+    }
+
+    async fn fail<T>(&self, trouble: Trouble, pause: Duration) -> Result<T> {
+        match trouble {
+            Trouble::Crash { down } => {
+                self.crash(down);
+                pending().await
+            }
+            Trouble::Error => {
+                self.sim().sleep(pause).await;
+                Err(Error::unreachable("the connection broke"))
+            }
+        }
+    }
+
+    fn is_cut(&self) -> bool {
+        let now = self.sim().now();
+        now < self.inner().cut_until
+    }
+}
+
+/// Mostly quick, at times slow, so that requests overtake each other.
+fn latency(rng: &mut Rng) -> Duration {
+    Duration::from_micros(match rng.u8(..32) {
+        0 => rng.u64(100_000..1_000_000),
+        1..4 => rng.u64(5_000..60_000),
+        _ => rng.u64(100..3_000),
+    })
+}

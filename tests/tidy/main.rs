@@ -1,0 +1,348 @@
+//! The project's rules about its own sources, as tables that a few checks read. Whoever has a good
+//! reason to break a rule adds an exception to its table, with the reason.
+
+mod source;
+
+use std::fmt::Write;
+
+use source::Source;
+
+/// Words that must not appear in some files.
+struct Words {
+    rule: &'static str,
+    scopes: &'static [&'static str],
+    words: &'static [&'static str],
+    /// Whether the rule holds in code that is compiled into tests only.
+    in_tests: bool,
+    except: &'static [(&'static str, &'static str)],
+    remedy: &'static str,
+}
+
+const PURE_MODEL: Words = Words {
+    rule: "the model is pure",
+    scopes: &["src/model"],
+    words: &[
+        "async",
+        "await",
+        "tokio",
+        "mongodb",
+        "axum",
+        "fastrand",
+        "std::fs",
+        "std::net",
+        "std::io",
+        "std::env",
+        "std::process",
+        "std::thread",
+        "Instant",
+        "SystemTime",
+        "now()",
+    ],
+    in_tests: false,
+    except: &[],
+    remedy: "take it as an argument, or do it in the module that calls the model",
+};
+
+const SPAWNING: Words = Words {
+    rule: "only the daemon spawns tasks and threads",
+    scopes: &["src"],
+    words: &[
+        "tokio::spawn",
+        "task::spawn",
+        "spawn_local",
+        "JoinSet",
+        "TaskTracker",
+        "thread::spawn",
+    ],
+    in_tests: false,
+    except: &[("src/daemon", "it owns every task and the order of stopping")],
+    remedy: "hand a future to the daemon, or join futures in place",
+};
+
+const EXITING: Words = Words {
+    rule: "only main ends the process",
+    scopes: &["src"],
+    words: &["process::exit", "process::abort"],
+    in_tests: true,
+    except: &[("src/main.rs", "the one place that turns an outcome into an exit code")],
+    remedy: "return an error, and let main choose the exit code",
+};
+
+const PANICKING: Words = Words {
+    rule: "no panics outside tests",
+    scopes: &["src"],
+    words: &[
+        ".unwrap()",
+        ".expect(",
+        "panic!(",
+        "todo!(",
+        "unimplemented!(",
+        "unreachable!(",
+        "dbg!(",
+    ],
+    in_tests: false,
+    except: &[],
+    remedy: "return a typed error, or write the code so that the case does not exist",
+};
+
+const SLEEPING: Words = Words {
+    rule: "tests wait on a condition",
+    scopes: &["src", "tests", "examples"],
+    words: &["thread::sleep", "time::sleep", "sleep_until", "sleep_ms"],
+    in_tests: true,
+    except: &[
+        ("tests/common/wait.rs", "the one place that waits, with a deadline"),
+        ("src/time.rs", "the machine's clock behind the handed time"),
+        ("src/embedded", "waits for a server that starts, where no time is handed"),
+    ],
+    remedy: "in tests use `wait_until` of tests/common, elsewhere the `Time` that was handed",
+};
+
+const UNBOUNDED: Words = Words {
+    rule: "every queue is bounded",
+    scopes: &["src"],
+    words: &["unbounded_channel", "mpsc::unbounded", "UnboundedSender"],
+    in_tests: false,
+    except: &[],
+    remedy: "use a bounded channel, with its limit in the configuration",
+};
+
+/// The modules that a module must not name, whatever it may use otherwise.
+const DIRECTIONS: &[(&str, &[&str], &str)] = &[
+    ("src/log", &["store"], "the log and the store meet in the projector and in upkeep"),
+    ("src/store", &["log"], "the log and the store meet in the projector and in upkeep"),
+    ("src/database", ABOVE_DATABASE, "it only knows MongoDB"),
+    ("src/log", ABOVE_STORAGE, "storage does not know who uses it"),
+    ("src/store", ABOVE_STORAGE, "storage does not know who uses it"),
+    (
+        "src/projector",
+        &["api", "cli", "daemon", "embedded"],
+        "a loop does not know its surroundings",
+    ),
+    ("src/upkeep", &["api", "cli", "daemon", "embedded"], "a loop does not know its surroundings"),
+    ("src/api", &["cli", "daemon", "embedded"], "the daemon hands the interface what it shows"),
+    ("src/daemon", &["cli", "embedded"], "the daemon does not care who started it"),
+    (
+        "src/writer",
+        &["api", "cli", "daemon", "embedded", "projector", "upkeep"],
+        "a writer needs no daemon",
+    ),
+];
+const ABOVE_DATABASE: &[&str] =
+    &["log", "store", "projector", "upkeep", "api", "cli", "daemon", "embedded", "writer"];
+const ABOVE_STORAGE: &[&str] =
+    &["projector", "upkeep", "api", "cli", "daemon", "embedded", "writer"];
+/// Modules that use nothing else of the crate.
+const LEAVES: &[&str] = &["src/model", "src/embedded", "src/time"];
+
+/// The longest file and the longest function, in lines.
+const LENGTHS: &[(&str, usize, usize)] =
+    &[("src", 400, 70), ("tests", 500, 100), ("examples", 400, 70), ("benches", 400, 70)];
+
+/// What is only true on the machine of whoever wrote it, and hosts that change or vanish.
+const FOREIGN: &[&str] = &[
+    "/root/",
+    "/work/",
+    "/opt/mongod",
+    "index.crates.io",
+    "static.crates.io",
+    "pypi.org",
+    "pythonhosted.org",
+    "registry.npmjs.org",
+    "artifactory",
+];
+const FOREIGN_EXCEPT: &[(&str, &str)] = &[("tests/tidy/main.rs", "the table itself")];
+
+/// Fails with every finding, one a line, and what to do.
+fn check(rule: &str, remedy: &str, findings: &[String]) {
+    assert!(findings.is_empty(), "{rule}; {remedy}:\n{}", findings.join("\n"));
+}
+
+/// Where a word stands by itself: `Instant` is not in `Instantiate`.
+fn positions<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let is_word = |c: Option<char>| c.is_some_and(source::is_word);
+    code.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let starts_clean =
+            !is_word(word.chars().next()) || !is_word(code[..*at].chars().next_back());
+        let after = code[at + word.len()..].chars().next();
+        starts_clean && (!is_word(word.chars().next_back()) || !is_word(after))
+    })
+}
+
+fn forbidden(words: &Words, files: &[Source]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for file in files {
+        if words.except.iter().any(|(path, _)| source::is_within(&file.path, path)) {
+            continue;
+        }
+        for word in words.words {
+            for at in positions(&file.code, word) {
+                let line = source::line_of(&file.code, at);
+                if words.in_tests || !file.is_test[line - 1] {
+                    findings.push(format!("{}:{line}: `{word}`", file.path));
+                }
+            }
+        }
+    }
+    findings
+}
+
+fn check_words(words: &Words) {
+    check(words.rule, words.remedy, &forbidden(words, &source::rust(words.scopes)));
+}
+
+#[test]
+fn the_model_is_pure() {
+    check_words(&PURE_MODEL);
+}
+
+#[test]
+fn only_the_daemon_spawns() {
+    check_words(&SPAWNING);
+}
+
+#[test]
+fn only_main_exits() {
+    check_words(&EXITING);
+}
+
+#[test]
+fn nothing_panics_outside_tests() {
+    check_words(&PANICKING);
+}
+
+#[test]
+fn nobody_sleeps() {
+    check_words(&SLEEPING);
+}
+
+#[test]
+fn every_queue_is_bounded() {
+    check_words(&UNBOUNDED);
+}
+
+#[test]
+fn modules_depend_in_one_direction() {
+    let mut findings = Vec::new();
+    for (scope, never, why) in DIRECTIONS {
+        for file in source::rust(&[scope]) {
+            for (line, name) in file.uses().into_iter().filter(|(_, n)| never.contains(&&**n)) {
+                findings.push(format!("{}:{line}: `{name}` ({why})", file.path));
+            }
+        }
+    }
+    check("modules depend in one direction", "move the code to where both are known", &findings);
+}
+
+#[test]
+fn the_leaves_use_nothing_else_of_the_crate() {
+    let library = source::rust(&["src/lib.rs"]);
+    let declared = |name: &str| library[0].code.contains(&format!("mod {name};"));
+    let mut findings = Vec::new();
+    for file in source::rust(LEAVES) {
+        for (line, name) in file.uses() {
+            if declared(&name) && name != file.module() {
+                findings.push(format!("{}:{line}: `{name}`", file.path));
+            }
+        }
+    }
+    check("a leaf uses nothing else of the crate", "move the code, or what it needs", &findings);
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let mut findings = Vec::new();
+    for (scope, longest_file, longest_function) in LENGTHS {
+        for file in source::rust(&[scope]) {
+            let lines = file.text.lines().count();
+            if lines > *longest_file {
+                findings.push(format!("{}:1: {lines} of {longest_file} lines", file.path));
+            }
+            for (line, name, lines) in file.functions() {
+                if lines > *longest_function {
+                    let path = &file.path;
+                    let limit = longest_function;
+                    findings.push(format!("{path}:{line}: `{name}` has {lines} of {limit} lines"));
+                }
+            }
+        }
+    }
+    check("files and functions are short", "split by what changes together", &findings);
+}
+
+#[test]
+fn every_module_says_why_it_exists() {
+    let mut findings = Vec::new();
+    for file in source::rust(&["src", "tests", "examples", "benches"]) {
+        if !file.text.starts_with("//!") {
+            findings.push(format!("{}:1", file.path));
+        }
+    }
+    check("every module begins with `//!`", "say in a paragraph why it exists", &findings);
+}
+
+#[test]
+fn no_file_knows_a_machine_or_a_registry() {
+    let mut findings = Vec::new();
+    for file in source::all() {
+        // Cargo writes its lock file itself.
+        let is_excepted = FOREIGN_EXCEPT.iter().any(|(path, _)| file.path == *path);
+        if is_excepted || file.path == "Cargo.lock" {
+            continue;
+        }
+        for (number, line) in file.text.lines().enumerate() {
+            for word in FOREIGN.iter().filter(|word| line.contains(**word)) {
+                findings.push(format!("{}:{}: `{word}`", file.path, number + 1));
+            }
+        }
+    }
+    let remedy = "use a relative path, a setting, or the tool's own default";
+    check("no file knows a machine or a package registry", remedy, &findings);
+}
+
+/// The checks above would also pass if they saw nothing: one planted offence for each kind.
+mod the_checks_can_fail {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> Source {
+        Source::new(path.to_owned(), text.to_owned())
+    }
+
+    #[test]
+    fn words_are_found_in_code_only() {
+        let text = "//! Not here: x.unwrap()\nfn f() { a(\"x.unwrap()\", 'a', b'\\''); }\n\
+                    fn g<'a>(x: &'a X) { x.unwrap() }\n#[cfg(test)]\nmod tests {\n\
+                    fn h() { x.unwrap() }\n}\nfn i() { r#\"}\"#.x.unwrap() }\n";
+        let found = forbidden(&PANICKING, &[file("src/a.rs", text)]);
+        assert_eq!(found, ["src/a.rs:3: `.unwrap()`", "src/a.rs:8: `.unwrap()`"]);
+        let model = [file("src/model/a.rs", "fn now_or() { Instantiate; x.now() }")];
+        assert_eq!(forbidden(&PURE_MODEL, &model), ["src/model/a.rs:1: `now()`"]);
+        assert!(forbidden(&SPAWNING, &[file("src/daemon/x.rs", "tokio::spawn(f)")]).is_empty());
+        assert_eq!(forbidden(&SPAWNING, &[file("src/x.rs", "tokio::spawn(f)")]).len(), 1);
+        assert_eq!(forbidden(&SLEEPING, &[file("tests/x.rs", "thread::sleep(a)")]).len(), 1);
+    }
+
+    #[test]
+    fn uses_are_found_in_groups() {
+        let text =
+            "use crate::{\n    log::{a, store},\n    model,\n};\nfn f() { crate::api::g() }\n";
+        let uses = file("src/store/mongo/a.rs", text).uses();
+        let named: Vec<_> = uses.iter().map(|(line, name)| (*line, &**name)).collect();
+        assert_eq!(named, [(1, "log"), (1, "model"), (5, "api")]);
+        let of_root = file("src/store/mod.rs", "use super::log;").uses();
+        assert_eq!(of_root, [(1, "log".to_owned())]);
+    }
+
+    #[test]
+    fn functions_are_measured() {
+        let mut text = String::from("trait T { fn none(&self); }\nasync fn long(a: [u8; 3]) {\n");
+        for _ in 0..10 {
+            writeln!(text, "    if a {{ b(\"{{\") }}").unwrap();
+        }
+        text.push_str("}\nfn short() {}\n");
+        let functions = file("src/a.rs", &text).functions();
+        let found: Vec<_> =
+            functions.iter().map(|(line, n, lines)| (*line, &**n, *lines)).collect();
+        assert_eq!(found, [(2, "long", 12), (14, "short", 1)]);
+    }
+}
