@@ -29,5 +29,6 @@ pub mod status;
 pub mod projector;
 pub mod metrics;
 pub mod read;
+pub mod writer;
 pub mod config;
 pub mod embedded;

@@ -57,6 +57,8 @@ async fn through(
     change: impl FnOnce(&mut ClientOptions),
 ) -> Database {
     let mut options = ClientOptions::parse(uri).await.unwrap();
+    // After a broken connection the driver looks for the server at this pace.
+    options.heartbeat_freq = Some(Duration::from_millis(500));
     change(&mut options);
     Client::with_options(options).unwrap().database(&test.name)
 }

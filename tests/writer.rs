@@ -8,7 +8,7 @@ use alluvium::{
     model::{
         clock::Clock,
         document::Document,
-        event::Event,
+        event::{Event, EventKey},
         id::DocumentId,
         new_event::{NewChange, NewEvent},
     },
@@ -309,7 +309,9 @@ async fn names_that_no_path_can_express_are_written_as_a_merge() {
     let updated = scores.update(&id, "a", change).await.unwrap();
     assert!(matches!(updated.diff, Some(NewChange::Merge { .. })), "{:?}", updated.diff);
     assert_eq!(scores.get(&id).await.unwrap().unwrap().state, updated.state);
-    let nothing = |scores: &mut Scores| drop(scores.insert("a.b".into(), None));
+    let nothing = |scores: &mut Scores| {
+        scores.insert("a.b".into(), None);
+    };
     let error = scores.update(&id, "a", nothing).await.unwrap_err();
     assert!(error.to_string().contains("`a.b`"), "{error}");
 }
@@ -345,4 +347,28 @@ async fn without_a_cache_every_update_reads_first() {
         assert_eq!(updated.state.items.len(), 2 * (round + 1));
     }
     check_log(&games, &id).await;
+}
+
+#[tokio::test]
+async fn a_document_that_waits_takes_no_more_events() {
+    let test = with_log().await;
+    let log = test.db.collection::<bson::RawDocumentBuf>("games.events");
+    let raw = async |id: &DocumentId, version: i64, event: NewEvent| {
+        let key = EventKey { document: id.clone(), version };
+        log.insert_one(event.encode(&key)).await.unwrap();
+    };
+    let (games, parked, holed) = (uncached(&test), id(), id());
+    games.create(&parked, "a", &chess()).await.unwrap();
+    raw(&parked, 2, patch("b", rawdoc! { "$inc": { "name": 1 } })).await;
+    let error = games.update(&parked, "a", |game| game.gold = 0).await.unwrap_err();
+    assert!(matches!(&error, WriteError::Parked { mark, .. } if mark.version == 2), "{error}");
+    assert_eq!(games.get(&parked).await.unwrap().unwrap().version, 1);
+
+    games.create(&holed, "a", &chess()).await.unwrap();
+    raw(&holed, 3, patch("b", rawdoc! { "$inc": { "gold": 1 } })).await;
+    let error = games.update(&holed, "a", |game| game.gold = 0).await.unwrap_err();
+    assert!(matches!(error, WriteError::Gap { version: 2, .. }), "{error}");
+    raw(&holed, 2, patch("b", rawdoc! { "$inc": { "gold": 1 } })).await;
+    let updated = games.update(&holed, "a", |game| game.gold += 1).await.unwrap();
+    assert_eq!((updated.version, updated.state.gold), (4, 13));
 }

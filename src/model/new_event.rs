@@ -185,7 +185,7 @@ mod tests {
         let raw = event.encode(&key());
         assert_eq!(raw.get_str("type").unwrap(), "closed");
         assert_eq!(raw.get_str("id").unwrap(), "mark");
-        assert_eq!(raw.get_document("meta").unwrap(), &rawdoc! { "by": "support" });
-        assert_eq!(raw.get_document("seen").unwrap(), &rawdoc! { "c": 1_i64 });
+        assert_eq!(raw.get_document("meta").unwrap().to_owned(), rawdoc! { "by": "support" });
+        assert_eq!(raw.get_document("seen").unwrap().to_owned(), rawdoc! { "c": 1_i64 });
     }
 }

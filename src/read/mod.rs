@@ -65,6 +65,17 @@ pub struct Current {
     pub document: Document,
     /// How many of its events are not projected yet.
     pub pending: i64,
+    /// What keeps it from going on, where its log does not simply end here.
+    pub waits: Option<Waits>,
+}
+
+/// What a document waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Waits {
+    /// Its next event is missing while later ones exist.
+    Hole,
+    /// Its next event cannot be applied: it is parked, or about to be.
+    Poison(Quarantine),
 }
 
 impl Reader {
@@ -148,9 +159,14 @@ impl Reader {
         let projected = document.version;
         let range = projected + 1..=INTEGER_MAX;
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
-        fold(&mut document, &mut events, Until::End, &self.limits.fold).await?;
+        let stop = fold(&mut document, &mut events, Until::End, &self.limits.fold).await?;
+        let waits = match stop {
+            Stop::Reached | Stop::End => None,
+            Stop::Hole => Some(Waits::Hole),
+            Stop::Poison(mark) => Some(Waits::Poison(mark)),
+        };
         let pending = document.version - projected;
-        Ok((document.version > 0).then_some(Current { document, pending }))
+        Ok((document.version > 0).then_some(Current { document, pending, waits }))
     }
 
     async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {

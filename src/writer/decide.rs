@@ -26,7 +26,7 @@ use crate::{
         new_event::NewEvent,
         state::State,
     },
-    read::{ReadLimits, Reader},
+    read::{ReadLimits, Reader, Waits},
 };
 
 /// What a cached document is taken to weigh at least, to size the cache's tables, in bytes.
@@ -104,12 +104,16 @@ impl Decider {
 
     /// The document with every event that the majority holds.
     pub(super) async fn load(&self, id: &DocumentId) -> Result<Arc<Document>> {
-        let current = self.reader.current(id).await?;
-        let document =
-            current.map_or_else(|| Document::new(id.clone()), |current| current.document);
-        match &document.quarantine {
-            Some(mark) => Err(WriteError::Parked { id: id.clone(), mark: mark.clone() }),
-            None => Ok(Arc::new(document)),
+        let Some(current) = self.reader.current(id).await? else {
+            return Ok(Arc::new(Document::new(id.clone())));
+        };
+        match current.waits {
+            None => Ok(Arc::new(current.document)),
+            Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
+            // An event of ours in the hole would take the place of the one that is on its way.
+            Some(Waits::Hole) => {
+                Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
+            }
         }
     }
 
