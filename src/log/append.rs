@@ -159,7 +159,7 @@ impl Appender {
         let (mut held, mut attempts, mut unproven) = (0, 0, false);
         loop {
             attempts += 1;
-            let attempt = self.attempt(document, after, &rows, &mut held).await;
+            let attempt = self.attempt(document, &rows, &mut held).await;
             let source = match attempt {
                 Ok(()) => return Ok(held),
                 Err(Failure::Refused { at, reason }) => {
@@ -183,7 +183,6 @@ impl Appender {
     async fn attempt(
         &self,
         document: &DocumentId,
-        after: i64,
         rows: &[Row],
         held: &mut usize,
     ) -> Result<(), Failure> {
@@ -198,8 +197,9 @@ impl Appender {
             Err(Insert::Taken) => {}
             Err(Insert::Failed(failure)) => return Err(failure),
         }
-        let next = after + *held as i64 + 1;
-        let ids = self.ids(document, next, after + rows.len() as i64, &mut session).await?;
+        let [Row { version: next, .. }, ..] = rows[*held..] else { return Ok(()) };
+        let last = rows.last().map_or(next, |row| row.version);
+        let ids = self.ids(document, next, last, &mut session).await?;
         self.causal.observe(&session);
         let mine = ids.iter().zip(&rows[*held..]).take_while(|(id, row)| **id == row.id).count();
         *held += mine;
@@ -209,7 +209,7 @@ impl Appender {
         // What stood in the way is gone, or was never acknowledged by the majority.
         Err(Failure::Unproven(database::Error::server(
             DUPLICATE_KEY,
-            format!("version {} of document {document} was taken and is free again", next),
+            format!("version {next} of document {document} was taken and is free again"),
         )))
     }
 
@@ -283,6 +283,7 @@ impl Appender {
 
 /// An event at its place, with the mark that proves it ours.
 struct Row {
+    version: i64,
     id: Option<RawBson>,
     event: RawDocumentBuf,
 }
@@ -292,7 +293,7 @@ fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
         let id = event.id.take().unwrap_or_else(|| RawBson::Binary(bson::Uuid::new().into()));
         event.id = Some(id.clone());
         let key = EventKey { document: document.clone(), version };
-        Row { id: Some(id), event: event.encode(&key) }
+        Row { version, id: Some(id), event: event.encode(&key) }
     };
     events.into_iter().zip(after + 1..).map(row).collect()
 }

@@ -35,12 +35,21 @@ const TYPICAL_BYTES: u64 = 1_024;
 /// How many callers of different documents may go on at once without ever waiting for each other.
 const QUEUES: usize = 1_024;
 
-/// What to do with a document.
-pub(super) enum Decision<R> {
-    /// Append this event; the second part is the caller's, given back when the event stands.
-    Append(NewEvent, R),
-    /// Leave it as it is.
-    Leave(R),
+/// What to do with a document: append an event or leave it as it is. The outcome is the caller's, given
+/// back when that has been done.
+pub(super) struct Decision<R> {
+    event: Option<NewEvent>,
+    outcome: R,
+}
+
+impl<R> Decision<R> {
+    pub(super) fn append(event: NewEvent, outcome: R) -> Self {
+        Self { event: Some(event), outcome }
+    }
+
+    pub(super) fn leave(outcome: R) -> Self {
+        Self { event: None, outcome }
+    }
 }
 
 /// The writer of one collection, without its type.
@@ -82,10 +91,10 @@ impl Decider {
                 None => (self.load(id).await?, true),
             };
             let (next, event, outcome) = match self.prepare(&base, decide(&base)) {
-                Ok(Decided::Append(next, event, outcome)) => (next, event, outcome),
-                Ok(Decided::Leave(outcome)) if fresh => return Ok((base, outcome)),
+                Ok((Some((next, event)), outcome)) => (next, event, outcome),
+                Ok((None, outcome)) if fresh => return Ok((base, outcome)),
                 Err(error) if fresh => return Err(error),
-                Ok(Decided::Leave(_)) | Err(_) => continue,
+                Ok((None, _)) | Err(_) => continue,
             };
             attempts += 1;
             if self.appender.insert(id, base.version, vec![event]).await? == 1 {
@@ -118,16 +127,18 @@ impl Decider {
     }
 
     /// Completes what was decided and folds it, so that what would park the document is never appended.
-    fn prepare<R>(&self, base: &Document, decision: Result<Decision<R>>) -> Result<Decided<R>> {
-        let (mut event, outcome) = match decision? {
-            Decision::Append(event, outcome) => (event, outcome),
-            Decision::Leave(outcome) => return Ok(Decided::Leave(outcome)),
-        };
+    fn prepare<R>(
+        &self,
+        base: &Document,
+        decision: Result<Decision<R>>,
+    ) -> Result<(Option<(Document, NewEvent)>, R)> {
+        let Decision { event, outcome } = decision?;
+        let Some(mut event) = event else { return Ok((None, outcome)) };
         if (1..=self.options.seen_clients_max).contains(&base.clock.clients()) {
             event.seen = Some(base.clock.clone());
         }
         let next = fold(base, &event)?;
-        Ok(Decided::Append(next, event, outcome))
+        Ok((Some((next, event)), outcome))
     }
 
     fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
@@ -139,11 +150,6 @@ impl Decider {
             .with_jitter_seed(fastrand::u64(..))
             .build()
     }
-}
-
-enum Decided<R> {
-    Append(Document, NewEvent, R),
-    Leave(R),
 }
 
 /// The document after `event`, in the same fold as the projection's.

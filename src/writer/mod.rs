@@ -167,7 +167,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
             Body::Live(_) => Err(exists(document)),
             Body::Absent | Body::Deleted => {
                 let change = NewChange::Create { state: state.clone() };
-                Ok(Decision::Append(by.event(change), ()))
+                Ok(Decision::append(by.event(change), ()))
             }
         };
         // Most creates are of new documents, and the insert of version 1 proves it: no need to look first.
@@ -216,14 +216,14 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
             let mut state: T = from_raw(&actual)?;
             let before = to_raw(&state)?;
             if let Err(declined) = change(&mut state) {
-                return Ok(Decision::Leave(Err(declined)));
+                return Ok(Decision::leave(Err(declined)));
             }
             let reread = |raw: &RawDocument| to_raw(&from_raw::<T>(raw).ok()?).ok();
             match change::between(&actual, &before, &to_raw(&state)?, reread)? {
-                None => Ok(Decision::Leave(Ok((state, None, Order::Exact)))),
+                None => Ok(Decision::leave(Ok((state, None, Order::Exact)))),
                 Some((diff, order)) => {
                     let event = by.event(diff.clone());
-                    Ok(Decision::Append(event, Ok((state, Some(diff), order))))
+                    Ok(Decision::append(event, Ok((state, Some(diff), order))))
                 }
             }
         };
@@ -241,7 +241,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
         let by = by.into();
         let decide = |document: &Document| {
             live(document)?;
-            Ok(Decision::Append(by.event(NewChange::Delete), ()))
+            Ok(Decision::append(by.event(NewChange::Delete), ()))
         };
         let (document, ()) = self.decider.decide(id, None, decide).await?;
         Ok(written(&document))
@@ -281,7 +281,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
                 expected,
                 found: document.version,
             }),
-            _ => Ok(Decision::Append(event.clone(), ())),
+            _ => Ok(Decision::append(event.clone(), ())),
         };
         let (document, ()) = self.decider.decide(id, None, decide).await?;
         Ok(written(&document))
