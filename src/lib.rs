@@ -31,4 +31,5 @@ pub mod metrics;
 pub mod read;
 pub mod writer;
 pub mod config;
+pub mod daemon;
 pub mod embedded;

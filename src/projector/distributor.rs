@@ -11,6 +11,7 @@ use super::feed::{Feed, Subscribe};
 use crate::{
     database::{Error, Verdict},
     log::{Bodies, LogSource, Start, Tail, TailBatch},
+    metrics::RestartReason,
     retry::Backoff,
     time::Time,
 };
@@ -21,21 +22,10 @@ const LOSSES_BEFORE_BODILESS: u32 = 2;
 /// The largest body that such a stream still carries.
 const BODY_BYTES_MAX: i64 = 1 << 20;
 
-/// Why the stream was opened again; the label of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Restart {
-    /// The connection or the cursor was lost.
-    LostConnection,
-    /// The server no longer held the place.
-    LostToken,
-    /// The set of collections changed.
-    CollectionsChanged,
-}
-
-/// Is told of every restart of the stream.
+/// Is told of every restart of the stream over some collections.
 pub trait Restarts: Send + Sync {
     /// The stream over `collections` is about to be opened again.
-    fn restarted(&self, collections: &[String], reason: Restart);
+    fn restarted(&self, collections: &[String], reason: RestartReason);
 }
 
 /// See the module.
@@ -94,7 +84,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 request = self.requests.recv(), if !self.requests.is_closed() => {
                     if let Some(request) = request {
                         self.admit(request);
-                        self.restarts.restarted(&self.collections(), Restart::CollectionsChanged);
+                        self.restarts.restarted(&self.collections(), RestartReason::CollectionsChanged);
                         return Ok(());
                     }
                 }
@@ -136,7 +126,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         match error.verdict() {
             Verdict::Retry | Verdict::Oversized => {
                 warn!(%error, "the change stream was lost and is opened again");
-                self.restarts.restarted(&self.collections(), Restart::LostConnection);
+                self.restarts.restarted(&self.collections(), RestartReason::LostConnection);
                 self.time.sleep(self.pause()).await;
             }
             Verdict::Reposition => {
@@ -157,7 +147,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     /// The server no longer holds the place: everybody goes on from now, and reads the rest from the log.
     async fn catch_up(&mut self, error: &Error) {
         warn!(%error, "the oplog no longer holds the place of the change stream: catching up from the log");
-        self.restarts.restarted(&self.collections(), Restart::LostToken);
+        self.restarts.restarted(&self.collections(), RestartReason::LostToken);
         let now = match self.source.now().await {
             Ok(now) => now,
             Err(error) => {

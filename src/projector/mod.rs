@@ -43,6 +43,8 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// The shortest time between two checkpoints when nothing happens: each one moves the oplog.
     pub idle_checkpoint_interval: Duration,
+    /// A hole that is open for longer is reported as one that will hardly heal by itself.
+    pub gap_grace: Duration,
     /// How many bytes of documents are kept in memory.
     pub cache_bytes: usize,
     /// Larger events are poison.
@@ -63,6 +65,7 @@ impl Default for Settings {
             flush_interval: Duration::from_millis(250),
             checkpoint_interval: Duration::from_secs(1),
             idle_checkpoint_interval: Duration::from_secs(5),
+            gap_grace: Duration::from_secs(30),
             cache_bytes: 64 << 20,
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),

@@ -1,16 +1,19 @@
-//! The one place through which a projector tells the world how it is doing: status, metrics and
-//! heartbeat. Effects move only after the commit that they speak of.
+//! The one place through which a projector tells the world how it is doing: status, metrics and log.
+//! Effects move only after the commit that they speak of.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bson::DateTime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{distributor::Restart, flush::Flushed, waiting::Waiting};
+use super::{flush::Flushed, waiting::Waiting};
 use crate::{
     database::Error,
+    metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
     status::{CollectionStatus, LastError, Phase},
+    store::{QuarantineRow, RowOutcome},
 };
 
 /// Events counted since the last flush, told once it has returned.
@@ -32,12 +35,13 @@ impl Counts {
 #[derive(Clone, Debug)]
 pub struct Observer {
     status: Arc<watch::Sender<CollectionStatus>>,
+    metrics: CollectionMetrics,
 }
 
 impl Observer {
-    /// An observer that writes to `status`.
-    pub fn new(status: Arc<watch::Sender<CollectionStatus>>) -> Self {
-        Self { status }
+    /// An observer that writes to `status` and counts in `metrics`.
+    pub fn new(status: Arc<watch::Sender<CollectionStatus>>, metrics: CollectionMetrics) -> Self {
+        Self { status, metrics }
     }
 
     pub(super) fn collection(&self) -> String {
@@ -60,13 +64,7 @@ impl Observer {
     }
 
     pub(super) fn error(&self, error: &Error) {
-        let last = LastError {
-            at: bson::DateTime::now(),
-            class: error.class(),
-            message: error.to_string(),
-            advice: error.advice().to_owned(),
-        };
-        self.status.send_modify(|status| status.last_error = Some(last));
+        self.last_error(error.class(), error.to_string(), error.advice());
     }
 
     /// An event that names no document: it can only be reported.
@@ -75,36 +73,80 @@ impl Observer {
             collection = self.collection(),
             reason, "an event has no usable `_id` and belongs to no document"
         );
-        let last = LastError {
-            at: bson::DateTime::now(),
-            class: "bad_event",
-            message: format!("an event has no usable `_id` and belongs to no document: {reason}"),
-            advice: "find it in the events collection and delete it; run `alluvium init` so that the validator refuses such events".into(),
-        };
+        self.last_error(
+            "bad_event",
+            format!("an event has no usable `_id` and belongs to no document: {reason}"),
+            "find it in the events collection and delete it; `alluvium init` sets the validator that refuses such events",
+        );
+    }
+
+    /// A hole has been open for longer than `gap_grace`: it will hardly heal by itself.
+    pub(super) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
+        let (document, missing) = (&row.document, row.mark.version);
+        warn!(collection = self.collection(), %document, missing, age_seconds = age.as_secs(), "a version is missing for long");
+        self.last_error(
+            "gap",
+            format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
+            "find the writer that took this version and never committed it; appending the missing event heals the document",
+        );
+    }
+
+    fn last_error(&self, class: &'static str, message: String, advice: &str) {
+        let last = LastError { at: DateTime::now(), class, message, advice: advice.to_owned() };
         self.status.send_modify(|status| status.last_error = Some(last));
     }
 
     /// A flush has returned: only now do its effects count.
     pub(super) fn flushed(
         &self,
-        _flushed: &Flushed,
-        _written: u64,
-        _counts: Counts,
+        flushed: &Flushed,
+        counts: Counts,
         waiting: &Waiting,
-        _cache_bytes: usize,
+        cache_bytes: usize,
     ) {
-        let (mut gaps, mut parked) = (0, 0);
-        for row in waiting.rows() {
-            match row.mark.class {
-                Class::Gap => gaps += 1,
-                _ => parked += 1,
-            }
+        let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
+        let metrics = &self.metrics;
+        for op in Op::ALL {
+            metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
+        metrics.skipped(SkipReason::Replay).inc_by(counts.replayed);
+        metrics.scanned_events.inc_by(counts.scanned);
+        metrics.cache_misses.inc_by(counts.loaded);
+        metrics.document_writes.inc_by(written as u64);
+        metrics.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
+        if written > 0 {
+            metrics.flush_documents.observe(written as f64);
+            metrics.flush_seconds.observe(flushed.took.as_secs_f64());
+        }
+        if let Some(oldest) = flushed.oldest {
+            let visible = DateTime::now().saturating_duration_since(oldest);
+            metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
+        }
+        let gaps = self.waiting(waiting);
         self.status.send_modify(|status| {
             status.flushes += 1;
-            status.version_gaps = gaps;
-            status.quarantined = parked;
+            (status.version_gaps, status.quarantined) = gaps;
         });
+    }
+
+    /// Tells how many documents wait, by class; gives the number behind holes and the number parked.
+    fn waiting(&self, waiting: &Waiting) -> (u64, u64) {
+        let mut classes: BTreeMap<Class, u64> =
+            Class::ALL.into_iter().map(|class| (class, 0)).collect();
+        for row in waiting.rows() {
+            *classes.entry(row.mark.class).or_default() += 1;
+        }
+        for (class, documents) in &classes {
+            self.metrics.set_quarantined(*class, *documents);
+        }
+        let gaps = classes.remove(&Class::Gap).unwrap_or_default();
+        (gaps, classes.values().sum())
+    }
+
+    /// Tells what was on record before anything is flushed.
+    pub(super) fn resumed(&self, waiting: &Waiting) {
+        let gaps = self.waiting(waiting);
+        self.status.send_modify(|status| (status.version_gaps, status.quarantined) = gaps);
     }
 
     pub(super) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
@@ -116,7 +158,7 @@ impl Observer {
     }
 
     /// The stream was opened again.
-    pub fn restarted(&self, reason: Restart) {
-        info!(collection = self.collection(), ?reason, "the change stream is opened again");
+    pub fn restarted(&self, reason: RestartReason) {
+        self.metrics.restarted(reason).inc();
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
     model::{
         event::EventKey,
+        id::DocumentId,
         position::{Checkpoint, LogId, Position},
     },
     status::Phase,
@@ -48,6 +49,8 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     ignore_before: Option<Timestamp>,
     /// What the flush under way covers.
     covers: Option<Position>,
+    /// The overdue hole that was last told of.
+    overdue: Option<(DocumentId, i64)>,
 }
 
 /// What the loop met.
@@ -95,6 +98,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         for document in work.waiting.holes() {
             work.read_on(&document).await?;
         }
+        observer.resumed(&work.waiting);
         let walk = begin.checkpoint.is_none().then(|| Walk::new(begin.at));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
@@ -106,6 +110,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             events: events_collection(collection),
             log: begin.log,
             covers: None,
+            overdue: None,
         })
     }
 
@@ -198,7 +203,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 self.walk = Some(walk);
             }
             Ok(None) => {
-                self.work.finish_scan(&walk).await?;
+                self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
             }
@@ -343,13 +348,25 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Checkpoint { position, log: self.log, epoch: self.work.settings.epoch }
     }
 
-    fn tell(&self) {
+    fn tell(&mut self) {
+        self.tell_overdue_gap();
         let lag = match self.walk {
             None => self.progress.lag_seconds(self.work.time.now()),
             Some(_) => None,
         };
         let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
         self.work.observer.lag(lag, caught_up.then_some(0));
+    }
+
+    fn tell_overdue_gap(&mut self) {
+        let Work { waiting, time, settings, observer, .. } = &self.work;
+        let Some(row) = waiting.oldest_hole() else { return };
+        let age = time.wall().saturating_duration_since(row.since);
+        let hole = (row.document.clone(), row.mark.version);
+        if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
+            observer.overdue_gap(row, age);
+            self.overdue = Some(hole);
+        }
     }
 
     fn pause(&self) -> Duration {

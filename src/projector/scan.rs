@@ -76,9 +76,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     }
 
     /// The walk is over: the last document has no more events.
-    pub(super) async fn finish_scan(&mut self, walk: &Walk<L>) -> Result<()> {
-        match &walk.last {
-            Some(end) => self.check_not_ahead(end).await,
+    pub(super) async fn finish_scan(&mut self, walk: Walk<L>) -> Result<()> {
+        match walk.last {
+            Some(end) => self.check_not_ahead(&end).await,
             None => Ok(()),
         }
     }

@@ -51,11 +51,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Takes in what became of a flush. Rows that could not be written are brought in order here, so that
     /// the next flush can carry them.
     pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<CheckpointOutcome> {
-        let mut written = 0;
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Written => {
-                    written += 1;
                     self.cache.stored(&row.id, row.version, row.marked);
                 }
                 RowOutcome::Stale => {
@@ -73,7 +71,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
         }
         let counts = std::mem::take(&mut self.counts);
-        self.observer.flushed(&flushed, written, counts, &self.waiting, self.cache.bytes());
+        self.observer.flushed(&flushed, counts, &self.waiting, self.cache.bytes());
         Ok(flushed.checkpoint)
     }
 

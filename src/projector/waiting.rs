@@ -66,6 +66,12 @@ impl Waiting {
         holes
     }
 
+    /// The hole that has been open the longest.
+    pub(super) fn oldest_hole(&self) -> Option<&QuarantineRow> {
+        let holes = self.rows.values().filter(|row| row.mark.class == Class::Gap);
+        holes.min_by(|a, b| (a.since, &a.document).cmp(&(b.since, &b.document)))
+    }
+
     /// All records.
     pub(super) fn rows(&self) -> impl Iterator<Item = &QuarantineRow> {
         self.rows.values()
