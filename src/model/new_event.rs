@@ -1,7 +1,9 @@
 //! Events that have no place yet: what a writer wants to say about a document, before the append
 //! procedure finds the version at which it is said. The counterpart of [`super::event`], which reads.
 
-use bson::{DateTime, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr};
+use std::fmt;
+
+use bson::{Bson, DateTime, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, raw::cstr};
 
 use super::{
     clock::Clock,
@@ -60,6 +62,20 @@ impl NewChange {
             Self::Patch { .. } | Self::Merge { .. } => Op::Update,
             Self::Delete => Op::Delete,
         }
+    }
+}
+
+impl fmt::Display for NewChange {
+    /// The operation and what it carries, as relaxed Extended JSON, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, body) = match self {
+            Self::Create { state } => ("state", state),
+            Self::Patch { patch, .. } => ("patch", patch),
+            Self::Merge { merge } => ("merge", merge),
+            Self::Delete => return f.write_str(self.op().name()),
+        };
+        let body = Bson::try_from(RawBsonRef::Document(body)).map_err(|_| fmt::Error)?;
+        write!(f, "{} {name} {}", self.op().name(), body.into_relaxed_extjson())
     }
 }
 
@@ -173,6 +189,13 @@ mod tests {
             assert_eq!((event.client, event.change.op()), ("c", op));
             assert_eq!(event.at, DateTime::from_millis(7));
         }
+    }
+
+    #[test]
+    fn changes_are_shown_as_json() {
+        let change = NewChange::Merge { merge: rawdoc! { "b": 1_i64, "a": null } };
+        assert_eq!(change.to_string(), r#"update merge {"b":1,"a":null}"#);
+        assert_eq!(NewChange::Delete.to_string(), "delete");
     }
 
     #[test]
