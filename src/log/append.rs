@@ -21,6 +21,7 @@ use crate::{
         id::{DocumentId, INTEGER_MAX},
         new_event::NewEvent,
     },
+    time::{SystemTime, Time},
 };
 
 const DUPLICATE_KEY: i32 = 11000;
@@ -31,6 +32,7 @@ const VALIDATION_FAILED: i32 = 121;
 pub struct Appender {
     events: Collection<RawDocumentBuf>,
     causal: Causal,
+    time: SystemTime,
     limits: AppendLimits,
 }
 
@@ -101,6 +103,7 @@ impl Appender {
         Self {
             events: database.collection_with_options(&events_collection(collection), options),
             causal: Causal::new(database.client().clone()),
+            time: SystemTime::new(),
             limits,
         }
     }
@@ -173,7 +176,7 @@ impl Appender {
             };
             unproven = true;
             match delays.next() {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => self.time.sleep(delay).await,
                 None => return Err(AppendError::Uncertain { attempts, source }),
             }
         }

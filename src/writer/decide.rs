@@ -27,6 +27,7 @@ use crate::{
         state::State,
     },
     read::{ReadLimits, Reader, Waits},
+    time::{SystemTime, Time},
 };
 
 /// What a cached document is taken to weigh at least, to size the cache's tables, in bytes.
@@ -58,6 +59,7 @@ pub(super) struct Decider {
     appender: Appender,
     cache: Cache<DocumentId, Arc<Document>, Bytes>,
     queues: Queues,
+    time: SystemTime,
     options: WriterOptions,
 }
 
@@ -69,6 +71,7 @@ impl Decider {
             appender: Appender::new(database, collection, options.append),
             cache: Cache::with_weighter(items.max(1), options.cache_bytes, Bytes),
             queues: Queues::new(),
+            time: SystemTime::new(),
             options,
         }
     }
@@ -105,7 +108,7 @@ impl Decider {
             self.cache.remove(id);
             match pauses.next() {
                 Some(_) if !fresh => {}
-                Some(pause) => tokio::time::sleep(pause).await,
+                Some(pause) => self.time.sleep(pause).await,
                 None => return Err(WriteError::Conflict { id: id.clone(), attempts }),
             }
         }
