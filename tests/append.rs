@@ -199,11 +199,19 @@ async fn several_events_go_in_order_and_stop_before_the_first_taken_version() {
 async fn the_servers_validator_is_quoted_with_the_field_at_fault() {
     let test = database().await;
     let schema = doc! { "$jsonSchema": { "properties": { "client": { "enum": ["a"] } } } };
-    test.db.create_collection("games.events").validator(schema).await.unwrap();
+    test.db.create_collection("games.events").validator(schema.clone()).await.unwrap();
     let appender = appender(&test.db);
     let error = appender.append(&game(), event("b")).await.unwrap_err();
     assert!(matches!(error, AppendError::Refused { appended: 0, .. }), "{error}");
     assert!(error.to_string().contains(r#""propertyName":"client""#), "{error}");
+    let mut described = schema.clone();
+    let client = described.get_document_mut("$jsonSchema").unwrap();
+    let client = client.get_document_mut("properties").unwrap().get_document_mut("client").unwrap();
+    client.insert("description", "client: one that we know");
+    let change = doc! { "collMod": "games.events", "validator": described };
+    test.db.run_command(change).await.unwrap();
+    let error = appender.append(&game(), event("b")).await.unwrap_err().to_string();
+    assert!(error.ends_with("failed validation: client: one that we know"), "{error}");
     let error = appender.insert(&game(), 0, vec![event("a"), event("b")]).await.unwrap_err();
     assert!(matches!(error, AppendError::Refused { appended: 1, .. }), "{error}");
 }

@@ -2,10 +2,10 @@
 //! answer. An event's own `id`, read back at majority in the same causal session, is the only proof
 //! of what happened.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
@@ -357,16 +357,32 @@ impl From<mongodb::error::Error> for Insert {
     }
 }
 
-/// The server's words and, from its details, which rule was broken.
+/// The server's words and, from its details, which rules were broken: the descriptions that the
+/// validator gives them, or all of it where there are none.
 fn refusal(message: &str, details: Option<&Document>) -> String {
     const SHOWN_BYTES_MAX: usize = 1_000;
-    let mut text = message.to_owned();
-    if let Some(details) = details.and_then(|details| details.get("details")) {
-        let mut json = details.clone().into_relaxed_extjson().to_string();
-        json.truncate(json.floor_char_boundary(SHOWN_BYTES_MAX));
-        let _ = write!(text, ": {json}");
+    let Some(details) = details.and_then(|details| details.get("details")) else {
+        return message.to_owned();
+    };
+    let mut rules = Vec::new();
+    descriptions(details, &mut rules);
+    let mut text = match rules.as_slice() {
+        [] => details.clone().into_relaxed_extjson().to_string(),
+        rules => rules.join("; "),
+    };
+    text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
+    format!("{message}: {text}")
+}
+
+fn descriptions<'a>(details: &'a Bson, found: &mut Vec<&'a str>) {
+    match details {
+        Bson::Document(details) => {
+            found.extend(details.get_str("description").ok());
+            details.values().for_each(|value| descriptions(value, found));
+        }
+        Bson::Array(details) => details.iter().for_each(|value| descriptions(value, found)),
+        _ => {}
     }
-    text
 }
 
 fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {
