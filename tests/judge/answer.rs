@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use bson::{Bson, Document};
 
-use super::{Log, replay::{Replay, Walk, canonical}};
+use super::{
+    Log,
+    replay::{Replay, Walk, canonical},
+};
 
 /// An answer as a client got it.
 #[derive(Clone, Debug, Default)]

@@ -99,8 +99,7 @@ impl<'a, R: Replay> Walk<'a, R> {
                 let later = events.keys().next_back().is_some_and(|last| *last > next);
                 return (later && version == i64::MAX).then_some(Stop::Hole { version: next });
             };
-            let applied =
-                if skipped(next) { Ok(()) } else { self.apply(event).await };
+            let applied = if skipped(next) { Ok(()) } else { self.apply(event).await };
             if let Err(reason) = applied {
                 return Some(Stop::Poison { version: next, reason });
             }
@@ -155,8 +154,11 @@ impl<'a, R: Replay> Walk<'a, R> {
         }
         let id = events.get(&1)?.get_document("_id").ok()?.get("d")?;
         let id = whole(id).map_or_else(|| id.clone(), Bson::Int64);
-        let clock: Document =
-            self.clock.iter().map(|(client, count)| (client.clone(), Bson::Int64(*count))).collect();
+        let clock: Document = self
+            .clock
+            .iter()
+            .map(|(client, count)| (client.clone(), Bson::Int64(*count)))
+            .collect();
         let mut row = RawDocumentBuf::try_from(&bson::doc! {
             "_id": id, "version": self.version, "clock": clock,
         })

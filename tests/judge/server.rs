@@ -68,12 +68,15 @@ fn dated(patch: &Document, at: DateTime) -> Result<Option<Document>, String> {
     let mut dated = patch.clone();
     if let Some(dates) = dated.remove("$currentDate") {
         let dates = dates.as_document().ok_or("$currentDate without fields")?.clone();
-        let mut set = dated.remove("$set").and_then(|set| set.as_document().cloned()).unwrap_or_default();
+        let mut set =
+            dated.remove("$set").and_then(|set| set.as_document().cloned()).unwrap_or_default();
         for (field, kind) in dates {
-            let kind = kind.as_document().and_then(|kind| kind.get_str("$type").ok().map(str::to_owned));
+            let kind =
+                kind.as_document().and_then(|kind| kind.get_str("$type").ok().map(str::to_owned));
             let value = match kind.as_deref() {
                 Some("timestamp") => {
-                    let time = u32::try_from(at.timestamp_millis() / 1000).map_err(|error| error.to_string())?;
+                    let time = u32::try_from(at.timestamp_millis() / 1000)
+                        .map_err(|error| error.to_string())?;
                     Bson::Timestamp(bson::Timestamp { time, increment: 0 })
                 }
                 _ => Bson::DateTime(at),

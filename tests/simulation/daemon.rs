@@ -10,13 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    executor::VirtualTime,
-    log::SimLogSource,
-    monitor::Monitor,
-    node::Node,
-    plan::DaemonPlan,
-    store::SimStore,
-    world::COLLECTION,
+    executor::VirtualTime, log::SimLogSource, monitor::Monitor, node::Node, plan::DaemonPlan,
+    store::SimStore, world::COLLECTION,
 };
 use crate::{
     metrics::{CollectionMetrics, Metrics, RestartReason},

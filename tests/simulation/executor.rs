@@ -218,7 +218,8 @@ impl Sim {
         if !killed.is_empty() {
             // Dropping a future may call back into the simulation, so none is dropped under the lock.
             let spawned = std::mem::take(&mut self.core().spawned);
-            let spawned = spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
+            let spawned =
+                spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
             self.core().spawned = spawned;
             tasks.retain(|_, task| !killed.contains(&task.owner));
         }

@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use bson::{
-    RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc,
-};
+use bson::{RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use futures::future::{Either, select};
 
 use super::{
@@ -73,12 +71,7 @@ impl LogSource for SimLogSource {
         self.node.call("now", async move { Ok(world.state().operation_time()) }).await
     }
 
-    async fn tail(
-        &self,
-        collections: &[String],
-        start: &Start,
-        bodies: Bodies,
-    ) -> Result<SimTail> {
+    async fn tail(&self, collections: &[String], start: &Start, bodies: Bodies) -> Result<SimTail> {
         let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
         let (world, watched, from) = (self.node.world.clone(), events.clone(), start.clone());
         let work = async move { world.state().open(&watched, &from) };
@@ -101,7 +94,8 @@ impl Tail for SimTail {
             let found = world.clone();
             let wait = sim.until(move || {
                 let state = found.state();
-                (state.term != term || state.changes(&watched, next, limit).is_some()).then_some(watched.clone())
+                (state.term != term || state.changes(&watched, next, limit).is_some())
+                    .then_some(watched.clone())
             });
             let watched = match select(Box::pin(wait), Box::pin(sim.sleep(AWAIT_TIME))).await {
                 Either::Left((watched, _)) => Some(watched),
@@ -114,12 +108,16 @@ impl Tail for SimTail {
             if next.entry < state.window {
                 return Err(Error::server(136, "the cursor's place has been overwritten"));
             }
-            Ok(watched.and_then(|watched| state.changes(&watched, next, limit)).unwrap_or_else(|| state.nothing(next)))
+            Ok(watched
+                .and_then(|watched| state.changes(&watched, next, limit))
+                .unwrap_or_else(|| state.nothing(next)))
         };
         let found = self.node.call("next of tail", work).await?;
         self.next = found.next;
         if !found.changes.is_empty() {
-            self.node.sim().tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
+            self.node
+                .sim()
+                .tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
         }
         let mut changes = RawArrayBuf::new();
         for (change, big) in found.changes {
@@ -137,7 +135,11 @@ impl SimTail {
             return Err(Error::server(10334, "BSONObj size is invalid"));
         }
         let mut bare = RawDocumentBuf::new();
-        change.iter().flatten().filter(|(key, _)| *key != "fullDocument").for_each(|(key, value)| bare.append(key, value));
+        change
+            .iter()
+            .flatten()
+            .filter(|(key, _)| *key != "fullDocument")
+            .for_each(|(key, value)| bare.append(key, value));
         Ok(bare)
     }
 }
@@ -214,12 +216,18 @@ impl State {
         let looked_at = next.entry.saturating_sub(usize::from(!stays)).min(self.oplog.len() - 1);
         let time = self.oplog[looked_at].time;
         let token = token(time, stays.then(|| from.op - 1));
-        Found { changes: Vec::new(), names: Vec::new(), next, position: Position { token, cluster_time: time } }
+        Found {
+            changes: Vec::new(),
+            names: Vec::new(),
+            next,
+            position: Position { token, cluster_time: time },
+        }
     }
 
     fn change(&self, place: Place) -> RawDocumentBuf {
         let entry = &self.oplog[place.entry];
-        let mut change = rawdoc! { "_id": token(entry.time, Some(place.op)), "clusterTime": entry.time };
+        let mut change =
+            rawdoc! { "_id": token(entry.time, Some(place.op)), "clusterTime": entry.time };
         let ns = |collection: &str| rawdoc! { "db": "simulation", "coll": collection };
         let mut with = |operation: &str, collection: &str| {
             change.append(bson::raw::cstr!("operationType"), operation);
@@ -230,7 +238,10 @@ impl State {
                 with("insert", collection);
                 if let Some(event) = row.raw() {
                     let id = event.get("_id").ok().flatten().map(RawBson::from);
-                    change.append(bson::raw::cstr!("documentKey"), rawdoc! { "_id": id.unwrap_or(RawBson::Null) });
+                    change.append(
+                        bson::raw::cstr!("documentKey"),
+                        rawdoc! { "_id": id.unwrap_or(RawBson::Null) },
+                    );
                     change.append(bson::raw::cstr!("fullDocument"), event.clone());
                 }
             }
@@ -280,7 +291,8 @@ fn token(time: Timestamp, op: Option<usize>) -> RawBson {
 fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
     let token: Option<&RawDocument> = token.as_document().map(AsRef::as_ref);
     let token = token.ok_or_else(|| Error::server(260, "invalid resume token"))?;
-    let time = token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
+    let time =
+        token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
     Ok((time, token.get_i64("op").ok().map(|op| op as usize)))
 }
 
@@ -332,7 +344,8 @@ impl EventLog for SimLog {
 impl Scan for SimScan {
     async fn next(&mut self) -> Result<Option<Batch>> {
         let (collection, id, term) = (self.collection.clone(), self.id, self.term);
-        let (world, after, limit) = (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
+        let (world, after, limit) =
+            (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
         let work = async move { world.scanned(&collection, id, term, after, limit) };
         let keys_and_events = self.node.call("next of scan", work).await?;
         let Some((last, _)) = keys_and_events.last() else { return Ok(None) };
@@ -363,6 +376,9 @@ impl World {
             (Key::Event(key), Some(raw)) => Some((key.clone(), raw.clone())),
             _ => None,
         });
-        Ok(rows.filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).take(limit).collect())
+        Ok(rows
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
+            .take(limit)
+            .collect())
     }
 }

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     judge::{Reference, Stop, Walk},
-    model::{id::DocumentId, position::{Checkpoint, LogId}},
+    model::{
+        id::DocumentId,
+        position::{Checkpoint, LogId},
+    },
     store::RowWrite,
 };
 
@@ -69,11 +72,19 @@ impl Monitor {
         let Some(expected) = expected else {
             return Err(format!(
                 "{} is written at version {}, and the majority's events lead to {} only ({:?})",
-                write.id, write.version, history.rows.len(), history.stop
+                write.id,
+                write.version,
+                history.rows.len(),
+                history.stop
             ));
         };
         if bare.as_bytes() != expected.as_bytes() {
-            return Err(format!("{} is written as {}, and its events make {}", write.id, text(&bare), text(expected)));
+            return Err(format!(
+                "{} is written as {}, and its events make {}",
+                write.id,
+                text(&bare),
+                text(expected)
+            ));
         }
         let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
         match stored {
@@ -85,14 +96,19 @@ impl Monitor {
     }
 
     /// A checkpoint is about to be saved: everything before it must be flushed, or on record as waiting.
-    pub(super) fn checkpoint_saved(&self, state: &State, checkpoint: &Checkpoint) -> Result<(), String> {
+    pub(super) fn checkpoint_saved(
+        &self,
+        state: &State,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), String> {
         let pinned = self.pin(Some(checkpoint.log));
         if pinned != Some(checkpoint.log) {
             return Err(format!("a checkpoint of log {} after rows of {pinned:?}", checkpoint.log));
         }
         let before = state.before(&checkpoint.position);
         let events = state.oplog[..before.0].iter().flat_map(|entry| &entry.ops);
-        let partly = state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();
+        let partly =
+            state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();
         let mut log = None;
         state.majority(|data| {
             let waiting = waiting(data);
@@ -109,7 +125,8 @@ impl Monitor {
                     }
                     _ => continue,
                 };
-                let version = row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
+                let version =
+                    row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
                 let waits = waiting.iter().any(|row| row.document == key.document);
                 if version < key.version && !waits && !self.was_deleted_by_hand(&key.document) {
                     return Err(format!(
@@ -123,7 +140,12 @@ impl Monitor {
     }
 
     /// What the events of the projected log make of a document.
-    pub(super) fn history(&self, state: &State, log: Option<LogId>, document: &DocumentId) -> History {
+    pub(super) fn history(
+        &self,
+        state: &State,
+        log: Option<LogId>,
+        document: &DocumentId,
+    ) -> History {
         let events: BTreeMap<i64, Document> = log
             .and_then(|log| state.archive.get(&log))
             .into_iter()

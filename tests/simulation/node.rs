@@ -45,8 +45,7 @@ impl Node {
         };
         let faults = faults.iter().map(|fault| (fault.call, *fault)).collect();
         let rng = world.sim.rng(label);
-        let inner =
-            Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
+        let inner = Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
         Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -98,7 +97,8 @@ impl Node {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (number, fault, there, back) = self.begin();
-        let told = |what: &str| self.sim().tell(|| format!("{:?} {what} #{number} {name}", self.owner));
+        let told =
+            |what: &str| self.sim().tell(|| format!("{:?} {what} #{number} {name}", self.owner));
         if let Some(fault @ CallFault { when: When::Before, .. }) = fault {
             told("fails before");
             return self.fail(fault.trouble, there).await;
@@ -132,7 +132,8 @@ impl Node {
         let mut inner = self.inner();
         let number = inner.calls;
         inner.calls += 1;
-        let cut = cut.then_some(CallFault { call: number, when: When::Before, trouble: Trouble::Error });
+        let cut =
+            cut.then_some(CallFault { call: number, when: When::Before, trouble: Trouble::Error });
         let fault = inner.faults.get(&number).copied().or(cut);
         let (there, back) = (latency(&mut inner.rng), latency(&mut inner.rng));
         (number, fault, there, back)

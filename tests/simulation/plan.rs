@@ -52,7 +52,9 @@ pub(super) enum Action {
     /// Two events in one ordered insert.
     Two,
     /// Three events in one transaction, delivered in the reverse order of their versions.
-    Transaction { reversed: bool },
+    Transaction {
+        reversed: bool,
+    },
     /// A patch that the state refuses.
     BadPatch,
     /// An event that no validator would have let in.
@@ -141,7 +143,9 @@ impl Mishap {
     /// The number of the daemon that it strikes, or 0.
     pub(super) fn daemon(&self) -> usize {
         match self.what {
-            What::Crash { daemon, .. } | What::Suspend { daemon, .. } | What::Cut { daemon, .. } => daemon,
+            What::Crash { daemon, .. }
+            | What::Suspend { daemon, .. }
+            | What::Cut { daemon, .. } => daemon,
             _ => 0,
         }
     }
@@ -160,7 +164,8 @@ impl Plan {
         let length = millis(&mut rng, 500..8_000);
         let daemons = [1, 1, 1, 2, 3][rng.usize(..5)];
         let actions = Actions::new(&mut rng);
-        let writers = (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
+        let writers =
+            (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
         let readers = (0..rng.usize(..=1))
             .map(|_| ReaderPlan {
                 pauses: (0..rng.usize(1..8)).map(|_| millis(&mut rng, 1..2_000)).collect(),

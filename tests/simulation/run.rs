@@ -156,7 +156,10 @@ impl Run {
             moved && self.differences().is_empty()
         });
         if !settled {
-            self.sim.violation(format!("{when} the documents do not settle: {}", self.differences().join("; ")));
+            self.sim.violation(format!(
+                "{when} the documents do not settle: {}",
+                self.differences().join("; ")
+            ));
         }
         settled.then_some(())
     }
@@ -182,12 +185,15 @@ impl Run {
                 row.map(AsRef::as_ref),
                 history.stop.as_ref(),
             ));
-            let on_record = waiting.iter().find(|row| row.document == id).map(|row| row.mark.version);
+            let on_record =
+                waiting.iter().find(|row| row.document == id).map(|row| row.mark.version);
             let waits = history.stop.as_ref().map(|stop| match stop {
                 Stop::Hole { version } | Stop::Poison { version, .. } => *version,
             });
             if on_record != waits {
-                differences.push(format!("{id} is on record as waiting for {on_record:?}, and waits for {waits:?}"));
+                differences.push(format!(
+                    "{id} is on record as waiting for {on_record:?}, and waits for {waits:?}"
+                ));
             }
         }
         differences
@@ -202,7 +208,8 @@ impl Run {
         }
         daemons[0].crash(Duration::from_millis(10));
         self.daemons = daemons;
-        let plan = WriterPlan { careless: false, faults: Vec::<CallFault>::new(), steps: Vec::new() };
+        let plan =
+            WriterPlan { careless: false, faults: Vec::<CallFault>::new(), steps: Vec::new() };
         let node = Node::new(&self.world, Owner::Actor(99), &[]);
         let mut writer = Writer::new(node, 99, &plan, &self.appends);
         let documents: Vec<DocumentId> = {

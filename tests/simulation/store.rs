@@ -41,11 +41,15 @@ impl Documents for SimStore {
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
-        let (world, monitor, writes) = (self.node.world.clone(), self.monitor.clone(), writes.to_vec());
-        let steps = writes.iter().map(|write| format!("{} {}->{}", write.id, write.expected, write.version));
+        let (world, monitor, writes) =
+            (self.node.world.clone(), self.monitor.clone(), writes.to_vec());
+        let steps = writes
+            .iter()
+            .map(|write| format!("{} {}->{}", write.id, write.expected, write.version));
         let name = format!("write {}", steps.collect::<Vec<_>>().join(", "));
         // The server carries out one statement after the other, and others' writes fall between them.
-        let pauses: Vec<u64> = writes.iter().map(|_| self.node.random(8).saturating_sub(5) as u64).collect();
+        let pauses: Vec<u64> =
+            writes.iter().map(|_| self.node.random(8).saturating_sub(5) as u64).collect();
         let work = async move {
             let mut outcomes = Vec::new();
             let mut last = None;
@@ -60,7 +64,9 @@ impl Documents for SimStore {
             }
             let state = world.state();
             let judged = writes.iter().zip(outcomes);
-            Ok(judged.map(|(write, outcome)| outcome.unwrap_or_else(|| compare(&state, write))).collect())
+            Ok(judged
+                .map(|(write, outcome)| outcome.unwrap_or_else(|| compare(&state, write)))
+                .collect())
         };
         self.node.call(&name, work).await
     }
@@ -81,7 +87,10 @@ impl World {
         let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
         let matches = match write.expected {
             0 => stored.is_none(),
-            expected => stored == Some(expected) || (planted(Bug::FlushWithoutVersionFilter) && stored.is_some()),
+            expected => {
+                stored == Some(expected)
+                    || (planted(Bug::FlushWithoutVersionFilter) && stored.is_some())
+            }
         };
         if !matches {
             let success = planted(Bug::DuplicateKeyIsSuccess) && write.expected == 0;
@@ -130,7 +139,8 @@ impl Checkpoints for SimStore {
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
-        let (world, monitor, checkpoint) = (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
+        let (world, monitor, checkpoint) =
+            (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
         let name = format!("save_checkpoint {:?}", checkpoint.position.cluster_time);
         let work = async move {
             let stored = saved(&world.state().latest);
@@ -171,7 +181,9 @@ impl QuarantineRows for SimStore {
                 row: Row::Quarantine(row.clone()),
             })
             .collect();
-        let marks = rows.iter().map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
+        let marks = rows
+            .iter()
+            .map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
         let name = format!("put_quarantine {}", marks.collect::<Vec<_>>().join(", "));
         self.bookkeeping(&name, puts).await
     }

@@ -61,11 +61,26 @@ pub(super) struct Collection {
 /// One change as the oplog holds it.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Put { collection: String, key: Key, row: Row },
-    Delete { collection: String, key: Key },
-    Create { collection: String, id: LogId },
-    Drop { collection: String },
-    Rename { from: String, to: String },
+    Put {
+        collection: String,
+        key: Key,
+        row: Row,
+    },
+    Delete {
+        collection: String,
+        key: Key,
+    },
+    Create {
+        collection: String,
+        id: LogId,
+    },
+    Drop {
+        collection: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
     /// The server's own heartbeat in an idle oplog.
     Noop,
 }
@@ -193,8 +208,7 @@ impl World {
         };
         let world = Self { sim: sim.clone(), state: Arc::new(Mutex::new(state)) };
         let mut state = world.state();
-        for collection in
-            [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
+        for collection in [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
         {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
@@ -328,7 +342,9 @@ impl State {
                 Op::Put { collection, key: Key::Event(key), row: Row::Raw(event) }
                     if collection == EVENTS =>
                 {
-                    let log = self.committed_log.and_then(|log| Some(self.archive.entry(log).or_default()));
+                    let log = self
+                        .committed_log
+                        .and_then(|log| Some(self.archive.entry(log).or_default()));
                     if let Some(log) = log {
                         log.insert(key.clone(), event.clone());
                     }

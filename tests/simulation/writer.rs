@@ -171,7 +171,9 @@ impl Writer {
     /// The newest version, and whether the document lives after it.
     async fn last(&mut self, document: &DocumentId) -> Result<(i64, bool)> {
         let found = self.read(document, |mut events| {
-            events.next_back().map(|(version, event)| (version, event.get_str("op").ok() != Some("delete")))
+            events
+                .next_back()
+                .map(|(version, event)| (version, event.get_str("op").ok() != Some("delete")))
         });
         Ok(found.await?.unwrap_or((0, false)))
     }
@@ -202,8 +204,10 @@ impl Writer {
             }
             let state = world.state();
             let data = if careless { &state.latest } else { &state.visible };
-            let events: Vec<_> =
-                data.events(&document, 0).map(|(version, event)| (version, event.clone())).collect();
+            let events: Vec<_> = data
+                .events(&document, 0)
+                .map(|(version, event)| (version, event.clone()))
+                .collect();
             Ok((look(events.into_iter()), state.operation_time()))
         };
         let (found, time) = self.node.call("read of a writer", work).await?;
@@ -211,7 +215,12 @@ impl Writer {
         Ok(found)
     }
 
-    async fn insert(&mut self, events: &[Document], transaction: bool, reversed: bool) -> Result<()> {
+    async fn insert(
+        &mut self,
+        events: &[Document],
+        transaction: bool,
+        reversed: bool,
+    ) -> Result<()> {
         let world = self.node.world.clone();
         let careless = self.careless;
         let mut rows: Vec<(EventKey, RawDocumentBuf)> = events
@@ -224,7 +233,8 @@ impl Writer {
         if reversed {
             rows.reverse();
         }
-        let keys: Vec<String> = rows.iter().map(|(key, _)| format!("{} {}", key.document, key.version)).collect();
+        let keys: Vec<String> =
+            rows.iter().map(|(key, _)| format!("{} {}", key.document, key.version)).collect();
         let work = async move {
             let (ticket, duplicate) = world.insert_events(rows, transaction);
             if let Some(ticket) = ticket.filter(|_| !careless) {
@@ -243,15 +253,22 @@ impl Writer {
     /// Inserts what is missing below the newest version.
     pub(super) async fn fill(&mut self, document: &DocumentId) -> Result<bool> {
         let missing = self.read(document, |events| {
-            let versions: BTreeMap<i64, bool> =
-                events.map(|(version, event)| (version, event.get_str("op").ok() != Some("delete"))).collect();
+            let versions: BTreeMap<i64, bool> = events
+                .map(|(version, event)| (version, event.get_str("op").ok() != Some("delete")))
+                .collect();
             let last = versions.keys().next_back().copied().unwrap_or(0);
-            let below = |version: &i64| versions.range(..version).next_back().is_some_and(|(_, lives)| *lives);
+            let below = |version: &i64| {
+                versions.range(..version).next_back().is_some_and(|(_, lives)| *lives)
+            };
             let holes = (1..last).filter(|version| !versions.contains_key(version));
             holes.map(|version| (version, below(&version))).collect::<Vec<_>>()
         });
         for (version, lives) in missing.await? {
-            let body = if lives { doc! { "op": "update", "patch": {} } } else { created(0) };
+            let body = if lives {
+                doc! { "op": "update", "patch": {} }
+            } else {
+                created(0)
+            };
             let mark = format!("{} fills {version}", self.client);
             let event = self.event(document, version, body, &mark);
             match self.insert(&[event], false, false).await {
@@ -262,7 +279,13 @@ impl Writer {
         Ok(true)
     }
 
-    fn event(&mut self, document: &DocumentId, version: i64, body: Document, mark: &str) -> Document {
+    fn event(
+        &mut self,
+        document: &DocumentId,
+        version: i64,
+        body: Document,
+        mark: &str,
+    ) -> Document {
         let now = self.node.sim().now().as_millis() as i64;
         // Writers' clocks are wrong, and JavaScript sends integers as doubles.
         let at = DateTime::from_millis(EPOCH_MILLIS + now + self.rng.i64(-5_000..5_000));
@@ -288,13 +311,16 @@ impl Writer {
     fn bodies(&mut self, action: Action, lives: bool, version: i64) -> Bodies {
         let patch = |patch: Document| doc! { "op": "update", "patch": patch };
         let add = |more: i64| patch(doc! { "$inc": { "gold": more } });
-        if !lives && !matches!(action, Action::BadEvent | Action::Two | Action::Transaction { .. }) {
+        if !lives && !matches!(action, Action::BadEvent | Action::Two | Action::Transaction { .. })
+        {
             return vec![created(version)];
         }
         let first = if lives { add(1) } else { created(version) };
         match action {
             Action::Add(more) => vec![add(more)],
-            Action::Rename(name) => vec![patch(doc! { "$set": { "name": format!("name-{name}") } })],
+            Action::Rename(name) => {
+                vec![patch(doc! { "$set": { "name": format!("name-{name}") } })]
+            }
             Action::Push(value) => vec![patch(doc! { "$push": { "list": value } })],
             Action::Unset => vec![patch(doc! { "$unset": { "list": "" } })],
             Action::Merge(value) => {
@@ -303,11 +329,15 @@ impl Writer {
             Action::Nothing | Action::Fill => vec![patch(doc! {})],
             Action::Delete => vec![doc! { "op": "delete" }],
             Action::Two => vec![first, add(2)],
-            Action::Transaction { .. } => vec![first, add(3), patch(doc! { "$push": { "list": 3_i64 } })],
+            Action::Transaction { .. } => {
+                vec![first, add(3), patch(doc! { "$push": { "list": 3_i64 } })]
+            }
             Action::BadPatch => vec![patch(doc! { "$inc": { "gold": 1_i64, "name": 1_i64 } })],
             Action::BadEvent => vec![doc! { "op": "update", "patch": {}, "bad": true }],
             Action::Skip => vec![add(5)],
-            Action::Big => vec![doc! { "op": "update", "patch": { "$inc": { "gold": 9_i64 } }, "big": true }],
+            Action::Big => {
+                vec![doc! { "op": "update", "patch": { "$inc": { "gold": 9_i64 } }, "big": true }]
+            }
         }
     }
 }
