@@ -25,12 +25,17 @@ pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;
+pub mod setup;
 pub mod status;
 pub mod projector;
+pub mod lease;
 pub mod metrics;
 pub mod read;
+pub mod health;
+pub mod api;
 pub mod config;
 pub mod daemon;
+pub mod cli;
 pub mod embedded;
 
 mod planted;

@@ -357,9 +357,9 @@ fn refusal(message: &str, details: Option<&Document>) -> String {
     const SHOWN_BYTES_MAX: usize = 1_000;
     let mut text = message.to_owned();
     if let Some(details) = details.and_then(|details| details.get("details")) {
-        let json = details.clone().into_relaxed_extjson().to_string();
-        let shown = json.floor_char_boundary(SHOWN_BYTES_MAX);
-        let _ = write!(text, ": {}", &json[..shown]);
+        let mut json = details.clone().into_relaxed_extjson().to_string();
+        json.truncate(json.floor_char_boundary(SHOWN_BYTES_MAX));
+        let _ = write!(text, ": {json}");
     }
     text
 }

@@ -183,8 +183,8 @@ mod tests {
             .id("mark");
         event.seen = Some([("c", 1)].into_iter().collect());
         let raw = event.encode(&key());
-        assert_eq!(raw.get_str("type").ok(), Some("closed"));
-        assert_eq!(raw.get_str("id").ok(), Some("mark"));
+        assert_eq!(raw.get_str("type").unwrap(), "closed");
+        assert_eq!(raw.get_str("id").unwrap(), "mark");
         assert_eq!(raw.get_document("meta").unwrap(), &*rawdoc! { "by": "support" });
         assert_eq!(raw.get_document("seen").unwrap(), &*rawdoc! { "c": 1_i64 });
     }

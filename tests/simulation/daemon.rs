@@ -24,8 +24,7 @@ use crate::{
     status::CollectionStatus,
 };
 
-/// Starts the daemon, and again whenever it has crashed. Every start has the epoch after the last, as a
-/// lease would give it.
+/// Starts the daemon, and again whenever it has crashed.
 pub(super) async fn supervise(node: Node, monitor: Monitor, plan: DaemonPlan) {
     let sim = node.sim().clone();
     sim.sleep(plan.start).await;
@@ -60,7 +59,7 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         store,
         time,
         settings: Settings {
-            epoch: plan.epoch,
+            epoch: node.promoted().unwrap_or(plan.epoch),
             backoff,
             cache_bytes: plan.cache_bytes,
             ..Settings::default()

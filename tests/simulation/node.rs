@@ -34,6 +34,8 @@ struct Inner {
     cut_until: Duration,
     /// The process has crashed, and stays down for this long.
     crashed: Option<Duration>,
+    /// The leadership that its next start has, if it was given one.
+    promoted: Option<i64>,
 }
 
 impl Node {
@@ -45,7 +47,11 @@ impl Node {
         };
         let faults = faults.iter().map(|fault| (fault.call, *fault)).collect();
         let rng = world.sim.rng(label);
+<<<<<<< HEAD
         let inner = Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
+=======
+        let inner = Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None, promoted: None };
+>>>>>>> main
         Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -79,6 +85,16 @@ impl Node {
         self.inner().crashed.take()
     }
 
+    /// Gives the next start of this daemon the leadership `epoch`.
+    pub(super) fn promote(&self, epoch: i64) {
+        self.inner().promoted = Some(epoch);
+    }
+
+    /// The leadership that it was given, if it was.
+    pub(super) fn promoted(&self) -> Option<i64> {
+        self.inner().promoted
+    }
+
     /// From here on nothing more goes wrong with the calls.
     pub(super) fn heal(&self) {
         let mut inner = self.inner();
@@ -103,7 +119,9 @@ impl Node {
             told("fails before");
             return self.fail(fault.trouble, there).await;
         }
-        told("sends");
+        if !name.starts_with("next") {
+            told("sends");
+        }
         let answer = self.send(there, work);
         if let Some(fault @ CallFault { when: When::During, .. }) = fault {
             self.sim().sleep(there / 2).await;

@@ -59,29 +59,41 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         offer(&|plan| plan.writers[at].steps.clear());
         offer(&|plan| plan.writers[at].faults.clear());
         for half in halves(plan.writers[at].steps.len()) {
-            offer(&|plan| drop(plan.writers[at].steps.drain(half.clone())));
+            offer(&|plan| {
+                let _out = plan.writers[at].steps.drain(half.clone());
+            });
         }
     }
     for at in 1..plan.daemons.len() {
-        offer(&|plan| drop(plan.daemons.remove(at)));
+        offer(&|plan| {
+            let _out = plan.daemons.remove(at);
+        });
     }
     for at in 0..plan.mishaps.len() {
-        offer(&|plan| drop(plan.mishaps.remove(at)));
+        offer(&|plan| {
+            let _out = plan.mishaps.remove(at);
+        });
     }
     for at in 0..plan.daemons.len() {
         offer(&|plan| plan.daemons[at].faults.clear());
         for fault in 0..plan.daemons[at].faults.len() {
-            offer(&|plan| drop(plan.daemons[at].faults.remove(fault)));
+            offer(&|plan| {
+                let _out = plan.daemons[at].faults.remove(fault);
+            });
         }
         offer(&|plan| plan.daemons[at].wall_ahead_millis = 0);
     }
     for at in 0..plan.writers.len() {
         offer(&|plan| plan.writers[at].careless = false);
         for fault in 0..plan.writers[at].faults.len() {
-            offer(&|plan| drop(plan.writers[at].faults.remove(fault)));
+            offer(&|plan| {
+                let _out = plan.writers[at].faults.remove(fault);
+            });
         }
         for step in 0..plan.writers[at].steps.len() {
-            offer(&|plan| drop(plan.writers[at].steps.remove(step)));
+            offer(&|plan| {
+                let _out = plan.writers[at].steps.remove(step);
+            });
         }
         for step in 0..plan.writers[at].steps.len() {
             let simple = |step: &mut Step| {
