@@ -21,7 +21,7 @@ use crate::{
         distributor::{Distributor, Restarts},
         observe::Observer,
     },
-    retry::Backoff,
+    retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
 };
 
@@ -50,6 +50,7 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
     let backoff = Backoff {
         shortest: Duration::from_millis(50),
         longest: Duration::from_secs(2),
+        attempt_limit: ATTEMPT_LIMIT,
         seed: plan.epoch as u64 + starts,
     };
     let distributor = Distributor::new(source.clone(), time.clone(), backoff, requests, Uncounted);
@@ -59,13 +60,9 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         part: Part::WHOLE,
         source,
         store,
+        settings: Settings { backoff, cache_bytes: plan.cache_bytes, ..Settings::default() },
+        observer: Observer::new(status, metrics(), time.clone()),
         time,
-        settings: Settings {
-            backoff,
-            cache_bytes: plan.cache_bytes,
-            ..Settings::default()
-        },
-        observer: Observer::new(status, metrics()),
         subscribe,
     };
     let (leadership, led) = watch::channel(Some(node.promoted().unwrap_or(plan.epoch)));
