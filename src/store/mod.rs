@@ -72,9 +72,9 @@ pub struct RowWrite {
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOutcome {
-    /// The majority holds the document at the row's version.
+    /// The majority holds the document at the row's version, with its mark.
     Written,
-    /// The stored row is at another version than expected, or is gone: read it again.
+    /// The stored row is another than expected, or is gone: read it again.
     Stale,
     /// The server refuses this row for good: a unique index or a validator of the user's, or its size.
     Rejected {

@@ -110,8 +110,14 @@ impl World {
 
 /// What a write that missed finds when it reads the row again at majority.
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
-    let stored = row_of(&state.visible, &write.id).and_then(|row| version_of(row));
-    if stored == Some(write.version) { RowOutcome::Written } else { RowOutcome::Stale }
+    let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
+    let same = |row: &RawDocument| {
+        version_of(row) == Some(write.version) && mark(row) == mark(&write.row)
+    };
+    match row_of(&state.visible, &write.id) {
+        Some(row) if same(row) => RowOutcome::Written,
+        _ => RowOutcome::Stale,
+    }
 }
 
 fn refuses(state: &State, row: &RawDocument) -> bool {
