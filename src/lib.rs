@@ -31,7 +31,19 @@ pub mod projector;
 pub mod lease;
 pub mod metrics;
 pub mod read;
+pub mod health;
+pub mod api;
 pub mod config;
 pub mod daemon;
 pub mod cli;
 pub mod embedded;
+
+mod planted;
+
+// The judge and the simulation stand in `tests`, and see what is private here.
+#[cfg(test)]
+#[path = "../tests/judge/mod.rs"]
+mod judge;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
