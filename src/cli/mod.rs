@@ -7,6 +7,7 @@ mod init;
 mod logging;
 mod output;
 mod roles;
+mod run;
 
 use std::ffi::OsString;
 
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Project and serve the configured collections until SIGTERM or Ctrl-C
+    Run(run::Run),
     /// Create the collections that are missing, with their validator
     Init(init::Init),
     /// Look at the configuration
@@ -62,6 +65,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     };
     logging::start(&globals.log_level);
     let outcome = match command {
+        Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
     };
