@@ -1,7 +1,11 @@
 //! The composition root: makes every part, owns every task, and knows the order of stopping. The
 //! only place that spawns. A loop of ours that returns before it was told to is an error.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use mongodb::Database;
 use tokio::{
@@ -13,9 +17,10 @@ use tracing::{info, warn};
 
 use crate::{
     config::{CollectionConfig, Config},
+    lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
-    model::{document::FoldLimits, state::Limits},
+    model::{document::FoldLimits, part::Part, state::Limits},
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
@@ -23,17 +28,27 @@ use crate::{
     },
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::MongoStore,
+    store::{
+        LeaseName,
+        mongo::{MongoLeases, MongoStore},
+    },
     time::SystemTime,
 };
+
+/// What a service says that was told to stop.
+const STOPPED: &str = "stopped";
 
 /// How many projectors may ask for the stream at once before one waits.
 const REQUESTS_MAX: usize = 16;
 
 /// A running daemon.
 pub struct Daemon {
-    tasks: JoinSet<&'static str>,
+    /// End first: they flush and save.
+    projectors: JoinSet<&'static str>,
+    /// What the projectors rest on. End last.
+    services: JoinSet<&'static str>,
     stop: CancellationToken,
+    goodbye: CancellationToken,
     shutdown_timeout: Duration,
     metrics: Metrics,
     statuses: Vec<watch::Receiver<CollectionStatus>>,
@@ -61,38 +76,54 @@ impl Daemon {
         let time = SystemTime::new();
         let source = MongoSource::new(database.clone());
         let (subscribe, requests) = mpsc::channel(REQUESTS_MAX);
-        let mut tasks = JoinSet::new();
+        let mut projectors = JoinSet::new();
         let mut observers = Observers::default();
         let mut statuses = Vec::new();
+        let mut leaderships = BTreeMap::new();
         for collection in &config.collections {
             let (sender, receiver) = watch::channel(CollectionStatus::new(&collection.name));
             let counters = metrics.collection(&collection.name, receiver.clone())?;
-            let observer = Observer::new(Arc::new(sender), counters);
+            let observer = Observer::new(Arc::new(sender), counters, time);
             observers.0.insert(collection.name.clone(), observer.clone());
             statuses.push(receiver);
+            let part = Part::WHOLE;
             let projector = Projector {
                 collection: collection.name.clone(),
+                part,
                 source: source.clone(),
-                store: MongoStore::new(database, &collection.name),
+                store: MongoStore::new(database, &collection.name, part),
                 time,
                 settings: settings(config, collection),
                 observer,
                 subscribe: subscribe.clone(),
             };
+            let (leadership, led) = watch::channel(None);
+            leaderships.insert(LeaseName { collection: collection.name.clone(), part }, leadership);
             let stop = stop.clone();
-            tasks.spawn(async move {
-                projector.run(stop).await;
+            projectors.spawn(async move {
+                projector.lead(led, stop).await;
                 "projector"
             });
         }
+        let mut services = JoinSet::new();
         let distributor = Distributor::new(source, time, Backoff::default(), requests, observers);
         let intake = stop.clone();
-        tasks.spawn(async move {
-            intake.run_until_cancelled(distributor.run()).await;
-            "change stream"
+        services.spawn(async move {
+            match intake.run_until_cancelled(distributor.run()).await {
+                Some(()) => "change stream",
+                None => STOPPED,
+            }
+        });
+        let goodbye = CancellationToken::new();
+        let keeper =
+            Keeper::new(MongoLeases::new(database), time, lease_settings(config), leaderships);
+        let until = goodbye.clone();
+        services.spawn(async move {
+            keeper.run(until).await;
+            STOPPED
         });
         let shutdown_timeout = config.daemon.shutdown_timeout;
-        Ok(Self { tasks, stop, shutdown_timeout, metrics, statuses })
+        Ok(Self { projectors, services, stop, goodbye, shutdown_timeout, metrics, statuses })
     }
 
     /// What is known of each collection, in the order of the configuration.
@@ -112,22 +143,30 @@ impl Daemon {
     /// # Errors
     /// When a task ended without being asked to.
     pub async fn run_until(mut self, asked: impl Future<Output = ()>) -> Result<(), DaemonError> {
-        tokio::select! {
-            () = asked => {}
-            Some(ended) = self.tasks.join_next() => {
+        let ended = tokio::select! {
+            () = asked => None,
+            Some(ended) = self.projectors.join_next() => Some(ended),
+            Some(ended) = self.services.join_next() => Some(ended),
+        };
+        match ended {
+            None => self.stop().await,
+            Some(ended) => {
                 let name = ended.map_or_else(|error| error.to_string(), str::to_owned);
-                self.tasks.shutdown().await;
                 return Err(DaemonError::Ended(name));
             }
         }
-        self.stop().await;
         Ok(())
     }
 
     async fn stop(mut self) {
         info!("stopping: flushing what has been folded and saving the checkpoints");
         self.stop.cancel();
-        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        let drained = async {
+            while self.projectors.join_next().await.is_some() {}
+            // Only now may another instance take over at once: everything of ours is written.
+            self.goodbye.cancel();
+            while self.services.join_next().await.is_some() {}
+        };
         match tokio::time::timeout(self.shutdown_timeout, drained).await {
             Ok(()) => info!("stopped"),
             Err(_) => warn!(
@@ -135,8 +174,13 @@ impl Daemon {
                 "not everything could be flushed in time; nothing is lost, the next start repeats it"
             ),
         }
-        self.tasks.shutdown().await;
     }
+}
+
+fn lease_settings(config: &Config) -> LeaseSettings {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "alluvium".into());
+    let instance = format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..));
+    LeaseSettings { instance, lease_time: config.daemon.lease_time }
 }
 
 fn settings(config: &Config, collection: &CollectionConfig) -> Settings {

@@ -12,18 +12,19 @@ mod run;
 mod scan;
 mod settle;
 mod waiting;
+mod window;
 mod work;
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
     database::{Error, Verdict},
     log::LogSource,
-    model::document::FoldLimits,
+    model::{document::FoldLimits, part::Part},
     retry::Backoff,
     status::Phase,
     store::Store,
@@ -51,8 +52,6 @@ pub struct Settings {
     pub event_bytes_max: usize,
     /// What a document may become.
     pub limits: FoldLimits,
-    /// The leadership under which checkpoints are saved.
-    pub epoch: i64,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// How long a refused collection waits before it looks again whether the cause is gone.
@@ -69,7 +68,6 @@ impl Default for Settings {
             cache_bytes: 64 << 20,
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
-            epoch: 1,
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),
         }
@@ -80,6 +78,8 @@ impl Default for Settings {
 pub struct Projector<S: LogSource, D: Store, T: Time> {
     /// The collection.
     pub collection: String,
+    /// Which part of it.
+    pub part: Part,
     /// Where events come from.
     pub source: S,
     /// Where documents go.
@@ -95,13 +95,36 @@ pub struct Projector<S: LogSource, D: Store, T: Time> {
 }
 
 impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
-    /// Projects until `stop`, then flushes, saves the checkpoint and returns. Whatever goes wrong in
-    /// between is told to the observer and tried again, at once or after a while.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Projects whenever `leadership` says under which epoch, until `stop`; then flushes, saves the
+    /// checkpoint and returns. A leadership that is lost ends the projection on the spot, which is safe.
+    pub async fn lead(self, mut leadership: watch::Receiver<Option<i64>>, stop: CancellationToken) {
+        loop {
+            self.observer.standby();
+            let epoch = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                epoch = leadership.wait_for(Option::is_some) => match epoch {
+                    Ok(epoch) => *epoch,
+                    Err(_) => return,
+                },
+            };
+            let Some(leading) = epoch else { continue };
+            self.observer.leading(leading);
+            tokio::select! {
+                biased;
+                _lost = leadership.wait_for(|now| *now != epoch) => {}
+                () = self.run(leading, &stop) => return,
+            }
+        }
+    }
+
+    /// Projects under one epoch until `stop`. Whatever goes wrong in between is told to the observer
+    /// and tried again, at once or after a while.
+    async fn run(&self, epoch: i64, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             self.observer.phase(Phase::Starting);
-            let ended = match Run::begin(&self).await {
-                Ok(run) => run.follow(&stop).await,
+            let ended = match Run::begin(self, epoch).await {
+                Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };
             let Err(error) = ended else { return };

@@ -122,7 +122,7 @@ impl Reader {
         if query.log.is_some_and(|known| known != log) {
             return Ok(Some(snapshot(log, document)));
         }
-        let limit = i64::from(query.limit.clamp(1, self.limits.events_max));
+        let limit = query.limit.clamp(1, self.limits.events_max);
         let Some(places) = oldest(&mut moment, &document, &query.clock, limit).await? else {
             return Ok(Some(snapshot(log, document)));
         };
@@ -194,7 +194,7 @@ async fn oldest(
     moment: &mut Moment<'_>,
     document: &Document,
     client: &Clock,
-    limit: i64,
+    limit: u32,
 ) -> Result<Option<Vec<Place>>> {
     let walk = Walk::new(&document.clock, client)?;
     if walk.remaining() == 0 {
@@ -202,7 +202,7 @@ async fn oldest(
     }
     // A clock that is a prefix of the history is met from the front after `total` events, from the back
     // after `remaining`. For any other clock the front costs at most twice what the back would.
-    if client.total() + limit < walk.remaining()
+    if client.total() + i64::from(limit) < walk.remaining()
         && let Some(places) = from_the_front(moment, document, client, limit).await?
     {
         return Ok(Some(places));
@@ -214,13 +214,13 @@ async fn from_the_front(
     moment: &mut Moment<'_>,
     document: &Document,
     client: &Clock,
-    limit: i64,
+    limit: u32,
 ) -> Result<Option<Vec<Place>>> {
     let mut at = Clock::new();
     let mut version = 0;
     let mut places = Vec::new();
     let range = 1..=document.version;
-    let expected = client.total() + limit;
+    let expected = client.total() + i64::from(limit);
     let mut events = moment.events(&document.id, range, Pick::Clients, expected).await?;
     while let Some(raw) = events.next().await? {
         let Ok(key) = EventKey::from_event(raw) else { continue };
@@ -233,7 +233,7 @@ async fn from_the_front(
         if seq > client.get(name) {
             places.push(Place { version, seq });
         }
-        if places.len() as i64 == limit {
+        if places.len() == limit as usize {
             return Ok(Some(places));
         }
     }
@@ -244,7 +244,7 @@ async fn from_the_back(
     moment: &mut Moment<'_>,
     document: &Document,
     mut walk: Walk,
-    limit: i64,
+    limit: u32,
 ) -> Result<Option<Vec<Place>>> {
     // Newest first; what is met last is the oldest, so the newest fall out at the front.
     let mut found: VecDeque<Place> = VecDeque::new();
@@ -260,7 +260,7 @@ async fn from_the_back(
                 return Ok(None);
             }
             if let Some(seq) = walk.step(client_of(raw)) {
-                if found.len() as i64 == limit {
+                if found.len() == limit as usize {
                     found.pop_front();
                 }
                 found.push_back(Place { version: next, seq });

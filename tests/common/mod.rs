@@ -4,7 +4,9 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
+pub mod api;
 mod daemon;
+pub mod history;
 mod proxy;
 mod server;
 mod wait;

@@ -1,9 +1,9 @@
-//! Checkpoints on MongoDB: `{_id: collection, token, clusterTime, epoch, log}` in `alluvium.checkpoints`.
+//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`.
 
 use bson::{RawBson, RawDocument, doc, rawdoc};
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, no_write_errors, update_statement};
+use super::{CHECKPOINTS, MongoStore, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{
@@ -17,7 +17,7 @@ impl Checkpoints for MongoStore {
     async fn load_checkpoint(&self) -> Result<Option<Checkpoint>> {
         let row = self
             .checkpoints
-            .find_one(doc! { "_id": &self.collection })
+            .find_one(doc! { "_id": self.checkpoint_id() })
             .read_concern(ReadConcern::majority())
             .await?;
         row.map(|row| decode(&row)).transpose()
@@ -25,17 +25,16 @@ impl Checkpoints for MongoStore {
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         // An upsert whose filter misses because of the epoch collides with the row of the later epoch.
-        let filter =
-            rawdoc! { "_id": self.collection.as_str(), "epoch": { "$lte": checkpoint.epoch } };
+        let filter = rawdoc! { "_id": self.checkpoint_id(), "epoch": { "$lte": checkpoint.epoch } };
         let row = rawdoc! {
-            "_id": self.collection.as_str(),
+            "_id": self.checkpoint_id(),
             "token": checkpoint.position.token.clone(),
             "clusterTime": checkpoint.position.cluster_time,
             "epoch": checkpoint.epoch,
             "log": bson::Binary::from(checkpoint.log.0),
         };
         let statements = [update_statement(filter, row, true)].into_iter().collect();
-        let reply = self.bulk("update", "alluvium.checkpoints", "updates", statements).await?;
+        let reply = self.bulk("update", CHECKPOINTS, "updates", statements).await?;
         match no_write_errors(&reply) {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(11000) => Ok(false),

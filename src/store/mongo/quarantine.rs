@@ -5,7 +5,9 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, collection_key, collection_range, no_write_errors, update_statement};
+use super::{
+    MongoStore, QUARANTINE, collection_key, collection_range, no_write_errors, update_statement,
+};
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId},
@@ -24,7 +26,8 @@ impl QuarantineRows for MongoStore {
             .await?
             .try_collect()
             .await?;
-        rows.iter().map(|row| decode(row)).collect()
+        let rows = rows.iter().map(|row| decode(row));
+        rows.filter(|row| !row.as_ref().is_ok_and(|row| !self.part.holds(&row.document))).collect()
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
@@ -36,7 +39,7 @@ impl QuarantineRows for MongoStore {
                     update_statement(rawdoc! { "_id": key.clone() }, encode(key, row), true)
                 })
                 .collect();
-            let reply = self.bulk("update", "alluvium.quarantine", "updates", statements).await?;
+            let reply = self.bulk("update", QUARANTINE, "updates", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())
@@ -51,7 +54,7 @@ impl QuarantineRows for MongoStore {
                     rawdoc! { "q": { "_id": key }, "limit": 1 }
                 })
                 .collect();
-            let reply = self.bulk("delete", "alluvium.quarantine", "deletes", statements).await?;
+            let reply = self.bulk("delete", QUARANTINE, "deletes", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())
