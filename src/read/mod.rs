@@ -167,9 +167,9 @@ impl Reader {
         let current = match parked.filter(|mark| mark.version <= current.document.version) {
             Some(mark) => {
                 let row = moment.document(id).await?;
-                let until = Until::Version(mark.version - 1);
-                let current = self.fold_tail(moment, id, row, until).await?;
-                Current { waits: Some(Waits::Poison(mark)), ..current }
+                let folded =
+                    self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?;
+                Current { waits: Some(Waits::Poison(mark)), ..folded }
             }
             None => current,
         };
@@ -187,7 +187,8 @@ impl Reader {
         let projected = document.version;
         let range = projected + 1..=INTEGER_MAX;
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
-        let waits = match fold(&mut document, &mut events, until, &self.limits.fold).await? {
+        let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        let waits = match stop {
             Stop::Reached | Stop::End => None,
             Stop::Hole => Some(Waits::Hole),
             Stop::Poison(mark) => Some(Waits::Poison(mark)),
