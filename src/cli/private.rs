@@ -6,9 +6,7 @@ use mongodb::Database;
 
 use super::Globals;
 use crate::{
-    config::{
-        CollectionConfig, Config, DaemonConfig, Expect, HttpConfig, MongoConfig, Sources, load,
-    },
+    config::{CollectionConfig, Config, ConfigError, Expect, Sources, load},
     database::connect,
     embedded::{Mongod, Options},
     log::create::Differing,
@@ -53,22 +51,18 @@ impl Private {
     }
 }
 
-fn config(
-    globals: &Globals,
-    uri: &str,
-    database: &str,
-) -> Result<Config, Box<dyn std::error::Error + Send + Sync>> {
-    let database = globals.database.clone().unwrap_or_else(|| database.to_owned());
-    if globals.config.is_some() {
-        let uri = Some(uri.to_owned());
-        let sources = Sources { file: globals.config.clone(), uri, ..Sources::default() };
-        let sources = Sources { database: globals.database.clone(), ..sources };
-        return Ok(load(&sources.with_process_environment(), Expect::Collections)?);
+/// The configuration that was given, if one was, on the private server.
+fn config(globals: &Globals, uri: &str, database: &str) -> Result<Config, ConfigError> {
+    let default_name = globals.config.is_none().then(|| database.to_owned());
+    let sources = Sources {
+        file: globals.config.clone(),
+        uri: Some(uri.to_owned()),
+        database: globals.database.clone().or(default_name),
+        ..Sources::default()
+    };
+    let mut config = load(&sources.with_process_environment(), Expect::Connection)?;
+    if config.collections.is_empty() {
+        config.collections.push(CollectionConfig::new(COLLECTION));
     }
-    Ok(Config {
-        mongodb: MongoConfig { uri: uri.parse()?, database },
-        http: HttpConfig::default(),
-        daemon: DaemonConfig::default(),
-        collections: vec![CollectionConfig::new(COLLECTION)],
-    })
+    Ok(config)
 }

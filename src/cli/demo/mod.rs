@@ -62,7 +62,9 @@ impl Demo {
         }
         let mut teller = Teller::new(globals.json);
         teller.say("Starting a private MongoDB server and the daemon ...")?;
-        let private = Private::start(globals, "demo", None).await?;
+        let mut private = Private::start(globals, "demo", None).await?;
+        // Any free port: nobody needs to find the API.
+        private.config.http.listen.set_port(0);
         let outcome = perform(&private.database, &private.config, &mut teller).await;
         private.mongod.stop().await?;
         outcome?;
