@@ -10,6 +10,7 @@ mod logging;
 mod output;
 mod private;
 mod roles;
+mod run;
 
 use std::ffi::OsString;
 
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Project and serve the configured collections until SIGTERM or Ctrl-C
+    Run(run::Run),
     /// Create the collections that are missing, with their validator
     Init(init::Init),
     /// Look at the configuration
@@ -82,6 +85,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let log_level = globals.log_level.clone();
     logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
+        Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
         Command::Append(command) => command.run(&globals).await,

@@ -123,6 +123,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// When it has to begin again, or not at all.
     pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<()> {
         loop {
+            self.work.observer.heart().beat(self.work.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain().await,

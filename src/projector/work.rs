@@ -116,7 +116,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let (observer, seen) = (self.observer.clone(), self.seen);
             let read = backoff.retry(
                 &time,
-                |error, _| observer.error(error),
+                |error, _| observer.tried(error, &time),
                 || log.read(id, after, READ_EVENTS_MAX, Some(seen)),
             );
             let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
@@ -183,7 +183,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let (store, backoff, time) =
                 (self.store.clone(), self.settings.backoff, self.time.clone());
             let observer = self.observer.clone();
-            let load = backoff.retry(&time, |error, _| observer.error(error), || store.load(ids));
+            let load =
+                backoff.retry(&time, |error, _| observer.tried(error, &time), || store.load(ids));
             let rows = drive(&mut self.flush, &mut self.flushed, load).await?;
             self.counts.loaded += ids.len() as u64;
             for row in &rows {
