@@ -83,7 +83,7 @@ impl Daemon {
         for collection in &config.collections {
             let (sender, receiver) = watch::channel(CollectionStatus::new(&collection.name));
             let counters = metrics.collection(&collection.name, receiver.clone())?;
-            let observer = Observer::new(Arc::new(sender), counters);
+            let observer = Observer::new(Arc::new(sender), counters, time);
             observers.0.insert(collection.name.clone(), observer.clone());
             statuses.push(receiver);
             let part = Part::WHOLE;

@@ -6,7 +6,7 @@ use std::fmt;
 use bson::{RawBson, Timestamp, Uuid};
 
 /// The identity of a log: the UUID of its collection. A log that was dropped and made again is another log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub Uuid);
 
 impl fmt::Display for LogId {

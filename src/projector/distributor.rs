@@ -12,7 +12,7 @@ use crate::{
     database::{Error, Verdict},
     log::{Bodies, LogSource, Start, Tail, TailBatch},
     metrics::RestartReason,
-    retry::Backoff,
+    retry::{Backoff, limited},
     time::Time,
 };
 
@@ -66,7 +66,9 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 losses if losses < LOSSES_BEFORE_BODILESS => Bodies::All,
                 _ => Bodies::UpTo(BODY_BYTES_MAX),
             };
-            let ended = match self.source.tail(&self.collections(), &start, bodies).await {
+            let collections = self.collections();
+            let opening = self.source.tail(&collections, &start, bodies);
+            let ended = match limited(&self.time, self.backoff.attempt_limit, opening).await {
                 Ok(tail) => self.follow(tail).await,
                 Err(error) => Err(error),
             };
@@ -88,7 +90,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                         return Ok(());
                     }
                 }
-                batch = tail.next() => {
+                batch = limited(&self.time, self.backoff.attempt_limit, tail.next()) => {
                     self.deliver(batch?).await;
                     self.losses = 0;
                     if self.subscribers.is_empty() {
@@ -148,7 +150,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     async fn catch_up(&mut self, error: &Error) {
         warn!(%error, "the oplog no longer holds the place of the change stream: catching up from the log");
         self.restarts.restarted(&self.collections(), RestartReason::LostToken);
-        let now = match self.source.now().await {
+        let now = match limited(&self.time, self.backoff.attempt_limit, self.source.now()).await {
             Ok(now) => now,
             Err(error) => {
                 warn!(%error, "the cluster time is not to be had; trying again");

@@ -12,6 +12,7 @@ mod run;
 mod scan;
 mod settle;
 mod waiting;
+mod window;
 mod work;
 
 use std::time::Duration;

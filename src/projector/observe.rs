@@ -1,7 +1,7 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use crate::{
     model::{document::Class, event::Op},
     status::{CollectionStatus, LastError, Phase, Role},
     store::{QuarantineRow, RowOutcome},
+    time::Time,
 };
 
 /// Events counted since the last flush, told once it has returned.
@@ -36,12 +37,27 @@ impl Counts {
 pub struct Observer {
     status: Arc<watch::Sender<CollectionStatus>>,
     metrics: CollectionMetrics,
+    wall: Wall,
+}
+
+/// The handed wall clock.
+#[derive(Clone)]
+struct Wall(Arc<dyn Fn() -> DateTime + Send + Sync>);
+
+impl fmt::Debug for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wall")
+    }
 }
 
 impl Observer {
     /// An observer that writes to `status` and counts in `metrics`.
-    pub fn new(status: Arc<watch::Sender<CollectionStatus>>, metrics: CollectionMetrics) -> Self {
-        Self { status, metrics }
+    pub fn new(
+        status: Arc<watch::Sender<CollectionStatus>>,
+        metrics: CollectionMetrics,
+        time: impl Time,
+    ) -> Self {
+        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())) }
     }
 
     pub(super) fn collection(&self) -> String {
@@ -106,7 +122,7 @@ impl Observer {
     }
 
     fn last_error(&self, class: &'static str, message: String, advice: &str) {
-        let last = LastError { at: DateTime::now(), class, message, advice: advice.to_owned() };
+        let last = LastError { at: (self.wall.0)(), class, message, advice: advice.to_owned() };
         self.status.send_modify(|status| status.last_error = Some(last));
     }
 
@@ -133,7 +149,7 @@ impl Observer {
             metrics.flush_seconds.observe(flushed.took.as_secs_f64());
         }
         if let Some(oldest) = flushed.oldest {
-            let visible = DateTime::now().saturating_duration_since(oldest);
+            let visible = (self.wall.0)().saturating_duration_since(oldest);
             metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
         }
         let gaps = self.waiting(waiting);

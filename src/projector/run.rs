@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bson::Timestamp;
 use tokio::sync::mpsc;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    Projector, Settings,
+    Projector,
     begin::Begin,
     cache::Cache,
     feed::{self, Feed, Subscribe},
@@ -26,7 +26,7 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         part::Part,
-        position::{Checkpoint, LogId, Position},
+        position::{LogId, Position},
     },
     status::Phase,
     store::Store,
@@ -35,25 +35,23 @@ use crate::{
 
 /// How many events are folded before it is looked whether a flush is due.
 const CHUNK_EVENTS: usize = 4_096;
-/// How often the lag is told and a checkpoint considered, at least.
-const TICK: Duration = Duration::from_secs(1);
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
-    work: Work<S::Log, D, T>,
-    progress: Progress,
-    walk: Option<Walk<S::Log>>,
-    feed: mpsc::Receiver<Feed>,
+    pub(super) work: Work<S::Log, D, T>,
+    pub(super) progress: Progress,
+    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
     part: Part,
-    epoch: i64,
-    log: LogId,
+    pub(super) epoch: i64,
+    pub(super) log: LogId,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
     /// What the flush under way covers.
-    covers: Option<Position>,
+    pub(super) covers: Option<Position>,
     /// The overdue hole that was last told of.
-    overdue: Option<(DocumentId, i64)>,
+    pub(super) overdue: Option<(DocumentId, i64)>,
 }
 
 /// What the loop met.
@@ -171,7 +169,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    async fn settle(&mut self, flushed: Flushed) -> Result<()> {
+    pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
             CheckpointOutcome::Saved(checkpoint) => {
@@ -290,117 +288,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());
                 Ok(())
-            }
-        }
-    }
-
-    /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
-    async fn make_room(&mut self) -> Result<()> {
-        if let Some(flushed) = self.work.flushed.take() {
-            self.settle(flushed?).await?;
-        }
-        self.flush_if_due();
-        while self.work.cache.is_full() {
-            match self.work.flush.take() {
-                Some(flush) => self.settle(flush.await?).await?,
-                None => return Ok(()),
-            }
-            self.flush_if_due();
-        }
-        Ok(())
-    }
-
-    /// Flushes at once when there is nothing more to fold, and otherwise when the window is over or
-    /// memory is short.
-    fn flush_if_due(&mut self) {
-        if self.work.flush.is_some() || self.work.flushed.is_some() {
-            return;
-        }
-        let now = self.work.time.now();
-        let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
-            None => false,
-            Some(since)
-                if self.walk.is_some()
-                    || self.progress.is_backlogged()
-                    || !self.feed.is_empty() =>
-            {
-                now.saturating_sub(since) >= self.work.settings.flush_interval
-            }
-            Some(_) => true,
-        };
-        if due || self.checkpoint_due(now).is_some() {
-            self.start_flush(now);
-        }
-        if self.work.flush.is_none() && self.work.changed_at.is_none() {
-            // Nothing to write: what has been folded was replays, or other collections' events.
-            self.progress.flushed(self.progress.folded.clone());
-        }
-    }
-
-    fn checkpoint_due(&self, now: Duration) -> Option<Position> {
-        let Settings { checkpoint_interval, idle_checkpoint_interval, .. } = self.work.settings;
-        let idle = self.work.changed_at.is_none();
-        let interval = if idle { idle_checkpoint_interval } else { checkpoint_interval };
-        self.progress.due(now, interval).filter(|_| self.walk.is_none())
-    }
-
-    fn start_flush(&mut self, now: Duration) {
-        let position = self.checkpoint_due(now);
-        self.covers = self.progress.folded.clone();
-        self.work.start_flush(position.map(|position| self.checkpoint(position)));
-    }
-
-    fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position, log: self.log, epoch: self.epoch }
-    }
-
-    fn tell(&mut self) {
-        self.tell_overdue_gap();
-        let lag = match self.walk {
-            None => self.progress.lag_seconds(self.work.time.now()),
-            Some(_) => None,
-        };
-        let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
-        self.work.observer.lag(lag, caught_up.then_some(0));
-    }
-
-    fn tell_overdue_gap(&mut self) {
-        let Work { waiting, time, settings, observer, .. } = &self.work;
-        let Some(row) = waiting.oldest_hole() else { return };
-        let age = time.wall().saturating_duration_since(row.since);
-        let hole = (row.document.clone(), row.mark.version);
-        if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
-            observer.overdue_gap(row, age);
-            self.overdue = Some(hole);
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        match self.work.changed_at {
-            Some(_) if self.work.flush.is_none() => self.work.settings.flush_interval.min(TICK),
-            _ => TICK,
-        }
-    }
-
-    /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
-    /// feed is left: it comes again.
-    async fn drain(mut self) -> Result<()> {
-        self.feed.close();
-        loop {
-            if let Some(flushed) = self.work.flushed.take() {
-                self.settle(flushed?).await?;
-            } else if let Some(flush) = self.work.flush.take() {
-                self.settle(flush.await?).await?;
-            } else {
-                let last = self.work.changed_at.is_none();
-                self.covers = self.progress.folded.clone();
-                let unsaved = self.progress.due(Duration::MAX, Duration::ZERO);
-                let unsaved = unsaved.filter(|_| self.walk.is_none()).map(|at| self.checkpoint(at));
-                self.work.start_flush(unsaved);
-                if last && self.work.flush.is_none() {
-                    return Ok(());
-                }
             }
         }
     }

@@ -208,7 +208,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     fn admit(&mut self, mut document: Document, stored: i64) {
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
         let had_mark = document.quarantine.is_some();
-        document.quarantine = self.waiting.park(&document.id).cloned();
+        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say.
+        let mark = self.waiting.park(&document.id);
+        document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
         let healed = had_mark && document.quarantine.is_none();
         let mut slot = Slot::new(document, stored);
         slot.marked = healed;

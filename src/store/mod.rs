@@ -2,6 +2,7 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod create;
 pub mod mongo;
 
 use std::{fmt, future::Future};
@@ -18,6 +19,19 @@ pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
 
 /// What the names of the bookkeeping's collections begin with.
 pub const BOOKKEEPING_PREFIX: &str = "alluvium";
+
+/// The collection that holds the format of the data.
+pub const META_COLLECTION: &str = "alluvium.meta";
+
+/// The collection that holds how far each projection has come.
+pub const CHECKPOINTS_COLLECTION: &str = "alluvium.checkpoints";
+
+/// The collection that holds the documents that wait.
+pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
+
+/// All collections of the bookkeeping.
+pub const BOOKKEEPING_COLLECTIONS: [&str; 3] =
+    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION];
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {

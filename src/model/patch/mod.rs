@@ -2,6 +2,10 @@
 //! a refusal where the server refuses. A patch is read and checked as a whole, sorted by path, and
 //! then walked through the state once.
 
+mod arrays;
+mod compare;
+mod decimal;
+mod elements;
 mod error;
 mod merge;
 mod number;
@@ -9,12 +13,17 @@ mod operator;
 pub(crate) mod path;
 mod plan;
 mod push;
+mod query;
+mod rename;
+mod reserved;
 mod update;
 mod walk;
 
 use bson::{DateTime, RawArray, RawDocument};
 
 pub use error::PatchError;
+use query::Filters;
+use walk::Walk;
 
 use super::state::{Limits, State};
 
@@ -34,13 +43,12 @@ pub fn apply(
     limits: &Limits,
 ) -> Result<(), PatchError> {
     let entries = plan::parse(patch.as_bytes())?;
-    if array_filters.is_some_and(|filters| !filters.is_empty()) {
-        return Err(PatchError::ArrayFilter {
-            name: String::new(),
-            reason: "array filters are not supported yet".to_owned(),
-        });
-    }
-    transact(state, limits, |state| walk::Walk { state, limits, at }.run(&entries))
+    let filters = match array_filters {
+        Some(filters) => Filters::parse(filters.as_bytes())?,
+        None => Filters::default(),
+    };
+    filters.check_use(plan::identifiers(&entries))?;
+    transact(state, limits, |state| Walk { state, limits, at, filters: &filters }.run(&entries))
 }
 
 /// Applies a JSON Merge Patch (RFC 7396) to the state: fields of `merge` replace those of the

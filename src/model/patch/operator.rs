@@ -1,11 +1,11 @@
-//! The table of operators: what each takes, and what it does to a path that exists and to one that
-//! does not.
+//! The table of operators: what each takes, and whether it makes something out of nothing.
 
 use crate::model::state::raw::{RawValue, tag};
 
-use super::error::type_name;
+use super::error::{shown, type_name};
 use super::number::Number;
 use super::push::Push;
+use super::query::{Pull, Sorted};
 
 /// An operator with its argument.
 #[derive(Clone, Debug)]
@@ -13,19 +13,46 @@ pub(crate) enum Operator<'p> {
     Set(RawValue<'p>),
     Unset,
     Inc(Number),
-    Rename { to: &'p [u8] },
-    RenameInto { from: &'p [u8] },
+    Mul(Number),
+    Min(RawValue<'p>),
+    Max(RawValue<'p>),
+    Bit(Vec<(Bitwise, Number)>),
+    CurrentDate {
+        timestamp: bool,
+    },
+    /// Stands at the old path, for conflicts.
+    Rename {
+        to: &'p [u8],
+    },
+    /// Stands at the new path, and does the renaming.
+    RenameInto {
+        from: &'p [u8],
+    },
     SetOnInsert,
     Push(Box<Push<'p>>),
+    AddToSet(Vec<RawValue<'p>>),
+    Pop {
+        first: bool,
+    },
+    Pull(Box<Pull<'p>>),
+    PullAll(Sorted<'p>),
+}
+
+/// An operation of `$bit`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bitwise {
+    And,
+    Or,
+    Xor,
 }
 
 impl<'p> Operator<'p> {
-    /// Every operator that a patch may contain.
+    /// Every operator that a patch may contain, the commonest first.
     pub(crate) const NAMES: [&'static str; 15] = [
         "$set",
-        "$unset",
         "$inc",
         "$push",
+        "$unset",
         "$mul",
         "$min",
         "$max",
@@ -46,9 +73,18 @@ impl<'p> Operator<'p> {
             "$unset" => Self::Unset,
             "$setOnInsert" => Self::SetOnInsert,
             "$inc" => Self::Inc(number(value)?),
-            "$push" => Self::Push(Box::new(Push::parse(value)?)),
+            "$mul" => Self::Mul(number(value)?),
+            "$min" => Self::Min(value),
+            "$max" => Self::Max(value),
+            "$bit" => Self::Bit(bitwise(value)?),
+            "$currentDate" => Self::CurrentDate { timestamp: wants_timestamp(value)? },
             "$rename" => Self::Rename { to: new_name(value)? },
-            _ => return Err("is not supported yet".to_owned()),
+            "$push" => Self::Push(Box::new(Push::parse(value)?)),
+            "$addToSet" => Self::AddToSet(set_elements(value)?),
+            "$pop" => Self::Pop { first: pops_first(value)? },
+            "$pull" => Self::Pull(Box::new(Pull::parse(value)?)),
+            "$pullAll" => Self::PullAll(Sorted::new(elements(value)?)),
+            _ => return Err("is not an update operator".to_owned()),
         })
     }
 
@@ -56,10 +92,22 @@ impl<'p> Operator<'p> {
     /// source exists, which only the state can tell.
     pub(crate) fn creates(&self) -> bool {
         match self {
-            Self::Unset | Self::Rename { .. } | Self::RenameInto { .. } | Self::SetOnInsert => {
-                false
-            }
-            Self::Set(_) | Self::Inc(_) | Self::Push(_) => true,
+            Self::Unset
+            | Self::Rename { .. }
+            | Self::RenameInto { .. }
+            | Self::SetOnInsert
+            | Self::Pop { .. }
+            | Self::Pull(_)
+            | Self::PullAll(_) => false,
+            Self::Set(_)
+            | Self::Inc(_)
+            | Self::Mul(_)
+            | Self::Min(_)
+            | Self::Max(_)
+            | Self::Bit(_)
+            | Self::CurrentDate { .. }
+            | Self::Push(_)
+            | Self::AddToSet(_) => true,
         }
     }
 
@@ -82,4 +130,91 @@ fn new_name(value: RawValue<'_>) -> Result<&[u8], String> {
         return Err("takes a new path without zero bytes".to_owned());
     }
     Ok(value.text())
+}
+
+fn unreadable(error: crate::model::state::Malformed) -> String {
+    format!("cannot be read: {error}")
+}
+
+/// The elements of an array argument.
+fn elements(value: RawValue<'_>) -> Result<Vec<RawValue<'_>>, String> {
+    if value.tag != tag::ARRAY {
+        return Err(format!("takes an array, not {}", type_name(value.tag)));
+    }
+    crate::model::state::raw::depth(value, usize::MAX >> 1).map_err(unreadable)?;
+    let mut values = Vec::new();
+    let mut elements = value.elements().map_err(unreadable)?;
+    while let Some(element) = elements.next().map_err(unreadable)? {
+        values.push(element.value);
+    }
+    Ok(values)
+}
+
+fn bitwise(value: RawValue<'_>) -> Result<Vec<(Bitwise, Number)>, String> {
+    let wrong = || "takes a document of and, or, xor with int or long values".to_owned();
+    if value.tag != tag::DOCUMENT {
+        return Err(wrong());
+    }
+    let mut operations = Vec::new();
+    let mut fields = value.elements().map_err(unreadable)?;
+    while let Some(field) = fields.next().map_err(unreadable)? {
+        let operation = match field.name {
+            b"and" => Bitwise::And,
+            b"or" => Bitwise::Or,
+            b"xor" => Bitwise::Xor,
+            _ => return Err(wrong()),
+        };
+        let number = Number::read(field.value).filter(|number| number.as_i64().is_some());
+        operations.push((operation, number.ok_or_else(wrong)?));
+    }
+    if operations.is_empty() { Err(wrong()) } else { Ok(operations) }
+}
+
+fn wants_timestamp(value: RawValue<'_>) -> Result<bool, String> {
+    let wrong = || r#"takes true, {$type: "date"} or {$type: "timestamp"}"#.to_owned();
+    if value.tag == tag::BOOLEAN {
+        return Ok(false);
+    }
+    if value.tag != tag::DOCUMENT {
+        return Err(wrong());
+    }
+    let mut wanted = None;
+    let mut fields = value.elements().map_err(unreadable)?;
+    while let Some(field) = fields.next().map_err(unreadable)? {
+        wanted = match (field.name, field.value.tag, field.value.text()) {
+            (b"$type", tag::STRING, b"date") => Some(false),
+            (b"$type", tag::STRING, b"timestamp") => Some(true),
+            _ => return Err(wrong()),
+        };
+    }
+    wanted.ok_or_else(wrong)
+}
+
+/// The elements to add to a set, each once.
+fn set_elements(value: RawValue<'_>) -> Result<Vec<RawValue<'_>>, String> {
+    let first = match value.tag {
+        tag::DOCUMENT => {
+            value.elements().and_then(|mut fields| fields.next()).map_err(unreadable)?
+        }
+        _ => None,
+    };
+    let Some(each) = first.filter(|field| field.name == b"$each") else { return Ok(vec![value]) };
+    let mut fields = value.elements().map_err(unreadable)?;
+    while let Some(field) = fields.next().map_err(unreadable)? {
+        if field.name != b"$each" {
+            return Err(format!(
+                "takes nothing beside $each, but {:?} is there",
+                shown(field.name)
+            ));
+        }
+    }
+    elements(each.value).map_err(|reason| format!("$each {reason}"))
+}
+
+fn pops_first(value: RawValue<'_>) -> Result<bool, String> {
+    match Number::read(value).and_then(Number::to_integer) {
+        Some(-1) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err("takes 1 for the last element or -1 for the first".to_owned()),
+    }
 }

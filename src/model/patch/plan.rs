@@ -145,12 +145,19 @@ fn check_rename(from: &[u8], to: &[u8]) -> Result<(), PatchError> {
     Ok(())
 }
 
+/// The identifiers of array filters that paths refer to; empty for `$[]`.
+pub(crate) fn identifiers<'a>(entries: &'a [Entry<'_>]) -> impl Iterator<Item = &'a [u8]> {
+    let components = entries.iter().flat_map(|entry| entry.path.split(|byte| *byte == b'.'));
+    components.filter_map(path::array_filter)
+}
+
 /// Refuses entries of which one contains the other, or that treat one field both as an array and as
 /// something else. Entries are sorted, so that such neighbours are adjacent.
 pub(crate) fn check_conflicts(entries: &[Entry<'_>]) -> Result<(), PatchError> {
     for pair in entries.windows(2) {
         let [left, right] = pair else { continue };
-        if path::is_prefix(left.path, right.path) || mixed(left.path, right.path) {
+        let contains = left.path.is_empty() || path::is_prefix(left.path, right.path);
+        if contains || mixed(left.path, right.path) {
             return Err(PatchError::Conflict {
                 operator: right.name,
                 path: shown(right.full),

@@ -8,13 +8,15 @@ use crate::model::state::{Limits, NodeId, State, Value};
 use super::error::{PatchError, shown};
 use super::operator::Operator;
 use super::plan::Entry;
-use super::{path, within};
+use super::query::Filters;
+use super::{path, reserved, within};
 
 /// One application of one patch.
 pub(crate) struct Walk<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) limits: &'a Limits,
     pub(crate) at: DateTime,
+    pub(crate) filters: &'a Filters<'a>,
 }
 
 /// A field that exists or is to exist: its parent, its name and how deep it lies.
@@ -26,7 +28,7 @@ pub(crate) struct Place<'p> {
     pub(crate) level: usize,
 }
 
-impl<'a> Walk<'a> {
+impl Walk<'_> {
     pub(crate) fn run(&mut self, entries: &[Entry<'_>]) -> Result<(), PatchError> {
         if entries.is_empty() {
             return Ok(());
@@ -67,7 +69,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Applies a group of entries that go on from a field that exists.
-    fn existing(
+    pub(crate) fn existing(
         &mut self,
         place: Place<'_>,
         found: usize,
@@ -147,27 +149,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Applies entries to the elements of an array that their filters choose.
-    fn elements(
-        &mut self,
-        place: Place<'_>,
-        found: usize,
-        group: &[Entry<'_>],
-        at: usize,
-    ) -> Result<(), PatchError> {
-        let value = self.state.value(place.node, found);
-        let array = self.state.child_node(place.node, found)?;
-        let Some(array) = array.filter(|_| value.tag == tag::ARRAY) else {
-            return Err(group[0].mismatch(value.tag, "$[] and $[name] need an array"));
-        };
-        let (name, next) = path::component(group[0].path, at);
-        let level = place.level + 1;
-        for index in 0..self.state.len(array) {
-            self.existing(Place { node: array, name, level }, index, group, next)?;
-        }
-        Ok(())
-    }
-
     /// Puts a value where nothing was, with nulls before it if that is what an array needs.
     pub(crate) fn add(
         &mut self,
@@ -178,6 +159,9 @@ impl<'a> Walk<'a> {
         self.check_depth(place, entry, &value)?;
         if !self.state.node(place.node).is_array {
             let at = self.state.add(place.node, place.name, value);
+            if reserved::applies(place) {
+                self.check_reserved(place.node, at, entry)?;
+            }
             return self.check_growth().map(|()| at);
         }
         let Some(index) = path::index(place.name) else {

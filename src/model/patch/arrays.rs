@@ -1,0 +1,179 @@
+//! What the array operators do to an array that exists.
+
+use crate::model::state::raw::{Malformed, RawValue, depth, tag};
+use crate::model::state::{Field, NodeId};
+
+use super::compare::equal;
+use super::error::PatchError;
+use super::plan::Entry;
+use super::push::{Push, Sort};
+use super::query::Sorted;
+use super::walk::{Place, Walk};
+
+/// Arrays and sets up to this size are searched one by one.
+const LINEAR_MAX: usize = 8;
+
+impl Walk<'_> {
+    fn array(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+    ) -> Result<NodeId, PatchError> {
+        let tag = self.state.value(place.node, found).tag;
+        let array = self.state.child_node(place.node, found)?;
+        array
+            .filter(|_| tag == tag::ARRAY)
+            .ok_or_else(|| entry.mismatch(tag, "the operator needs an array"))
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+        push: &Push<'_>,
+    ) -> Result<(), PatchError> {
+        let array = self.array(place, found, entry)?;
+        let length = self.state.len(array);
+        let at = push.index(length);
+        if at < length && push.values.len() > LINEAR_MAX {
+            // Many elements at once would each move all that follow.
+            let mut fields = self.state.node(array).fields.clone();
+            let tail = fields.split_off(at);
+            self.insert_all(place, entry, array, length, &push.values)?;
+            fields.extend_from_slice(&self.state.node(array).fields[length..]);
+            fields.extend(tail);
+            self.state.rearrange(array, fields);
+        } else {
+            self.insert_all(place, entry, array, at, &push.values)?;
+        }
+        if let Some(sort) = &push.sort {
+            self.sort(array, sort)?;
+        }
+        self.keep(array, push.kept(self.state.len(array)));
+        Ok(())
+    }
+
+    fn insert_all(
+        &mut self,
+        place: Place<'_>,
+        entry: &Entry<'_>,
+        array: NodeId,
+        at: usize,
+        values: &[RawValue<'_>],
+    ) -> Result<(), PatchError> {
+        let inside = Place { node: array, name: b"", level: place.level + 1 };
+        for (offset, value) in values.iter().enumerate() {
+            let value = self.state.intern(*value);
+            self.check_depth(inside, entry, &value)?;
+            self.state.insert(array, at + offset, value);
+            self.check_growth()?;
+        }
+        Ok(())
+    }
+
+    fn sort(&mut self, array: NodeId, sort: &Sort<'_>) -> Result<(), PatchError> {
+        let mut elements = Vec::with_capacity(self.state.len(array));
+        for field in &self.state.node(array).fields {
+            let (tag, bytes) =
+                self.state.with_raw(&field.value, |raw| (raw.tag, raw.bytes.to_vec()));
+            // What can be read all the way down compares consistently.
+            depth(RawValue::new(tag, &bytes), self.limits.depth_max)?;
+            elements.push((*field, tag, bytes));
+        }
+        elements.sort_by(|(_, left_tag, left), (_, right_tag, right)| {
+            sort.compare(RawValue::new(*left_tag, left), RawValue::new(*right_tag, right))
+        });
+        let fields = elements.into_iter().map(|(field, ..)| field).collect();
+        self.state.rearrange(array, fields);
+        Ok(())
+    }
+
+    /// Drops the elements outside of the range.
+    fn keep(&mut self, array: NodeId, range: std::ops::Range<usize>) {
+        let length = self.state.len(array);
+        if length - range.len() <= 1 {
+            for at in (0..length).rev().filter(|at| !range.contains(at)) {
+                self.state.remove(array, at);
+            }
+        } else {
+            let fields = self.state.node(array).fields[range].to_vec();
+            self.state.rearrange(array, fields);
+        }
+    }
+
+    pub(crate) fn add_to_set(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+        values: &[RawValue<'_>],
+    ) -> Result<(), PatchError> {
+        let array = self.array(place, found, entry)?;
+        let mut missing = Vec::new();
+        let sorted = (values.len() > LINEAR_MAX).then(|| Sorted::new(values.to_vec()));
+        let known = self.present(array, sorted.as_ref(), values)?;
+        for (value, known) in values.iter().zip(known) {
+            let mut repeated = known;
+            for earlier in &missing {
+                repeated = repeated || equal(*earlier, *value)?;
+            }
+            if !repeated {
+                missing.push(*value);
+            }
+        }
+        self.insert_all(place, entry, array, self.state.len(array), &missing)
+    }
+
+    /// Which of the values the array has.
+    fn present(
+        &self,
+        array: NodeId,
+        _sorted: Option<&Sorted<'_>>,
+        values: &[RawValue<'_>],
+    ) -> Result<Vec<bool>, Malformed> {
+        let mut present = vec![false; values.len()];
+        for field in &self.state.node(array).fields {
+            for (value, known) in values.iter().zip(&mut present) {
+                *known = *known || self.state.with_raw(&field.value, |raw| equal(raw, *value))?;
+            }
+        }
+        Ok(present)
+    }
+
+    pub(crate) fn pop(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+        first: bool,
+    ) -> Result<(), PatchError> {
+        let array = self.array(place, found, entry)?;
+        if let Some(last) = self.state.len(array).checked_sub(1) {
+            self.state.remove(array, if first { 0 } else { last });
+        }
+        Ok(())
+    }
+
+    /// Removes the elements that `takes` says.
+    pub(crate) fn cull(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+        takes: &mut dyn FnMut(RawValue<'_>) -> Result<bool, Malformed>,
+    ) -> Result<(), PatchError> {
+        let array = self.array(place, found, entry)?;
+        let mut kept: Vec<Field> = Vec::new();
+        for field in &self.state.node(array).fields {
+            if !self.state.with_raw(&field.value, &mut *takes)? {
+                kept.push(*field);
+            }
+        }
+        if kept.len() < self.state.len(array) {
+            self.state.rearrange(array, kept);
+        }
+        Ok(())
+    }
+}

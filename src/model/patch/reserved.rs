@@ -1,0 +1,94 @@
+//! Names of root fields that begin with `$`. The server keeps them for itself, but for those of a
+//! reference to another document (`$ref`, `$id`, `$db`, in this order), and looks at them only where
+//! an update changes something.
+
+use crate::model::state::NodeId;
+use crate::model::state::raw::tag;
+
+use super::error::PatchError;
+use super::operator::Operator;
+use super::plan::Entry;
+use super::walk::{Place, Walk};
+
+/// Whether the field's name is subject to these rules.
+pub(super) fn applies(place: Place<'_>) -> bool {
+    place.level == 1 && place.name.starts_with(b"$")
+}
+
+impl Walk<'_> {
+    /// Applies an operator to a root field with such a name.
+    pub(crate) fn update_reserved(
+        &mut self,
+        place: Place<'_>,
+        found: usize,
+        entry: &Entry<'_>,
+    ) -> Result<(), PatchError> {
+        let before = self.bytes_at(place.node, found);
+        if matches!(entry.operator, Operator::Unset) {
+            return self.change(place, found, entry);
+        }
+        self.change(place, found, entry)?;
+        let sorts = matches!(&entry.operator, Operator::Push(push) if push.sort.is_some());
+        // A renaming may have moved the field.
+        let Some(found) = self.state.find(place.node, place.name) else { return Ok(()) };
+        if sorts || self.bytes_at(place.node, found) != before {
+            self.check_reserved(place.node, found, entry)?;
+        }
+        Ok(())
+    }
+
+    fn bytes_at(&self, node: NodeId, at: usize) -> (u8, Vec<u8>) {
+        let value = self.state.value(node, at);
+        self.state.with_raw(&value, |raw| (raw.tag, raw.bytes.to_vec()))
+    }
+
+    /// Refuses a root field that has such a name and is not part of a reference.
+    pub(crate) fn check_reserved(
+        &self,
+        node: NodeId,
+        at: usize,
+        entry: &Entry<'_>,
+    ) -> Result<(), PatchError> {
+        let fields = &self.state.node(node).fields;
+        let name = |at: usize| fields.get(at).map(|field| self.state.name(field));
+        let is_string = |at: usize| fields[at].value.tag == tag::STRING;
+        if !name(at).is_some_and(|name| name.starts_with(b"$")) {
+            return Ok(());
+        }
+        let refuse = || {
+            Err(entry.bad_path(
+                "a root field whose name begins with $ can only be $ref, $id and $db, in this order",
+            ))
+        };
+        let mut at = at;
+        for (field, before) in [(&b"$db"[..], &b"$id"[..]), (b"$id", b"$ref")] {
+            if name(at) == Some(field) {
+                let whole = at > 0 && name(at - 1) == Some(before);
+                if !whole || field == b"$db" && !is_string(at) {
+                    return refuse();
+                }
+                at -= 1;
+            }
+        }
+        if name(at) == Some(b"$ref") && is_string(at) && name(at + 1) == Some(b"$id") {
+            return Ok(());
+        }
+        refuse()
+    }
+
+    /// Checks what is next to a root field that has been removed.
+    pub(crate) fn check_neighbours(
+        &self,
+        node: NodeId,
+        at: usize,
+        entry: &Entry<'_>,
+    ) -> Result<(), PatchError> {
+        if let Some(left) = at.checked_sub(1) {
+            self.check_reserved(node, left, entry)?;
+        }
+        if at < self.state.len(node) {
+            self.check_reserved(node, at, entry)?;
+        }
+        Ok(())
+    }
+}

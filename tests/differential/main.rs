@@ -1,0 +1,118 @@
+//! Every patch means what MongoDB means: random states and patches go through this crate and through
+//! a real server's update command, and the bytes of the results are compared, or that both refuse.
+//!
+//! The suite runs a fixed set of cases. To run any number, from any seed:
+//!
+//! ```text
+//! ALLUVIUM_CASES=2000000 ALLUVIUM_SEED=7 cargo test --release --test differential
+//! ```
+//!
+//! A divergence is shrunk to the smallest case that still diverges and printed with its seed; the
+//! case of one seed alone runs with `ALLUVIUM_CASES=1 ALLUVIUM_SEED=<seed>`.
+
+mod condition;
+mod generate;
+mod shrink;
+mod sides;
+
+use bson::Document;
+use generate::Case;
+use mongodb::Database;
+use sides::Outcome;
+
+/// Cases per round trip. Large enough that the server's work is what takes the time.
+const BATCH: usize = 1_000;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect(name))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patches_mean_what_the_server_means() {
+    let uri = std::env::var("ALLUVIUM_TEST_URI").unwrap();
+    let database = mongodb::Client::with_uri_str(uri).await.unwrap().database("differential");
+    let cases = setting("ALLUVIUM_CASES", 20_000);
+    let first = setting("ALLUVIUM_SEED", 1);
+    let mut tally = Tally::default();
+    for batch in 0..cases.div_ceil(BATCH as u64) {
+        let from = first + batch * BATCH as u64;
+        let seeds: Vec<_> = (from..(from + BATCH as u64).min(first + cases)).collect();
+        let cases: Vec<_> = seeds.iter().map(|seed| Case::from_seed(*seed)).collect();
+        let cases: Vec<_> = cases.into_iter().map(operators_only).collect();
+        let theirs = sides::theirs(&database, &cases).await;
+        for ((seed, case), theirs) in seeds.iter().zip(&cases).zip(&theirs) {
+            let ours = sides::ours(case);
+            tally.count(case, theirs);
+            if !ours.agrees(theirs) {
+                report(&database, *seed, case).await;
+                tally.diverged += 1;
+            }
+            assert!(tally.diverged < setting("ALLUVIUM_DIVERGENCES", 1), "{tally:?}");
+        }
+    }
+    println!("{tally:?}");
+    assert_eq!(tally.diverged, 0, "{tally:?}");
+    assert!(tally.changed * 2 > tally.cases, "too few patches do something: {tally:?}");
+}
+
+/// The server takes a first name without `$` for a whole document; such cases are covered by name.
+fn operators_only(mut case: Case) -> Case {
+    if !shrink::is_patch(&case.patch) {
+        case.patch = bson::doc! {"$set": {"a": 1}};
+    }
+    case
+}
+
+/// What the cases amounted to.
+#[derive(Debug, Default)]
+struct Tally {
+    cases: u64,
+    changed: u64,
+    refused: u64,
+    diverged: u64,
+}
+
+impl Tally {
+    fn count(&mut self, case: &Case, theirs: &Outcome) {
+        self.cases += 1;
+        match theirs {
+            Outcome::State(after) => {
+                self.changed +=
+                    u64::from(Document::try_from(&**after).ok().as_ref() != Some(&case.state));
+            }
+            Outcome::Refused(_) => self.refused += 1,
+        }
+    }
+}
+
+/// Prints the smallest case that diverges like this one.
+async fn report(database: &Database, seed: u64, case: &Case) {
+    let mut smallest = case.clone();
+    'smaller: loop {
+        for batch in shrink::candidates(&smallest).chunks(BATCH) {
+            let theirs = sides::theirs(database, batch).await;
+            for (case, theirs) in batch.iter().zip(theirs) {
+                if !sides::ours(case).agrees(&theirs) {
+                    smallest = case.clone();
+                    continue 'smaller;
+                }
+            }
+        }
+        break;
+    }
+    let theirs = sides::theirs(database, std::slice::from_ref(&smallest)).await.remove(0);
+    println!("diverged: ALLUVIUM_CASES=1 ALLUVIUM_SEED={seed}");
+    println!("  state   {}\n  patch   {}", smallest.state, smallest.patch);
+    println!("  filters {:?}", smallest.filters);
+    println!("  ours    {}\n  theirs  {}", shown(&sides::ours(&smallest)), shown(&theirs));
+}
+
+fn shown(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::State(state) => match Document::try_from(&**state) {
+            Ok(state) => state.to_string(),
+            Err(error) => format!("{state:?}: {error}"),
+        },
+        Outcome::Refused(reason) => format!("refused: {reason}"),
+    }
+}

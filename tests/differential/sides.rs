@@ -1,0 +1,132 @@
+//! The two sides of the comparison: this crate, and a real server's update command.
+
+use alluvium::model::patch::apply;
+use alluvium::model::state::{Limits, State};
+use bson::{Bson, DateTime, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc};
+use futures::TryStreamExt;
+use mongodb::Database;
+
+use crate::generate::Case;
+
+/// The time of every event, which `$currentDate` writes.
+const AT: DateTime = DateTime::from_millis(4_000_000_000_000);
+
+/// What became of a case.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The state afterwards, as bytes.
+    State(RawDocumentBuf),
+    /// A refusal, with its reason. Reasons are not compared.
+    Refused(String),
+}
+
+impl Outcome {
+    pub fn agrees(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::State(left), Self::State(right)) => left == right,
+            (Self::Refused(_), Self::Refused(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What this crate makes of a case.
+pub fn ours(case: &Case) -> Outcome {
+    let before = RawDocumentBuf::try_from(&case.state).unwrap();
+    let patch = RawDocumentBuf::try_from(&case.patch).unwrap();
+    let filters = case.filters.iter().map(|filter| RawDocumentBuf::try_from(filter).unwrap());
+    let filters = RawArrayBuf::from_iter(filters);
+    let filters = if case.filters.is_empty() { None } else { Some(&*filters) };
+    let limits = Limits { depth_max: 180, ..Limits::default() };
+    let mut state = State::from_raw(&before).unwrap();
+    let result = apply(&mut state, &patch, filters, AT, &limits);
+    let after = state.to_raw();
+    assert_eq!(after.as_bytes().len(), state.bytes(), "wrong size after {case:?}");
+    match result {
+        Ok(()) => Outcome::State(after),
+        Err(error) => {
+            assert_eq!(after, before, "a refused patch left a trace: {case:?}");
+            Outcome::Refused(error.to_string())
+        }
+    }
+}
+
+/// What the server makes of cases, all at once.
+pub async fn theirs(database: &Database, cases: &[Case]) -> Vec<Outcome> {
+    let collection = database.collection::<RawDocumentBuf>("cases");
+    collection.drop().await.unwrap();
+    let rows = cases.iter().enumerate().map(|(id, case)| {
+        let mut row = doc! {"_id": id as i32};
+        row.extend(case.state.clone());
+        RawDocumentBuf::try_from(&row).unwrap()
+    });
+    collection.insert_many(rows).ordered(false).await.unwrap();
+    let updates: Vec<Bson> = cases.iter().enumerate().map(|(id, case)| update(id, case)).collect();
+    let command = doc! {"update": "cases", "updates": updates, "ordered": false};
+    let reply = database.run_command(command).await.unwrap();
+    let mut outcomes = rows_after(&collection, cases.len()).await;
+    if let Ok(errors) = reply.get_array("writeErrors") {
+        for error in errors.iter().filter_map(Bson::as_document) {
+            let id = error.get_i32("index").unwrap() as usize;
+            let reason = error.get_str("errmsg").unwrap_or("no reason given").to_owned();
+            outcomes[id] = Outcome::Refused(reason);
+        }
+    }
+    outcomes
+}
+
+fn update(id: usize, case: &Case) -> Bson {
+    let mut update = doc! {"q": {"_id": id as i32}, "u": case.patch.clone()};
+    if !case.filters.is_empty() {
+        update.insert("arrayFilters", case.filters.clone());
+    }
+    update.into()
+}
+
+async fn rows_after(
+    collection: &mongodb::Collection<RawDocumentBuf>,
+    count: usize,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(count);
+    let mut rows = collection.find(doc! {}).sort(doc! {"_id": 1}).await.unwrap();
+    while let Some(row) = rows.try_next().await.unwrap() {
+        outcomes.push(Outcome::State(without_id(row)));
+    }
+    assert_eq!(outcomes.len(), count, "the server lost a row");
+    outcomes
+}
+
+/// The row without its `_id`, and with our time where the server wrote its own.
+fn without_id(row: RawDocumentBuf) -> RawDocumentBuf {
+    // Type, "_id", a zero and an int take nine bytes, after the document's length.
+    let bytes = row.as_bytes();
+    let mut state = ((bytes.len() - 9) as u32).to_le_bytes().to_vec();
+    state.extend_from_slice(&bytes[13..]);
+    let state = RawDocumentBuf::from_bytes(state).unwrap();
+    let mut decoded = match Document::try_from(&*state) {
+        Ok(decoded) => decoded,
+        Err(_) => return state,
+    };
+    if decoded.iter_mut().fold(false, |changed, (_, value)| set_time(value) || changed) {
+        return RawDocumentBuf::try_from(&decoded).unwrap();
+    }
+    state
+}
+
+/// Generated dates lie around 1970, so any date of this century is the server's clock.
+fn set_time(value: &mut Bson) -> bool {
+    match value {
+        Bson::DateTime(time) if time.timestamp_millis() > 1_000_000_000_000 => *time = AT,
+        Bson::Timestamp(time) if time.time > 1_000_000_000 && time.time < 3_000_000_000 => {
+            *time = Timestamp { time: 4_000_000_000, increment: 0 };
+        }
+        Bson::Document(fields) => {
+            return fields.iter_mut().fold(false, |changed, (_, value)| set_time(value) || changed);
+        }
+        Bson::Array(items) => {
+            return items.iter_mut().fold(false, |changed, value| set_time(value) || changed);
+        }
+        _ => return false,
+    }
+    true
+}
