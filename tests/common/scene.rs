@@ -74,6 +74,7 @@ impl Scene {
             http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
             daemon: DaemonConfig {
                 checkpoint_interval: Duration::from_millis(100),
+                lease_time: Duration::from_secs(1),
                 shutdown_timeout: Duration::from_secs(20),
             },
             collections: self.collections.clone(),

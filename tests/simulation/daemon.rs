@@ -15,12 +15,13 @@ use super::{
 };
 use crate::{
     metrics::{CollectionMetrics, Metrics, RestartReason},
+    model::part::Part,
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
         observe::Observer,
     },
-    retry::Backoff,
+    retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
 };
 
@@ -49,25 +50,26 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
     let backoff = Backoff {
         shortest: Duration::from_millis(50),
         longest: Duration::from_secs(2),
+        attempt_limit: ATTEMPT_LIMIT,
         seed: plan.epoch as u64 + starts,
     };
     let distributor = Distributor::new(source.clone(), time.clone(), backoff, requests, Uncounted);
     sim.spawn(node.owner, distributor.run());
     let projector = Projector {
         collection: COLLECTION.into(),
+        part: Part::WHOLE,
         source,
         store,
+        settings: Settings { backoff, cache_bytes: plan.cache_bytes, ..Settings::default() },
+        observer: Observer::new(status, metrics(), time.clone()),
         time,
-        settings: Settings {
-            epoch: node.promoted().unwrap_or(plan.epoch),
-            backoff,
-            cache_bytes: plan.cache_bytes,
-            ..Settings::default()
-        },
-        observer: Observer::new(status, metrics()),
         subscribe,
     };
-    sim.spawn(node.owner, projector.run(CancellationToken::new()));
+    let (leadership, led) = watch::channel(Some(node.promoted().unwrap_or(plan.epoch)));
+    sim.spawn(node.owner, async move {
+        projector.lead(led, CancellationToken::new()).await;
+        drop(leadership);
+    });
 }
 
 struct Uncounted;

@@ -245,19 +245,11 @@ impl Executor {
         let killed = std::mem::take(&mut self.sim.core().killed);
         if !killed.is_empty() {
             // Dropping a future may call back into the simulation, so none is dropped under the lock.
-<<<<<<< HEAD
-            let spawned = std::mem::take(&mut self.core().spawned);
-            let spawned =
-                spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
-            self.core().spawned = spawned;
-            tasks.retain(|_, task| !killed.contains(&task.owner));
-=======
             let spawned = std::mem::take(&mut self.sim.core().spawned);
             let spawned =
                 spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
             self.sim.core().spawned = spawned;
             self.tasks.retain(|_, task| !killed.contains(&task.owner));
->>>>>>> main
         }
     }
 

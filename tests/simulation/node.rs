@@ -47,11 +47,14 @@ impl Node {
         };
         let faults = faults.iter().map(|fault| (fault.call, *fault)).collect();
         let rng = world.sim.rng(label);
-<<<<<<< HEAD
-        let inner = Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
-=======
-        let inner = Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None, promoted: None };
->>>>>>> main
+        let inner = Inner {
+            calls: 0,
+            faults,
+            rng,
+            cut_until: Duration::ZERO,
+            crashed: None,
+            promoted: None,
+        };
         Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
     }
 
