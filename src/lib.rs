@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod read;
 pub mod health;
 pub mod api;
+pub mod writer;
 pub mod config;
 pub mod daemon;
 pub mod cli;

@@ -36,12 +36,13 @@ fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
     let HttpConfig { listen } = http;
-    let DaemonConfig { checkpoint_interval, shutdown_timeout } = daemon;
+    let DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout } = daemon;
     json!({
         "mongodb": { "uri": uri.to_string(), "database": database },
         "http": { "listen": listen.to_string() },
         "daemon": {
             "checkpoint_interval": humantime::format_duration(*checkpoint_interval).to_string(),
+            "lease_time": humantime::format_duration(*lease_time).to_string(),
             "shutdown_timeout": humantime::format_duration(*shutdown_timeout).to_string(),
         },
         "collections": collections.iter().map(collection_json).collect::<Vec<_>>(),

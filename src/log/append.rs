@@ -2,10 +2,10 @@
 //! answer. An event's own `id`, read back at majority in the same causal session, is the only proof
 //! of what happened.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
@@ -21,6 +21,7 @@ use crate::{
         id::{DocumentId, INTEGER_MAX},
         new_event::NewEvent,
     },
+    time::{SystemTime, Time},
 };
 
 const DUPLICATE_KEY: i32 = 11000;
@@ -31,6 +32,7 @@ const VALIDATION_FAILED: i32 = 121;
 pub struct Appender {
     events: Collection<RawDocumentBuf>,
     causal: Causal,
+    time: SystemTime,
     limits: AppendLimits,
 }
 
@@ -69,10 +71,11 @@ pub enum AppendError {
         /// The server's words, with the field at fault where it names one.
         reason: String,
     },
-    /// Every attempt ended without a proof. Appending the same event with the same `id` again is safe.
+    /// Every attempt ended without a proof. Inserting the same event, with the same `id`, at the same
+    /// version again is safe; at another version it may double it.
     #[error(
         "whether the event was appended is unknown after {attempts} attempts ({source}); \
-         append it again with the same `id`, or read the log once the database answers"
+         read the document's history once the database answers, and write again only if it lacks the event"
     )]
     Uncertain {
         /// How often it was tried.
@@ -100,6 +103,7 @@ impl Appender {
         Self {
             events: database.collection_with_options(&events_collection(collection), options),
             causal: Causal::new(database.client().clone()),
+            time: SystemTime::new(),
             limits,
         }
     }
@@ -158,7 +162,7 @@ impl Appender {
         let (mut held, mut attempts, mut unproven) = (0, 0, false);
         loop {
             attempts += 1;
-            let attempt = self.attempt(document, after, &rows, &mut held).await;
+            let attempt = self.attempt(document, &rows, &mut held).await;
             let source = match attempt {
                 Ok(()) => return Ok(held),
                 Err(Failure::Refused { at, reason }) => {
@@ -172,7 +176,7 @@ impl Appender {
             };
             unproven = true;
             match delays.next() {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => self.time.sleep(delay).await,
                 None => return Err(AppendError::Uncertain { attempts, source }),
             }
         }
@@ -182,7 +186,6 @@ impl Appender {
     async fn attempt(
         &self,
         document: &DocumentId,
-        after: i64,
         rows: &[Row],
         held: &mut usize,
     ) -> Result<(), Failure> {
@@ -197,8 +200,9 @@ impl Appender {
             Err(Insert::Taken) => {}
             Err(Insert::Failed(failure)) => return Err(failure),
         }
-        let next = after + *held as i64 + 1;
-        let ids = self.ids(document, next, after + rows.len() as i64, &mut session).await?;
+        let [Row { version: next, .. }, ..] = rows[*held..] else { return Ok(()) };
+        let last = rows.last().map_or(next, |row| row.version);
+        let ids = self.ids(document, next, last, &mut session).await?;
         self.causal.observe(&session);
         let mine = ids.iter().zip(&rows[*held..]).take_while(|(id, row)| **id == row.id).count();
         *held += mine;
@@ -208,7 +212,7 @@ impl Appender {
         // What stood in the way is gone, or was never acknowledged by the majority.
         Err(Failure::Unproven(database::Error::server(
             DUPLICATE_KEY,
-            format!("version {} of document {document} was taken and is free again", next),
+            format!("version {next} of document {document} was taken and is free again"),
         )))
     }
 
@@ -282,6 +286,7 @@ impl Appender {
 
 /// An event at its place, with the mark that proves it ours.
 struct Row {
+    version: i64,
     id: Option<RawBson>,
     event: RawDocumentBuf,
 }
@@ -291,7 +296,7 @@ fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
         let id = event.id.take().unwrap_or_else(|| RawBson::Binary(bson::Uuid::new().into()));
         event.id = Some(id.clone());
         let key = EventKey { document: document.clone(), version };
-        Row { id: Some(id), event: event.encode(&key) }
+        Row { version, id: Some(id), event: event.encode(&key) }
     };
     events.into_iter().zip(after + 1..).map(row).collect()
 }
@@ -352,16 +357,32 @@ impl From<mongodb::error::Error> for Insert {
     }
 }
 
-/// The server's words and, from its details, which rule was broken.
+/// The server's words and, from its details, which rules were broken: the descriptions that the
+/// validator gives them, or all of it where there are none.
 fn refusal(message: &str, details: Option<&Document>) -> String {
     const SHOWN_BYTES_MAX: usize = 1_000;
-    let mut text = message.to_owned();
-    if let Some(details) = details.and_then(|details| details.get("details")) {
-        let mut json = details.clone().into_relaxed_extjson().to_string();
-        json.truncate(json.floor_char_boundary(SHOWN_BYTES_MAX));
-        let _ = write!(text, ": {json}");
+    let Some(details) = details.and_then(|details| details.get("details")) else {
+        return message.to_owned();
+    };
+    let mut rules = Vec::new();
+    descriptions(details, &mut rules);
+    let mut text = match rules.as_slice() {
+        [] => details.clone().into_relaxed_extjson().to_string(),
+        rules => rules.join("; "),
+    };
+    text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
+    format!("{message}: {text}")
+}
+
+fn descriptions<'a>(details: &'a Bson, found: &mut Vec<&'a str>) {
+    match details {
+        Bson::Document(details) => {
+            found.extend(details.get_str("description").ok());
+            details.values().for_each(|value| descriptions(value, found));
+        }
+        Bson::Array(details) => details.iter().for_each(|value| descriptions(value, found)),
+        _ => {}
     }
-    text
 }
 
 fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {

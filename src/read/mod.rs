@@ -66,6 +66,17 @@ pub struct Current {
     pub document: Document,
     /// How many of its events are not projected yet.
     pub pending: i64,
+    /// What keeps it from going on, where its log does not simply end here.
+    pub waits: Option<Waits>,
+}
+
+/// What a document waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Waits {
+    /// Its next event is missing while later ones exist.
+    Hole,
+    /// Its next event cannot be applied: it is parked, or about to be.
+    Poison(Quarantine),
 }
 
 impl Reader {
@@ -156,7 +167,9 @@ impl Reader {
         let current = match parked.filter(|mark| mark.version <= current.document.version) {
             Some(mark) => {
                 let row = moment.document(id).await?;
-                self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?
+                let folded =
+                    self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?;
+                Current { waits: Some(Waits::Poison(mark)), ..folded }
             }
             None => current,
         };
@@ -174,9 +187,14 @@ impl Reader {
         let projected = document.version;
         let range = projected + 1..=INTEGER_MAX;
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
-        fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        let waits = match stop {
+            Stop::Reached | Stop::End => None,
+            Stop::Hole => Some(Waits::Hole),
+            Stop::Poison(mark) => Some(Waits::Poison(mark)),
+        };
         let pending = document.version - projected;
-        Ok(Current { document, pending })
+        Ok(Current { document, pending, waits })
     }
 
     async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {

@@ -7,12 +7,14 @@
 pub mod api;
 mod daemon;
 pub mod history;
+mod proxy;
 mod server;
 mod wait;
 
 #[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
     daemon::{Daemon, free_port},
+    proxy::Proxy,
     server::{TestDatabase, database, server_uri},
     wait::{wait_for, wait_until},
 };
