@@ -127,11 +127,7 @@ impl Observer {
     }
 
     /// A flush has returned: only now do its effects count.
-    pub(super) fn flushed(
-        &self,
-        flushed: &Flushed,
-        cache_bytes: usize,
-    ) {
+    pub(super) fn flushed(&self, flushed: &Flushed, cache_bytes: usize) {
         let counts = flushed.counts;
         let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
         let metrics = &self.metrics;

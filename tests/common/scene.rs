@@ -224,10 +224,13 @@ impl Running {
     /// The same for another collection.
     pub fn metric_of(&self, collection: &str, name: &str, labels: &str) -> Option<f64> {
         let text = TextEncoder::new().encode_to_string(&self.metrics.registry().gather()).unwrap();
-        let comma = if labels.is_empty() { "" } else { "," };
-        let start = format!("alluvium_{name}{{collection=\"{collection}\"{comma}{labels}}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&start))?;
-        Some(line.parse().unwrap())
+        let (name, collection) =
+            (format!("alluvium_{name}{{"), format!("collection=\"{collection}\""));
+        let is_it = |line: &&str| {
+            line.starts_with(&name) && line.contains(&collection) && line.contains(labels)
+        };
+        let (_, value) = text.lines().find(is_it)?.rsplit_once(' ')?;
+        Some(value.parse().unwrap())
     }
 
     /// How many events it has applied to `games`.
