@@ -12,10 +12,10 @@ use crate::condition;
 
 /// One question to both sides.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
-    pub state: Document,
-    pub patch: Document,
-    pub filters: Vec<Document>,
+pub(crate) struct Case {
+    pub(crate) state: Document,
+    pub(crate) patch: Document,
+    pub(crate) filters: Vec<Document>,
 }
 
 /// Names, weighted by repetition: plain ones, then those that look like indexes, then the odd.
@@ -130,7 +130,7 @@ const LONGS: [i64; 14] = [
     4294967296,
 ];
 
-const STRINGS: [&str; 12] = [
+const STRINGS: [&str; 18] = [
     "",
     "a",
     "b",
@@ -143,20 +143,26 @@ const STRINGS: [&str; 12] = [
     "zz",
     "1",
     "a much longer string than others",
+    "É",
+    "b\n",
+    "a b",
+    "_",
+    "[",
+    "\u{212a}",
 ];
 
-pub fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+pub(crate) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]
 }
 
 /// Whether something of that probability, in percent, happens.
-pub fn chance(rng: &mut Rng, percent: u8) -> bool {
+pub(crate) fn chance(rng: &mut Rng, percent: u8) -> bool {
     rng.u8(..100) < percent
 }
 
 impl Case {
     /// The case of that seed, always the same.
-    pub fn from_seed(seed: u64) -> Self {
+    pub(crate) fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let state = state(&mut rng);
         let mut patcher = Patcher { rng: &mut rng, state: &state, filters: Vec::new() };
@@ -181,7 +187,7 @@ fn document(rng: &mut Rng, depth: usize) -> Document {
     (0..size).map(|_| (pick(rng, &NAMES).to_string(), value(rng, depth))).collect()
 }
 
-pub fn number(rng: &mut Rng) -> Bson {
+pub(crate) fn number(rng: &mut Rng) -> Bson {
     match rng.u8(..10) {
         0..4 => Bson::Int32(*pick(rng, &INTS)),
         4..6 => Bson::Int64(*pick(rng, &LONGS)),
@@ -209,7 +215,7 @@ fn decimal(rng: &mut Rng) -> Decimal128 {
     }
 }
 
-pub fn scalar(rng: &mut Rng) -> Bson {
+pub(crate) fn scalar(rng: &mut Rng) -> Bson {
     match rng.u8(..28) {
         0..12 => number(rng),
         12..17 => Bson::String(pick(rng, &STRINGS).to_string()),
@@ -238,7 +244,7 @@ pub fn scalar(rng: &mut Rng) -> Bson {
     }
 }
 
-pub fn value(rng: &mut Rng, depth: usize) -> Bson {
+pub(crate) fn value(rng: &mut Rng, depth: usize) -> Bson {
     match rng.u8(..10) {
         0..2 if depth > 0 => Bson::Document(document(rng, depth - 1)),
         2..5 if depth > 0 => array(rng, depth - 1),

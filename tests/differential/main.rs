@@ -10,6 +10,8 @@
 //! A divergence is shrunk to the smallest case that still diverges and printed with its seed; the
 //! case of one seed alone runs with `ALLUVIUM_CASES=1 ALLUVIUM_SEED=<seed>`.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod condition;
 mod generate;
 mod shrink;
@@ -29,8 +31,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patches_mean_what_the_server_means() {
-    let uri = std::env::var("ALLUVIUM_TEST_URI").unwrap();
-    let database = mongodb::Client::with_uri_str(uri).await.unwrap().database("differential");
+    let database = common::database().await.db;
     let cases = setting("ALLUVIUM_CASES", 20_000);
     let first = setting("ALLUVIUM_SEED", 1);
     let mut tally = Tally::default();

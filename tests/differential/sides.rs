@@ -13,7 +13,7 @@ const AT: DateTime = DateTime::from_millis(4_000_000_000_000);
 
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The state afterwards, as bytes.
     State(RawDocumentBuf),
     /// A refusal, with its reason. Reasons are not compared.
@@ -21,7 +21,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub fn agrees(&self, other: &Self) -> bool {
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::State(left), Self::State(right)) => left == right,
             (Self::Refused(_), Self::Refused(_)) => true,
@@ -31,7 +31,7 @@ impl Outcome {
 }
 
 /// What this crate makes of a case.
-pub fn ours(case: &Case) -> Outcome {
+pub(crate) fn ours(case: &Case) -> Outcome {
     let before = RawDocumentBuf::try_from(&case.state).unwrap();
     let patch = RawDocumentBuf::try_from(&case.patch).unwrap();
     let filters = case.filters.iter().map(|filter| RawDocumentBuf::try_from(filter).unwrap());
@@ -52,7 +52,7 @@ pub fn ours(case: &Case) -> Outcome {
 }
 
 /// What the server makes of cases, all at once.
-pub async fn theirs(database: &Database, cases: &[Case]) -> Vec<Outcome> {
+pub(crate) async fn theirs(database: &Database, cases: &[Case]) -> Vec<Outcome> {
     let collection = database.collection::<RawDocumentBuf>("cases");
     collection.drop().await.unwrap();
     let rows = cases.iter().enumerate().map(|(id, case)| {
