@@ -165,7 +165,8 @@ impl Case {
     pub(crate) fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let state = state(&mut rng);
-        let mut patcher = Patcher { rng: &mut rng, state: &state, filters: Vec::new() };
+        let mut patcher =
+            Patcher { rng: &mut rng, state: &state, filters: Vec::new(), used: Vec::new() };
         let patch = patcher.patch();
         let filters = patcher.filters;
         Self { state, patch, filters }
@@ -274,6 +275,8 @@ struct Patcher<'a> {
     rng: &'a mut Rng,
     state: &'a Document,
     filters: Vec<Document>,
+    /// Paths so far. Most new ones stay clear of them.
+    used: Vec<String>,
 }
 
 impl Patcher<'_> {
@@ -283,7 +286,8 @@ impl Patcher<'_> {
         for _ in 0..operators {
             let fields = if chance(self.rng, 70) { 1 } else { self.rng.usize(1..4) };
             for _ in 0..fields {
-                let (path, found) = self.path();
+                let (path, found) = self.free_path();
+                self.used.push(path.clone());
                 let (operator, argument) = self.operator(found.as_ref());
                 let entry = patch.entry(operator).or_insert_with(|| doc! {}.into());
                 if let Bson::Document(fields) = entry {
@@ -296,6 +300,38 @@ impl Patcher<'_> {
             patch.insert(name, scalar(self.rng));
         }
         patch
+    }
+
+    /// A path that does not conflict with those before it, usually.
+    fn free_path(&mut self) -> (String, Option<Bson>) {
+        let mut path = self.path();
+        for _ in 0..8 {
+            let contains = |outer: &str, inner: &str| {
+                inner
+                    .strip_prefix(outer)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let clash =
+                self.used.iter().any(|used| contains(used, &path.0) || contains(&path.0, used));
+            if !clash || chance(self.rng, 5) {
+                break;
+            }
+            path = self.path();
+        }
+        path
+    }
+
+    /// A new name for what was found: mostly one without elements of arrays in it.
+    fn new_name(&mut self) -> String {
+        let mut path = self.free_path().0;
+        for _ in 0..4 {
+            if !path.contains("$[") {
+                break;
+            }
+            path = self.free_path().0;
+        }
+        self.used.push(path.clone());
+        path
     }
 
     /// A dotted path, and what is there.
@@ -327,7 +363,9 @@ impl Patcher<'_> {
         if names.is_empty() || chance(self.rng, 25) {
             let name = *pick(self.rng, &PATH_NAMES);
             // The server lets an update set _id to what it is; here there is none.
-            return if at_root && name == "_id" { "a".to_owned() } else { name.to_owned() };
+            // Reserved names are refused there, mostly.
+            let odd = name == "_id" || name.starts_with('$') && !chance(self.rng, 5);
+            return if at_root && odd { "a".to_owned() } else { name.to_owned() };
         }
         pick(self.rng, &names).to_string()
     }
@@ -337,7 +375,12 @@ impl Patcher<'_> {
             0..9 if !array.is_empty() => self.rng.usize(..array.len()).to_string(),
             9..12 => "$[]".to_owned(),
             12..16 => self.filter(array),
-            16 => pick(self.rng, &PATH_NAMES).to_string(),
+            16 => {
+                // Two spellings of one index in one patch make the server abort.
+                let padded = |name: &str| name.len() > 1 && name.starts_with('0');
+                let name = *pick(self.rng, &PATH_NAMES);
+                if padded(name) { "a".to_owned() } else { name.to_owned() }
+            }
             17 if chance(self.rng, 10) => pick(
                 self.rng,
                 &["1500007", "2000000000", "99999999999999999999", "$", "$[", "$[zz]"],
@@ -445,7 +488,7 @@ impl Patcher<'_> {
         match operator {
             "$inc" | "$mul" => number(self.rng),
             "$unset" => Bson::from(""),
-            "$rename" => self.path().0.into(),
+            "$rename" => self.new_name().into(),
             "$bit" => self.bits(),
             "$currentDate" => pick(
                 self.rng,
@@ -462,10 +505,11 @@ impl Patcher<'_> {
                 doc! {"$each": each}.into()
             }
             "$addToSet" => self.similar(&items),
-            "$pop" => {
-                pick(self.rng, &[Bson::from(1), (-1).into(), 1.0.into(), 1_i64.into(), 2.into()])
-                    .clone()
-            }
+            "$pop" => pick(
+                self.rng,
+                &[Bson::from(1), (-1).into(), 1.0.into(), 1_i64.into(), (-1.0).into()],
+            )
+            .clone(),
             "$pullAll" => self.similar_items(&items).into(),
             "$pull" => condition::pull(self.rng, &items),
             _ => match found {
