@@ -25,10 +25,26 @@ pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;
+pub mod setup;
 pub mod status;
 pub mod projector;
+pub mod lease;
 pub mod metrics;
 pub mod read;
+pub mod health;
+pub mod api;
+pub mod writer;
 pub mod config;
 pub mod daemon;
+pub mod cli;
 pub mod embedded;
+
+mod planted;
+
+// The judge and the simulation stand in `tests`, and see what is private here.
+#[cfg(test)]
+#[path = "../tests/judge/mod.rs"]
+mod judge;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;

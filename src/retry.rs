@@ -10,6 +10,27 @@ use crate::{
     time::Time,
 };
 
+/// Longer than any request that is merely slow.
+pub const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Awaits `attempt`, but no longer than `limit`.
+///
+/// # Errors
+/// Its own, or that the database did not answer in time: the outcome is then unknown.
+pub async fn limited<T>(
+    time: &impl Time,
+    limit: Duration,
+    attempt: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        result = attempt => result,
+        () = time.sleep(limit) => {
+            Err(Error::unreachable(format!("the database did not answer within {} s", limit.as_secs())))
+        }
+    }
+}
+
 /// How long to pause between attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -17,6 +38,8 @@ pub struct Backoff {
     pub shortest: Duration,
     /// The longest pause.
     pub longest: Duration,
+    /// How long one attempt may take before it counts as failed, with its outcome unknown.
+    pub attempt_limit: Duration,
     /// Seeds the jitter, so that a simulation replays.
     pub seed: u64,
 }
@@ -26,6 +49,7 @@ impl Default for Backoff {
         Self {
             shortest: Duration::from_millis(100),
             longest: Duration::from_secs(10),
+            attempt_limit: ATTEMPT_LIMIT,
             seed: fastrand::u64(..),
         }
     }
@@ -41,7 +65,7 @@ impl Backoff {
         &self,
         time: &impl Time,
         report: impl FnMut(&Error, Duration),
-        operation: impl FnMut() -> F,
+        mut operation: impl FnMut() -> F,
     ) -> Result<T> {
         let pauses = ExponentialBuilder::default()
             .with_min_delay(self.shortest)
@@ -49,8 +73,10 @@ impl Backoff {
             .with_jitter()
             .with_jitter_seed(self.seed)
             .without_max_times();
+        let limit = self.attempt_limit;
+        let attempts = || limited(time, limit, operation());
         let time = time.clone();
-        operation
+        attempts
             .retry(pauses)
             .sleep(move |pause| {
                 let time = time.clone();

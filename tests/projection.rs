@@ -24,6 +24,7 @@ async fn smoke() {
         http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
         daemon: DaemonConfig {
             checkpoint_interval: Duration::from_secs(1),
+            lease_time: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(10),
         },
         collections: vec![CollectionConfig::new("games")],

@@ -54,6 +54,8 @@ pub struct HttpConfig {
 pub struct DaemonConfig {
     /// The longest time between two saved checkpoints while events arrive.
     pub checkpoint_interval: Duration,
+    /// How long a leader may be silent before another instance takes over its collections.
+    pub lease_time: Duration,
     /// How long a first SIGTERM waits for what is in flight before the process ends all the same.
     pub shutdown_timeout: Duration,
 }
@@ -88,6 +90,7 @@ impl Default for DaemonConfig {
     fn default() -> Self {
         Self {
             checkpoint_interval: Duration::from_secs(1),
+            lease_time: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(20),
         }
     }

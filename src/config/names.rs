@@ -45,12 +45,10 @@ pub(super) fn collection_problem(name: &str, database: &str) -> Option<String> {
         Some(format!(
             "`{name}`: names that begin with `{BOOKKEEPING_PREFIX}` are kept for bookkeeping; choose another"
         ))
-    } else if let Some(suffix) =
-        [EVENTS_SUFFIX, SNAPSHOTS_SUFFIX].into_iter().find(|suffix| name.ends_with(suffix))
-    {
-        Some(format!("`{name}`: give the name without `{suffix}`, which is added to it"))
     } else {
-        None
+        let mut suffixes = [EVENTS_SUFFIX, SNAPSHOTS_SUFFIX].into_iter();
+        let added = suffixes.find(|suffix| name.ends_with(suffix))?;
+        Some(format!("`{name}`: give the name without `{added}`, which is added to it"))
     }
 }
 

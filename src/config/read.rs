@@ -12,11 +12,12 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 5] = [
+pub(super) const SCALAR_KEYS: [&str; 6] = [
     "mongodb.uri",
     "mongodb.database",
     "http.listen",
     "daemon.checkpoint_interval",
+    "daemon.lease_time",
     "daemon.shutdown_timeout",
 ];
 
@@ -90,16 +91,18 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
 }
 
 fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
-    let DaemonConfig { checkpoint_interval, shutdown_timeout } = DaemonConfig::default();
+    let DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout } =
+        DaemonConfig::default();
     let checkpoint_interval = section.bounded(
         "checkpoint_interval",
         checkpoint_interval,
         (Duration::from_millis(100), 60 * SECOND),
     );
+    let lease_time = section.bounded("lease_time", lease_time, (SECOND, 600 * SECOND));
     let shutdown_timeout =
         section.bounded("shutdown_timeout", shutdown_timeout, (SECOND, 600 * SECOND));
     section.close();
-    DaemonConfig { checkpoint_interval, shutdown_timeout }
+    DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout }
 }
 
 fn read_collection(

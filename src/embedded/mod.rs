@@ -123,7 +123,8 @@ impl Mongod {
         former.release().await.map_err(EmbeddedError::io("release the former guard of mongod"))
     }
 
-    /// Freezes the server with SIGSTOP: connections stay open and nothing answers.
+    /// Freezes the server with SIGSTOP: connections stay open and nothing answers. The signal has
+    /// been sent when this returns; the kernel stops the last thread a moment later.
     ///
     /// # Errors
     /// When it does not run.
@@ -192,21 +193,21 @@ async fn bring_up(
     let prior = options.prepare(folder)?;
     let journal = Journal::from_now(folder).map_err(EmbeddedError::io("read the log"))?;
     let pid = guard.start().await.map_err(EmbeddedError::io("start mongod"))?;
-    let listening = async {
+    let ready = async {
+        journal.until_listening().await.map_err(EmbeddedError::io("read the log"))?;
+        setup::until_writable(options, port, prior).await?;
+        options::remember_port(folder, port).map_err(EmbeddedError::io("remember the port"))
+    };
+    let first = async {
         tokio::select! {
+            ready = ready => ready,
             ended = guard.exited() => {
                 let (code, printed) = ended.map_err(EmbeddedError::io("wait for mongod"))?;
                 Err(failed_start(code, printed, &journal, options, folder, port))
             }
-            read = journal.until_listening() => read.map_err(EmbeddedError::io("read the log")),
         }
     };
-    let ready = async {
-        listening.await?;
-        setup::until_writable(options, port, prior).await?;
-        options::remember_port(folder, port).map_err(EmbeddedError::io("remember the port"))
-    };
-    match tokio::time::timeout(START_LIMIT, ready).await {
+    match tokio::time::timeout(START_LIMIT, first).await {
         Ok(result) => result.map(|()| pid),
         Err(_) => {
             let (seconds, log) = (START_LIMIT.as_secs(), journal.summary().unwrap_or_default());

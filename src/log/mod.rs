@@ -4,6 +4,8 @@
 
 pub mod append;
 pub mod batch;
+pub mod create;
+pub mod validator;
 pub mod mongo;
 
 use std::future::Future;

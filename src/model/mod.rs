@@ -11,3 +11,4 @@ pub mod diff;
 pub mod document;
 pub mod missing;
 pub mod position;
+pub mod part;

@@ -1,7 +1,9 @@
 //! Events that have no place yet: what a writer wants to say about a document, before the append
 //! procedure finds the version at which it is said. The counterpart of [`super::event`], which reads.
 
-use bson::{DateTime, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr};
+use std::fmt;
+
+use bson::{Bson, DateTime, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, raw::cstr};
 
 use super::{
     clock::Clock,
@@ -60,6 +62,20 @@ impl NewChange {
             Self::Patch { .. } | Self::Merge { .. } => Op::Update,
             Self::Delete => Op::Delete,
         }
+    }
+}
+
+impl fmt::Display for NewChange {
+    /// The operation and what it carries, as relaxed Extended JSON, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, body) = match self {
+            Self::Create { state } => ("state", state),
+            Self::Patch { patch, .. } => ("patch", patch),
+            Self::Merge { merge } => ("merge", merge),
+            Self::Delete => return f.write_str(self.op().name()),
+        };
+        let body = Bson::try_from(RawBsonRef::Document(body)).map_err(|_| fmt::Error)?;
+        write!(f, "{} {name} {}", self.op().name(), body.into_relaxed_extjson())
     }
 }
 
@@ -176,6 +192,13 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_shown_as_json() {
+        let change = NewChange::Merge { merge: rawdoc! { "b": 1_i64, "a": null } };
+        assert_eq!(change.to_string(), r#"update merge {"b":1,"a":null}"#);
+        assert_eq!(NewChange::Delete.to_string(), "delete");
+    }
+
+    #[test]
     fn what_is_optional_stands_in_the_log_under_its_protocol_name() {
         let mut event = NewEvent::new("c", NewChange::Delete, DateTime::from_millis(0))
             .event_type("closed")
@@ -183,9 +206,9 @@ mod tests {
             .id("mark");
         event.seen = Some([("c", 1)].into_iter().collect());
         let raw = event.encode(&key());
-        assert_eq!(raw.get_str("type"), Ok("closed"));
-        assert_eq!(raw.get_str("id"), Ok("mark"));
-        assert_eq!(raw.get_document("meta").unwrap(), &*rawdoc! { "by": "support" });
-        assert_eq!(raw.get_document("seen").unwrap(), &*rawdoc! { "c": 1_i64 });
+        assert_eq!(raw.get_str("type").unwrap(), "closed");
+        assert_eq!(raw.get_str("id").unwrap(), "mark");
+        assert_eq!(raw.get_document("meta").unwrap().to_owned(), rawdoc! { "by": "support" });
+        assert_eq!(raw.get_document("seen").unwrap().to_owned(), rawdoc! { "c": 1_i64 });
     }
 }

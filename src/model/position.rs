@@ -6,7 +6,7 @@ use std::fmt;
 use bson::{RawBson, Timestamp, Uuid};
 
 /// The identity of a log: the UUID of its collection. A log that was dropped and made again is another log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub Uuid);
 
 impl fmt::Display for LogId {
@@ -27,8 +27,9 @@ pub struct Position {
 /// How far the projection of a collection is known to have come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Everything before this place has been flushed at majority.
-    pub position: Position,
+    /// Everything before this place has been flushed at majority. None until the first scan is over:
+    /// what matters until then is which log the documents come from.
+    pub position: Option<Position>,
     /// The log it was read from.
     pub log: LogId,
     /// The leadership under which it was saved. Rises with every change of leader.

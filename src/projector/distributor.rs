@@ -10,9 +10,10 @@ use tracing::{info, warn};
 use super::feed::{Feed, Subscribe};
 use crate::{
     database::{Error, Verdict},
+    health::{Heart, beating},
     log::{Bodies, LogSource, Start, Tail, TailBatch},
     metrics::RestartReason,
-    retry::Backoff,
+    retry::{Backoff, limited},
     time::Time,
 };
 
@@ -36,6 +37,7 @@ pub struct Distributor<S: LogSource, T: Time, R: Restarts> {
     requests: mpsc::Receiver<Subscribe>,
     subscribers: Vec<Subscribe>,
     restarts: R,
+    heart: Heart,
     losses: u32,
 }
 
@@ -48,15 +50,31 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         requests: mpsc::Receiver<Subscribe>,
         restarts: R,
     ) -> Self {
-        Self { source, time, backoff, requests, subscribers: Vec::new(), restarts, losses: 0 }
+        Self {
+            source,
+            time,
+            backoff,
+            requests,
+            subscribers: Vec::new(),
+            restarts,
+            heart: Heart::unheard(),
+            losses: 0,
+        }
+    }
+
+    /// The same, with a heart that beats on every turn.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
     }
 
     /// Runs until nobody can subscribe any more.
     pub async fn run(mut self) {
         loop {
+            self.heart.beat(self.time.now());
             self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
             if self.subscribers.is_empty() {
-                match self.requests.recv().await {
+                match beating(&self.heart, &self.time, self.requests.recv()).await {
                     Some(request) => self.admit(request),
                     None => return,
                 }
@@ -66,7 +84,9 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 losses if losses < LOSSES_BEFORE_BODILESS => Bodies::All,
                 _ => Bodies::UpTo(BODY_BYTES_MAX),
             };
-            let ended = match self.source.tail(&self.collections(), &start, bodies).await {
+            let collections = self.collections();
+            let opening = self.source.tail(&collections, &start, bodies);
+            let ended = match limited(&self.time, self.backoff.attempt_limit, opening).await {
                 Ok(tail) => self.follow(tail).await,
                 Err(error) => Err(error),
             };
@@ -88,7 +108,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                         return Ok(());
                     }
                 }
-                batch = tail.next() => {
+                batch = limited(&self.time, self.backoff.attempt_limit, tail.next()) => {
                     self.deliver(batch?).await;
                     self.losses = 0;
                     if self.subscribers.is_empty() {
@@ -116,7 +136,9 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 subscriber.start = Start::After(batch.position.clone());
             }
             // A failed send is a projector that has ended; it is removed before the next batch.
-            let _ended = subscriber.feed.send(Feed::Batch(Arc::clone(&batch))).await;
+            // A projector that waits for the database holds the stream up, and that is no fault of this loop.
+            let sending = subscriber.feed.send(Feed::Batch(Arc::clone(&batch)));
+            let _ended = beating(&self.heart, &self.time, sending).await;
         }
         self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
     }
@@ -148,7 +170,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     async fn catch_up(&mut self, error: &Error) {
         warn!(%error, "the oplog no longer holds the place of the change stream: catching up from the log");
         self.restarts.restarted(&self.collections(), RestartReason::LostToken);
-        let now = match self.source.now().await {
+        let now = match limited(&self.time, self.backoff.attempt_limit, self.source.now()).await {
             Ok(now) => now,
             Err(error) => {
                 warn!(%error, "the cluster time is not to be had; trying again");

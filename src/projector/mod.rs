@@ -12,18 +12,20 @@ mod run;
 mod scan;
 mod settle;
 mod waiting;
+mod window;
 mod work;
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::{
     database::{Error, Verdict},
+    health::beating,
     log::LogSource,
-    model::document::FoldLimits,
+    model::{document::FoldLimits, part::Part},
     retry::Backoff,
     status::Phase,
     store::Store,
@@ -51,8 +53,6 @@ pub struct Settings {
     pub event_bytes_max: usize,
     /// What a document may become.
     pub limits: FoldLimits,
-    /// The leadership under which checkpoints are saved.
-    pub epoch: i64,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// How long a refused collection waits before it looks again whether the cause is gone.
@@ -69,7 +69,6 @@ impl Default for Settings {
             cache_bytes: 64 << 20,
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
-            epoch: 1,
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),
         }
@@ -80,6 +79,8 @@ impl Default for Settings {
 pub struct Projector<S: LogSource, D: Store, T: Time> {
     /// The collection.
     pub collection: String,
+    /// Which part of it.
+    pub part: Part,
     /// Where events come from.
     pub source: S,
     /// Where documents go.
@@ -95,13 +96,37 @@ pub struct Projector<S: LogSource, D: Store, T: Time> {
 }
 
 impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
-    /// Projects until `stop`, then flushes, saves the checkpoint and returns. Whatever goes wrong in
-    /// between is told to the observer and tried again, at once or after a while.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Projects whenever `leadership` says under which epoch, until `stop`; then flushes, saves the
+    /// checkpoint and returns. A leadership that is lost ends the projection on the spot, which is safe.
+    pub async fn lead(self, mut leadership: watch::Receiver<Option<i64>>, stop: CancellationToken) {
+        loop {
+            self.observer.standby();
+            let led = beating(self.observer.heart(), &self.time, async {
+                leadership.wait_for(Option::is_some).await.map(|epoch| *epoch)
+            });
+            let epoch = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                epoch = led => epoch,
+            };
+            let Ok(epoch) = epoch else { return };
+            let Some(leading) = epoch else { continue };
+            self.observer.leading(leading);
+            tokio::select! {
+                biased;
+                _lost = leadership.wait_for(|now| *now != epoch) => {}
+                () = self.run(leading, &stop) => return,
+            }
+        }
+    }
+
+    /// Projects under one epoch until `stop`. Whatever goes wrong in between is told to the observer
+    /// and tried again, at once or after a while.
+    async fn run(&self, epoch: i64, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             self.observer.phase(Phase::Starting);
-            let ended = match Run::begin(&self).await {
-                Ok(run) => run.follow(&stop).await,
+            let ended = match Run::begin(self, epoch).await {
+                Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };
             let Err(error) = ended else { return };
@@ -126,6 +151,6 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
                 self.settings.backoff.shortest
             }
         };
-        self.time.sleep(pause).await;
+        beating(self.observer.heart(), &self.time, self.time.sleep(pause)).await;
     }
 }

@@ -1,7 +1,7 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
 use tokio::sync::watch;
@@ -10,10 +10,12 @@ use tracing::{info, warn};
 use super::{flush::Flushed, waiting::Waiting};
 use crate::{
     database::Error,
+    health::Heart,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
-    status::{CollectionStatus, LastError, Phase},
+    status::{CollectionStatus, LastError, Phase, Role},
     store::{QuarantineRow, RowOutcome},
+    time::Time,
 };
 
 /// Events counted since the last flush, told once it has returned.
@@ -36,16 +38,56 @@ impl Counts {
 pub struct Observer {
     status: Arc<watch::Sender<CollectionStatus>>,
     metrics: CollectionMetrics,
+    wall: Wall,
+    heart: Heart,
+}
+
+/// The handed wall clock.
+#[derive(Clone)]
+struct Wall(Arc<dyn Fn() -> DateTime + Send + Sync>);
+
+impl fmt::Debug for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wall")
+    }
 }
 
 impl Observer {
     /// An observer that writes to `status` and counts in `metrics`.
-    pub fn new(status: Arc<watch::Sender<CollectionStatus>>, metrics: CollectionMetrics) -> Self {
-        Self { status, metrics }
+    pub fn new(
+        status: Arc<watch::Sender<CollectionStatus>>,
+        metrics: CollectionMetrics,
+        time: impl Time,
+    ) -> Self {
+        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())), heart: Heart::unheard() }
+    }
+
+    /// The same, with a heart that beats on every turn of the projector.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
+    }
+
+    pub(super) fn heart(&self) -> &Heart {
+        &self.heart
     }
 
     pub(super) fn collection(&self) -> String {
         self.status.borrow().name.clone()
+    }
+
+    pub(super) fn standby(&self) {
+        self.role(Role::Standby);
+        self.phase(Phase::Starting);
+    }
+
+    pub(super) fn leading(&self, epoch: i64) {
+        info!(collection = self.collection(), epoch, "leading");
+        self.role(Role::Leader);
+    }
+
+    fn role(&self, role: Role) {
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.role, role) != role);
     }
 
     pub(super) fn phase(&self, phase: Phase) {
@@ -65,6 +107,12 @@ impl Observer {
 
     pub(super) fn error(&self, error: &Error) {
         self.last_error(error.class(), error.to_string(), error.advice());
+    }
+
+    /// A request failed and is tried again, which is a turn of the loop.
+    pub(super) fn tried(&self, error: &Error, time: &impl Time) {
+        self.heart.beat(time.now());
+        self.error(error);
     }
 
     /// An event that names no document: it can only be reported.
@@ -92,7 +140,7 @@ impl Observer {
     }
 
     fn last_error(&self, class: &'static str, message: String, advice: &str) {
-        let last = LastError { at: DateTime::now(), class, message, advice: advice.to_owned() };
+        let last = LastError { at: (self.wall.0)(), class, message, advice: advice.to_owned() };
         self.status.send_modify(|status| status.last_error = Some(last));
     }
 
@@ -119,7 +167,7 @@ impl Observer {
             metrics.flush_seconds.observe(flushed.took.as_secs_f64());
         }
         if let Some(oldest) = flushed.oldest {
-            let visible = DateTime::now().saturating_duration_since(oldest);
+            let visible = (self.wall.0)().saturating_duration_since(oldest);
             metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
         }
         let gaps = self.waiting(waiting);

@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bson::Timestamp;
 use tokio::sync::mpsc;
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    Projector, Settings,
-    begin::Begin,
+    Projector,
+    begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -25,7 +25,8 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
-        position::{Checkpoint, LogId, Position},
+        part::Part,
+        position::{LogId, Position},
     },
     status::Phase,
     store::Store,
@@ -34,23 +35,23 @@ use crate::{
 
 /// How many events are folded before it is looked whether a flush is due.
 const CHUNK_EVENTS: usize = 4_096;
-/// How often the lag is told and a checkpoint considered, at least.
-const TICK: Duration = Duration::from_secs(1);
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
-    work: Work<S::Log, D, T>,
-    progress: Progress,
-    walk: Option<Walk<S::Log>>,
-    feed: mpsc::Receiver<Feed>,
+    pub(super) work: Work<S::Log, D, T>,
+    pub(super) progress: Progress,
+    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
-    log: LogId,
+    part: Part,
+    pub(super) epoch: i64,
+    pub(super) log: LogId,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
     /// What the flush under way covers.
-    covers: Option<Position>,
+    pub(super) covers: Option<Position>,
     /// The overdue hole that was last told of.
-    overdue: Option<(DocumentId, i64)>,
+    pub(super) overdue: Option<(DocumentId, i64)>,
 }
 
 /// What the loop met.
@@ -67,11 +68,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     ///
     /// # Errors
     /// When the database is away, or going on would be wrong.
-    pub(super) async fn begin(projector: &Projector<S, D, T>) -> Result<Self> {
-        let Projector { collection, source, store, time, settings, observer, subscribe } =
+    pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
+        let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, collection).await?;
+        let begin = Begin::decide(source, &log, store, collection, epoch).await?;
         let waiting = Waiting::new(store.load_quarantine().await?);
         let (sender, feed) = feed::channel();
         let request =
@@ -99,15 +100,17 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             work.read_on(&document).await?;
         }
         observer.resumed(&work.waiting);
-        let walk = begin.checkpoint.is_none().then(|| Walk::new(begin.at));
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.checkpoint.map(|checkpoint| checkpoint.position)),
+            progress: Progress::new(begin.position),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
             events: events_collection(collection),
+            part: *part,
+            epoch,
             log: begin.log,
             covers: None,
             overdue: None,
@@ -120,6 +123,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// When it has to begin again, or not at all.
     pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<()> {
         loop {
+            self.work.observer.heart().beat(self.work.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain().await,
@@ -166,19 +170,16 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    async fn settle(&mut self, flushed: Flushed) -> Result<()> {
+    pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
             CheckpointOutcome::Saved(checkpoint) => {
-                self.progress.saved(checkpoint.position, self.work.time.now());
+                if let Some(position) = checkpoint.position {
+                    self.progress.saved(position, self.work.time.now());
+                }
             }
             CheckpointOutcome::NotSaved => {}
-            CheckpointOutcome::Fenced => {
-                return Err(Error::stop(
-                    "another instance has taken over this collection",
-                    "nothing to do; if no other instance should be running, look for one",
-                ));
-            }
+            CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
             self.progress.flushed(self.covers.take());
@@ -271,7 +272,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) => chunk.push(Arrival { key, event }),
+            Ok(key) if self.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
     }
@@ -279,121 +281,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The stream left out the body of a large event: the log has it.
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
-            Ok(key) => self.work.read_on(&key.document).await,
+            Ok(key) if self.part.holds(&key.document) => self.work.read_on(&key.document).await,
+            Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());
                 Ok(())
-            }
-        }
-    }
-
-    /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
-    async fn make_room(&mut self) -> Result<()> {
-        if let Some(flushed) = self.work.flushed.take() {
-            self.settle(flushed?).await?;
-        }
-        self.flush_if_due();
-        while self.work.cache.is_full() {
-            match self.work.flush.take() {
-                Some(flush) => self.settle(flush.await?).await?,
-                None => return Ok(()),
-            }
-            self.flush_if_due();
-        }
-        Ok(())
-    }
-
-    /// Flushes at once when there is nothing more to fold, and otherwise when the window is over or
-    /// memory is short.
-    fn flush_if_due(&mut self) {
-        if self.work.flush.is_some() || self.work.flushed.is_some() {
-            return;
-        }
-        let now = self.work.time.now();
-        let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
-            None => false,
-            Some(since)
-                if self.walk.is_some()
-                    || self.progress.is_backlogged()
-                    || !self.feed.is_empty() =>
-            {
-                now.saturating_sub(since) >= self.work.settings.flush_interval
-            }
-            Some(_) => true,
-        };
-        if due || self.checkpoint_due(now).is_some() {
-            self.start_flush(now);
-        }
-        if self.work.flush.is_none() && self.work.changed_at.is_none() {
-            // Nothing to write: what has been folded was replays, or other collections' events.
-            self.progress.flushed(self.progress.folded.clone());
-        }
-    }
-
-    fn checkpoint_due(&self, now: Duration) -> Option<Position> {
-        let Settings { checkpoint_interval, idle_checkpoint_interval, .. } = self.work.settings;
-        let idle = self.work.changed_at.is_none();
-        let interval = if idle { idle_checkpoint_interval } else { checkpoint_interval };
-        self.progress.due(now, interval).filter(|_| self.walk.is_none())
-    }
-
-    fn start_flush(&mut self, now: Duration) {
-        let position = self.checkpoint_due(now);
-        self.covers = self.progress.folded.clone();
-        self.work.start_flush(position.map(|position| self.checkpoint(position)));
-    }
-
-    fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position, log: self.log, epoch: self.work.settings.epoch }
-    }
-
-    fn tell(&mut self) {
-        self.tell_overdue_gap();
-        let lag = match self.walk {
-            None => self.progress.lag_seconds(self.work.time.now()),
-            Some(_) => None,
-        };
-        let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
-        self.work.observer.lag(lag, caught_up.then_some(0));
-    }
-
-    fn tell_overdue_gap(&mut self) {
-        let Work { waiting, time, settings, observer, .. } = &self.work;
-        let Some(row) = waiting.oldest_hole() else { return };
-        let age = time.wall().saturating_duration_since(row.since);
-        let hole = (row.document.clone(), row.mark.version);
-        if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
-            observer.overdue_gap(row, age);
-            self.overdue = Some(hole);
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        match self.work.changed_at {
-            Some(_) if self.work.flush.is_none() => self.work.settings.flush_interval.min(TICK),
-            _ => TICK,
-        }
-    }
-
-    /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
-    /// feed is left: it comes again.
-    async fn drain(mut self) -> Result<()> {
-        self.feed.close();
-        loop {
-            if let Some(flushed) = self.work.flushed.take() {
-                self.settle(flushed?).await?;
-            } else if let Some(flush) = self.work.flush.take() {
-                self.settle(flush.await?).await?;
-            } else {
-                let last = self.work.changed_at.is_none();
-                self.covers = self.progress.folded.clone();
-                let unsaved = self.progress.due(Duration::MAX, Duration::ZERO);
-                let unsaved = unsaved.filter(|_| self.walk.is_none()).map(|at| self.checkpoint(at));
-                self.work.start_flush(unsaved);
-                if last && self.work.flush.is_none() {
-                    return Ok(());
-                }
             }
         }
     }

@@ -40,12 +40,12 @@ pub(super) async fn fold(
     until: Until,
     limits: &FoldLimits,
 ) -> Result<Stop> {
-    if let Some(mark) = &document.quarantine {
-        return Ok(Stop::Poison(mark.clone()));
-    }
     loop {
         if until == Until::Version(document.version) {
             return Ok(Stop::Reached);
+        }
+        if let Some(mark) = &document.quarantine {
+            return Ok(Stop::Poison(mark.clone()));
         }
         let Some(raw) = events.next().await? else { return Ok(Stop::End) };
         if let Some(stop) = step(document, raw, until, limits) {

@@ -52,19 +52,19 @@ impl Reader {
     /// # Errors
     /// [`super::ReadError`] when the database refuses.
     pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
-        let limit = limit.clamp(1, self.limits.events_max) as usize;
+        let limit = limit.clamp(1, self.limits.events_max);
         at_one_moment(|| self.page(id, after, limit)).await
     }
 
-    async fn page(&self, id: &DocumentId, after: i64, limit: usize) -> Result<History> {
+    async fn page(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
         let mut moment = Moment::open(self).await?;
         let range = after.saturating_add(1).max(1)..=INTEGER_MAX;
-        let mut log = moment.events(id, range, Pick::Events, limit as i64).await?;
+        let mut log = moment.events(id, range, Pick::Events, i64::from(limit)).await?;
         let mut events: Vec<StoredEvent> = Vec::new();
         let mut bytes = 0;
         while let Some(raw) = log.next().await? {
             bytes += raw.as_bytes().len();
-            let full = events.len() == limit || bytes > self.limits.bytes_max;
+            let full = events.len() == limit as usize || bytes > self.limits.bytes_max;
             if let (true, Some(last)) = (full, events.last()) {
                 let next = Some(last.version);
                 return Ok(History { events, next });

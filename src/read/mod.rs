@@ -7,6 +7,7 @@ mod fold;
 mod history;
 mod missing;
 mod moment;
+mod walk;
 
 use bson::{DateTime, RawDocumentBuf};
 use mongodb::{
@@ -55,6 +56,7 @@ pub struct Reader {
     database: Database,
     documents: Collection<RawDocumentBuf>,
     events: Collection<RawDocumentBuf>,
+    quarantine: Collection<RawDocumentBuf>,
     limits: ReadLimits,
 }
 
@@ -65,6 +67,17 @@ pub struct Current {
     pub document: Document,
     /// How many of its events are not projected yet.
     pub pending: i64,
+    /// What keeps it from going on, where its log does not simply end here.
+    pub waits: Option<Waits>,
+}
+
+/// What a document waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Waits {
+    /// Its next event is missing while later ones exist.
+    Hole,
+    /// Its next event cannot be applied: it is parked, or about to be.
+    Poison(Quarantine),
 }
 
 impl Reader {
@@ -78,7 +91,9 @@ impl Reader {
         Self {
             database: database.clone(),
             documents: database.collection_with_options(collection, options.clone()),
-            events: database.collection_with_options(&events_collection(collection), options),
+            events: database
+                .collection_with_options(&events_collection(collection), options.clone()),
+            quarantine: database.collection_with_options("alluvium.quarantine", options),
             limits,
         }
     }
@@ -144,13 +159,43 @@ impl Reader {
         id: &DocumentId,
         row: Option<Document>,
     ) -> Result<Option<Current>> {
+        let current = self.fold_tail(moment, id, row, Until::End).await?;
+        if current.pending == 0 {
+            return Ok((current.document.version > 0).then_some(current));
+        }
+        // A row that the server refuses is parked although its events fold: the record alone knows.
+        let parked = moment.parked(id).await?;
+        let current = match parked.filter(|mark| mark.version <= current.document.version) {
+            Some(mark) => {
+                let row = moment.document(id).await?;
+                let folded =
+                    self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?;
+                Current { waits: Some(Waits::Poison(mark)), ..folded }
+            }
+            None => current,
+        };
+        Ok((current.document.version > 0).then_some(current))
+    }
+
+    async fn fold_tail(
+        &self,
+        moment: &mut Moment<'_>,
+        id: &DocumentId,
+        row: Option<Document>,
+        until: Until,
+    ) -> Result<Current> {
         let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
         let projected = document.version;
         let range = projected + 1..=INTEGER_MAX;
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
-        fold(&mut document, &mut events, Until::End, &self.limits.fold).await?;
+        let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        let waits = match stop {
+            Stop::Reached | Stop::End => None,
+            Stop::Hole => Some(Waits::Hole),
+            Stop::Poison(mark) => Some(Waits::Poison(mark)),
+        };
         let pending = document.version - projected;
-        Ok((document.version > 0).then_some(Current { document, pending }))
+        Ok(Current { document, pending, waits })
     }
 
     async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
@@ -161,17 +206,19 @@ impl Reader {
             Some(row) if row.version <= version => row,
             _ => Document::new(id.clone()),
         };
-        let range = document.version + 1..=version;
-        let expected = version - document.version;
+        let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
+        let end = parked.as_ref().map_or(version, |mark| version.min(mark.version - 1));
+        let expected = end - document.version;
+        let range = document.version + 1..=end;
         let mut events = moment.events(id, range, Pick::Events, expected).await?;
-        let stop =
-            fold(&mut document, &mut events, Until::Version(version), &self.limits.fold).await?;
+        let until = Until::Version(version);
+        let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         match stop {
             Stop::Reached => Ok((document.version > 0).then_some(document)),
             _ if document.version < projected => Err(below(stop, projected)),
             _ if document.version == 0 => Ok(None),
             Stop::Poison(mark) => Err(ahead(version, &document, Some(mark))),
-            Stop::End | Stop::Hole => Err(ahead(version, &document, None)),
+            Stop::End | Stop::Hole => Err(ahead(version, &document, parked)),
         }
     }
 
@@ -179,9 +226,8 @@ impl Reader {
         let mut moment = Moment::open(self).await?;
         let row = moment.document(id).await?;
         let projected = row.as_ref().map_or(0, |row| row.version);
-        // A parked document stays at its version, even where its next event could be folded.
-        let parked = row.is_some_and(|row| row.quarantine.is_some());
-        let end = if parked { projected } else { INTEGER_MAX };
+        let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
+        let end = parked.map_or(INTEGER_MAX, |mark| mark.version - 1);
         let mut document = Document::new(id.clone());
         let mut events = moment.events(id, 1..=end, Pick::Events, projected).await?;
         let stop = fold(&mut document, &mut events, Until::Time(time), &self.limits.fold).await?;

@@ -6,13 +6,20 @@ use std::{future::Future, ops::RangeInclusive, time::Duration};
 use backon::{ExponentialBuilder, Retryable};
 use bson::{RawDocument, RawDocumentBuf};
 use futures::TryStreamExt;
-use mongodb::{ClientSession, SessionCursor};
+use mongodb::{
+    ClientSession, SessionCursor,
+    options::{Hint, ReadConcern},
+};
 
 use super::{
     Reader,
     error::{ReadError, Result},
 };
-use crate::model::{document::Document, id::DocumentId, position::LogId};
+use crate::model::{
+    document::{Class, Document, Quarantine},
+    id::DocumentId,
+    position::LogId,
+};
 
 /// How often a read whose moment was lost begins again.
 const MOMENTS_MAX: usize = 5;
@@ -63,10 +70,25 @@ impl<'r> Moment<'r> {
             .reader
             .documents
             .find_one(by_id(id))
-            .read_concern(mongodb::options::ReadConcern::snapshot())
+            .read_concern(ReadConcern::snapshot())
             .session(&mut self.session)
             .await?;
         found.as_deref().map(|row| read_row(id, row)).transpose()
+    }
+
+    /// The record of a parked document, which is there even where no row can be. A document that waits
+    /// behind a hole is not parked.
+    pub(super) async fn parked(&mut self, id: &DocumentId) -> Result<Option<Quarantine>> {
+        let key = bson::doc! { "c": self.reader.collection(), "d": id.to_bson() };
+        let found = self
+            .reader
+            .quarantine
+            .find_one(bson::doc! { "_id": key })
+            .read_concern(ReadConcern::snapshot())
+            .session(&mut self.session)
+            .await?;
+        let mark = found.as_deref().and_then(Quarantine::from_raw);
+        Ok(mark.filter(|mark| mark.class != Class::Gap))
     }
 
     /// The identity of the log. To be asked after the first read of the moment and before the last of
@@ -96,8 +118,8 @@ impl<'r> Moment<'r> {
             .reader
             .events
             .find(by_versions(id, &versions))
-            .read_concern(mongodb::options::ReadConcern::snapshot())
-            .hint(mongodb::options::Hint::Keys(bson::doc! { "_id": 1 }))
+            .read_concern(ReadConcern::snapshot())
+            .hint(Hint::Keys(bson::doc! { "_id": 1 }))
             .sort(bson::doc! { "_id": if pick == Pick::ClientsBackwards { -1 } else { 1 } })
             .batch_size(batch);
         let find = match pick {

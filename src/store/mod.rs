@@ -2,15 +2,16 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod create;
 pub mod mongo;
 
-use std::future::Future;
+use std::{fmt, future::Future};
 
 use bson::{DateTime, RawDocumentBuf};
 
 use crate::{
     database::Result,
-    model::{document::Quarantine, id::DocumentId, position::Checkpoint},
+    model::{document::Quarantine, id::DocumentId, part::Part, position::Checkpoint},
 };
 
 /// The suffix of the collection that holds the snapshots of a configured collection.
@@ -18,6 +19,19 @@ pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
 
 /// What the names of the bookkeeping's collections begin with.
 pub const BOOKKEEPING_PREFIX: &str = "alluvium";
+
+/// The collection that holds the format of the data.
+pub const META_COLLECTION: &str = "alluvium.meta";
+
+/// The collection that holds how far each projection has come.
+pub const CHECKPOINTS_COLLECTION: &str = "alluvium.checkpoints";
+
+/// The collection that holds the documents that wait.
+pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
+
+/// All collections of the bookkeeping.
+pub const BOOKKEEPING_COLLECTIONS: [&str; 3] =
+    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION];
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {
@@ -58,9 +72,9 @@ pub struct RowWrite {
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOutcome {
-    /// The majority holds the document at the row's version.
+    /// The majority holds the document at the row's version, with its mark.
     Written,
-    /// The stored row is at another version than expected, or is gone: read it again.
+    /// The stored row is another than expected, or is gone: read it again.
     Stale,
     /// The server refuses this row for good: a unique index or a validator of the user's, or its size.
     Rejected {
@@ -97,12 +111,93 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// All of the collection's.
     fn load_quarantine(&self) -> impl Future<Output = Result<Vec<QuarantineRow>>> + Send;
 
-    /// Records at majority, replacing earlier records of the same documents.
+    /// Records at majority, replacing earlier records of the same documents, but none that waits for
+    /// a later version: another instance is further.
     fn put_quarantine(&self, rows: &[QuarantineRow]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes the records of these documents, at majority.
+    /// Removes, at majority, the records of documents whose rows have reached these versions, and of
+    /// those records only the ones that wait for no later version: another instance may be further.
     fn remove_quarantine(
         &self,
-        documents: &[DocumentId],
+        healed: &[(DocumentId, i64)],
     ) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// The name of a lease: a collection, or one part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseName {
+    /// The collection.
+    pub collection: String,
+    /// Which part of it.
+    pub part: Part,
+}
+
+impl fmt::Display for LeaseName {
+    /// The collection, with the part where it is not the only one: the `_id` of its checkpoint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part.of {
+            1 => f.write_str(&self.collection),
+            of => write!(f, "{}#{}/{of}", self.collection, self.part.index),
+        }
+    }
+}
+
+/// A lease as it stands in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is for.
+    pub name: LeaseName,
+    /// The instance that holds it; `None` when it was given back.
+    pub holder: Option<String>,
+    /// Rises with every change of holder.
+    pub epoch: i64,
+    /// Rises while the holder lives.
+    pub beat: i64,
+}
+
+/// An instance's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The instance.
+    pub instance: String,
+    /// Rises while it lives.
+    pub beat: i64,
+}
+
+/// All leases of a database, and who is there to take them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The leases that were ever taken.
+    pub leases: Vec<Lease>,
+    /// The instances that were there and have not said goodbye.
+    pub instances: Vec<Presence>,
+}
+
+/// Leases and presences. They save work and decide nothing about correctness, which rests on the
+/// filters of every write.
+pub trait Leases: Clone + Send + Sync + 'static {
+    /// Everything, as the majority holds it.
+    fn load_roster(&self) -> impl Future<Output = Result<Roster>> + Send;
+
+    /// The epoch under which the checkpoint of what the lease is for was saved; 0 if there is none. A lease's
+    /// epoch has to be above it, also when the row of the lease was lost.
+    fn epoch_floor(&self, name: &LeaseName) -> impl Future<Output = Result<i64>> + Send;
+
+    /// Takes a lease at majority: `seen` is the row as it was read, `None` if there was none. False when
+    /// it has changed meanwhile.
+    fn take_lease(
+        &self,
+        lease: &Lease,
+        seen: Option<&Lease>,
+    ) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Renews a lease at majority, with the beat that it brings, or gives it back (`holder: None`).
+    /// False when another has taken it.
+    fn renew_lease(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Shows that an instance lives.
+    fn show_presence(&self, presence: &Presence) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes an instance: it says goodbye, or has been silent for long.
+    fn remove_presence(&self, instance: &str) -> impl Future<Output = Result<()>> + Send;
 }

@@ -4,13 +4,17 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
+pub mod api;
 mod daemon;
+pub mod history;
+mod proxy;
 mod server;
 mod wait;
 
 #[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
     daemon::{Daemon, free_port},
+    proxy::Proxy,
     server::{TestDatabase, database, server_uri},
     wait::{wait_for, wait_until},
 };

@@ -172,6 +172,23 @@ impl Sim {
         waiters.into_iter().for_each(Waker::wake);
     }
 
+    /// Moves the clock to the next timer.
+    fn advance(&self, horizon: Duration) -> bool {
+        let mut core = self.core();
+        loop {
+            let Some(Reverse((at, sequence))) = core.timers.peek().copied() else { return false };
+            if at > horizon {
+                return false;
+            }
+            core.timers.pop();
+            let Some(waker) = core.sleeping.remove(&sequence) else { continue };
+            core.now = at;
+            drop(core);
+            waker.wake();
+            return true;
+        }
+    }
+
     /// Adds a line to the story, if one is written.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
         let mut core = self.core();
@@ -192,55 +209,67 @@ impl Sim {
         let mut core = self.core();
         (core.violation.clone(), core.story.take().unwrap_or_default())
     }
+}
+
+/// Runs the tasks of a simulation, and owns them: they end with it.
+pub(super) struct Executor {
+    sim: Sim,
+    tasks: BTreeMap<u64, Task>,
+    next_id: u64,
+}
+
+impl Executor {
+    pub(super) fn new(sim: &Sim) -> Self {
+        Self { sim: sim.clone(), tasks: BTreeMap::new(), next_id: 0 }
+    }
 
     /// Runs until `done`, until the world stands still, until a violation, or until `horizon`.
     /// Gives whether `done` was reached.
-    pub(super) fn run(&self, horizon: Duration, mut done: impl FnMut() -> bool) -> bool {
-        let mut tasks = BTreeMap::new();
-        let mut next_id = 0;
-        while self.core().violation.is_none() {
-            self.reap(&mut tasks);
-            self.adopt(&mut tasks, &mut next_id);
+    pub(super) fn run(&mut self, horizon: Duration, mut done: impl FnMut() -> bool) -> bool {
+        while self.sim.core().violation.is_none() {
+            self.reap();
+            self.adopt();
             if done() {
                 return true;
             }
-            match self.pick(&tasks) {
-                Some(id) => poll_one(&mut tasks, id),
-                None if self.advance(horizon) => {}
+            match self.pick() {
+                Some(id) => self.poll(id),
+                None if self.sim.advance(horizon) => {}
                 None => return false,
             }
         }
         false
     }
 
-    fn reap(&self, tasks: &mut BTreeMap<u64, Task>) {
-        let killed = std::mem::take(&mut self.core().killed);
+    fn reap(&mut self) {
+        let killed = std::mem::take(&mut self.sim.core().killed);
         if !killed.is_empty() {
             // Dropping a future may call back into the simulation, so none is dropped under the lock.
-            let spawned = std::mem::take(&mut self.core().spawned);
-            let spawned = spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
-            self.core().spawned = spawned;
-            tasks.retain(|_, task| !killed.contains(&task.owner));
+            let spawned = std::mem::take(&mut self.sim.core().spawned);
+            let spawned =
+                spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
+            self.sim.core().spawned = spawned;
+            self.tasks.retain(|_, task| !killed.contains(&task.owner));
         }
     }
 
-    fn adopt(&self, tasks: &mut BTreeMap<u64, Task>, next_id: &mut u64) {
-        let spawned = std::mem::take(&mut self.core().spawned);
+    fn adopt(&mut self) {
+        let spawned = std::mem::take(&mut self.sim.core().spawned);
         for (owner, future) in spawned {
-            let (id, ready) = (*next_id, Arc::clone(&self.ready));
+            let (id, ready) = (self.next_id, Arc::clone(&self.sim.ready));
             let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready });
             Arc::clone(&waker).wake();
-            tasks.insert(id, Task { owner, future, waker });
-            *next_id += 1;
+            self.tasks.insert(id, Task { owner, future, waker });
+            self.next_id += 1;
         }
     }
 
     /// One of the ready tasks, at random.
-    fn pick(&self, tasks: &BTreeMap<u64, Task>) -> Option<u64> {
-        let mut ready = self.ready.lock().unwrap();
-        ready.retain(|id| tasks.contains_key(id));
-        let mut core = self.core();
-        let awake = |id: &u64| !core.suspended.contains(&tasks[id].owner);
+    fn pick(&self) -> Option<u64> {
+        let mut ready = self.sim.ready.lock().unwrap();
+        ready.retain(|id| self.tasks.contains_key(id));
+        let mut core = self.sim.core();
+        let awake = |id: &u64| !core.suspended.contains(&self.tasks[id].owner);
         let choices: Vec<usize> =
             (0..ready.len()).filter(|at| core.suspended.is_empty() || awake(&ready[*at])).collect();
         if choices.is_empty() {
@@ -250,29 +279,21 @@ impl Sim {
         Some(ready.remove(choice))
     }
 
-    /// Moves the clock to the next timer.
-    fn advance(&self, horizon: Duration) -> bool {
-        let mut core = self.core();
-        loop {
-            let Some(Reverse((at, sequence))) = core.timers.pop() else { return false };
-            let Some(waker) = core.sleeping.remove(&sequence) else { continue };
-            if at > horizon {
-                return false;
-            }
-            core.now = at;
-            drop(core);
-            waker.wake();
-            return true;
+    fn poll(&mut self, id: u64) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        task.waker.queued.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&task.waker));
+        if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            self.tasks.remove(&id);
         }
     }
 }
 
-fn poll_one(tasks: &mut BTreeMap<u64, Task>, id: u64) {
-    let Some(task) = tasks.get_mut(&id) else { return };
-    task.waker.queued.store(false, Ordering::Relaxed);
-    let waker = Waker::from(Arc::clone(&task.waker));
-    if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-        tasks.remove(&id);
+impl Drop for Executor {
+    /// What was never adopted holds the simulation that holds it.
+    fn drop(&mut self) {
+        let spawned = std::mem::take(&mut self.sim.core().spawned);
+        drop(spawned);
     }
 }
 
@@ -314,7 +335,7 @@ mod tests {
                 }
             });
         }
-        sim.run(Duration::MAX, || false);
+        Executor::new(&sim).run(Duration::MAX, || false);
         sim.outcome().1.join("\n")
     }
 
@@ -342,7 +363,7 @@ mod tests {
             world.sleep(Duration::from_millis(20)).await;
             world.resume(Owner::Daemon(1));
         });
-        sim.run(Duration::MAX, || false);
+        Executor::new(&sim).run(Duration::MAX, || false);
         assert_eq!(sim.outcome().1, ["    25 ms  1"]);
     }
 }

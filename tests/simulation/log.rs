@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use bson::{
-    RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc,
-};
+use bson::{RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use futures::future::{Either, select};
 
 use super::{
@@ -14,7 +12,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{Batch, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
+    log::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
     model::{
         event::EventKey,
         id::DocumentId,
@@ -42,6 +40,7 @@ pub(super) struct SimLog {
 pub(super) struct SimTail {
     node: Node,
     collections: Vec<String>,
+    bodies: Bodies,
     next: Place,
     term: u64,
 }
@@ -72,11 +71,12 @@ impl LogSource for SimLogSource {
         self.node.call("now", async move { Ok(world.state().operation_time()) }).await
     }
 
-    async fn tail(&self, collections: &[String], start: &Start) -> Result<SimTail> {
-        let (world, watched, from) = (self.node.world.clone(), collections.to_vec(), start.clone());
+    async fn tail(&self, collections: &[String], start: &Start, bodies: Bodies) -> Result<SimTail> {
+        let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
+        let (world, watched, from) = (self.node.world.clone(), events.clone(), start.clone());
         let work = async move { world.state().open(&watched, &from) };
         let (next, term) = self.node.call(&format!("tail {start:?}"), work).await?;
-        Ok(SimTail { node: self.node.clone(), collections: collections.to_vec(), next, term })
+        Ok(SimTail { node: self.node.clone(), collections: events, bodies, next, term })
     }
 
     fn log(&self, collection: &str) -> SimLog {
@@ -94,7 +94,8 @@ impl Tail for SimTail {
             let found = world.clone();
             let wait = sim.until(move || {
                 let state = found.state();
-                (state.term != term || state.changes(&watched, next, limit).is_some()).then_some(watched.clone())
+                (state.term != term || state.changes(&watched, next, limit).is_some())
+                    .then_some(watched.clone())
             });
             let watched = match select(Box::pin(wait), Box::pin(sim.sleep(AWAIT_TIME))).await {
                 Either::Left((watched, _)) => Some(watched),
@@ -107,22 +108,46 @@ impl Tail for SimTail {
             if next.entry < state.window {
                 return Err(Error::server(136, "the cursor's place has been overwritten"));
             }
-            Ok(watched.and_then(|watched| state.changes(&watched, next, limit)).unwrap_or_else(|| state.nothing(next)))
+            Ok(watched
+                .and_then(|watched| state.changes(&watched, next, limit))
+                .unwrap_or_else(|| state.nothing(next)))
         };
         let found = self.node.call("next of tail", work).await?;
         self.next = found.next;
         if !found.changes.is_empty() {
-            self.node.sim().tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
+            self.node
+                .sim()
+                .tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
         }
         let mut changes = RawArrayBuf::new();
-        found.changes.into_iter().for_each(|change| changes.push(change));
-        Ok(TailBatch { changes: changes.into(), position: found.position })
+        for (change, big) in found.changes {
+            changes.push(if big { self.fitted(change)? } else { change });
+        }
+        let server_time = Some(self.node.world.state().operation_time());
+        Ok(TailBatch { changes: changes.into(), position: found.position, server_time })
+    }
+}
+
+impl SimTail {
+    /// A change that is too large for one reply: without its body, if that was asked for.
+    fn fitted(&self, change: RawDocumentBuf) -> Result<RawDocumentBuf> {
+        if self.bodies == Bodies::All {
+            return Err(Error::server(10334, "BSONObj size is invalid"));
+        }
+        let mut bare = RawDocumentBuf::new();
+        change
+            .iter()
+            .flatten()
+            .filter(|(key, _)| *key != "fullDocument")
+            .for_each(|(key, value)| bare.append(key, value));
+        Ok(bare)
     }
 }
 
 /// What a tail's request found.
 struct Found {
-    changes: Vec<RawDocumentBuf>,
+    /// Each with whether it is too large for one reply.
+    changes: Vec<(RawDocumentBuf, bool)>,
     names: Vec<String>,
     next: Place,
     position: Position,
@@ -153,6 +178,13 @@ impl State {
         Ok((Place { entry, op }, self.term))
     }
 
+    /// The first change after a position: its entry, and its place among the entry's changes.
+    pub(super) fn before(&self, position: &Position) -> (usize, usize) {
+        let Ok((time, op)) = read_token(&position.token) else { return (0, 0) };
+        let entry = self.oplog.partition_point(|entry| entry.time < time);
+        (entry, op.map_or(0, |op| op + 1))
+    }
+
     /// The next changes that concern `watched`, at most `limit`; none if there are none yet.
     fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Found> {
         let mut changes = Vec::new();
@@ -163,7 +195,7 @@ impl State {
             for op in first..self.oplog[entry].ops.len() {
                 if concerns(&self.oplog[entry].ops[op], watched) && changes.len() < limit {
                     last = Place { entry, op };
-                    changes.push(self.change(last));
+                    changes.push((self.change(last), is_big(&self.oplog[entry].ops[op])));
                     names.push(name(&self.oplog[entry].ops[op]));
                 }
             }
@@ -184,12 +216,18 @@ impl State {
         let looked_at = next.entry.saturating_sub(usize::from(!stays)).min(self.oplog.len() - 1);
         let time = self.oplog[looked_at].time;
         let token = token(time, stays.then(|| from.op - 1));
-        Found { changes: Vec::new(), names: Vec::new(), next, position: Position { token, cluster_time: time } }
+        Found {
+            changes: Vec::new(),
+            names: Vec::new(),
+            next,
+            position: Position { token, cluster_time: time },
+        }
     }
 
     fn change(&self, place: Place) -> RawDocumentBuf {
         let entry = &self.oplog[place.entry];
-        let mut change = rawdoc! { "_id": token(entry.time, Some(place.op)), "clusterTime": entry.time };
+        let mut change =
+            rawdoc! { "_id": token(entry.time, Some(place.op)), "clusterTime": entry.time };
         let ns = |collection: &str| rawdoc! { "db": "simulation", "coll": collection };
         let mut with = |operation: &str, collection: &str| {
             change.append(bson::raw::cstr!("operationType"), operation);
@@ -200,7 +238,10 @@ impl State {
                 with("insert", collection);
                 if let Some(event) = row.raw() {
                     let id = event.get("_id").ok().flatten().map(RawBson::from);
-                    change.append(bson::raw::cstr!("documentKey"), rawdoc! { "_id": id.unwrap_or(RawBson::Null) });
+                    change.append(
+                        bson::raw::cstr!("documentKey"),
+                        rawdoc! { "_id": id.unwrap_or(RawBson::Null) },
+                    );
                     change.append(bson::raw::cstr!("fullDocument"), event.clone());
                 }
             }
@@ -225,6 +266,12 @@ fn concerns(op: &Op, watched: &[String]) -> bool {
     }
 }
 
+/// Whether the change stands for one near the size limit: to build such would only make runs slow.
+fn is_big(op: &Op) -> bool {
+    let Op::Put { row, .. } = op else { return false };
+    row.raw().is_some_and(|event| event.get_bool("big").unwrap_or(false))
+}
+
 fn name(op: &Op) -> String {
     match op {
         Op::Put { key: Key::Event(key), .. } => format!("{} {}", key.document, key.version),
@@ -244,7 +291,8 @@ fn token(time: Timestamp, op: Option<usize>) -> RawBson {
 fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
     let token: Option<&RawDocument> = token.as_document().map(AsRef::as_ref);
     let token = token.ok_or_else(|| Error::server(260, "invalid resume token"))?;
-    let time = token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
+    let time =
+        token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
     Ok((time, token.get_i64("op").ok().map(|op| op as usize)))
 }
 
@@ -296,7 +344,8 @@ impl EventLog for SimLog {
 impl Scan for SimScan {
     async fn next(&mut self) -> Result<Option<Batch>> {
         let (collection, id, term) = (self.collection.clone(), self.id, self.term);
-        let (world, after, limit) = (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
+        let (world, after, limit) =
+            (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
         let work = async move { world.scanned(&collection, id, term, after, limit) };
         let keys_and_events = self.node.call("next of scan", work).await?;
         let Some((last, _)) = keys_and_events.last() else { return Ok(None) };
@@ -327,6 +376,9 @@ impl World {
             (Key::Event(key), Some(raw)) => Some((key.clone(), raw.clone())),
             _ => None,
         });
-        Ok(rows.filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).take(limit).collect())
+        Ok(rows
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
+            .take(limit)
+            .collect())
     }
 }

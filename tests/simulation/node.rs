@@ -34,6 +34,8 @@ struct Inner {
     cut_until: Duration,
     /// The process has crashed, and stays down for this long.
     crashed: Option<Duration>,
+    /// The leadership that its next start has, if it was given one.
+    promoted: Option<i64>,
 }
 
 impl Node {
@@ -45,8 +47,14 @@ impl Node {
         };
         let faults = faults.iter().map(|fault| (fault.call, *fault)).collect();
         let rng = world.sim.rng(label);
-        let inner =
-            Inner { calls: 0, faults, rng, cut_until: Duration::ZERO, crashed: None };
+        let inner = Inner {
+            calls: 0,
+            faults,
+            rng,
+            cut_until: Duration::ZERO,
+            crashed: None,
+            promoted: None,
+        };
         Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -80,6 +88,16 @@ impl Node {
         self.inner().crashed.take()
     }
 
+    /// Gives the next start of this daemon the leadership `epoch`.
+    pub(super) fn promote(&self, epoch: i64) {
+        self.inner().promoted = Some(epoch);
+    }
+
+    /// The leadership that it was given, if it was.
+    pub(super) fn promoted(&self) -> Option<i64> {
+        self.inner().promoted
+    }
+
     /// From here on nothing more goes wrong with the calls.
     pub(super) fn heal(&self) {
         let mut inner = self.inner();
@@ -98,12 +116,15 @@ impl Node {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (number, fault, there, back) = self.begin();
-        let told = |what: &str| self.sim().tell(|| format!("{:?} {what} #{number} {name}", self.owner));
+        let told =
+            |what: &str| self.sim().tell(|| format!("{:?} {what} #{number} {name}", self.owner));
         if let Some(fault @ CallFault { when: When::Before, .. }) = fault {
             told("fails before");
             return self.fail(fault.trouble, there).await;
         }
-        told("sends");
+        if !name.starts_with("next") {
+            told("sends");
+        }
         let answer = self.send(there, work);
         if let Some(fault @ CallFault { when: When::During, .. }) = fault {
             self.sim().sleep(there / 2).await;
@@ -132,7 +153,8 @@ impl Node {
         let mut inner = self.inner();
         let number = inner.calls;
         inner.calls += 1;
-        let cut = cut.then_some(CallFault { call: number, when: When::Before, trouble: Trouble::Error });
+        let cut =
+            cut.then_some(CallFault { call: number, when: When::Before, trouble: Trouble::Error });
         let fault = inner.faults.get(&number).copied().or(cut);
         let (there, back) = (latency(&mut inner.rng), latency(&mut inner.rng));
         (number, fault, there, back)

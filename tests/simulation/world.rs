@@ -61,11 +61,26 @@ pub(super) struct Collection {
 /// One change as the oplog holds it.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Put { collection: String, key: Key, row: Row },
-    Delete { collection: String, key: Key },
-    Create { collection: String, id: LogId },
-    Drop { collection: String },
-    Rename { from: String, to: String },
+    Put {
+        collection: String,
+        key: Key,
+        row: Row,
+    },
+    Delete {
+        collection: String,
+        key: Key,
+    },
+    Create {
+        collection: String,
+        id: LogId,
+    },
+    Drop {
+        collection: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
     /// The server's own heartbeat in an idle oplog.
     Noop,
 }
@@ -152,6 +167,9 @@ pub(super) struct State {
     pub(super) latest: Data,
     /// As majority reads see it.
     pub(super) visible: Data,
+    /// Every event that the majority ever had, by the log it was in.
+    pub(super) archive: BTreeMap<LogId, BTreeMap<EventKey, RawDocumentBuf>>,
+    committed_log: Option<LogId>,
     last_time: Timestamp,
     last_uuid: u8,
 }
@@ -183,13 +201,14 @@ impl World {
             refused_name: None,
             latest: Data::default(),
             visible: Data::default(),
+            archive: BTreeMap::new(),
+            committed_log: None,
             last_time: Timestamp { time: 0, increment: 0 },
             last_uuid: 0,
         };
         let world = Self { sim: sim.clone(), state: Arc::new(Mutex::new(state)) };
         let mut state = world.state();
-        for collection in
-            [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
+        for collection in [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
         {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
@@ -239,6 +258,15 @@ impl World {
                 (last >= Some(time)).then_some(())
             })
             .await;
+    }
+
+    /// Another node answers from now on, which lags behind by `entries` and does not catch up yet.
+    pub(super) fn elect(&self, entries: usize) {
+        let mut state = self.state();
+        // It knows at least of the collections.
+        let seen = state.seen.saturating_sub(entries).max(5).min(state.seen);
+        state.elect(seen);
+        state.lagging = true;
     }
 
     /// Lets the majority point and then what reads see catch up with the oplog, again and again.
@@ -293,14 +321,36 @@ impl State {
     /// Moves the majority point to `upto`, and what reads see with it.
     pub(super) fn commit(&mut self, upto: usize) {
         let upto = upto.min(self.oplog.len());
-        if !self.stalled {
-            self.committed = self.committed.max(upto);
+        while !self.stalled && self.committed < upto {
+            self.archive_entry(self.committed);
+            self.committed += 1;
         }
         if !self.lagging {
             for at in self.seen..self.committed {
                 self.oplog[at].ops.iter().for_each(|op| self.visible.apply(op));
             }
             self.seen = self.seen.max(self.committed);
+        }
+    }
+
+    fn archive_entry(&mut self, at: usize) {
+        for op in &self.oplog[at].ops {
+            match op {
+                Op::Create { collection, id } if collection == EVENTS => {
+                    self.committed_log = Some(*id);
+                }
+                Op::Put { collection, key: Key::Event(key), row: Row::Raw(event) }
+                    if collection == EVENTS =>
+                {
+                    let log = self
+                        .committed_log
+                        .and_then(|log| Some(self.archive.entry(log).or_default()));
+                    if let Some(log) = log {
+                        log.insert(key.clone(), event.clone());
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -342,11 +392,11 @@ impl State {
         data
     }
 
-    /// What the majority has, whether or not the node that answers knows it.
-    pub(super) fn majority_data(&self) -> Data {
+    /// Looks at what the majority has, whether or not the node that answers knows it.
+    pub(super) fn majority<T>(&self, look: impl FnOnce(&Data) -> T) -> T {
         if self.seen == self.committed {
-            return self.visible.clone();
+            return look(&self.visible);
         }
-        self.replay(self.committed)
+        look(&self.replay(self.committed))
     }
 }

@@ -87,15 +87,34 @@ const PANICKING: Words = Words {
 
 const SLEEPING: Words = Words {
     rule: "tests wait on a condition",
-    scopes: &["src", "tests", "examples"],
+    scopes: &["src", "tests"],
     words: &["thread::sleep", "time::sleep", "sleep_until", "sleep_ms"],
     in_tests: true,
     except: &[
         ("tests/common/wait.rs", "the one place that waits, with a deadline"),
         ("src/time.rs", "the machine's clock behind the handed time"),
         ("src/embedded", "waits for a server that starts, where no time is handed"),
+        ("src/log/append.rs", "a writer pauses in its user's process, outside any simulation"),
     ],
     remedy: "in tests use `wait_until` of tests/common, elsewhere the `Time` that was handed",
+};
+
+const TELLING_TIME: Words = Words {
+    rule: "what runs in the simulation takes the time that it is handed",
+    scopes: &["src/projector", "src/upkeep", "src/lease", "src/retry"],
+    words: &["tokio::time", "Instant::now", "SystemTime::now", "DateTime::now"],
+    in_tests: false,
+    except: &[],
+    remedy: "use the `Time` that was handed",
+};
+
+const IGNORING: Words = Words {
+    rule: "no test skips itself",
+    scopes: &["src", "tests"],
+    words: &["#[ignore"],
+    in_tests: true,
+    except: &[],
+    remedy: "a test target that needs other tools says `required-features` in Cargo.toml",
 };
 
 const UNBOUNDED: Words = Words {
@@ -217,6 +236,16 @@ fn nobody_sleeps() {
 }
 
 #[test]
+fn the_simulated_code_takes_the_time_it_is_handed() {
+    check_words(&TELLING_TIME);
+}
+
+#[test]
+fn no_test_is_ignored() {
+    check_words(&IGNORING);
+}
+
+#[test]
 fn every_queue_is_bounded() {
     check_words(&UNBOUNDED);
 }
@@ -298,6 +327,34 @@ fn no_file_knows_a_machine_or_a_registry() {
     }
     let remedy = "use a relative path, a setting, or the tool's own default";
     check("no file knows a machine or a package registry", remedy, &findings);
+}
+
+/// Dashboards, alerts and prose name only metrics that there are; `tests/metrics.rs` compares the
+/// catalogue itself with the code.
+#[test]
+fn every_metric_that_is_named_is_in_the_catalogue() {
+    let files = source::all();
+    let catalogue = files.iter().find(|file| file.path == "metrics/README.md").unwrap();
+    let known = |name: &str| {
+        let parts = ["_bucket", "_sum", "_count"].into_iter();
+        let whole = parts.fold(name, |name, part| name.strip_suffix(part).unwrap_or(name));
+        catalogue.text.contains(&format!("`{name}`"))
+            || catalogue.text.contains(&format!("`{whole}`"))
+    };
+    let mut findings = Vec::new();
+    for file in files.iter().filter(|file| !file.path.ends_with(".rs")) {
+        for at in positions(&file.text, "alluvium_") {
+            let name: String =
+                file.text[at..].chars().take_while(|c| source::is_word(*c)).collect();
+            // The bare prefix is no name.
+            if name != "alluvium_" && !known(&name) {
+                let line = source::line_of(&file.text, at);
+                findings.push(format!("{}:{line}: `{name}`", file.path));
+            }
+        }
+    }
+    let remedy = "correct the name, or add the metric to the code and the catalogue";
+    check("only metrics that exist are named", remedy, &findings);
 }
 
 /// The checks above would also pass if they saw nothing: one planted offence for each kind.

@@ -3,40 +3,53 @@
 
 mod checkpoints;
 mod documents;
+mod leases;
 mod quarantine;
+
+pub use leases::MongoLeases;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
 
-use crate::database::{Error, Result};
+use crate::{
+    database::{Error, Result},
+    model::part::Part,
+    store::LeaseName,
+};
+
+const CHECKPOINTS: &str = "alluvium.checkpoints";
+const QUARANTINE: &str = "alluvium.quarantine";
 
 /// One collection's projected documents and bookkeeping in MongoDB.
 #[derive(Clone, Debug)]
 pub struct MongoStore {
     database: Database,
     collection: String,
+    part: Part,
     documents: Collection<RawDocumentBuf>,
     checkpoints: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
 }
 
 impl MongoStore {
-    /// The store of `collection` in `database`.
-    pub fn new(database: &Database, collection: &str) -> Self {
+    /// The store of `part` of `collection` in `database`.
+    pub fn new(database: &Database, collection: &str, part: Part) -> Self {
         Self {
             database: database.clone(),
             collection: collection.to_owned(),
+            part,
             documents: database.collection(collection),
-            checkpoints: database.collection("alluvium.checkpoints"),
-            quarantine: database.collection("alluvium.quarantine"),
+            checkpoints: database.collection(CHECKPOINTS),
+            quarantine: database.collection(QUARANTINE),
         }
     }
 
-    /// Runs a write command of many statements, unordered and at majority, and gives the reply, whose
-    /// `writeErrors` the caller judges.
-    ///
-    /// # Errors
-    /// When the command failed, or its effect is not known to be majority-committed.
+    /// The `_id` of the checkpoint.
+    fn checkpoint_id(&self) -> String {
+        LeaseName { collection: self.collection.clone(), part: self.part }.to_string()
+    }
+
+    /// [`bulk`] in this store's database.
     async fn bulk(
         &self,
         command: &str,
@@ -44,19 +57,34 @@ impl MongoStore {
         statements_field: &str,
         statements: RawArrayBuf,
     ) -> Result<Document> {
-        let mut bulk = RawDocumentBuf::new();
-        bulk.append(bson::raw::CString::try_from(command)?, collection);
-        bulk.append(bson::raw::CString::try_from(statements_field)?, statements);
-        bulk.append(cstr!("ordered"), false);
-        bulk.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
-        let reply = self.database.run_raw_command(bulk).await?;
-        match reply.get_document("writeConcernError") {
-            Ok(error) => Err(Error::server(
-                error.get_i32("code").unwrap_or_default(),
-                error.get_str("errmsg").unwrap_or("write concern not satisfied"),
-            )),
-            Err(_) => Ok(reply),
-        }
+        bulk(&self.database, command, collection, statements_field, statements).await
+    }
+}
+
+/// Runs a write command of many statements, unordered and at majority, and gives the reply, whose
+/// `writeErrors` the caller judges.
+///
+/// # Errors
+/// When the command failed, or its effect is not known to be majority-committed.
+async fn bulk(
+    database: &Database,
+    command: &str,
+    collection: &str,
+    statements_field: &str,
+    statements: RawArrayBuf,
+) -> Result<Document> {
+    let mut bulk = RawDocumentBuf::new();
+    bulk.append(bson::raw::CString::try_from(command)?, collection);
+    bulk.append(bson::raw::CString::try_from(statements_field)?, statements);
+    bulk.append(cstr!("ordered"), false);
+    bulk.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
+    let reply = database.run_raw_command(bulk).await?;
+    match reply.get_document("writeConcernError") {
+        Ok(error) => Err(Error::server(
+            error.get_i32("code").unwrap_or_default(),
+            error.get_str("errmsg").unwrap_or("write concern not satisfied"),
+        )),
+        Err(_) => Ok(reply),
     }
 }
 
@@ -71,8 +99,15 @@ fn update_statement(
 
 /// The first write error of a reply, for commands in which none is expected.
 fn no_write_errors(reply: &Document) -> Result<()> {
-    let first = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
-    match first.and_then(bson::Bson::as_document) {
+    no_write_errors_but(&[], reply)
+}
+
+/// The first write error of a reply whose code is not among those `expected`.
+fn no_write_errors_but(expected: &[i32], reply: &Document) -> Result<()> {
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let code = |error: &Document| error.get_i32("code").unwrap_or_default();
+    let mut errors = errors.iter().filter_map(bson::Bson::as_document);
+    match errors.find(|error| !expected.contains(&code(error))) {
         Some(error) => Err(Error::server(
             error.get_i32("code").unwrap_or_default(),
             error.get_str("errmsg").unwrap_or("a write failed"),

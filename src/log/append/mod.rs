@@ -2,35 +2,36 @@
 //! answer. An event's own `id`, read back at majority in the same causal session, is the only proof
 //! of what happened.
 
-use std::{fmt::Write as _, time::Duration};
+mod answer;
+
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
-    error::{ErrorKind, WriteFailure},
     options::{Acknowledgment, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
 
+use self::answer::{DUPLICATE_KEY, Failure, Insert};
 use super::events_collection;
 use crate::{
-    database::{self, Causal, Verdict},
+    database::{self, Causal},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
         new_event::NewEvent,
     },
+    time::{SystemTime, Time},
 };
-
-const DUPLICATE_KEY: i32 = 11000;
-const VALIDATION_FAILED: i32 = 121;
 
 /// Appends events to one collection's log.
 #[derive(Clone, Debug)]
 pub struct Appender {
     events: Collection<RawDocumentBuf>,
     causal: Causal,
+    time: SystemTime,
     limits: AppendLimits,
 }
 
@@ -69,10 +70,11 @@ pub enum AppendError {
         /// The server's words, with the field at fault where it names one.
         reason: String,
     },
-    /// Every attempt ended without a proof. Appending the same event with the same `id` again is safe.
+    /// Every attempt ended without a proof. Inserting the same event, with the same `id`, at the same
+    /// version again is safe; at another version it may double it.
     #[error(
         "whether the event was appended is unknown after {attempts} attempts ({source}); \
-         append it again with the same `id`, or read the log once the database answers"
+         read the document's history once the database answers, and write again only if it lacks the event"
     )]
     Uncertain {
         /// How often it was tried.
@@ -100,6 +102,7 @@ impl Appender {
         Self {
             events: database.collection_with_options(&events_collection(collection), options),
             causal: Causal::new(database.client().clone()),
+            time: SystemTime::new(),
             limits,
         }
     }
@@ -158,7 +161,7 @@ impl Appender {
         let (mut held, mut attempts, mut unproven) = (0, 0, false);
         loop {
             attempts += 1;
-            let attempt = self.attempt(document, after, &rows, &mut held).await;
+            let attempt = self.attempt(document, &rows, &mut held).await;
             let source = match attempt {
                 Ok(()) => return Ok(held),
                 Err(Failure::Refused { at, reason }) => {
@@ -172,7 +175,7 @@ impl Appender {
             };
             unproven = true;
             match delays.next() {
-                Some(delay) => tokio::time::sleep(delay).await,
+                Some(delay) => self.time.sleep(delay).await,
                 None => return Err(AppendError::Uncertain { attempts, source }),
             }
         }
@@ -182,7 +185,6 @@ impl Appender {
     async fn attempt(
         &self,
         document: &DocumentId,
-        after: i64,
         rows: &[Row],
         held: &mut usize,
     ) -> Result<(), Failure> {
@@ -197,8 +199,9 @@ impl Appender {
             Err(Insert::Taken) => {}
             Err(Insert::Failed(failure)) => return Err(failure),
         }
-        let next = after + *held as i64 + 1;
-        let ids = self.ids(document, next, after + rows.len() as i64, &mut session).await?;
+        let [Row { version: next, .. }, ..] = rows[*held..] else { return Ok(()) };
+        let last = rows.last().map_or(next, |row| row.version);
+        let ids = self.ids(document, next, last, &mut session).await?;
         self.causal.observe(&session);
         let mine = ids.iter().zip(&rows[*held..]).take_while(|(id, row)| **id == row.id).count();
         *held += mine;
@@ -208,7 +211,7 @@ impl Appender {
         // What stood in the way is gone, or was never acknowledged by the majority.
         Err(Failure::Unproven(database::Error::server(
             DUPLICATE_KEY,
-            format!("version {} of document {document} was taken and is free again", next),
+            format!("version {next} of document {document} was taken and is free again"),
         )))
     }
 
@@ -282,6 +285,7 @@ impl Appender {
 
 /// An event at its place, with the mark that proves it ours.
 struct Row {
+    version: i64,
     id: Option<RawBson>,
     event: RawDocumentBuf,
 }
@@ -291,77 +295,9 @@ fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
         let id = event.id.take().unwrap_or_else(|| RawBson::Binary(bson::Uuid::new().into()));
         event.id = Some(id.clone());
         let key = EventKey { document: document.clone(), version };
-        Row { id: Some(id), event: event.encode(&key) }
+        Row { version, id: Some(id), event: event.encode(&key) }
     };
     events.into_iter().zip(after + 1..).map(row).collect()
-}
-
-/// Why one attempt did not end with a proof.
-enum Failure {
-    /// The validator refuses the event at this place of what was sent.
-    Refused { at: usize, reason: String },
-    /// Trying again cannot help.
-    Final(database::Error),
-    /// It may or may not have happened.
-    Unproven(database::Error),
-}
-
-impl From<database::Error> for Failure {
-    fn from(error: database::Error) -> Self {
-        match error.verdict() {
-            Verdict::Stop(_) | Verdict::Oversized => Self::Final(error),
-            _ => Self::Unproven(error),
-        }
-    }
-}
-
-enum Insert {
-    Taken,
-    Failed(Failure),
-}
-
-impl From<database::Error> for Insert {
-    fn from(error: database::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<mongodb::error::Error> for Insert {
-    fn from(error: mongodb::error::Error) -> Self {
-        let refused = |at, message: &str, details: &Option<Document>| {
-            Self::Failed(Failure::Refused { at, reason: refusal(message, details.as_ref()) })
-        };
-        match &*error.kind {
-            ErrorKind::Write(WriteFailure::WriteError(write)) => match write.code {
-                DUPLICATE_KEY => return Self::Taken,
-                VALIDATION_FAILED => return refused(0, &write.message, &write.details),
-                _ => {}
-            },
-            ErrorKind::InsertMany(insert) => {
-                match insert.write_errors.as_ref().and_then(|errors| errors.first()) {
-                    Some(write) if write.code == DUPLICATE_KEY => return Self::Taken,
-                    Some(write) if write.code == VALIDATION_FAILED => {
-                        return refused(write.index, &write.message, &write.details);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-        database::Error::from(error).into()
-    }
-}
-
-/// The server's words and, from its details, which rule was broken.
-fn refusal(message: &str, details: Option<&Document>) -> String {
-    const SHOWN_BYTES_MAX: usize = 1_000;
-    let mut text = message.to_owned();
-    if let Some(details) = details.and_then(|details| details.get("details")) {
-        let json = details.clone().into_relaxed_extjson().to_string();
-        let shown = json.floor_char_boundary(SHOWN_BYTES_MAX);
-        let _ = write!(text, ": {}", &json[..shown]);
-    }
-    text
 }
 
 fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {

@@ -1,0 +1,126 @@
+//! What handlers take from a request, each refused with a problem that names the part at fault.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{StatusCode, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    ApiState, Served,
+    problem::{Kind, Problem, too_large},
+};
+use crate::{model::id::DocumentId, status::Phase};
+
+/// The collection of the path, if it is served.
+pub(super) struct Collection(pub(super) Served);
+
+/// The document of the path, in a collection that is served.
+pub(super) struct Target {
+    pub(super) served: Served,
+    pub(super) id: DocumentId,
+}
+
+/// The query string.
+pub(super) struct Params<T>(pub(super) T);
+
+/// A JSON body, whatever content type it claims.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+#[derive(Deserialize)]
+struct CollectionPath {
+    collection: String,
+}
+
+#[derive(Deserialize)]
+struct DocumentPath {
+    id: String,
+}
+
+async fn path<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, Problem> {
+    let path = Path::<T>::from_request_parts(parts, &()).await;
+    let malformed = |why: String| {
+        Problem::new(Kind::MalformedId, format!("{why}; percent-encode the path as UTF-8"))
+    };
+    path.map(|Path(path)| path).map_err(|rejection| malformed(rejection.body_text()))
+}
+
+impl FromRequestParts<Arc<ApiState>> for Collection {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let CollectionPath { collection } = path(parts).await?;
+        let Some(served) = state.collections.get(&collection) else {
+            let known: Vec<&str> = state.collections.keys().map(String::as_str).collect();
+            let detail = format!(
+                "`{collection}` is not among the configured collections: {}",
+                known.join(", ")
+            );
+            return Err(Problem::new(Kind::UnknownCollection, detail));
+        };
+        let status = served.status.borrow();
+        match status.phase {
+            Phase::Refused => Err(Problem::refused(&collection, status.last_error.as_ref())),
+            _ => Ok(Self(served.clone())),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let DocumentPath { id } = path(parts).await?;
+        let id = DocumentId::from_text(&id).map_err(|error| {
+            Problem::new(Kind::MalformedId, format!("the id `{id}` of the path: {error}"))
+        })?;
+        let Collection(served) = Collection::from_request_parts(parts, state).await?;
+        Ok(Self { served, id })
+    }
+}
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<ApiState>> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<ApiState>) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(rejection) => Err(Problem::new(Kind::MalformedQuery, rejection.body_text())),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|rejection| {
+                match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+                    _ => Problem::new(Kind::MalformedBody, rejection.body_text()),
+                }
+            })?;
+        let body = serde_json::from_slice(&bytes).map_err(|error| {
+            let detail = format!(
+                "the body is not the JSON that is expected here: {error}; \
+                 an example: {{\"clock\": {{\"mobile\": 3}}, \"limit\": 1000}}"
+            );
+            Problem::new(Kind::MalformedBody, detail)
+        })?;
+        Ok(Self(body))
+    }
+}
+
+/// A field that holds JSON inside a query string.
+pub(super) fn json_param<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Problem> {
+    serde_json::from_str(text).map_err(|error| {
+        Problem::new(
+            Kind::MalformedQuery,
+            format!("`{name}` is not the JSON that is expected: {error}"),
+        )
+    })
+}

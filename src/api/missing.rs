@@ -1,0 +1,153 @@
+//! What a client is missing: `POST …/documents/{id}/missing` with the clock in the body, or `GET` with
+//! the clock in the query and an ETag, so that asking again costs nothing while nothing has happened.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bson::Uuid;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    ApiState, Served,
+    documents::limit,
+    extract::{JsonBody, Params, Target, json_param},
+    problem::{Kind, Problem},
+    value::{self, Notation},
+};
+use crate::{
+    metrics::AnswerKind,
+    model::{clock::Clock, position::LogId},
+    read::{Missing, MissingQuery, ReadError},
+    time::Time,
+};
+
+/// How many events an answer has unless told.
+const LIMIT: u32 = 1_000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MissingBody {
+    clock: Clock,
+    limit: Option<u32>,
+    log: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MissingParams {
+    clock: String,
+    limit: Option<u32>,
+    log: Option<String>,
+    #[serde(default)]
+    ejson: Notation,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotationParams {
+    #[serde(default)]
+    ejson: Notation,
+}
+
+pub(super) async fn post(
+    State(state): State<Arc<ApiState>>,
+    target: Target,
+    Params(params): Params<NotationParams>,
+    JsonBody(body): JsonBody<MissingBody>,
+) -> Result<Json<Value>, Problem> {
+    let query = query(body, Kind::MalformedBody)?;
+    let answer = ask(&target, &query).await?;
+    Ok(Json(written(&state, params.ejson, &answer)))
+}
+
+pub(super) async fn get(
+    State(state): State<Arc<ApiState>>,
+    target: Target,
+    Params(params): Params<MissingParams>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let clock = json_param("clock", &params.clock)?;
+    let body = MissingBody { clock, limit: params.limit, log: params.log };
+    let query = query(body, Kind::MalformedQuery)?;
+    let answer = ask(&target, &query).await?;
+    let tag = tag(&query, params.ejson, &answer);
+    let head = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if known(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    Ok((head, Json(written(&state, params.ejson, &answer))).into_response())
+}
+
+fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
+    let limit = limit(body.limit, LIMIT, kind)?;
+    let log = body.log.map(|log| match Uuid::parse_str(&log) {
+        Ok(uuid) => Ok(LogId(uuid)),
+        Err(_) => {
+            let detail = format!("`log` is `{log}`, not the UUID that an earlier answer gave");
+            Err(Problem::new(kind, detail))
+        }
+    });
+    Ok(MissingQuery { clock: body.clock, limit, log: log.transpose()? })
+}
+
+async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> {
+    let Served { reader, metrics, .. } = &target.served;
+    let start = Instant::now();
+    let answer = reader.missing(&target.id, query).await;
+    metrics.missing_seconds.observe(start.elapsed().as_secs_f64());
+    let kind = match &answer {
+        Ok(Some(answer)) if answer.snapshot.is_some() => Some(AnswerKind::Snapshot),
+        Ok(Some(answer)) if answer.events.is_empty() => Some(AnswerKind::None),
+        Ok(Some(_)) => Some(AnswerKind::Events),
+        Err(ReadError::ClockAhead(_)) => Some(AnswerKind::Ahead),
+        Ok(None) | Err(_) => None,
+    };
+    if let Some(kind) = kind {
+        metrics.answered(kind).inc();
+    }
+    answer?.ok_or_else(|| {
+        let detail = format!("{} of `{}` was never written", target.id, reader.collection());
+        Problem::new(Kind::UnknownDocument, detail)
+    })
+}
+
+fn written(state: &ApiState, notation: Notation, answer: &Missing) -> Value {
+    let events: Vec<Value> = answer.events.iter().map(|event| notation.missing(event)).collect();
+    let mut json = json!({
+        "answer": if answer.snapshot.is_some() { "snapshot" } else { "events" },
+        "log": answer.log.to_string(),
+        "version": answer.version,
+        "clock": value::clock(&answer.clock),
+    });
+    if let Some(json) = json.as_object_mut() {
+        if let Some(document) = &answer.snapshot {
+            json.insert("snapshot".into(), notation.snapshot(document, state.time.wall()));
+        }
+        json.insert("events".into(), events.into());
+        json.insert("next_clock".into(), value::clock(&answer.next_clock));
+        json.insert("more".into(), answer.more.into());
+    }
+    json
+}
+
+/// The same question about the same version of the same log has the same answer.
+fn tag(query: &MissingQuery, notation: Notation, answer: &Missing) -> String {
+    let question = (&query.log, &query.clock, query.limit, notation);
+    let hash = Sha256::digest(format!("{} {} {question:?}", answer.log, answer.version));
+    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{hex}\"")
+}
+
+fn known(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).iter();
+    let mut tags =
+        values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    tags.any(|known| matches!(known.trim(), "*") || known.trim().trim_start_matches("W/") == tag)
+}

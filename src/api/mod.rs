@@ -1,0 +1,178 @@
+//! The HTTP API: JSON over the reads of every configured collection, the daemon's status, health and
+//! metrics. It only reads and waits; what it answers comes from [`crate::read`], and every error is a
+//! problem of a closed list (README.md beside this file). A route is a row of `views` or
+//! `probes`.
+
+mod documents;
+mod extract;
+mod health;
+mod missing;
+pub mod problem;
+mod status;
+mod value;
+
+use std::{any::Any, collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{StatusCode, Uri},
+    middleware::map_response,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tower_http::{
+    catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
+};
+
+use crate::{
+    health::Heartbeats,
+    metrics::{CollectionMetrics, Metrics},
+    read::Reader,
+    status::CollectionStatus,
+    time::SystemTime,
+};
+use problem::{Kind, Problem};
+
+/// What the API serves.
+#[derive(Clone, Debug)]
+pub struct ApiState {
+    /// The name of this instance.
+    pub instance: String,
+    /// The configured collections, by name.
+    pub collections: BTreeMap<String, Served>,
+    /// All metrics of the process.
+    pub metrics: Metrics,
+    /// The loops whose turning means that the process lives.
+    pub heartbeats: Heartbeats,
+    /// The clock that the loops beat by.
+    pub time: SystemTime,
+    /// The bounds of a request.
+    pub limits: ApiLimits,
+}
+
+/// One collection, as the API serves it.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Reads it.
+    pub reader: Reader,
+    /// How its projection is doing.
+    pub status: watch::Receiver<CollectionStatus>,
+    /// Counts its requests.
+    pub metrics: CollectionMetrics,
+}
+
+/// The bounds of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ApiLimits {
+    /// The largest body, in bytes.
+    pub body_bytes_max: usize,
+    /// The longest that a request may take, waits included.
+    pub request_max: Duration,
+    /// The longest `wait`. Below `request_max`, so that a wait ends with its own answer.
+    pub wait_max: Duration,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1 << 20,
+            request_max: Duration::from_secs(60),
+            wait_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The whole API.
+pub fn router(state: ApiState) -> Router {
+    let limits = state.limits;
+    // Who may ask will be a layer around `views`; the probes stay open.
+    let routes = Router::new().merge(probes()).merge(views()).fallback(nothing_here);
+    bounded(routes.with_state(Arc::new(state)), limits)
+}
+
+/// Puts the bounds of a request around `routes`, so that whatever ends one is a problem too.
+fn bounded(routes: Router, limits: ApiLimits) -> Router {
+    routes
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_max))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(map_response(problem::from_the_framework))
+}
+
+/// What orchestrators ask.
+fn probes() -> Router<Arc<ApiState>> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+}
+
+/// What backends ask.
+fn views() -> Router<Arc<ApiState>> {
+    const DOCUMENT: &str = "/v1/collections/{collection}/documents/{id}";
+    Router::new()
+        .route("/v1/status", get(status::status))
+        .route(DOCUMENT, get(documents::document))
+        .route(&format!("{DOCUMENT}/events"), get(documents::events))
+        .route(&format!("{DOCUMENT}/missing"), get(missing::get).post(missing::post))
+}
+
+/// Serves `router` until `stop` completes; then takes no new requests and completes once those under way
+/// have been answered.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn nothing_here(uri: Uri) -> Problem {
+    let detail = format!(
+        "`{}` is no path of this API; documents are at /v1/collections/<collection>/documents/<id>, with a slash in an id written as %2F",
+        uri.path()
+    );
+    Problem::new(Kind::NotFound, detail)
+}
+
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    Problem::new(
+        Kind::Internal,
+        "the request failed for a fault of this program; its log says more",
+    )
+    .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_ours_is_an_answer_too() {
+        async fn faulty() {
+            panic!("a fault");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/faulty", listener.local_addr().unwrap());
+        let routes = Router::new().route("/faulty", get(faulty));
+        let server = tokio::spawn(serve(
+            listener,
+            bounded(routes, ApiLimits::default()),
+            std::future::pending(),
+        ));
+        let asked = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            agent.get(&url).call().unwrap().body_mut().read_to_string().unwrap()
+        });
+        let text = asked.await.unwrap();
+        server.abort();
+        assert!(text.contains(r#""type":"urn:alluvium:problem:internal""#), "{text}");
+    }
+}

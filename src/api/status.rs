@@ -1,0 +1,41 @@
+//! `GET /v1/status`: what the daemon knows about itself. Unknown is null.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::{ApiState, value};
+use crate::status::CollectionStatus;
+
+pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    let collections: Vec<Value> =
+        state.collections.values().map(|served| collection(&served.status.borrow())).collect();
+    Json(json!({
+        "instance": state.instance,
+        "version": env!("CARGO_PKG_VERSION"),
+        "collections": collections,
+    }))
+}
+
+fn collection(status: &CollectionStatus) -> Value {
+    let last_error = status.last_error.as_ref().map(|error| {
+        json!({
+            "at": value::time(error.at),
+            "class": error.class,
+            "message": error.message,
+            "advice": error.advice,
+        })
+    });
+    json!({
+        "name": status.name,
+        "role": status.role,
+        "phase": status.phase,
+        "version_gaps": status.version_gaps,
+        "quarantined": status.quarantined,
+        "lag_seconds": status.lag_seconds,
+        "lag_events": status.lag_events,
+        "oplog_headroom_seconds": status.oplog_headroom_seconds,
+        "last_error": last_error,
+    })
+}

@@ -1,0 +1,71 @@
+//! `alluvium config check`: reads the configuration as the daemon would, and prints what it amounts to.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{CommandResult, Globals, output};
+use crate::config::{self, CollectionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Report every mistake in the configuration, or print what it amounts to
+    Check,
+}
+
+impl Config {
+    pub(super) fn run(self, globals: &Globals) -> CommandResult {
+        let Self::Check = self;
+        let config = globals.load(Expect::Collections)?;
+        if globals.json {
+            output::json(&to_json(&config))?;
+        } else {
+            let names: Vec<&str> = config.collections.iter().map(|c| c.name.as_str()).collect();
+            output::line(format!(
+                "the configuration is good: {} in database {} at {}, HTTP on {}",
+                names.join(", "),
+                config.mongodb.database,
+                config.mongodb.uri,
+                config.http.listen
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn to_json(config: &config::Config) -> serde_json::Value {
+    let config::Config { mongodb, http, daemon, collections } = config;
+    let MongoConfig { uri, database } = mongodb;
+    let HttpConfig { listen } = http;
+    let DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout } = daemon;
+    json!({
+        "mongodb": { "uri": uri.to_string(), "database": database },
+        "http": { "listen": listen.to_string() },
+        "daemon": {
+            "checkpoint_interval": humantime::format_duration(*checkpoint_interval).to_string(),
+            "lease_time": humantime::format_duration(*lease_time).to_string(),
+            "shutdown_timeout": humantime::format_duration(*shutdown_timeout).to_string(),
+        },
+        "collections": collections.iter().map(collection_json).collect::<Vec<_>>(),
+    })
+}
+
+fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
+    let CollectionConfig {
+        name,
+        flush_interval,
+        cache_bytes,
+        gap_grace,
+        max_event_bytes,
+        max_state_bytes,
+        max_clients,
+    } = collection;
+    json!({
+        "name": name,
+        "flush_interval": humantime::format_duration(*flush_interval).to_string(),
+        "cache_bytes": cache_bytes,
+        "gap_grace": humantime::format_duration(*gap_grace).to_string(),
+        "max_event_bytes": max_event_bytes,
+        "max_state_bytes": max_state_bytes,
+        "max_clients": max_clients,
+    })
+}

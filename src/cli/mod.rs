@@ -1,0 +1,102 @@
+//! The command line: one file per subcommand, and here what they share. Every command speaks to
+//! MongoDB only, prints its result on standard output and everything else on standard error.
+
+mod append;
+mod config_check;
+mod demo;
+mod globals;
+mod init;
+mod logging;
+mod output;
+mod private;
+mod roles;
+mod run;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use globals::Globals;
+
+/// Projects an append-only log of events in MongoDB: state, vector clocks and missing events.
+#[derive(Debug, Parser)]
+#[command(name = "alluvium", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Project and serve the configured collections until SIGTERM or Ctrl-C
+    Run(run::Run),
+    /// Create the collections that are missing, with their validator
+    Init(init::Init),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config_check::Config),
+    /// Append an event to a document's log
+    Append(append::Append),
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// What is logged unless the user says otherwise: commands that talk to people keep quiet, except
+    /// about a server that is being fetched.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "warn,alluvium::embedded=info",
+            Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+        }
+    }
+}
+
+/// How a command can end other than well. What there is to say has been said by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It failed: exit code 1.
+    Failed,
+    /// The command line makes no sense: exit code 2.
+    Usage,
+    /// `verify` found a difference: exit code 3.
+    Difference,
+}
+
+/// What a command gives: an error's message is for the user, and says what to do.
+type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+///
+/// # Errors
+/// [`Failure`], after a message on standard error.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let Cli { globals, command } = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Also how `--help` and `--version` arrive, which are no failures.
+        Err(error) => {
+            let failed = error.print().is_err() || error.use_stderr();
+            return if failed { Err(Failure::Usage) } else { Ok(()) };
+        }
+    };
+    let log_level = globals.log_level.clone();
+    logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
+    let outcome = match command {
+        Command::Run(command) => command.run(&globals).await,
+        Command::Init(command) => command.run(&globals).await,
+        Command::Config(command) => command.run(&globals),
+        Command::Append(command) => command.run(&globals).await,
+        Command::Demo(command) => command.run(&globals).await,
+    };
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) if output::is_closed(&*error) => Ok(()),
+        Err(error) => {
+            output::fail(&globals, &*error);
+            Err(Failure::Failed)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Printing: results on standard output, failures on standard error. Unlike `println!` it survives a
+//! reader that has seen enough.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+};
+
+use serde_json::{Value, json};
+
+use super::Globals;
+
+/// Prints a line.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", text.as_ref())
+}
+
+/// Prints a value as indented JSON.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn json(value: &Value) -> io::Result<()> {
+    line(format!("{value:#}"))
+}
+
+/// Whether the error is that the reader of standard output has gone (`| head`).
+pub(super) fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Says why a command failed.
+pub(super) fn fail(globals: &Globals, error: &dyn Error) {
+    let mut stderr = io::stderr().lock();
+    let message = error.to_string();
+    // With standard error gone there is nobody left to tell.
+    drop(if globals.json {
+        writeln!(stderr, "{}", json!({ "error": message }))
+    } else {
+        writeln!(stderr, "error: {message}")
+    });
+}

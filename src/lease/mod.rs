@@ -1,0 +1,208 @@
+//! Who leads. Any number of instances run; each lease has one holder at a time, under a rising epoch.
+//! Leases only save work: two leaders at once do no harm, since every write of theirs says what it assumes.
+
+mod plan;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    database::Result,
+    health::Heart,
+    store::{Lease, LeaseName, Leases, Presence},
+    time::Time,
+};
+
+use plan::{Observed, Plan};
+
+/// How leases are kept.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// The name of this instance, unlike any other's, also unlike that of an earlier run.
+    pub instance: String,
+    /// How long a leader may be silent before another takes over.
+    pub lease_time: Duration,
+}
+
+/// How often the leases are looked at: what bounds the time until a lease that was given back is taken.
+const LOOK_INTERVAL: Duration = Duration::from_millis(400);
+
+/// A lease that this instance could lead: the epoch under which it does, while it does.
+pub type Leadership = watch::Sender<Option<i64>>;
+
+/// The one loop that keeps all leases of an instance.
+pub struct Keeper<L: Leases, T: Time> {
+    leases: L,
+    time: T,
+    settings: LeaseSettings,
+    leaderships: BTreeMap<LeaseName, Leadership>,
+    held: BTreeMap<LeaseName, Lease>,
+    observed: Observed,
+    presence: Presence,
+    renewed_at: Duration,
+    heart: Heart,
+}
+
+impl<L: Leases, T: Time> Keeper<L, T> {
+    /// A keeper that tries to lead everything that `leaderships` names, and tells each of them its epoch.
+    pub fn new(
+        leases: L,
+        time: T,
+        settings: LeaseSettings,
+        leaderships: BTreeMap<LeaseName, Leadership>,
+    ) -> Self {
+        let observed = Observed::new(settings.instance.clone(), settings.lease_time);
+        let presence = Presence { instance: settings.instance.clone(), beat: 0 };
+        let renewed_at = time.now();
+        Self {
+            leases,
+            time,
+            settings,
+            leaderships,
+            held: BTreeMap::new(),
+            observed,
+            presence,
+            renewed_at,
+            heart: Heart::unheard(),
+        }
+    }
+
+    /// The same, with a heart that beats on every turn.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
+    }
+
+    /// Keeps leases until `stop`, then gives them back, so that another can take over at once.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.heart.beat(self.time.now());
+            // A turn that hangs must not keep a leader that others hold to be dead.
+            let (time, limit) = (self.time.clone(), self.settings.lease_time);
+            tokio::select! {
+                biased;
+                result = self.turn() => if let Err(error) = result {
+                    warn!(%error, "the leases could not be kept; trying again");
+                },
+                () = time.sleep(limit) => warn!("the database does not answer; the leases run out"),
+            }
+            self.step_down_if_silent();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
+            }
+        }
+        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
+        for name in held {
+            if let Err(error) = self.give_back(&name).await {
+                warn!(%error, lease = %name, "a lease could not be given back: it runs out by itself");
+            }
+        }
+        if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
+            warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
+        }
+    }
+
+    async fn turn(&mut self) -> Result<()> {
+        // A leader that was stopped for longer than the lease wakes up here: it must not go on before it
+        // knows that it still leads.
+        self.step_down_if_silent();
+        self.renew().await?;
+        let roster = self.leases.load_roster().await?;
+        self.observed.see(&roster, self.time.now());
+        let epochs = self.held.iter().map(|(name, lease)| (name.clone(), lease.epoch)).collect();
+        let wanted: Vec<LeaseName> = self.leaderships.keys().cloned().collect();
+        let Plan { take, give_back, lost, departed } =
+            self.observed.plan(&wanted, &epochs, self.time.now());
+        for name in lost {
+            self.lose(&name, "another instance has taken it");
+        }
+        for name in give_back {
+            self.give_back(&name).await?;
+        }
+        for (name, seen) in take {
+            self.take(name, seen).await?;
+        }
+        for instance in departed {
+            self.leases.remove_presence(&instance).await?;
+        }
+        Ok(())
+    }
+
+    /// Renews what is held, a few times within the lease time.
+    async fn renew(&mut self) -> Result<()> {
+        let now = self.time.now();
+        let due = self.presence.beat == 0
+            || now.saturating_sub(self.renewed_at) >= self.settings.lease_time / 4;
+        if !due {
+            return Ok(());
+        }
+        self.presence.beat += 1;
+        self.leases.show_presence(&self.presence).await?;
+        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
+        for name in held {
+            let Some(lease) = self.held.get_mut(&name) else { continue };
+            lease.beat += 1;
+            if !self.leases.renew_lease(&lease.clone()).await? {
+                self.lose(&name, "another instance has taken it");
+            }
+        }
+        // The time before the writes: what others measure from can only be later.
+        self.renewed_at = now;
+        Ok(())
+    }
+
+    async fn take(&mut self, name: LeaseName, seen: Option<Lease>) -> Result<()> {
+        let floor = self.leases.epoch_floor(&name).await?;
+        let epoch = seen.as_ref().map_or(0, |lease| lease.epoch).max(floor) + 1;
+        let lease = Lease {
+            name: name.clone(),
+            holder: Some(self.settings.instance.clone()),
+            epoch,
+            beat: 0,
+        };
+        let taken_at = self.time.now();
+        if self.leases.take_lease(&lease, seen.as_ref()).await? {
+            info!(lease = %name, epoch, "leading");
+            if self.held.is_empty() {
+                self.renewed_at = taken_at;
+            }
+            self.held.insert(name.clone(), lease);
+            if let Some(leadership) = self.leaderships.get(&name) {
+                leadership.send_replace(Some(epoch));
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_back(&mut self, name: &LeaseName) -> Result<()> {
+        let Some(mut lease) = self.held.get(name).cloned() else { return Ok(()) };
+        self.lose(name, "giving it back");
+        lease.holder = None;
+        lease.beat += 1;
+        self.leases.renew_lease(&lease).await.map(drop)
+    }
+
+    fn lose(&mut self, name: &LeaseName, why: &str) {
+        if self.held.remove(name).is_some() {
+            info!(lease = %name, why, "not leading any more");
+            if let Some(leadership) = self.leaderships.get(name) {
+                leadership.send_replace(None);
+            }
+        }
+    }
+
+    fn step_down_if_silent(&mut self) {
+        if self.time.now().saturating_sub(self.renewed_at) < self.settings.lease_time {
+            return;
+        }
+        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
+        for name in held {
+            self.lose(&name, "it could not be renewed within the lease time");
+        }
+    }
+}

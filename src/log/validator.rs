@@ -1,0 +1,108 @@
+//! The server's own check of every event on arrival: the same judgement as [`crate::model::event`],
+//! said in MongoDB's language. It runs on every append, so its form was chosen by measuring
+//! (`benches/README.md`): types and the shape of the key in a `$jsonSchema`, which does not look inside arrays
+//! and whose descriptions come back with the error; what depends on the operation in plain operators;
+//! the order of the key's fields by comparing whole keys; sizes alone in an `$expr`.
+
+use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
+
+use crate::model::{
+    clock::CLIENT_RULE,
+    id::{INTEGER_MAX, STRING_ID_BYTES_MAX},
+};
+
+/// The printable characters of ASCII without `$` and `.`. The end is `\z`, since `$` would let a
+/// newline follow.
+const CLIENT_PATTERN: &str = r"^[ -#%-\-/-~]{1,128}\z";
+
+/// The bits of a 64-bit integer that a number from 0 to 2^53 - 1 leaves clear.
+const HIGH_BITS: std::ops::Range<i32> = 53..64;
+
+/// The most bytes of a key whose string id cannot be too long: its length prefixes, names and
+/// terminators take 20 bytes when the version is an int, and 24 otherwise.
+const SHORT_KEY_BYTES: i64 = STRING_ID_BYTES_MAX as i64 + 20;
+
+/// The validator of a log whose events may have up to `max_event_bytes`.
+///
+/// It judges everything that the fold relies on. It leaves alone what the fold ignores (`id`, `seen`,
+/// `type`, `meta`, unknown fields), and cannot see what depends on earlier events.
+pub fn validator(max_event_bytes: u64) -> Document {
+    doc! { "$and": [
+        { "$jsonSchema": schema() },
+        { "_id.s": { "$bitsAllClear": HIGH_BITS.collect::<Vec<i32>>() } },
+        { "$or": keys() },
+        { "$or": operations() },
+        { "$expr": sizes(max_event_bytes) },
+    ] }
+}
+
+fn schema() -> Document {
+    let client = format!("client: {CLIENT_RULE}");
+    doc! {
+        "title": "an event",
+        "required": ["client", "at"],
+        "properties": {
+            "_id": {
+                "description": "_id: {d: <document id>, s: <version>}, these two in this order; s is an integer from 1 to 2^53 - 1",
+                "maxProperties": 2,
+                "properties": { "s": { "bsonType": ["int", "long", "double"] } },
+            },
+            "client": { "description": client, "bsonType": "string", "pattern": CLIENT_PATTERN },
+            "at": { "description": "at: a date, the writer's clock", "bsonType": "date" },
+            "op": { "description": "op: create, update or delete", "bsonType": "string" },
+            "state": { "description": "state: a document", "bsonType": "object" },
+            "patch": { "description": "patch: a document of update operators", "bsonType": "object" },
+            "merge": { "description": "merge: a document, a JSON Merge Patch", "bsonType": "object" },
+            "array_filters": { "description": "array_filters: an array", "bsonType": "array" },
+        },
+    }
+}
+
+/// The keys of each type of document id. A range of whole keys fixes type, name and place of their
+/// first field at once.
+fn keys() -> [Document; 4] {
+    let uuid = |byte| Binary { subtype: BinarySubtype::Uuid, bytes: vec![byte; 16] };
+    let range = |least: Document, most: Document| doc! { "_id": { "$gt": least, "$lt": most } };
+    let all = |least: Bson, most: Bson| {
+        range(doc! { "d": least, "s": Bson::MinKey }, doc! { "d": most, "s": Bson::MaxKey })
+    };
+    let mut integers = all((-INTEGER_MAX).into(), INTEGER_MAX.into());
+    // No bit is asked for, which every integral number satisfies and no other value.
+    integers.insert("_id.d", doc! { "$bitsAllClear": [], "$not": { "$type": "decimal" } });
+    [
+        all(ObjectId::from_bytes([0; 12]).into(), ObjectId::from_bytes([0xff; 12]).into()),
+        range(doc! { "d": "", "s": Bson::MaxKey }, doc! { "d": {} }),
+        all(uuid(0).into(), uuid(0xff).into()),
+        integers,
+    ]
+}
+
+/// What goes with each operation, the most frequent first. That `s` is at least 1 follows here.
+fn operations() -> [Document; 4] {
+    let operation = |op: &str, has: &[&str], lacks: &[&str], above: i32| {
+        let mut rule = doc! { "op": op };
+        has.iter().for_each(|field| drop(rule.insert(*field, doc! { "$exists": true })));
+        lacks.iter().for_each(|field| drop(rule.insert(*field, doc! { "$exists": false })));
+        rule.insert("_id.s", doc! { "$gt": above });
+        rule
+    };
+    [
+        operation("update", &["patch"], &["state", "merge"], 1),
+        operation("create", &["state"], &["state._id", "patch", "merge", "array_filters"], 0),
+        operation("update", &["merge"], &["state", "patch", "array_filters"], 1),
+        operation("delete", &[], &["state", "patch", "merge", "array_filters"], 1),
+    ]
+}
+
+fn sizes(max_event_bytes: u64) -> Document {
+    let id_bytes = doc! { "$cond": [
+        { "$eq": [{ "$type": "$_id.d" }, "string"] }, { "$strLenBytes": "$_id.d" }, 0,
+    ] };
+    doc! { "$and": [
+        { "$lte": [{ "$bsonSize": "$$ROOT" }, i64::try_from(max_event_bytes).unwrap_or(i64::MAX)] },
+        { "$or": [
+            { "$lte": [{ "$bsonSize": "$_id" }, SHORT_KEY_BYTES] },
+            { "$lte": [id_bytes, STRING_ID_BYTES_MAX as i64] },
+        ] },
+    ] }
+}

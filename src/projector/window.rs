@@ -1,0 +1,129 @@
+//! When a projector flushes, saves its checkpoint and tells how far it is: the policy that the loop of
+//! `run` asks after every step, and the last flushes before it ends.
+
+use std::time::Duration;
+
+use super::{Settings, run::Run, work::Work};
+use crate::{
+    database::Result,
+    log::LogSource,
+    model::position::{Checkpoint, Position},
+    store::Store,
+    time::Time,
+};
+
+/// How often the lag is told and a checkpoint considered, at least.
+const TICK: Duration = Duration::from_secs(1);
+
+impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
+    /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
+    pub(super) async fn make_room(&mut self) -> Result<()> {
+        if let Some(flushed) = self.work.flushed.take() {
+            self.settle(flushed?).await?;
+        }
+        self.flush_if_due();
+        while self.work.cache.is_full() {
+            match self.work.flush.take() {
+                Some(flush) => self.settle(flush.await?).await?,
+                None => return Ok(()),
+            }
+            self.flush_if_due();
+        }
+        Ok(())
+    }
+
+    /// Flushes at once when there is nothing more to fold, and otherwise when the window is over or
+    /// memory is short.
+    pub(super) fn flush_if_due(&mut self) {
+        if self.work.flush.is_some() || self.work.flushed.is_some() {
+            return;
+        }
+        let now = self.work.time.now();
+        let due = match self.work.changed_at {
+            _ if self.work.cache.is_full() => true,
+            None => false,
+            Some(since)
+                if self.walk.is_some()
+                    || self.progress.is_backlogged()
+                    || !self.feed.is_empty() =>
+            {
+                now.saturating_sub(since) >= self.work.settings.flush_interval
+            }
+            Some(_) => true,
+        };
+        if due || self.checkpoint_due(now).is_some() {
+            self.start_flush(now);
+        }
+        if self.work.flush.is_none() && self.work.changed_at.is_none() {
+            // Nothing to write: what has been folded was replays, or other collections' events.
+            self.progress.flushed(self.progress.folded.clone());
+        }
+    }
+
+    fn checkpoint_due(&self, now: Duration) -> Option<Position> {
+        let Settings { checkpoint_interval, idle_checkpoint_interval, .. } = self.work.settings;
+        let idle = self.work.changed_at.is_none();
+        let interval = if idle { idle_checkpoint_interval } else { checkpoint_interval };
+        self.progress.due(now, interval).filter(|_| self.walk.is_none())
+    }
+
+    fn start_flush(&mut self, now: Duration) {
+        let position = self.checkpoint_due(now);
+        self.covers = self.progress.folded.clone();
+        self.work.start_flush(position.map(|position| self.checkpoint(position)));
+    }
+
+    fn checkpoint(&self, position: Position) -> Checkpoint {
+        Checkpoint { position: Some(position), log: self.log, epoch: self.epoch }
+    }
+
+    pub(super) fn tell(&mut self) {
+        self.tell_overdue_gap();
+        let lag = match self.walk {
+            None => self.progress.lag_seconds(self.work.time.now()),
+            Some(_) => None,
+        };
+        let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
+        self.work.observer.lag(lag, caught_up.then_some(0));
+    }
+
+    fn tell_overdue_gap(&mut self) {
+        let Work { waiting, time, settings, observer, .. } = &self.work;
+        let Some(row) = waiting.oldest_hole() else { return };
+        let age = time.wall().saturating_duration_since(row.since);
+        let hole = (row.document.clone(), row.mark.version);
+        if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
+            observer.overdue_gap(row, age);
+            self.overdue = Some(hole);
+        }
+    }
+
+    pub(super) fn pause(&self) -> Duration {
+        match self.work.changed_at {
+            Some(_) if self.work.flush.is_none() => self.work.settings.flush_interval.min(TICK),
+            _ => TICK,
+        }
+    }
+
+    /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
+    /// feed is left: it comes again.
+    pub(super) async fn drain(mut self) -> Result<()> {
+        self.feed.close();
+        loop {
+            if let Some(flushed) = self.work.flushed.take() {
+                self.settle(flushed?).await?;
+            } else if let Some(flush) = self.work.flush.take() {
+                self.settle(flush.await?).await?;
+            } else {
+                let last = self.work.changed_at.is_none();
+                self.covers = self.progress.folded.clone();
+                let unsaved = self.progress.due(Duration::MAX, Duration::ZERO);
+                let unsaved = unsaved.filter(|_| self.walk.is_none()).map(|at| self.checkpoint(at));
+                self.work.start_flush(unsaved);
+                if last && self.work.flush.is_none() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

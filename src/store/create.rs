@@ -1,0 +1,114 @@
+//! Making what the daemon writes: projected documents, snapshots, and the record of the data's format.
+
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use mongodb::{
+    Database,
+    options::{CollectionOptions, ReadConcern, WriteConcern},
+};
+
+use super::{META_COLLECTION, snapshots_collection};
+use crate::database::{
+    Error,
+    create::{CreateError, Ensured, Report, clustered, ensure, inspect},
+};
+
+/// The format of the data that this version writes, and the latest that it reads.
+pub const FORMAT: i64 = 1;
+
+/// How many documents of an existing collection are looked at.
+const SAMPLE: i64 = 100;
+
+/// The server's code for a key that exists already.
+const DUPLICATE_KEY: i32 = 11000;
+
+/// Refuses existing collections that cannot take a projection, and makes nothing.
+///
+/// # Errors
+/// [`CreateError`]: another kind of collection, or documents of somebody else.
+pub async fn check_store(database: &Database, collection: &str) -> Result<(), CreateError> {
+    inspect(database, &snapshots_collection(collection)).await?;
+    if inspect(database, collection).await?.is_none() {
+        return Ok(());
+    }
+    let pipeline = [
+        doc! { "$limit": SAMPLE },
+        doc! { "$match": { "$nor": [{
+            "version": { "$type": ["int", "long", "double"] },
+            "clock": { "$type": "object" },
+        }] } },
+        doc! { "$limit": 1 },
+        doc! { "$project": { "_id": 1 } },
+    ];
+    let on = CreateError::on(collection);
+    let mut cursor =
+        database.collection::<Document>(collection).aggregate(pipeline).await.map_err(&on)?;
+    match cursor.try_next().await.map_err(&on)? {
+        None => Ok(()),
+        Some(row) => {
+            let id = row.get("_id").cloned().unwrap_or_default().into_relaxed_extjson();
+            Err(CreateError::Foreign { collection: collection.to_owned(), id: id.to_string() })
+        }
+    }
+}
+
+/// Makes the collections of projected documents and of snapshots unless they exist.
+///
+/// # Errors
+/// [`CreateError`] when one exists and cannot serve, or the server refuses.
+pub async fn create_store(
+    database: &Database,
+    collection: &str,
+    report: &mut Report,
+) -> Result<(), CreateError> {
+    let snapshots = snapshots_collection(collection);
+    for (name, options) in [(collection, doc! {}), (&snapshots, clustered())] {
+        if ensure(database, name, options).await? == Ensured::Created {
+            report.created.push(name.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Checks the format of the data, and records it where there is none yet.
+///
+/// # Errors
+/// [`CreateError::Newer`] when a later version of this program has written it.
+pub async fn ensure_format(database: &Database) -> Result<(), CreateError> {
+    let meta = database.collection_with_options::<Document>(META_COLLECTION, majority());
+    let failed = CreateError::on(META_COLLECTION);
+    let format = doc! { "_id": "format" };
+    if meta.find_one(format.clone()).await.map_err(&failed)?.is_none() {
+        let record = doc! { "_id": "format", "version": FORMAT };
+        match meta.insert_one(record).await.map_err(Error::from) {
+            // Another daemon was quicker; its record is judged below.
+            Err(error) if error.code() == Some(DUPLICATE_KEY) => {}
+            outcome => drop(outcome.map_err(CreateError::on(META_COLLECTION))?),
+        }
+    }
+    let found = meta.find_one(format).await.map_err(&failed)?;
+    let found = found.as_ref().and_then(|found| match found.get("version") {
+        Some(Bson::Int32(version)) => Some(i64::from(*version)),
+        Some(Bson::Int64(version)) => Some(*version),
+        _ => None,
+    });
+    match found {
+        Some(found) if found <= FORMAT => Ok(()),
+        Some(found) => {
+            Err(CreateError::Newer { database: database.name().to_owned(), found, known: FORMAT })
+        }
+        None => Err(failed_to_read()),
+    }
+}
+
+fn failed_to_read() -> CreateError {
+    let error = Error::damaged("the record of the format has no `version`");
+    CreateError::Database { collection: META_COLLECTION.to_owned(), error }
+}
+
+fn majority() -> CollectionOptions {
+    CollectionOptions::builder()
+        .read_concern(ReadConcern::majority())
+        .write_concern(WriteConcern::majority())
+        .build()
+}

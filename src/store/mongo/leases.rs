@@ -1,0 +1,150 @@
+//! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
+//! `{_id: {i}, beat}` for an instance that is there.
+
+use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use futures::TryStreamExt;
+use mongodb::{Collection, Database, options::ReadConcern};
+
+use super::{CHECKPOINTS, bulk, no_write_errors, update_statement};
+use crate::{
+    database::{Error, Result},
+    model::{id::integral, part::Part},
+    store::{Lease, LeaseName, Leases, Presence, Roster},
+};
+
+const COLLECTION: &str = "alluvium.leases";
+
+/// The leases of one database.
+#[derive(Clone, Debug)]
+pub struct MongoLeases {
+    database: Database,
+    leases: Collection<RawDocumentBuf>,
+}
+
+impl MongoLeases {
+    /// The leases of `database`.
+    pub fn new(database: &Database) -> Self {
+        Self { database: database.clone(), leases: database.collection(COLLECTION) }
+    }
+
+    /// Runs one update; how many rows it matched or made.
+    async fn update(&self, statement: RawDocumentBuf) -> Result<i32> {
+        let statements: RawArrayBuf = [statement].into_iter().collect();
+        let reply = bulk(&self.database, "update", COLLECTION, "updates", statements).await?;
+        no_write_errors(&reply)?;
+        Ok(reply.get_i32("n").unwrap_or_default())
+    }
+}
+
+impl Leases for MongoLeases {
+    async fn load_roster(&self) -> Result<Roster> {
+        let rows = self.leases.find(bson::doc! {}).read_concern(ReadConcern::majority()).await?;
+        let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
+        let mut roster = Roster::default();
+        for row in &rows {
+            match row.get_document("_id") {
+                Ok(id) if id.get("i")?.is_some() => roster.instances.push(presence(id, row)?),
+                Ok(id) => roster.leases.push(lease(id, row)?),
+                Err(_) => return Err(damaged(row)),
+            }
+        }
+        Ok(roster)
+    }
+
+    async fn epoch_floor(&self, name: &LeaseName) -> Result<i64> {
+        let checkpoint = self
+            .database
+            .collection::<RawDocumentBuf>(CHECKPOINTS)
+            .find_one(bson::doc! { "_id": name.to_string() })
+            .read_concern(ReadConcern::majority())
+            .await?;
+        match checkpoint {
+            Some(row) => Ok(row.get("epoch")?.and_then(integral).unwrap_or_default()),
+            None => Ok(0),
+        }
+    }
+
+    async fn take_lease(&self, lease: &Lease, seen: Option<&Lease>) -> Result<bool> {
+        let row = encode(lease);
+        let statement = match seen {
+            Some(seen) => {
+                let filter =
+                    rawdoc! { "_id": key(&lease.name), "epoch": seen.epoch, "beat": seen.beat };
+                update_statement(filter, row, false)
+            }
+            // The upsert collides with a row that has come meanwhile: nobody has this epoch and beat.
+            None => {
+                let filter = rawdoc! { "_id": key(&lease.name), "epoch": -1_i64 };
+                update_statement(filter, row, true)
+            }
+        };
+        match self.update(statement).await {
+            Ok(matched) => Ok(matched == 1),
+            Err(error) if error.code() == Some(11000) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn renew_lease(&self, lease: &Lease) -> Result<bool> {
+        let filter = rawdoc! { "_id": key(&lease.name), "epoch": lease.epoch };
+        Ok(self.update(update_statement(filter, encode(lease), false)).await? == 1)
+    }
+
+    async fn show_presence(&self, presence: &Presence) -> Result<()> {
+        let id = rawdoc! { "i": presence.instance.as_str() };
+        let row = rawdoc! { "_id": id.clone(), "beat": presence.beat };
+        self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
+    }
+
+    async fn remove_presence(&self, instance: &str) -> Result<()> {
+        let delete = rawdoc! { "q": { "_id": { "i": instance } }, "limit": 1 };
+        let statements: RawArrayBuf = [delete].into_iter().collect();
+        let reply = bulk(&self.database, "delete", COLLECTION, "deletes", statements).await?;
+        no_write_errors(&reply)
+    }
+}
+
+fn key(name: &LeaseName) -> RawDocumentBuf {
+    rawdoc! {
+        "c": name.collection.as_str(),
+        "p": i64::from(name.part.index),
+        "of": i64::from(name.part.of),
+    }
+}
+
+fn encode(lease: &Lease) -> RawDocumentBuf {
+    let mut row = rawdoc! { "_id": key(&lease.name) };
+    match &lease.holder {
+        Some(holder) => row.append(cstr!("holder"), holder.as_str()),
+        None => row.append(cstr!("holder"), RawBsonRef::Null),
+    }
+    row.append(cstr!("epoch"), lease.epoch);
+    row.append(cstr!("beat"), lease.beat);
+    row
+}
+
+fn damaged(row: &RawDocument) -> Error {
+    Error::damaged(format!("a row of `{COLLECTION}` is no lease: {row:?}; delete it"))
+}
+
+fn number(row: &RawDocument, field: &str) -> Result<i64> {
+    row.get(field)?.and_then(integral).ok_or_else(|| damaged(row))
+}
+
+fn lease(id: &RawDocument, row: &RawDocument) -> Result<Lease> {
+    let part = |field| u32::try_from(number(id, field)?).map_err(|_| damaged(row));
+    Ok(Lease {
+        name: LeaseName {
+            collection: id.get_str("c").map_err(|_| damaged(row))?.to_owned(),
+            part: Part { index: part("p")?, of: part("of")? },
+        },
+        holder: row.get_str("holder").ok().map(str::to_owned),
+        epoch: number(row, "epoch")?,
+        beat: number(row, "beat")?,
+    })
+}
+
+fn presence(id: &RawDocument, row: &RawDocument) -> Result<Presence> {
+    let instance = id.get_str("i").map_err(|_| damaged(row))?.to_owned();
+    Ok(Presence { instance, beat: number(row, "beat")? })
+}

@@ -1,0 +1,275 @@
+//! The stage of a system test: a database with logs, the daemon in the test's own process, and the
+//! verdict of the judge over what became of the documents.
+
+#![allow(dead_code, reason = "every test binary uses a part of this")]
+#![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
+
+use std::time::Duration;
+
+use alluvium::{
+    config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
+    daemon::{Daemon, DaemonError},
+    status::{CollectionStatus, Phase},
+};
+use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+use mongodb::{Client, Collection, Database, options::ClientOptions};
+use prometheus::TextEncoder;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::common::{TestDatabase, database, wait_for, wait_until};
+use crate::judge::{self, Evidence, Report, ServerReplay};
+
+/// A database with the logs of some collections.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// The database, through a client of the test's own.
+    pub db: Database,
+    /// The connection string of its server.
+    pub uri: String,
+    /// How each collection is projected; the first one is `games`.
+    pub collections: Vec<CollectionConfig>,
+}
+
+impl Scene {
+    /// A fresh database on the shared server, with the empty log of `games`.
+    pub async fn new() -> Scene {
+        let TestDatabase { uri, db, .. } = database().await;
+        Scene::on(uri, db).await
+    }
+
+    /// The same in a database of the test's own server.
+    pub async fn on(uri: String, db: Database) -> Scene {
+        let scene = Scene { db, uri, collections: Vec::new() };
+        scene.with("games").await
+    }
+
+    /// Adds a collection with an empty log.
+    pub async fn with(mut self, collection: &str) -> Scene {
+        self.make_log(collection).await;
+        self.collections.push(CollectionConfig::new(collection));
+        self
+    }
+
+    /// Makes an empty log.
+    pub async fn make_log(&self, collection: &str) {
+        let clustered = doc! { "key": { "_id": 1 }, "unique": true };
+        let create = doc! { "create": format!("{collection}.events"), "clusteredIndex": clustered };
+        self.db.run_command(create).await.unwrap();
+    }
+
+    /// How `games` is projected.
+    pub fn games_config(&mut self) -> &mut CollectionConfig {
+        &mut self.collections[0]
+    }
+
+    /// The configuration of a daemon for all of it.
+    pub fn config(&self) -> Config {
+        Config {
+            mongodb: MongoConfig {
+                uri: self.uri.parse().unwrap(),
+                database: self.db.name().to_owned(),
+            },
+            http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
+            daemon: DaemonConfig {
+                checkpoint_interval: Duration::from_millis(100),
+                lease_time: std::time::Duration::from_secs(2),
+                shutdown_timeout: Duration::from_secs(20),
+            },
+            collections: self.collections.clone(),
+        }
+    }
+
+    /// A database of this name's own client, which the server knows under the database's name: so a
+    /// failpoint can be narrowed to the daemon.
+    pub async fn daemons_database(&self) -> Database {
+        let mut options = ClientOptions::parse(&self.uri).await.unwrap();
+        options.app_name = Some(self.db.name().to_owned());
+        options.server_selection_timeout = Some(Duration::from_secs(2));
+        Client::with_options(options).unwrap().database(self.db.name())
+    }
+
+    /// Starts a daemon.
+    pub async fn start(&self) -> Running {
+        let daemon = Daemon::start(&self.daemons_database().await, &self.config()).unwrap();
+        let (statuses, metrics) = (daemon.statuses().to_vec(), daemon.metrics().clone());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(daemon.run_until(stop.clone().cancelled_owned()));
+        Running { statuses, metrics, stop, task }
+    }
+
+    /// One of its collections: `games`, `games.events`, `alluvium.quarantine`.
+    pub fn collection(&self, name: &str) -> Collection<Document> {
+        self.db.collection(name)
+    }
+
+    /// Inserts events into the log of `games`, as any driver would.
+    pub async fn append(&self, events: impl IntoIterator<Item = Document>) {
+        self.append_to("games", events).await;
+    }
+
+    /// Inserts events into the log of a collection.
+    pub async fn append_to(&self, name: &str, events: impl IntoIterator<Item = Document>) {
+        self.collection(&format!("{name}.events")).insert_many(events).await.unwrap();
+    }
+
+    /// The projected row of a document of `games`, in whatever state.
+    pub async fn row(&self, id: impl Into<Bson>) -> Option<Document> {
+        self.collection("games").find_one(doc! { "_id": id.into() }).await.unwrap()
+    }
+
+    /// Waits until a document of `games` has reached a version, and gives its row.
+    pub async fn reached(&self, id: impl Into<Bson>, version: i64) -> Document {
+        let filter = doc! { "_id": id.into(), "version": version };
+        let games = self.collection("games");
+        wait_for(&format!("{filter}"), async || games.find_one(filter.clone()).await.ok()?).await
+    }
+
+    /// Waits until every event of a collection's log is applied.
+    pub async fn level(&self, name: &str) {
+        let (events, rows) = (self.collection(&format!("{name}.events")), self.collection(name));
+        wait_until(&format!("{name} is level with its log"), async || {
+            let sum = doc! { "$group": { "_id": null, "sum": { "$sum": "$version" } } };
+            let (Ok(count), Ok(mut sums)) =
+                (events.count_documents(doc! {}).await, rows.aggregate([sum]).await)
+            else {
+                return false;
+            };
+            let sum = sums.try_next().await.ok().flatten();
+            let applied = sum.map_or(0, |sum| sum.get_i64("sum").unwrap_or(0));
+            u64::try_from(applied).unwrap() == count
+        })
+        .await;
+    }
+
+    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`.
+    pub async fn record(&self, id: &str, wanted: impl Fn(Option<&Document>) -> bool) {
+        let records = self.collection("alluvium.quarantine");
+        let key = doc! { "_id.c": "games", "_id.d": id };
+        wait_until(&format!("the record of {id}"), async || {
+            wanted(records.find_one(key.clone()).await.unwrap().as_ref())
+        })
+        .await;
+    }
+
+    /// Waits until a document of `games` is on record as waiting under `class` for `version`.
+    pub async fn recorded(&self, id: &str, class: &str, version: i64) {
+        self.record(id, |record| {
+            record.is_some_and(|record| {
+                let there = (record.get_str("class").ok(), record.get_i64("version").ok());
+                there == (Some(class), Some(version))
+            })
+        })
+        .await;
+    }
+
+    /// Has the judge compare the documents of `games` with a replay of their events.
+    pub async fn judged(&self) -> Report {
+        self.judged_as("games", Vec::new()).await
+    }
+
+    /// Has the judge compare the documents of a collection with a replay of their events, and look for
+    /// every acknowledged event in the log.
+    pub async fn judged_as(&self, name: &str, acknowledged: Vec<Document>) -> Report {
+        let rows = self.db.collection::<RawDocumentBuf>(name).find(doc! {}).await.unwrap();
+        let log = self.collection(&format!("{name}.events")).find(doc! {}).await.unwrap();
+        let evidence = Evidence {
+            log: log.try_collect().await.unwrap(),
+            rows: rows.try_collect().await.unwrap(),
+            acknowledged,
+            ..Evidence::default()
+        };
+        let bench = self.db.client().database(&format!("{}_judge", self.db.name()));
+        match judge::judge(&evidence, &mut ServerReplay::new(&bench)).await {
+            Ok(report) => report,
+            Err(findings) => panic!("the judge found:\n{}", findings.join("\n")),
+        }
+    }
+}
+
+/// A daemon in this process. Dropping it ends it at once, as a crash would.
+#[derive(Debug)]
+pub struct Running {
+    statuses: Vec<watch::Receiver<CollectionStatus>>,
+    metrics: alluvium::metrics::Metrics,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), DaemonError>>,
+}
+
+impl Running {
+    /// What it says of `games`.
+    pub fn status(&self) -> CollectionStatus {
+        self.statuses[0].borrow().clone()
+    }
+
+    /// Waits until it says so of `games`.
+    pub async fn says(&self, what: &str, wanted: impl Fn(&CollectionStatus) -> bool) {
+        wait_until(what, async || wanted(&self.status())).await;
+    }
+
+    /// Waits until it refuses `games`, and gives the reason and the advice.
+    pub async fn refuses(&self) -> String {
+        self.says("it refuses the collection", |status| status.phase == Phase::Refused).await;
+        let last = self.status().last_error.expect("a refusal has a reason");
+        format!("{}; {}", last.message, last.advice)
+    }
+
+    /// The value of a metric by its name without prefix and its labels without the collection, which is
+    /// `games`; `None` while it is absent.
+    pub fn metric(&self, name: &str, labels: &str) -> Option<f64> {
+        self.metric_of("games", name, labels)
+    }
+
+    /// The same for another collection.
+    pub fn metric_of(&self, collection: &str, name: &str, labels: &str) -> Option<f64> {
+        let text = TextEncoder::new().encode_to_string(&self.metrics.registry().gather()).unwrap();
+        let comma = if labels.is_empty() { "" } else { "," };
+        let start = format!("alluvium_{name}{{collection=\"{collection}\"{comma}{labels}}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&start))?;
+        Some(line.parse().unwrap())
+    }
+
+    /// How many events it has applied to `games`.
+    pub fn applied(&self) -> f64 {
+        ["create", "update", "delete"]
+            .map(|op| self.metric("events_applied_total", &format!("op=\"{op}\"")).unwrap())
+            .iter()
+            .sum()
+    }
+
+    /// Stops it in order, and sees that it was one.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Ends it at once, in the middle of whatever it does.
+    pub async fn crash(self) {
+        self.task.abort();
+        assert!(self.task.await.is_err_and(|error| error.is_cancelled()));
+    }
+}
+
+/// An event of the client `x` after which `state.n` is the version: a create and then increments.
+pub fn event(document: impl Into<Bson>, version: i64) -> Document {
+    match version {
+        1 => change(document, 1, doc! { "op": "create", "state": { "n": 1 } }),
+        _ => change(document, version, doc! { "op": "update", "patch": { "$inc": { "n": 1 } } }),
+    }
+}
+
+/// The events of one document from one version to another.
+pub fn events(document: impl Into<Bson>, versions: std::ops::RangeInclusive<i64>) -> Vec<Document> {
+    let document = document.into();
+    versions.map(|version| event(document.clone(), version)).collect()
+}
+
+/// An event of the client `x` with these fields, which may replace the common ones.
+pub fn change(document: impl Into<Bson>, version: i64, fields: Document) -> Document {
+    let mut event = doc! {
+        "_id": { "d": document.into(), "s": version }, "client": "x", "at": DateTime::now(),
+    };
+    event.extend(fields);
+    event
+}

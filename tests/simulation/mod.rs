@@ -1,0 +1,15 @@
+//! The deterministic simulation: the real projector over an in-memory replica set, with virtual time,
+//! in which one seed decides everything that happens and everything that goes wrong. See tests/README.md.
+
+mod daemon;
+mod executor;
+mod log;
+mod monitor;
+mod node;
+mod plan;
+mod run;
+mod seeds;
+mod shrink;
+mod store;
+mod world;
+mod writer;

@@ -1,0 +1,210 @@
+//! What must hold at every moment, looked at where the daemon's writes take effect. The end of a run is
+//! judged as well; this finds a violation where it happens, and not what it led to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use bson::{Document, RawDocumentBuf};
+use futures::FutureExt;
+
+use super::{
+    store::{log_id, row_of, version_of, waiting},
+    world::{EVENTS, Key, Op, State, World},
+};
+use crate::{
+    judge::{Reference, Stop, Walk},
+    model::{
+        id::DocumentId,
+        position::{Checkpoint, LogId},
+    },
+    store::RowWrite,
+};
+
+/// Watches the daemons' writes.
+#[derive(Clone, Default)]
+pub(super) struct Monitor {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The log that is projected: the first of which anything was written.
+    log: Option<LogId>,
+    histories: BTreeMap<DocumentId, History>,
+    deleted_by_hand: BTreeSet<DocumentId>,
+}
+
+/// What a document's events make of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    events: usize,
+    /// The row at each version from 1, as far as the events lead.
+    pub(super) rows: Vec<RawDocumentBuf>,
+    pub(super) stop: Option<Stop>,
+}
+
+impl Monitor {
+    /// Somebody deletes a row behind the daemon's back: until the document's next event, nothing has to restore it.
+    pub(super) fn deleted_by_hand(&self, document: DocumentId) {
+        self.inner.lock().unwrap().deleted_by_hand.insert(document);
+    }
+
+    pub(super) fn was_deleted_by_hand(&self, document: &DocumentId) -> bool {
+        self.inner.lock().unwrap().deleted_by_hand.contains(document)
+    }
+
+    /// The log that is projected.
+    pub(super) fn log(&self) -> Option<LogId> {
+        self.inner.lock().unwrap().log
+    }
+
+    /// A row is about to be written: it must be what majority-committed events make, of the one log,
+    /// and no older than the row that it replaces.
+    pub(super) fn row_written(&self, state: &State, write: &RowWrite) -> Result<(), String> {
+        let log = self.pin(state.archive.keys().next_back().copied());
+        let history = self.history(state, log, &write.id);
+        let expected = usize::try_from(write.version - 1).ok().and_then(|at| history.rows.get(at));
+        let mut bare = RawDocumentBuf::new();
+        let fields = write.row.iter().flatten().filter(|(key, _)| *key != "quarantine");
+        fields.for_each(|(key, value)| bare.append(key, value));
+        let Some(expected) = expected else {
+            return Err(format!(
+                "{} is written at version {}, and the majority's events lead to {} only ({:?})",
+                write.id,
+                write.version,
+                history.rows.len(),
+                history.stop
+            ));
+        };
+        if bare.as_bytes() != expected.as_bytes() {
+            return Err(format!(
+                "{} is written as {}, and its events make {}",
+                write.id,
+                text(&bare),
+                text(expected)
+            ));
+        }
+        let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
+        match stored {
+            Some(stored) if stored > write.version => {
+                Err(format!("{} goes back from version {stored} to {}", write.id, write.version))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A checkpoint is about to be saved: everything before it must be flushed, or on record as waiting.
+    pub(super) fn checkpoint_saved(
+        &self,
+        state: &State,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), String> {
+        let pinned = self.pin(Some(checkpoint.log));
+        if pinned != Some(checkpoint.log) {
+            return Err(format!("a checkpoint of log {} after rows of {pinned:?}", checkpoint.log));
+        }
+        if log_id(&state.latest) != Some(checkpoint.log) {
+            // Nobody will ever read on from there.
+            return Ok(());
+        }
+        let Some(position) = &checkpoint.position else { return Ok(()) };
+        let before = state.before(position);
+        let events = state.oplog[..before.0].iter().flat_map(|entry| &entry.ops);
+        let partly =
+            state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();
+        let mut log = None;
+        state.majority(|data| {
+            let waiting = waiting(data);
+            for op in events.chain(partly) {
+                let key = match op {
+                    Op::Create { collection, id } if collection == EVENTS => {
+                        log = Some(*id);
+                        continue;
+                    }
+                    Op::Put { collection, key: Key::Event(key), .. }
+                        if collection == EVENTS && log == Some(checkpoint.log) =>
+                    {
+                        key
+                    }
+                    _ => continue,
+                };
+                let version =
+                    row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
+                let waits = waiting.iter().any(|row| row.document == key.document);
+                if version < key.version && !waits && !self.was_deleted_by_hand(&key.document) {
+                    return Err(format!(
+                        "a checkpoint passes event {} of {}, which the majority has at {version}",
+                        key.version, key.document
+                    ));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What the events of the projected log make of a document.
+    pub(super) fn history(
+        &self,
+        state: &State,
+        log: Option<LogId>,
+        document: &DocumentId,
+    ) -> History {
+        let events: BTreeMap<i64, Document> = log
+            .and_then(|log| state.archive.get(&log))
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.document == *document)
+            .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)))
+            .collect();
+        let mut inner = self.inner.lock().unwrap();
+        let history = inner.histories.entry(document.clone()).or_default();
+        if history.events != events.len() {
+            *history = replay(&events);
+        }
+        history.clone()
+    }
+
+    fn pin(&self, log: Option<LogId>) -> Option<LogId> {
+        let mut inner = self.inner.lock().unwrap();
+        if inner.log.is_none() {
+            inner.log = log;
+        }
+        inner.log
+    }
+}
+
+fn replay(events: &BTreeMap<i64, Document>) -> History {
+    let work = async {
+        let mut reference = Reference::default();
+        let mut walk = Walk::new(&mut reference, "").await;
+        let mut rows = Vec::new();
+        loop {
+            let before = walk.version;
+            let stop = walk.upto(before + 1, events, |_| false).await;
+            if walk.version == before {
+                let stop = match stop {
+                    None => walk.all(events, |_| false).await,
+                    poison => poison,
+                };
+                return History { events: events.len(), rows, stop };
+            }
+            rows.extend(walk.row(events).await);
+        }
+    };
+    work.now_or_never().expect("the reference never waits")
+}
+
+pub(super) fn text(row: &RawDocumentBuf) -> String {
+    Document::try_from(row).map_or_else(|error| error.to_string(), |row| row.to_string())
+}
+
+impl World {
+    /// Ends the run when a check has failed.
+    pub(super) fn insist(&self, check: Result<(), String>) {
+        if let Err(violation) = check {
+            self.sim.violation(violation);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! One run: sets the world up as the plan says, lets it go through its trouble, heals it, waits until
+//! the documents have caught up, does it once more after a restart, and calls the judge.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bson::Document;
+use futures::FutureExt;
+
+use super::{
+    daemon,
+    executor::{Executor, Owner, Sim},
+    monitor::Monitor,
+    node::Node,
+    plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
+    store::{CHECKPOINTS, row_of, waiting},
+    world::{COLLECTION, EVENTS, Key, Op, World},
+    writer::{Appends, Writer, document_id},
+};
+use crate::{
+    judge::{Evidence, Reference, Report, Stop, compare, judge},
+    model::id::DocumentId,
+};
+
+/// How long actors and faults may take, in virtual time.
+const TROUBLE_LIMIT: Duration = Duration::from_secs(120);
+/// How long the documents may take to catch up once nothing goes wrong any more.
+const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// How long a run whose log was dropped is watched for writes that must not come.
+const WATCH_TIME: Duration = Duration::from_secs(20);
+/// The leadership of the last start: above all others.
+const LAST_EPOCH: i64 = 1_000;
+/// More documents than any plan has.
+const DOCUMENTS: usize = 4;
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) violation: Option<String>,
+    pub(super) story: Vec<String>,
+    pub(super) report: Report,
+}
+
+struct Run {
+    sim: Sim,
+    executor: Executor,
+    world: World,
+    monitor: Monitor,
+    appends: Appends,
+    nodes: Vec<Node>,
+    daemons: Vec<Node>,
+    busy: Arc<AtomicUsize>,
+}
+
+/// Runs a plan; with `story`, what happens is written down.
+pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
+    let sim = Sim::new(plan.seed, story);
+    let world = World::new(&sim);
+    let mut run = Run {
+        sim: sim.clone(),
+        executor: Executor::new(&sim),
+        world: world.clone(),
+        monitor: Monitor::default(),
+        appends: Appends::default(),
+        nodes: Vec::new(),
+        daemons: Vec::new(),
+        busy: Arc::default(),
+    };
+    sim.spawn(Owner::World, world.clone().replicate());
+    sim.spawn(Owner::World, world.clone().heartbeat());
+    run.daemons(plan);
+    run.writers(plan);
+    run.mishaps(plan);
+    let report = run.phases(plan);
+    let (violation, story) = sim.outcome();
+    Outcome { violation, story, report: report.unwrap_or_default() }
+}
+
+impl Run {
+    fn phases(&mut self, plan: &Plan) -> Option<Report> {
+        let busy = Arc::clone(&self.busy);
+        if !self.executor.run(TROUBLE_LIMIT, || busy.load(Ordering::Relaxed) == 0) {
+            self.sim.violation("the actors did not come to an end".into());
+            return None;
+        }
+        self.heal();
+        if plan.drops_log() {
+            self.watch();
+            return None;
+        }
+        self.settle("after the trouble", true)?;
+        self.epilogue();
+        self.settle("after a restart and one more event for each", false)?;
+        self.judge()
+    }
+
+    fn daemons(&mut self, plan: &Plan) {
+        for (number, daemon) in plan.daemons.iter().enumerate() {
+            let node = Node::new(&self.world, Owner::Daemon(number), &daemon.faults);
+            self.daemons.push(node.clone());
+            let monitor = self.monitor.clone();
+            self.sim.spawn(Owner::World, daemon::supervise(node, monitor, daemon.clone()));
+        }
+    }
+
+    fn writers(&mut self, plan: &Plan) {
+        for (number, writer) in plan.writers.iter().enumerate() {
+            let node = Node::new(&self.world, Owner::Actor(number), &writer.faults);
+            self.nodes.push(node.clone());
+            let work = Writer::new(node, number, writer, &self.appends).run(writer.steps.clone());
+            self.actor(Owner::Actor(number), work);
+        }
+    }
+
+    /// Spawns something whose end the run waits for.
+    fn actor(&self, owner: Owner, work: impl Future<Output = ()> + Send + 'static) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let busy = Arc::clone(&self.busy);
+        self.sim.spawn(owner, async move {
+            work.await;
+            busy.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    fn mishaps(&self, plan: &Plan) {
+        for mishap in &plan.mishaps {
+            let (world, mishap) = (self.world.clone(), *mishap);
+            let (daemons, monitor) = (self.daemons.clone(), self.monitor.clone());
+            self.actor(Owner::World, async move {
+                world.sim.sleep(mishap.at).await;
+                happen(&world, &daemons, &monitor, mishap).await;
+            });
+        }
+    }
+
+    /// From here on nothing goes wrong any more.
+    fn heal(&self) {
+        self.sim.tell(|| "--- all is healed ---".into());
+        self.nodes.iter().chain(&self.daemons).for_each(Node::heal);
+        let mut state = self.world.state();
+        (state.stalled, state.lagging) = (false, false);
+        drop(state);
+        self.daemons.iter().for_each(|daemon| self.sim.resume(daemon.owner));
+        self.sim.changed();
+    }
+
+    /// Waits until every document is what the log makes of it, and what waits is on record.
+    fn settle(&mut self, when: &str, excuse_deleted: bool) -> Option<()> {
+        let limit = self.sim.now() + SETTLE_LIMIT;
+        let mut looked_at = usize::MAX;
+        let (world, monitor) = (self.world.clone(), self.monitor.clone());
+        let settled = self.executor.run(limit, || {
+            let seen = world.state().seen;
+            let moved = std::mem::replace(&mut looked_at, seen) != seen;
+            moved && differences(&world, &monitor, excuse_deleted).is_empty()
+        });
+        if !settled {
+            let differences = differences(&self.world, &self.monitor, excuse_deleted).join("; ");
+            self.sim.violation(format!("{when} the documents do not settle: {differences}"));
+        }
+        settled.then_some(())
+    }
+
+    /// All daemons die; one starts anew; the holes are filled and every document gets one more event.
+    fn epilogue(&mut self) {
+        self.sim.tell(|| "--- a restart, the holes filled, one more event for each ---".into());
+        let daemons = std::mem::take(&mut self.daemons);
+        for daemon in daemons.iter().skip(1) {
+            daemon.crash(Duration::MAX / 4);
+        }
+        daemons[0].promote(LAST_EPOCH);
+        daemons[0].crash(Duration::from_millis(10));
+        self.daemons = daemons;
+        let plan =
+            WriterPlan { careless: false, faults: Vec::<CallFault>::new(), steps: Vec::new() };
+        let node = Node::new(&self.world, Owner::Actor(99), &[]);
+        let mut writer = Writer::new(node, 99, &plan, &self.appends);
+        let documents: Vec<DocumentId> = {
+            let state = self.world.state();
+            let exists = |id: &DocumentId| state.visible.events(id, 0).next().is_some();
+            (0..DOCUMENTS).map(document_id).filter(exists).collect()
+        };
+        let sim = self.sim.clone();
+        self.actor(Owner::World, async move {
+            sim.sleep(Duration::from_secs(5)).await;
+            for id in documents {
+                writer.step(id.clone(), Action::Fill).await;
+                writer.step(id, Action::Add(1)).await;
+            }
+        });
+        let busy = Arc::clone(&self.busy);
+        let limit = self.sim.now() + TROUBLE_LIMIT;
+        self.executor.run(limit, || busy.load(Ordering::Relaxed) == 0);
+    }
+
+    /// The log is gone: documents stay as they are, whatever is in the new one. The monitor looks on.
+    fn watch(&mut self) {
+        let limit = self.sim.now() + WATCH_TIME;
+        self.executor.run(limit, || false);
+    }
+
+    fn judge(&self) -> Option<Report> {
+        let state = self.world.state();
+        let raw = |collection: &str| {
+            let rows = state.visible.collections.get(collection).map(|found| found.rows.values());
+            rows.into_iter().flatten().filter_map(|row| row.raw().cloned()).collect::<Vec<_>>()
+        };
+        let acknowledged = self.appends.taken();
+        let evidence = Evidence {
+            log: raw(EVENTS).iter().filter_map(|event| Document::try_from(event).ok()).collect(),
+            rows: raw(COLLECTION),
+            acknowledged: acknowledged.events,
+            together: acknowledged.together,
+            ..Evidence::default()
+        };
+        drop(state);
+        let mut reference = Reference::default();
+        let verdict = judge(&evidence, &mut reference).now_or_never().expect("nothing waits");
+        verdict.map_err(|findings| self.sim.violation(findings.join("; "))).ok()
+    }
+}
+
+/// Where the projection is not yet what the log makes of it. A row that was deleted by hand is
+/// excused until its document has another event.
+fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<String> {
+    let state = world.state();
+    if state.seen < state.oplog.len() {
+        return vec!["the majority is behind".into()];
+    }
+    let log = monitor.log().or_else(|| state.archive.keys().next().copied());
+    let waiting = waiting(&state.visible);
+    let mut differences = Vec::new();
+    for id in (0..DOCUMENTS).map(document_id) {
+        let history = monitor.history(&state, log, &id);
+        let row = row_of(&state.visible, &id);
+        if excuse_deleted && row.is_none() && monitor.was_deleted_by_hand(&id) {
+            continue;
+        }
+        let expected = history.rows.last().map(AsRef::as_ref);
+        differences.extend(compare(
+            &id.to_string(),
+            expected,
+            row.map(AsRef::as_ref),
+            history.stop.as_ref(),
+        ));
+        let on_record = waiting.iter().find(|row| row.document == id).map(|row| row.mark.version);
+        let waits = history.stop.as_ref().map(|stop| match stop {
+            Stop::Hole { version } | Stop::Poison { version, .. } => *version,
+        });
+        if on_record != waits {
+            differences.push(format!(
+                "{id} is on record as waiting for {on_record:?}, and waits for {waits:?}"
+            ));
+        }
+    }
+    differences
+}
+
+async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mishap) {
+    let sim = &world.sim;
+    sim.tell(|| format!("*** {:?}", mishap.what));
+    match mishap.what {
+        What::RollBack => {
+            let lost = world.state().roll_back();
+            sim.tell(|| format!("*** {lost} entries are rolled back"));
+        }
+        What::Elect { entries, lag } => {
+            world.elect(entries);
+            sim.changed();
+            sim.sleep(lag).await;
+            world.state().lagging = false;
+        }
+        What::Stall { time } => {
+            world.state().stalled = true;
+            sim.sleep(time).await;
+            world.state().stalled = false;
+        }
+        What::LoseHistory => world.state().lose_history(),
+        What::Crash { daemon, down } => daemons[daemon].crash(down),
+        What::Suspend { daemon, time } => {
+            sim.suspend(daemons[daemon].owner);
+            sim.sleep(time).await;
+            sim.resume(daemons[daemon].owner);
+        }
+        What::Cut { daemon, time } => daemons[daemon].cut(sim.now() + time),
+        What::DeleteRow { document } => {
+            monitor.deleted_by_hand(document_id(document));
+            let key = Key::Document(document_id(document));
+            world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
+        }
+        What::DeleteCheckpoint => {
+            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
+            world.apply(vec![Op::Delete { collection, key }]);
+        }
+        What::DropLog { gone } => {
+            world.apply(vec![Op::Drop { collection: EVENTS.into() }]);
+            sim.sleep(gone).await;
+            world.make_log();
+        }
+    }
+    sim.changed();
+}
+
+/// The violation and how it came to it, as text.
+pub(super) fn told(outcome: &Outcome) -> String {
+    let violation = outcome.violation.as_deref().unwrap_or("no violation");
+    format!("{}\n=> {violation}", outcome.story.join("\n"))
+}

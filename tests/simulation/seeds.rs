@@ -1,0 +1,74 @@
+//! The runs: many seeds on all cores, one seed exactly as it was, and every planted bug found.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Instant,
+};
+
+use super::{
+    plan::Plan,
+    run::run,
+    shrink::{fails, report},
+};
+use crate::planted::{Bug, plant};
+
+/// How many seeds `cargo test` runs.
+const SEEDS: u64 = 10_000;
+/// Within how many seeds a planted bug must be found.
+const SEEDS_PER_BUG: u64 = 1_000;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not `{text}`")))
+}
+
+/// The first of `seeds` that fails, with `bug` planted, on all cores.
+fn first_failure(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Option<u64> {
+    let next = AtomicU64::new(seeds.start);
+    let found = AtomicU64::new(u64::MAX);
+    let cores = thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                plant(bug);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || found.load(Ordering::Relaxed) < seed {
+                        return;
+                    }
+                    if fails(&Plan::new(seed)) {
+                        found.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    Some(found.into_inner()).filter(|seed| *seed != u64::MAX)
+}
+
+#[test]
+fn whatever_happens_the_documents_are_what_their_events_make() {
+    let first = number("ALLUVIUM_FIRST_SEED").unwrap_or(0);
+    let seeds = match (number("ALLUVIUM_SEED"), number("ALLUVIUM_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => first..first + count.unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    let started = Instant::now();
+    let failure = first_failure(seeds, None);
+    println!("{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
+    if let Some(seed) = failure {
+        panic!("{}", report(seed, &Plan::new(seed)));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..200 {
+        let plan = Plan::new(seed);
+        let (one, other) = (run(&plan, true), run(&plan, true));
+        assert_eq!(one.story, other.story, "seed {seed}");
+        assert_eq!(one.violation, other.violation, "seed {seed}");
+    }
+}

@@ -1,0 +1,241 @@
+//! The store on the in-memory replica set: filtered majority writes that may be lost, late, partly
+//! done or doubled, as those of `store::mongo` are. What this claims is checked in `conformance`.
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::{
+    monitor::Monitor,
+    node::Node,
+    world::{COLLECTION, Data, EVENTS, Key, Op, Row, State, World},
+};
+use crate::{
+    database::{Error, Result},
+    model::{
+        id::{DocumentId, integral},
+        position::Checkpoint,
+    },
+    planted::{Bug, planted},
+    store::{Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowWrite},
+};
+
+pub(super) const CHECKPOINTS: &str = "alluvium.checkpoints";
+pub(super) const QUARANTINE: &str = "alluvium.quarantine";
+
+/// The store as one process reaches it.
+#[derive(Clone)]
+pub(super) struct SimStore {
+    pub(super) node: Node,
+    pub(super) monitor: Monitor,
+}
+
+impl Documents for SimStore {
+    async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
+        let (world, ids) = (self.node.world.clone(), ids.to_vec());
+        let name = format!("load {}", list(ids.iter()));
+        let work = async move {
+            let state = world.state();
+            let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
+            Ok(rows.collect())
+        };
+        self.node.call(&name, work).await
+    }
+
+    async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
+        let (world, monitor, writes) =
+            (self.node.world.clone(), self.monitor.clone(), writes.to_vec());
+        let steps = writes
+            .iter()
+            .map(|write| format!("{} {}->{}", write.id, write.expected, write.version));
+        let name = format!("write {}", steps.collect::<Vec<_>>().join(", "));
+        // The server carries out one statement after the other, and others' writes fall between them.
+        let pauses: Vec<u64> =
+            writes.iter().map(|_| self.node.random(8).saturating_sub(5) as u64).collect();
+        let work = async move {
+            let mut outcomes = Vec::new();
+            let mut last = None;
+            for (write, pause) in writes.iter().zip(pauses) {
+                world.sim.sleep(std::time::Duration::from_millis(pause)).await;
+                let (outcome, ticket) = world.write_row(write, &monitor);
+                last = ticket.or(last);
+                outcomes.push(outcome);
+            }
+            if let Some(ticket) = last {
+                world.majority(ticket).await?;
+            }
+            let state = world.state();
+            let judged = writes.iter().zip(outcomes);
+            Ok(judged
+                .map(|(write, outcome)| outcome.unwrap_or_else(|| compare(&state, write)))
+                .collect())
+        };
+        self.node.call(&name, work).await
+    }
+}
+
+impl World {
+    /// Carries out one statement. No outcome means that its filter missed, or that the key exists.
+    fn write_row(
+        &self,
+        write: &RowWrite,
+        monitor: &Monitor,
+    ) -> (Option<RowOutcome>, Option<super::world::Ticket>) {
+        let state = self.state();
+        if refuses(&state, &write.row) {
+            let reason = "Document failed validation".to_owned();
+            return (Some(RowOutcome::Rejected { code: 121, reason }), None);
+        }
+        let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
+        let matches = match write.expected {
+            0 => stored.is_none(),
+            expected => {
+                stored == Some(expected)
+                    || (planted(Bug::FlushWithoutVersionFilter) && stored.is_some())
+            }
+        };
+        if !matches {
+            let success = planted(Bug::DuplicateKeyIsSuccess) && write.expected == 0;
+            return (success.then_some(RowOutcome::Written), None);
+        }
+        let check = monitor.row_written(&state, write);
+        drop(state);
+        self.insist(check);
+        let ticket = self.apply(vec![Op::Put {
+            collection: COLLECTION.into(),
+            key: Key::Document(write.id.clone()),
+            row: Row::Raw(write.row.clone()),
+        }]);
+        (Some(RowOutcome::Written), Some(ticket))
+    }
+}
+
+/// What a write that missed finds when it reads the row again at majority.
+fn compare(state: &State, write: &RowWrite) -> RowOutcome {
+    let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
+    let same = |row: &RawDocument| {
+        version_of(row) == Some(write.version) && mark(row) == mark(&write.row)
+    };
+    match row_of(&state.visible, &write.id) {
+        Some(row) if same(row) => RowOutcome::Written,
+        _ => RowOutcome::Stale,
+    }
+}
+
+fn refuses(state: &State, row: &RawDocument) -> bool {
+    let name = row.get_document("state").ok().and_then(|state| state.get_str("name").ok());
+    state.refused_name.is_some() && name == state.refused_name.as_deref()
+}
+
+pub(super) fn row_of<'a>(data: &'a Data, id: &DocumentId) -> Option<&'a RawDocumentBuf> {
+    data.get(COLLECTION, &Key::Document(id.clone()))?.raw()
+}
+
+pub(super) fn version_of(row: &RawDocument) -> Option<i64> {
+    row.get("version").ok().flatten().and_then(integral)
+}
+
+fn list<'a>(ids: impl Iterator<Item = &'a DocumentId>) -> String {
+    ids.map(DocumentId::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Checkpoints for SimStore {
+    async fn load_checkpoint(&self) -> Result<Option<Checkpoint>> {
+        let world = self.node.world.clone();
+        let work = async move { Ok(saved(&world.state().visible)) };
+        self.node.call("load_checkpoint", work).await
+    }
+
+    async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
+        let (world, monitor, checkpoint) =
+            (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
+        let name = format!("save_checkpoint {:?}", checkpoint.position.as_ref().map(|position| position.cluster_time));
+        let work = async move {
+            let stored = saved(&world.state().latest);
+            if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
+                return Ok(false);
+            }
+            let check = monitor.checkpoint_saved(&world.state(), &checkpoint);
+            world.insist(check);
+            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
+            let row = Row::Checkpoint(checkpoint);
+            world.majority(world.apply(vec![Op::Put { collection, key, row }])).await?;
+            Ok(true)
+        };
+        self.node.call(&name, work).await
+    }
+}
+
+pub(super) fn saved(data: &Data) -> Option<Checkpoint> {
+    match data.get(CHECKPOINTS, &Key::Checkpoint) {
+        Some(Row::Checkpoint(checkpoint)) => Some(checkpoint.clone()),
+        _ => None,
+    }
+}
+
+impl QuarantineRows for SimStore {
+    async fn load_quarantine(&self) -> Result<Vec<QuarantineRow>> {
+        let world = self.node.world.clone();
+        let work = async move { Ok(waiting(&world.state().visible)) };
+        self.node.call("load_quarantine", work).await
+    }
+
+    async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
+        let puts = rows.iter().map(|row| {
+            let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
+            let (collection, waits_for) = (QUARANTINE.into(), row.mark.version);
+            (row.document.clone(), waits_for, Op::Put { collection, key, row: put })
+        });
+        let puts = puts.collect();
+        let marks = rows
+            .iter()
+            .map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
+        let name = format!("put_quarantine {}", marks.collect::<Vec<_>>().join(", "));
+        self.bookkeeping(&name, puts).await
+    }
+
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
+        let deletes = healed.iter().map(|(document, version)| {
+            let key = Key::Document(document.clone());
+            (document.clone(), *version, Op::Delete { collection: QUARANTINE.into(), key })
+        });
+        let deletes = deletes.collect();
+        let documents = healed.iter().map(|(document, _)| document);
+        self.bookkeeping(&format!("remove_quarantine {}", list(documents)), deletes).await
+    }
+}
+
+impl SimStore {
+    /// Carries out the statements one by one, at majority, each only where no record waits for a version
+    /// above its own.
+    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
+        let world = self.node.world.clone();
+        let work = async move {
+            let mut last = None;
+            for (document, version, op) in ops {
+                let recorded = waiting(&world.state().latest);
+                let later = |row: &QuarantineRow| row.document == document && row.mark.version > version;
+                if !recorded.iter().any(later) {
+                    last = Some(world.apply(vec![op]));
+                }
+            }
+            match last {
+                Some(ticket) => world.majority(ticket).await,
+                None => Ok::<(), Error>(()),
+            }
+        };
+        self.node.call(name, work).await
+    }
+}
+
+pub(super) fn waiting(data: &Data) -> Vec<QuarantineRow> {
+    let rows = data.collections.get(QUARANTINE).map(|collection| collection.rows.values());
+    let rows = rows.into_iter().flatten().filter_map(|row| match row {
+        Row::Quarantine(row) => Some(row.clone()),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// The identity of the log as the primary has it.
+pub(super) fn log_id(data: &Data) -> Option<crate::model::position::LogId> {
+    data.collections.get(EVENTS).map(|events| events.id)
+}

@@ -1,0 +1,14 @@
+//! The daemon over a real server: each file proves one part of what it promises, each test is named
+//! by the guarantee or the sharp edge that it proves. The judge has the last word over the documents.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../judge/mod.rs"]
+mod judge;
+#[path = "../common/scene.rs"]
+mod scene;
+
+mod gaps;
+mod identity;
+mod poison;
+mod starting;
