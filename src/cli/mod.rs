@@ -2,12 +2,17 @@
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
 mod config_check;
+mod get;
 mod globals;
+mod history;
 mod init;
 mod logging;
+mod missing;
 mod output;
 mod roles;
 mod run;
+mod status;
+mod target;
 
 use std::ffi::OsString;
 
@@ -34,6 +39,14 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_check::Config),
+    /// Show how each projection is doing, as far as the database alone can tell
+    Status(status::Status),
+    /// Show a document, now or as it was
+    Get(get::Get),
+    /// Show the events of a document
+    History(history::History),
+    /// Show what a client with a given vector clock has not seen of a document
+    Missing(missing::Missing),
 }
 
 /// How a command can end other than well. What there is to say has been said by then.
@@ -68,6 +81,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
+        Command::Status(command) => command.run(&globals).await,
+        Command::Get(command) => command.run(&globals).await,
+        Command::History(command) => command.run(&globals).await,
+        Command::Missing(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

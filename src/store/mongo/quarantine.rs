@@ -5,13 +5,11 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
-use super::{
-    MongoStore, QUARANTINE, collection_key, collection_range, no_write_errors, update_statement,
-};
+use super::{MongoStore, collection_key, collection_range, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId},
-    store::{QuarantineRow, QuarantineRows},
+    store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
 /// How many records one command carries.
@@ -39,7 +37,7 @@ impl QuarantineRows for MongoStore {
                     update_statement(rawdoc! { "_id": key.clone() }, encode(key, row), true)
                 })
                 .collect();
-            let reply = self.bulk("update", QUARANTINE, "updates", statements).await?;
+            let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())
@@ -54,7 +52,7 @@ impl QuarantineRows for MongoStore {
                     rawdoc! { "q": { "_id": key }, "limit": 1 }
                 })
                 .collect();
-            let reply = self.bulk("delete", QUARANTINE, "deletes", statements).await?;
+            let reply = self.bulk("delete", QUARANTINE_COLLECTION, "deletes", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())
