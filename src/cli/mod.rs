@@ -4,13 +4,18 @@
 mod append;
 mod config_check;
 mod demo;
+mod get;
 mod globals;
+mod history;
 mod init;
 mod logging;
+mod missing;
 mod output;
 mod private;
 mod roles;
 mod run;
+mod status;
+mod target;
 
 use std::ffi::OsString;
 
@@ -42,6 +47,14 @@ enum Command {
     Append(append::Append),
     /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
     Demo(demo::Demo),
+    /// Show how each projection is doing, as far as the database alone can tell
+    Status(status::Status),
+    /// Show a document, now or as it was
+    Get(get::Get),
+    /// Show the events of a document
+    History(history::History),
+    /// Show what a client with a given vector clock has not seen of a document
+    Missing(missing::Missing),
 }
 
 impl Command {
@@ -50,7 +63,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) => "warn,alluvium::embedded=info",
-            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+            _ => "info",
         }
     }
 }
@@ -90,6 +103,10 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Config(command) => command.run(&globals),
         Command::Append(command) => command.run(&globals).await,
         Command::Demo(command) => command.run(&globals).await,
+        Command::Status(command) => command.run(&globals).await,
+        Command::Get(command) => command.run(&globals).await,
+        Command::History(command) => command.run(&globals).await,
+        Command::Missing(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),
