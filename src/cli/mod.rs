@@ -1,16 +1,26 @@
 //! The command line: one file per subcommand, and here what they share. Every command speaks to
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
+mod append;
 mod config_check;
+mod demo;
+mod get;
 mod globals;
+mod history;
 mod init;
 mod logging;
+mod missing;
 mod output;
+mod private;
 mod roles;
+mod run;
+mod status;
+mod target;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 pub use globals::Globals;
 
@@ -26,11 +36,36 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Project and serve the configured collections until SIGTERM or Ctrl-C
+    Run(run::Run),
     /// Create the collections that are missing, with their validator
     Init(init::Init),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_check::Config),
+    /// Append an event to a document's log
+    Append(append::Append),
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+    /// Show how each projection is doing, as far as the database alone can tell
+    Status(status::Status),
+    /// Show a document, now or as it was
+    Get(get::Get),
+    /// Show the events of a document
+    History(history::History),
+    /// Show what a client with a given vector clock has not seen of a document
+    Missing(missing::Missing),
+}
+
+impl Command {
+    /// What is logged unless the user says otherwise: commands that talk to people keep quiet, except
+    /// about a server that is being fetched.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "warn,alluvium::embedded=info",
+            _ => "info",
+        }
+    }
 }
 
 /// How a command can end other than well. What there is to say has been said by then.
@@ -60,10 +95,18 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
             return if failed { Err(Failure::Usage) } else { Ok(()) };
         }
     };
-    logging::start(&globals.log_level);
+    let log_level = globals.log_level.clone();
+    logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
+        Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
+        Command::Append(command) => command.run(&globals).await,
+        Command::Demo(command) => command.run(&globals).await,
+        Command::Status(command) => command.run(&globals).await,
+        Command::Get(command) => command.run(&globals).await,
+        Command::History(command) => command.run(&globals).await,
+        Command::Missing(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

@@ -7,10 +7,14 @@ use std::{collections::HashSet, time::Duration};
 use bson::DateTime;
 use tracing::warn;
 
-use super::{observe::Observer, waiting::WaitingChanges};
+use super::{
+    observe::{Counts, Observer},
+    waiting::{WaitingChanges, WaitingClasses},
+};
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId, position::Checkpoint},
+    planted::{Bug, planted},
     retry::Backoff,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
@@ -27,6 +31,9 @@ pub(super) struct Flush {
     pub(super) checkpoint: Option<Checkpoint>,
     /// When the oldest event in it was appended, by the server's clock.
     pub(super) oldest: Option<DateTime>,
+    /// What it covers, to be told once it has returned.
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
 }
 
 /// What became of a flush.
@@ -37,6 +44,8 @@ pub(super) struct Flushed {
     pub(super) still_recorded: Vec<(DocumentId, i64)>,
     pub(super) checkpoint: CheckpointOutcome,
     pub(super) oldest: Option<DateTime>,
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
     pub(super) took: Duration,
 }
 
@@ -83,6 +92,7 @@ impl Flush {
             .iter()
             .zip(outcomes)
             .filter(|(_, outcome)| **outcome != RowOutcome::Written)
+            .filter(|_| !planted(Bug::RecordRemovedBeforeRow))
             .map(|(write, _)| &write.id)
             .collect();
         self.waiting.remove.iter().cloned().partition(|(document, _)| !unwritten.contains(document))
@@ -104,6 +114,9 @@ impl Flush {
             warn!(%error, pause_ms = pause.as_millis() as u64, "a flush failed and is tried again");
             observer.error(error);
         };
+        if let (true, Some(early)) = (planted(Bug::CheckpointBeforeFlush), &self.checkpoint) {
+            store.save_checkpoint(early).await?;
+        }
         if !self.waiting.put.is_empty() {
             backoff.retry(time, report, || store.put_quarantine(&self.waiting.put)).await?;
         }
@@ -133,6 +146,14 @@ impl Flush {
             outcome,
         });
         let took = time.now().saturating_sub(started);
-        Ok(Flushed { rows: rows.collect(), still_recorded, checkpoint, oldest: self.oldest, took })
+        Ok(Flushed {
+            rows: rows.collect(),
+            still_recorded,
+            checkpoint,
+            oldest: self.oldest,
+            counts: self.counts,
+            classes: self.classes,
+            took,
+        })
     }
 }

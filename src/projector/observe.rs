@@ -1,15 +1,16 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{flush::Flushed, waiting::Waiting};
+use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
+    health::Heart,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
     status::{CollectionStatus, LastError, Phase, Role},
@@ -38,6 +39,7 @@ pub struct Observer {
     status: Arc<watch::Sender<CollectionStatus>>,
     metrics: CollectionMetrics,
     wall: Wall,
+    heart: Heart,
 }
 
 /// The handed wall clock.
@@ -57,7 +59,17 @@ impl Observer {
         metrics: CollectionMetrics,
         time: impl Time,
     ) -> Self {
-        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())) }
+        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())), heart: Heart::unheard() }
+    }
+
+    /// The same, with a heart that beats on every turn of the projector.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
+    }
+
+    pub(super) fn heart(&self) -> &Heart {
+        &self.heart
     }
 
     pub(super) fn collection(&self) -> String {
@@ -97,6 +109,12 @@ impl Observer {
         self.last_error(error.class(), error.to_string(), error.advice());
     }
 
+    /// A request failed and is tried again, which is a turn of the loop.
+    pub(super) fn tried(&self, error: &Error, time: &impl Time) {
+        self.heart.beat(time.now());
+        self.error(error);
+    }
+
     /// An event that names no document: it can only be reported.
     pub(super) fn homeless_event(&self, reason: &str) {
         warn!(
@@ -127,13 +145,8 @@ impl Observer {
     }
 
     /// A flush has returned: only now do its effects count.
-    pub(super) fn flushed(
-        &self,
-        flushed: &Flushed,
-        counts: Counts,
-        waiting: &Waiting,
-        cache_bytes: usize,
-    ) {
+    pub(super) fn flushed(&self, flushed: &Flushed, cache_bytes: usize) {
+        let counts = flushed.counts;
         let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
         let metrics = &self.metrics;
         for op in Op::ALL {
@@ -152,7 +165,7 @@ impl Observer {
             let visible = (self.wall.0)().saturating_duration_since(oldest);
             metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
         }
-        let gaps = self.waiting(waiting);
+        let gaps = self.waiting(&flushed.classes);
         self.status.send_modify(|status| {
             status.flushes += 1;
             (status.version_gaps, status.quarantined) = gaps;
@@ -160,22 +173,17 @@ impl Observer {
     }
 
     /// Tells how many documents wait, by class; gives the number behind holes and the number parked.
-    fn waiting(&self, waiting: &Waiting) -> (u64, u64) {
-        let mut classes: BTreeMap<Class, u64> =
-            Class::ALL.into_iter().map(|class| (class, 0)).collect();
-        for row in waiting.rows() {
-            *classes.entry(row.mark.class).or_default() += 1;
-        }
-        for (class, documents) in &classes {
+    fn waiting(&self, classes: &WaitingClasses) -> (u64, u64) {
+        for (class, documents) in classes {
             self.metrics.set_quarantined(*class, *documents);
         }
-        let gaps = classes.remove(&Class::Gap).unwrap_or_default();
-        (gaps, classes.values().sum())
+        let gaps = classes.get(&Class::Gap).copied().unwrap_or_default();
+        (gaps, classes.values().sum::<u64>() - gaps)
     }
 
     /// Tells what was on record before anything is flushed.
-    pub(super) fn resumed(&self, waiting: &Waiting) {
-        let gaps = self.waiting(waiting);
+    pub(super) fn resumed(&self, classes: &WaitingClasses) {
+        let gaps = self.waiting(classes);
         self.status.send_modify(|status| (status.version_gaps, status.quarantined) = gaps);
     }
 

@@ -24,6 +24,7 @@ use crate::{
         id::DocumentId,
         position::LogId,
     },
+    planted::{Bug, planted},
     store::{QuarantineRow, Store},
     time::Time,
 };
@@ -120,7 +121,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let (observer, seen, followed) = (self.observer.clone(), self.seen, self.followed);
             let read = backoff.retry(
                 &time,
-                |error, _| observer.error(error),
+                |error, _| observer.tried(error, &time),
                 async || {
                     let batch = log.read(id, after, READ_EVENTS_MAX, Some(seen)).await?;
                     still_followed(&log, followed).await?;
@@ -161,7 +162,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     }
 
     fn record_hole(&mut self, id: &DocumentId, missing: i64) {
-        if self.waiting.hole(id) == Some(missing) {
+        if self.waiting.hole(id) == Some(missing) || planted(Bug::HoleNotRecorded) {
             return;
         }
         let reason = format!("version {missing} is missing; later ones are there");
@@ -190,7 +191,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let (store, backoff, time) =
                 (self.store.clone(), self.settings.backoff, self.time.clone());
             let observer = self.observer.clone();
-            let load = backoff.retry(&time, |error, _| observer.error(error), || store.load(ids));
+            let load =
+                backoff.retry(&time, |error, _| observer.tried(error, &time), || store.load(ids));
             let rows = drive(&mut self.flush, &mut self.flushed, load).await?;
             self.counts.loaded += ids.len() as u64;
             for row in &rows {

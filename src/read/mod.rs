@@ -7,6 +7,7 @@ mod fold;
 mod history;
 mod missing;
 mod moment;
+mod walk;
 
 use bson::{DateTime, RawDocumentBuf};
 use mongodb::{
@@ -24,6 +25,7 @@ use crate::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
     },
+    store::QUARANTINE_COLLECTION,
 };
 use fold::{Stop, Until, fold};
 use moment::{Moment, Pick, at_one_moment, by_id, read_row};
@@ -92,7 +94,7 @@ impl Reader {
             documents: database.collection_with_options(collection, options.clone()),
             events: database
                 .collection_with_options(&events_collection(collection), options.clone()),
-            quarantine: database.collection_with_options("alluvium.quarantine", options),
+            quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options),
             limits,
         }
     }

@@ -29,9 +29,12 @@ pub const CHECKPOINTS_COLLECTION: &str = "alluvium.checkpoints";
 /// The collection that holds the documents that wait.
 pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
 
+/// The collection that holds who leads which collection.
+pub const LEASES_COLLECTION: &str = "alluvium.leases";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 3] =
-    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION];
+pub const BOOKKEEPING_COLLECTIONS: [&str; 4] =
+    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION, LEASES_COLLECTION];
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {

@@ -4,14 +4,14 @@
 use bson::{RawDocument, doc, raw::cstr, rawdoc};
 use mongodb::options::ReadConcern;
 
-use super::{CHECKPOINTS, MongoStore, no_write_errors, update_statement};
+use super::{MongoStore, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{
         id::integral,
         position::{Checkpoint, LogId, Position},
     },
-    store::Checkpoints,
+    store::{CHECKPOINTS_COLLECTION, Checkpoints},
 };
 
 impl Checkpoints for MongoStore {
@@ -38,7 +38,7 @@ impl Checkpoints for MongoStore {
         row.append(cstr!("epoch"), checkpoint.epoch);
         row.append(cstr!("log"), log);
         let statements = [update_statement(filter, row, true)].into_iter().collect();
-        let reply = self.bulk("update", CHECKPOINTS, "updates", statements).await?;
+        let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
         match no_write_errors(&reply) {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(11000) => Ok(false),
@@ -47,7 +47,7 @@ impl Checkpoints for MongoStore {
     }
 }
 
-fn decode(row: &RawDocument) -> Result<Checkpoint> {
+pub(super) fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let missing = |field| {
         Error::damaged(format!(
             "the checkpoint has no usable `{field}`: {row:?}; delete it (the log is then scanned against the documents)"
