@@ -4,6 +4,7 @@
 mod append;
 mod config_check;
 mod demo;
+mod dev;
 mod globals;
 mod init;
 mod logging;
@@ -31,6 +32,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+    /// Start a MongoDB server that keeps its data in .alluvium, the daemon and its API, to play with
+    Dev(dev::Dev),
     /// Project and serve the configured collections until SIGTERM or Ctrl-C
     Run(run::Run),
     /// Create the collections that are missing, with their validator
@@ -40,8 +45,6 @@ enum Command {
     Config(config_check::Config),
     /// Append an event to a document's log
     Append(append::Append),
-    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
-    Demo(demo::Demo),
 }
 
 impl Command {
@@ -49,8 +52,8 @@ impl Command {
     /// about a server that is being fetched.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Demo(_) => "warn,alluvium::embedded=info",
-            Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+            Self::Demo(_) | Self::Dev(_) => "warn,alluvium::embedded=info",
+            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
         }
     }
 }
@@ -85,11 +88,12 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let log_level = globals.log_level.clone();
     logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
+        Command::Demo(command) => command.run(&globals).await,
+        Command::Dev(command) => command.run(&globals).await,
         Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
         Command::Append(command) => command.run(&globals).await,
-        Command::Demo(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),
