@@ -44,7 +44,7 @@ enum Command {
     #[command(subcommand)]
     Config(config_check::Config),
     /// Append an event to a document's log
-    Append(append::Append),
+    Append(Box<append::Append>),
 }
 
 impl Command {
