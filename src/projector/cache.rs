@@ -5,7 +5,10 @@ use std::collections::HashMap;
 
 use quick_cache::{Weighter, unsync};
 
-use crate::model::{document::{Document, Quarantine}, id::DocumentId};
+use crate::model::{
+    document::{Document, Quarantine},
+    id::DocumentId,
+};
 
 /// A document and how much of it is stored.
 #[derive(Clone, Debug)]
@@ -20,11 +23,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(
-        document: Document,
-        stored: i64,
-        stored_mark: Option<Quarantine>,
-    ) -> Self {
+    pub(super) fn new(document: Document, stored: i64, stored_mark: Option<Quarantine>) -> Self {
         Self { document, stored, stored_mark, bytes: 0 }
     }
 

@@ -111,9 +111,8 @@ impl World {
 /// What a write that missed finds when it reads the row again at majority.
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
-    let same = |row: &RawDocument| {
-        version_of(row) == Some(write.version) && mark(row) == mark(&write.row)
-    };
+    let same =
+        |row: &RawDocument| version_of(row) == Some(write.version) && mark(row) == mark(&write.row);
     match row_of(&state.visible, &write.id) {
         Some(row) if same(row) => RowOutcome::Written,
         _ => RowOutcome::Stale,
@@ -147,7 +146,10 @@ impl Checkpoints for SimStore {
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         let (world, monitor, checkpoint) =
             (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
-        let name = format!("save_checkpoint {:?}", checkpoint.position.as_ref().map(|position| position.cluster_time));
+        let name = format!(
+            "save_checkpoint {:?}",
+            checkpoint.position.as_ref().map(|position| position.cluster_time)
+        );
         let work = async move {
             let stored = saved(&world.state().latest);
             if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
@@ -212,7 +214,8 @@ impl SimStore {
             let mut last = None;
             for (document, version, op) in ops {
                 let recorded = waiting(&world.state().latest);
-                let later = |row: &QuarantineRow| row.document == document && row.mark.version > version;
+                let later =
+                    |row: &QuarantineRow| row.document == document && row.mark.version > version;
                 if !recorded.iter().any(later) {
                     last = Some(world.apply(vec![op]));
                 }
