@@ -50,7 +50,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) => "warn,alluvium::embedded=info",
-            Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
         }
     }
 }

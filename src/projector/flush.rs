@@ -7,7 +7,10 @@ use std::{collections::HashSet, time::Duration};
 use bson::DateTime;
 use tracing::warn;
 
-use super::{observe::Observer, waiting::WaitingChanges};
+use super::{
+    observe::{Counts, Observer},
+    waiting::{WaitingChanges, WaitingClasses},
+};
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId, position::Checkpoint},
@@ -27,6 +30,9 @@ pub(super) struct Flush {
     pub(super) checkpoint: Option<Checkpoint>,
     /// When the oldest event in it was appended, by the server's clock.
     pub(super) oldest: Option<DateTime>,
+    /// What it covers, to be told once it has returned.
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
 }
 
 /// What became of a flush.
@@ -37,6 +43,8 @@ pub(super) struct Flushed {
     pub(super) still_recorded: Vec<(DocumentId, i64)>,
     pub(super) checkpoint: CheckpointOutcome,
     pub(super) oldest: Option<DateTime>,
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
     pub(super) took: Duration,
 }
 
@@ -133,6 +141,14 @@ impl Flush {
             outcome,
         });
         let took = time.now().saturating_sub(started);
-        Ok(Flushed { rows: rows.collect(), still_recorded, checkpoint, oldest: self.oldest, took })
+        Ok(Flushed {
+            rows: rows.collect(),
+            still_recorded,
+            checkpoint,
+            oldest: self.oldest,
+            counts: self.counts,
+            classes: self.classes,
+            took,
+        })
     }
 }

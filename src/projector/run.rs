@@ -99,7 +99,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         for document in work.waiting.holes() {
             work.read_on(&document).await?;
         }
-        observer.resumed(&work.waiting);
+        observer.resumed(&work.waiting.classes());
         let walk = begin.position.is_none().then(|| Walk::new(begin.at));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
@@ -251,11 +251,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     chunk.clear();
                     self.fetch(key).await?;
                 }
-                TailItem::Gone { events: None } => return Err(gone(&events)),
-                TailItem::Gone { events: Some(name) } | TailItem::Arrived { events: name }
-                    if name == events =>
-                {
-                    return Err(gone(&events));
+                item if item.moves(&events) => {
+                    self.work.fold(&chunk).await?;
+                    chunk.clear();
+                    self.find_log_again(batch.position.cluster_time).await?;
                 }
                 _ => {}
             }
@@ -267,6 +266,18 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         self.work.fold(&chunk).await?;
         self.progress.folded(batch, self.work.time.now());
+        Ok(())
+    }
+
+    /// The log was taken away. If it is back since, the same as before, then whatever it got under
+    /// another name never came through the stream, and is read from the log itself.
+    async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
+        if self.work.log.identity().await? != Some(self.log) {
+            return Err(gone(&self.events));
+        }
+        info!(collection = self.work.observer.collection(), "the log was away and is back");
+        self.walk = Some(Walk::new(at));
+        self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
 

@@ -41,6 +41,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if flush.is_empty() {
             return;
         }
+        // Told once it has returned, and not what is folded meanwhile.
+        flush.counts = std::mem::take(&mut self.counts);
+        flush.classes = self.waiting.classes();
         let (store, time, observer) =
             (self.store.clone(), self.time.clone(), self.observer.clone());
         let backoff = self.settings.backoff;
@@ -73,8 +76,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         for (document, version) in &flushed.still_recorded {
             self.waiting.still_recorded(document, *version);
         }
-        let counts = std::mem::take(&mut self.counts);
-        self.observer.flushed(&flushed, counts, &self.waiting, self.cache.bytes());
+        self.observer.flushed(&flushed, self.cache.bytes());
         Ok(flushed.checkpoint)
     }
 

@@ -1,7 +1,7 @@
 //! Documents that wait: behind a hole in their versions, or parked by a poison event. Nothing waits in
 //! memory only: what changes here is written before any checkpoint passes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     model::{
@@ -19,6 +19,9 @@ pub(super) struct Waiting {
     /// Documents that wait no more, and the version that they have reached.
     healed: HashMap<DocumentId, i64>,
 }
+
+/// How many documents wait, by class: every class is there.
+pub(super) type WaitingClasses = BTreeMap<Class, u64>;
 
 /// What has to be written.
 #[derive(Debug, Default)]
@@ -83,9 +86,13 @@ impl Waiting {
         holes.min_by(|a, b| (a.since, &a.document).cmp(&(b.since, &b.document)))
     }
 
-    /// All records.
-    pub(super) fn rows(&self) -> impl Iterator<Item = &QuarantineRow> {
-        self.rows.values()
+    /// How many documents wait.
+    pub(super) fn classes(&self) -> WaitingClasses {
+        let mut classes: WaitingClasses = Class::ALL.into_iter().map(|class| (class, 0)).collect();
+        for row in self.rows.values() {
+            *classes.entry(row.mark.class).or_default() += 1;
+        }
+        classes
     }
 
     pub(super) fn take_changes(&mut self) -> WaitingChanges {
