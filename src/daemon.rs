@@ -3,12 +3,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
 use mongodb::Database;
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -16,24 +18,31 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    api::{self, ApiLimits, ApiState, Served},
     config::{CollectionConfig, Config},
-    lease::{Keeper, LeaseSettings},
+    health::Heartbeats,
+    lease::{Keeper, Leadership, LeaseSettings},
     log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
     model::{document::FoldLimits, part::Part, state::Limits},
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
+        feed::Subscribe,
         observe::Observer,
     },
+    read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
     store::{
         LeaseName,
         mongo::{MongoLeases, MongoStore},
     },
-    time::SystemTime,
+    time::{SystemTime, Time},
 };
+
+/// How long a loop may be silent: longer than its longest attempt at anything.
+const LOOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a service says that was told to stop.
 const STOPPED: &str = "stopped";
@@ -50,8 +59,9 @@ pub struct Daemon {
     stop: CancellationToken,
     goodbye: CancellationToken,
     shutdown_timeout: Duration,
-    metrics: Metrics,
     statuses: Vec<watch::Receiver<CollectionStatus>>,
+    metrics: Metrics,
+    http: SocketAddr,
 }
 
 /// Why a daemon cannot start, or ended by itself.
@@ -60,80 +70,93 @@ pub enum DaemonError {
     /// The metrics contradict each other.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The HTTP server cannot listen.
+    #[error("cannot listen on {address}: {reason}; choose another `http.listen`")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// Why not.
+        reason: std::io::Error,
+    },
     /// A task ended although nobody had asked it to.
     #[error("the {0} ended unexpectedly; the log above says why. Please report this")]
     Ended(String),
 }
 
 impl Daemon {
-    /// Starts projecting every configured collection of `database`.
+    /// Starts projecting and serving every configured collection of `database`.
     ///
     /// # Errors
     /// When a part cannot be made. An unreachable database is none: the parts back off.
     pub fn start(database: &Database, config: &Config) -> Result<Self, DaemonError> {
-        let metrics = Metrics::new()?;
-        let stop = CancellationToken::new();
+        let listener = listen(config.http.listen)?;
+        let http = listener
+            .local_addr()
+            .map_err(|reason| DaemonError::Listen { address: config.http.listen, reason })?;
         let time = SystemTime::new();
-        let source = MongoSource::new(database.clone());
-        let (subscribe, requests) = mpsc::channel(REQUESTS_MAX);
-        let mut projectors = JoinSet::new();
-        let mut observers = Observers::default();
-        let mut statuses = Vec::new();
-        let mut leaderships = BTreeMap::new();
+        let heartbeats = Heartbeats::default();
+        let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
+        let settings = lease_settings(config);
+        let mut parts = Parts::new(database, config, time, &heartbeats, Metrics::new()?);
         for collection in &config.collections {
-            let (sender, receiver) = watch::channel(CollectionStatus::new(&collection.name));
-            let counters = metrics.collection(&collection.name, receiver.clone())?;
-            let observer = Observer::new(Arc::new(sender), counters, time);
-            observers.0.insert(collection.name.clone(), observer.clone());
-            statuses.push(receiver);
-            let part = Part::WHOLE;
-            let projector = Projector {
-                collection: collection.name.clone(),
-                part,
-                source: source.clone(),
-                store: MongoStore::new(database, &collection.name, part),
-                time,
-                settings: settings(config, collection),
-                observer,
-                subscribe: subscribe.clone(),
-            };
-            let (leadership, led) = watch::channel(None);
-            leaderships.insert(LeaseName { collection: collection.name.clone(), part }, leadership);
-            let stop = stop.clone();
-            projectors.spawn(async move {
-                projector.lead(led, stop).await;
-                "projector"
-            });
+            parts.add(collection, &stop)?;
         }
+        let Parts {
+            projectors, observers, statuses, served, leaderships, requests, metrics, ..
+        } = parts;
         let mut services = JoinSet::new();
+        let heart = heartbeats.register("change stream", LOOP_LIMIT, time.now());
+        let source = MongoSource::new(database.clone());
         let distributor = Distributor::new(source, time, Backoff::default(), requests, observers);
-        let intake = stop.clone();
+        let (distributor, intake) = (distributor.with_heart(heart), stop.clone());
         services.spawn(async move {
             match intake.run_until_cancelled(distributor.run()).await {
                 Some(()) => "change stream",
                 None => STOPPED,
             }
         });
-        let goodbye = CancellationToken::new();
-        let keeper =
-            Keeper::new(MongoLeases::new(database), time, lease_settings(config), leaderships);
-        let until = goodbye.clone();
+        let heart = heartbeats.register("leases", LOOP_LIMIT, time.now());
+        let instance = settings.instance.clone();
+        let keeper = Keeper::new(MongoLeases::new(database), time, settings, leaderships);
+        let (keeper, until) = (keeper.with_heart(heart), goodbye.clone());
         services.spawn(async move {
             keeper.run(until).await;
             STOPPED
         });
+        let limits = ApiLimits::default();
+        let state = ApiState {
+            instance,
+            collections: served,
+            metrics: metrics.clone(),
+            heartbeats,
+            time,
+            limits,
+        };
+        let until = goodbye.clone().cancelled_owned();
+        services.spawn(async move {
+            match api::serve(listener, api::router(state), until).await {
+                Ok(()) => STOPPED,
+                Err(_) => "HTTP server",
+            }
+        });
+        info!(address = %http, "serving HTTP");
         let shutdown_timeout = config.daemon.shutdown_timeout;
-        Ok(Self { projectors, services, stop, goodbye, shutdown_timeout, metrics, statuses })
-    }
-
-    /// What is known of each collection, in the order of the configuration.
-    pub fn statuses(&self) -> &[watch::Receiver<CollectionStatus>] {
-        &self.statuses
+        Ok(Self { projectors, services, stop, goodbye, shutdown_timeout, statuses, metrics, http })
     }
 
     /// The metrics of this daemon.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where the HTTP server listens.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// What is known of each collection, in the order of the configuration.
+    pub fn statuses(&self) -> &[watch::Receiver<CollectionStatus>] {
+        &self.statuses
     }
 
     /// Runs until `asked`, then stops: no more events are taken in, what has been folded is flushed, the
@@ -175,6 +198,95 @@ impl Daemon {
             ),
         }
     }
+}
+
+/// What is made for every collection.
+struct Parts<'a> {
+    database: &'a Database,
+    config: &'a Config,
+    time: SystemTime,
+    heartbeats: &'a Heartbeats,
+    metrics: Metrics,
+    projectors: JoinSet<&'static str>,
+    observers: Observers,
+    statuses: Vec<watch::Receiver<CollectionStatus>>,
+    served: BTreeMap<String, Served>,
+    leaderships: BTreeMap<LeaseName, Leadership>,
+    subscribe: mpsc::Sender<Subscribe>,
+    requests: mpsc::Receiver<Subscribe>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(
+        database: &'a Database,
+        config: &'a Config,
+        time: SystemTime,
+        heartbeats: &'a Heartbeats,
+        metrics: Metrics,
+    ) -> Self {
+        let (subscribe, requests) = mpsc::channel(REQUESTS_MAX);
+        Self {
+            database,
+            config,
+            time,
+            heartbeats,
+            metrics,
+            projectors: JoinSet::new(),
+            observers: Observers::default(),
+            statuses: Vec::new(),
+            served: BTreeMap::new(),
+            leaderships: BTreeMap::new(),
+            subscribe,
+            requests,
+        }
+    }
+
+    fn add(
+        &mut self,
+        collection: &CollectionConfig,
+        stop: &CancellationToken,
+    ) -> Result<(), DaemonError> {
+        let name = &collection.name;
+        let (sender, status) = watch::channel(CollectionStatus::new(name));
+        let metrics = self.metrics.collection(name, status.clone())?;
+        let heart =
+            self.heartbeats.register(format!("projector of {name}"), LOOP_LIMIT, self.time.now());
+        let observer =
+            Observer::new(Arc::new(sender), metrics.clone(), self.time).with_heart(heart);
+        self.observers.0.insert(name.clone(), observer.clone());
+        self.statuses.push(status.clone());
+        let settings = settings(self.config, collection);
+        let limits = ReadLimits { fold: settings.limits, ..ReadLimits::default() };
+        let reader = Reader::new(self.database, name, limits);
+        self.served.insert(name.clone(), Served { reader, status, metrics });
+        let part = Part::WHOLE;
+        let projector = Projector {
+            collection: name.clone(),
+            part,
+            source: MongoSource::new(self.database.clone()),
+            store: MongoStore::new(self.database, name, part),
+            time: self.time,
+            settings,
+            observer,
+            subscribe: self.subscribe.clone(),
+        };
+        let (leadership, led) = watch::channel(None);
+        self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
+        let stop = stop.clone();
+        self.projectors.spawn(async move {
+            projector.lead(led, stop).await;
+            "projector"
+        });
+        Ok(())
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    listener.map_err(|reason| DaemonError::Listen { address, reason })
 }
 
 fn lease_settings(config: &Config) -> LeaseSettings {

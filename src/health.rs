@@ -10,13 +10,31 @@ use std::{
     time::Duration,
 };
 
+use crate::time::Time;
+
+/// How long a loop may wait for something before it says that it still turns.
+pub const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Awaits `work`, however long it takes for reasons that are not the loop's own, and beats meanwhile.
+pub async fn beating<V>(heart: &Heart, time: &impl Time, work: impl Future<Output = V>) -> V {
+    tokio::pin!(work);
+    loop {
+        heart.beat(time.now());
+        tokio::select! {
+            biased;
+            value = &mut work => return value,
+            () = time.sleep(WAIT_MAX) => {}
+        }
+    }
+}
+
 /// All loops of a process. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats(Arc<Mutex<Vec<Beating>>>);
 
 /// The side of a loop: it beats on every turn. When it is dropped its loop has ended, and stays
 /// registered: a loop that returns is as dead as one that hangs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Heart(Arc<AtomicU64>);
 
 #[derive(Debug)]
@@ -60,6 +78,11 @@ impl Heartbeats {
 }
 
 impl Heart {
+    /// A heart that nobody listens to.
+    pub fn unheard() -> Self {
+        Self(Arc::default())
+    }
+
     /// Says that the loop has turned.
     pub fn beat(&self, now: Duration) {
         self.0.fetch_max(millis(now), Ordering::Relaxed);

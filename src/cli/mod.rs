@@ -1,16 +1,21 @@
 //! The command line: one file per subcommand, and here what they share. Every command speaks to
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
+mod append;
 mod config_check;
+mod demo;
 mod globals;
 mod init;
 mod logging;
 mod output;
+mod private;
 mod roles;
+mod run;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 pub use globals::Globals;
 
@@ -26,11 +31,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Project and serve the configured collections until SIGTERM or Ctrl-C
+    Run(run::Run),
     /// Create the collections that are missing, with their validator
     Init(init::Init),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_check::Config),
+    /// Append an event to a document's log
+    Append(append::Append),
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// What is logged unless the user says otherwise: commands that talk to people keep quiet, except
+    /// about a server that is being fetched.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "warn,alluvium::embedded=info",
+            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+        }
+    }
 }
 
 /// How a command can end other than well. What there is to say has been said by then.
@@ -60,10 +82,14 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
             return if failed { Err(Failure::Usage) } else { Ok(()) };
         }
     };
-    logging::start(&globals.log_level);
+    let log_level = globals.log_level.clone();
+    logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
+        Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
+        Command::Append(command) => command.run(&globals).await,
+        Command::Demo(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

@@ -13,6 +13,8 @@ use mongodb::{
     },
 };
 
+use tokio::net::TcpStream;
+
 use crate::config::MongoConfig;
 
 /// How long connecting with all its checks may take.
@@ -21,6 +23,10 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 const SELECTION_TIME: Duration = Duration::from_secs(5);
 /// How long one server may take to answer when it is asked for itself.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+/// How long a bare connection may take.
+const REACH_TIME: Duration = Duration::from_secs(1);
+/// MongoDB's.
+const DEFAULT_PORT: u16 = 27017;
 /// The oldest server that has what is needed: clustered collections, and snapshot reads on them.
 const OLDEST_VERSION: (i32, i32) = (6, 0);
 
@@ -162,7 +168,7 @@ pub async fn connect(config: &MongoConfig) -> Result<Connected, ConnectError> {
 async fn options(config: &MongoConfig) -> Result<ClientOptions, ConnectError> {
     let mut options = ClientOptions::parse(config.uri.reveal())
         .await
-        .map_err(|error| ConnectError::Uri { reason: error.to_string() })?;
+        .map_err(|error| ConnectError::Uri { reason: error.kind.to_string() })?;
     options.app_name = Some(format!("alluvium/{}", env!("CARGO_PKG_VERSION")));
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.read_concern = Some(ReadConcern::majority());
@@ -182,7 +188,7 @@ async fn attempt(
     hosts: &str,
 ) -> Result<Connected, ConnectError> {
     let client = Client::with_options(options.clone())
-        .map_err(|error| ConnectError::Uri { reason: error.to_string() })?;
+        .map_err(|error| ConnectError::Uri { reason: error.kind.to_string() })?;
     let admin = client.database("admin");
     let hello = match admin.run_command(doc! { "hello": 1 }).await {
         Ok(hello) => hello,
@@ -251,8 +257,12 @@ async fn explain(error: DriverError, options: &ClientOptions, hosts: &str) -> Co
     if !matches!(*error.kind, ErrorKind::ServerSelection { .. }) {
         return refusal(error, hosts);
     }
+    let mut reason = None;
     for host in &options.hosts {
-        let Some(hello) = ask_alone(host, options).await else { continue };
+        let Some(hello) = ask_alone(host, options).await else {
+            reason = reason.or(Some(reach(host).await));
+            continue;
+        };
         if let Err(problem) = check_hello(&hello, options.repl_set_name.as_deref(), hosts) {
             // A secondary's view is no reason while the primary that it names is what cannot be reached.
             let primary = hello.get_str("primary").is_ok();
@@ -266,7 +276,23 @@ async fn explain(error: DriverError, options: &ClientOptions, hosts: &str) -> Co
             return ConnectError::MembersUnreachable { hosts, members };
         }
     }
-    refusal(error, hosts)
+    let reason = reason.unwrap_or_else(|| error.kind.to_string());
+    ConnectError::Unreachable { hosts: hosts.to_owned(), reason }
+}
+
+/// How far one gets towards a server that does not answer, in words.
+async fn reach(host: &ServerAddress) -> String {
+    let ServerAddress::Tcp { host, port } = host else {
+        return "the socket does not answer".into();
+    };
+    let port = port.unwrap_or(DEFAULT_PORT);
+    match tokio::time::timeout(REACH_TIME, TcpStream::connect((host.as_str(), port))).await {
+        Err(_) => "the connection is not answered".into(),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(_)) => {
+            "something listens there that does not answer as MongoDB does, or TLS is on at one end only".into()
+        }
+    }
 }
 
 /// What one server says of itself when it is asked directly and without a login.
@@ -295,9 +321,9 @@ fn refusal(error: DriverError, hosts: &str) -> ConnectError {
             ConnectError::Forbidden { hosts, reason: command.message.clone() }
         }
         ErrorKind::InvalidTlsConfig { .. } | ErrorKind::InvalidArgument { .. } => {
-            ConnectError::Uri { reason: error.to_string() }
+            ConnectError::Uri { reason: error.kind.to_string() }
         }
-        _ => ConnectError::Unreachable { hosts, reason: error.to_string() },
+        _ => ConnectError::Unreachable { hosts, reason: error.kind.to_string() },
     }
 }
 

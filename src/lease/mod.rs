@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::{
     database::Result,
+    health::Heart,
     store::{Lease, LeaseName, Leases, Presence},
     time::Time,
 };
@@ -42,6 +43,7 @@ pub struct Keeper<L: Leases, T: Time> {
     observed: Observed,
     presence: Presence,
     renewed_at: Duration,
+    heart: Heart,
 }
 
 impl<L: Leases, T: Time> Keeper<L, T> {
@@ -64,12 +66,20 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             observed,
             presence,
             renewed_at,
+            heart: Heart::unheard(),
         }
+    }
+
+    /// The same, with a heart that beats on every turn.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
     }
 
     /// Keeps leases until `stop`, then gives them back, so that another can take over at once.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
+            self.heart.beat(self.time.now());
             // A turn that hangs must not keep a leader that others hold to be dead.
             let (time, limit) = (self.time.clone(), self.settings.lease_time);
             tokio::select! {

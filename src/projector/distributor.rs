@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::feed::{Feed, Subscribe};
 use crate::{
     database::{Error, Verdict},
+    health::{Heart, beating},
     log::{Bodies, LogSource, Start, Tail, TailBatch},
     metrics::RestartReason,
     retry::{Backoff, limited},
@@ -36,6 +37,7 @@ pub struct Distributor<S: LogSource, T: Time, R: Restarts> {
     requests: mpsc::Receiver<Subscribe>,
     subscribers: Vec<Subscribe>,
     restarts: R,
+    heart: Heart,
     losses: u32,
 }
 
@@ -48,15 +50,31 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         requests: mpsc::Receiver<Subscribe>,
         restarts: R,
     ) -> Self {
-        Self { source, time, backoff, requests, subscribers: Vec::new(), restarts, losses: 0 }
+        Self {
+            source,
+            time,
+            backoff,
+            requests,
+            subscribers: Vec::new(),
+            restarts,
+            heart: Heart::unheard(),
+            losses: 0,
+        }
+    }
+
+    /// The same, with a heart that beats on every turn.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
     }
 
     /// Runs until nobody can subscribe any more.
     pub async fn run(mut self) {
         loop {
+            self.heart.beat(self.time.now());
             self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
             if self.subscribers.is_empty() {
-                match self.requests.recv().await {
+                match beating(&self.heart, &self.time, self.requests.recv()).await {
                     Some(request) => self.admit(request),
                     None => return,
                 }
@@ -118,7 +136,9 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 subscriber.start = Start::After(batch.position.clone());
             }
             // A failed send is a projector that has ended; it is removed before the next batch.
-            let _ended = subscriber.feed.send(Feed::Batch(Arc::clone(&batch))).await;
+            // A projector that waits for the database holds the stream up, and that is no fault of this loop.
+            let sending = subscriber.feed.send(Feed::Batch(Arc::clone(&batch)));
+            let _ended = beating(&self.heart, &self.time, sending).await;
         }
         self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
     }

@@ -23,6 +23,7 @@ use tracing::error;
 
 use crate::{
     database::{Error, Verdict},
+    health::beating,
     log::LogSource,
     model::{document::FoldLimits, part::Part},
     retry::Backoff,
@@ -100,14 +101,15 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
     pub async fn lead(self, mut leadership: watch::Receiver<Option<i64>>, stop: CancellationToken) {
         loop {
             self.observer.standby();
+            let led = beating(self.observer.heart(), &self.time, async {
+                leadership.wait_for(Option::is_some).await.map(|epoch| *epoch)
+            });
             let epoch = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                epoch = leadership.wait_for(Option::is_some) => match epoch {
-                    Ok(epoch) => *epoch,
-                    Err(_) => return,
-                },
+                epoch = led => epoch,
             };
+            let Ok(epoch) = epoch else { return };
             let Some(leading) = epoch else { continue };
             self.observer.leading(leading);
             tokio::select! {
@@ -149,6 +151,6 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
                 self.settings.backoff.shortest
             }
         };
-        self.time.sleep(pause).await;
+        beating(self.observer.heart(), &self.time, self.time.sleep(pause)).await;
     }
 }

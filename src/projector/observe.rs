@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
+    health::Heart,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
     status::{CollectionStatus, LastError, Phase, Role},
@@ -38,6 +39,7 @@ pub struct Observer {
     status: Arc<watch::Sender<CollectionStatus>>,
     metrics: CollectionMetrics,
     wall: Wall,
+    heart: Heart,
 }
 
 /// The handed wall clock.
@@ -57,7 +59,17 @@ impl Observer {
         metrics: CollectionMetrics,
         time: impl Time,
     ) -> Self {
-        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())) }
+        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())), heart: Heart::unheard() }
+    }
+
+    /// The same, with a heart that beats on every turn of the projector.
+    #[must_use]
+    pub fn with_heart(self, heart: Heart) -> Self {
+        Self { heart, ..self }
+    }
+
+    pub(super) fn heart(&self) -> &Heart {
+        &self.heart
     }
 
     pub(super) fn collection(&self) -> String {
@@ -95,6 +107,12 @@ impl Observer {
 
     pub(super) fn error(&self, error: &Error) {
         self.last_error(error.class(), error.to_string(), error.advice());
+    }
+
+    /// A request failed and is tried again, which is a turn of the loop.
+    pub(super) fn tried(&self, error: &Error, time: &impl Time) {
+        self.heart.beat(time.now());
+        self.error(error);
     }
 
     /// An event that names no document: it can only be reported.

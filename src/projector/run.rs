@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     Projector,
-    begin::Begin,
+    begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -72,7 +72,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, collection).await?;
+        let begin = Begin::decide(source, &log, store, collection, epoch).await?;
         let waiting = Waiting::new(store.load_quarantine().await?);
         let (sender, feed) = feed::channel();
         let request =
@@ -100,11 +100,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             work.read_on(&document).await?;
         }
         observer.resumed(&work.waiting.classes());
-        let walk = begin.checkpoint.is_none().then(|| Walk::new(begin.at));
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.checkpoint.map(|checkpoint| checkpoint.position)),
+            progress: Progress::new(begin.position),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -123,6 +123,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// When it has to begin again, or not at all.
     pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<()> {
         loop {
+            self.work.observer.heart().beat(self.work.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain().await,
@@ -173,15 +174,12 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
             CheckpointOutcome::Saved(checkpoint) => {
-                self.progress.saved(checkpoint.position, self.work.time.now());
+                if let Some(position) = checkpoint.position {
+                    self.progress.saved(position, self.work.time.now());
+                }
             }
             CheckpointOutcome::NotSaved => {}
-            CheckpointOutcome::Fenced => {
-                return Err(Error::stop(
-                    "another instance has taken over this collection",
-                    "nothing to do; if no other instance should be running, look for one",
-                ));
-            }
+            CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
             self.progress.flushed(self.covers.take());

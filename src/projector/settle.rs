@@ -35,7 +35,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 version: slot.document.version,
                 row: slot.document.to_raw(),
             });
-            flush.marked.push(slot.marked);
+            flush.marks.push(slot.document.quarantine.clone());
         }
         self.changed_at = None;
         if flush.is_empty() {
@@ -57,7 +57,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Written => {
-                    self.cache.stored(&row.id, row.version, row.marked);
+                    self.cache.stored(&row.id, row.version, row.mark.clone());
                 }
                 RowOutcome::Stale => {
                     tracing::info!(
@@ -73,6 +73,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
+        for (document, version) in &flushed.still_recorded {
+            self.waiting.still_recorded(document, *version);
+        }
         self.observer.flushed(&flushed, self.cache.bytes());
         Ok(flushed.checkpoint)
     }
@@ -82,13 +85,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.cache.evict(id);
         let known = self.waiting.park(id).is_some();
         self.load(std::slice::from_ref(id)).await?;
-        if known {
-            // Even the mark is refused: the record alone has to do.
-            return Ok(());
-        }
         let Some(slot) = self.cache.edit(id) else {
             return Err(Error::damaged("a document that was just loaded is not in memory"));
         };
+        if known {
+            // Even the mark is refused: the record alone has to do.
+            slot.stored_mark = slot.document.quarantine.clone();
+            return Ok(());
+        }
         let mark =
             Quarantine { class: Class::Rejected, version: slot.document.version + 1, reason };
         self.park(id, mark);
