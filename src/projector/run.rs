@@ -266,11 +266,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The log was taken away. If it is back since, the same as before, then whatever it got under
     /// another name never came through the stream, and is read from the log itself.
     async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        if self.work.log.identity().await? != Some(self.log) {
+        if self.work.log.identity().await? != Some(self.work.followed) {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at, self.log));
+        self.walk = Some(Walk::new(at, self.work.followed));
         self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
