@@ -244,6 +244,16 @@ async fn a_wait_ends_when_the_version_is_applied() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_too_long_is_ended() {
+    let db = common::database().await.db;
+    make_log(&db, "games", true).await;
+    let limits = ApiLimits { request_max: Duration::from_millis(50), ..ApiLimits::default() };
+    let api = Api::start(&db, limits).await;
+    let answer = api.get(&format!("{GAME}?min_version=1&wait=30s")).await;
+    check_problem(&answer, Kind::RequestTimeout, "time limit");
+}
+
+#[tokio::test]
 async fn what_is_refused_is_a_problem_that_says_why() {
     use Kind::*;
     let (db, api) = games().await;

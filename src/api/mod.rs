@@ -1,6 +1,7 @@
 //! The HTTP API: JSON over the reads of every configured collection, the daemon's status, health and
 //! metrics. It only reads and waits; what it answers comes from [`crate::read`], and every error is a
-//! problem of a closed list. A route is a row of [`views`] or [`probes`].
+//! problem of a closed list (README.md beside this file). A route is a row of `views` or
+//! `probes`.
 
 mod documents;
 mod extract;
@@ -86,12 +87,14 @@ impl Default for ApiLimits {
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
     let limits = state.limits;
-    // Who may ask is a layer around `views`; the probes stay open.
-    Router::new()
-        .merge(probes())
-        .merge(views())
-        .fallback(nothing_here)
-        .with_state(Arc::new(state))
+    // Who may ask will be a layer around `views`; the probes stay open.
+    let routes = Router::new().merge(probes()).merge(views()).fallback(nothing_here);
+    bounded(routes.with_state(Arc::new(state)), limits)
+}
+
+/// Puts the bounds of a request around `routes`, so that whatever ends one is a problem too.
+fn bounded(routes: Router, limits: ApiLimits) -> Router {
+    routes
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_max))
@@ -144,4 +147,32 @@ fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
         "the request failed for a fault of this program; its log says more",
     )
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_ours_is_an_answer_too() {
+        async fn faulty() {
+            panic!("a fault");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/faulty", listener.local_addr().unwrap());
+        let routes = Router::new().route("/faulty", get(faulty));
+        let server = tokio::spawn(serve(
+            listener,
+            bounded(routes, ApiLimits::default()),
+            std::future::pending(),
+        ));
+        let asked = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            agent.get(&url).call().unwrap().body_mut().read_to_string().unwrap()
+        });
+        let text = asked.await.unwrap();
+        server.abort();
+        assert!(text.contains(r#""type":"urn:alluvium:problem:internal""#), "{text}");
+    }
 }

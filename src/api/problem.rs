@@ -211,3 +211,19 @@ pub(super) fn too_large() -> Problem {
         "the body is beyond the limit of a request; a clock and a limit are enough",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_api_lists_exactly_the_problems() {
+        let row = |kind: &Kind| {
+            format!("| `{}` | {} | {} |", kind.name(), kind.status().as_u16(), kind.title())
+        };
+        let page = include_str!("README.md");
+        let (_, table) = page.split_once("| name | status | title |").unwrap();
+        let listed: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(listed, Kind::ALL.iter().map(row).collect::<Vec<_>>());
+    }
+}

@@ -26,9 +26,9 @@ pub struct Globals {
     #[arg(long, global = true)]
     pub json: bool,
     /// What is logged on standard error: error, warn, info, debug, trace, or directives such as
-    /// "info,alluvium::projector=debug"
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
-    pub log_level: EnvFilter,
+    /// "info,alluvium::projector=debug" [default: info, and warn for `demo` and `dev`]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<EnvFilter>,
 }
 
 impl Globals {

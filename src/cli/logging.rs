@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal};
 use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging. Without effect when something has started it before.
-pub(super) fn start(filter: &EnvFilter) {
-    let logs = fmt().with_env_filter(filter.clone()).with_writer(io::stderr);
+pub(super) fn start(filter: EnvFilter) {
+    let logs = fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if io::stderr().is_terminal() {
         logs.with_target(false).try_init()
     } else {

@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand, and here what they share. Every command speaks to
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
+mod append;
 mod config_check;
+mod demo;
 mod get;
 mod globals;
 mod history;
@@ -9,6 +11,7 @@ mod init;
 mod logging;
 mod missing;
 mod output;
+mod private;
 mod roles;
 mod run;
 mod status;
@@ -17,6 +20,7 @@ mod target;
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 pub use globals::Globals;
 
@@ -47,6 +51,22 @@ enum Command {
     History(history::History),
     /// Show what a client with a given vector clock has not seen of a document
     Missing(missing::Missing),
+    /// Append an event to a document's log
+    Append(append::Append),
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// What is logged unless the user says otherwise: commands that talk to people keep quiet, except
+    /// about a server that is being fetched.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Demo(_) => "warn,alluvium::embedded=info",
+            Self::Run(_) => "info",
+            _ => "warn",
+        }
+    }
 }
 
 /// How a command can end other than well. What there is to say has been said by then.
@@ -76,7 +96,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
             return if failed { Err(Failure::Usage) } else { Ok(()) };
         }
     };
-    logging::start(&globals.log_level);
+    let log_level = globals.log_level.clone();
+    logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
         Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
@@ -85,6 +106,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Get(command) => command.run(&globals).await,
         Command::History(command) => command.run(&globals).await,
         Command::Missing(command) => command.run(&globals).await,
+        Command::Append(command) => command.run(&globals).await,
+        Command::Demo(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

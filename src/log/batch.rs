@@ -136,6 +136,17 @@ impl<'a> TailItem<'a> {
     }
 }
 
+impl TailItem<'_> {
+    /// Whether it takes the log `events` away from its name, or another log to it.
+    pub fn moves(&self, events: &str) -> bool {
+        match self {
+            Self::Gone { events: None } => true,
+            Self::Gone { events: Some(name) } | Self::Arrived { events: name } => *name == events,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Default)]
 struct ChangeFields<'a> {
     operation: Option<&'a str>,

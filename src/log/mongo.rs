@@ -64,7 +64,11 @@ impl LogSource for MongoSource {
             .max_await_time(AWAIT_TIME)
             .read_concern(ReadConcern::majority())
             .batch()
-            .await?;
+            .await
+            .map_err(|error| match start {
+                Start::After(_) => Error::from(error).of_token(),
+                Start::At(_) => error.into(),
+            })?;
         let reached = match start {
             Start::After(position) => position.cluster_time,
             Start::At(time) => *time,

@@ -27,8 +27,9 @@ pub struct Position {
 /// How far the projection of a collection is known to have come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Everything before this place has been flushed at majority.
-    pub position: Position,
+    /// Everything before this place has been flushed at majority. None until the first scan is over:
+    /// what matters until then is which log the documents come from.
+    pub position: Option<Position>,
     /// The log it was read from.
     pub log: LogId,
     /// The leadership under which it was saved. Rises with every change of leader.

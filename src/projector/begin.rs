@@ -7,7 +7,7 @@ use tracing::info;
 use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource, Start},
-    model::position::{Checkpoint, LogId},
+    model::position::{Checkpoint, LogId, Position},
     store::Checkpoints,
 };
 
@@ -16,8 +16,8 @@ use crate::{
 pub(super) struct Begin {
     /// Which log this is.
     pub(super) log: LogId,
-    /// The checkpoint to resume from.
-    pub(super) checkpoint: Option<Checkpoint>,
+    /// The place to resume from.
+    pub(super) position: Option<Position>,
     /// Reads see everything before this time.
     pub(super) at: Timestamp,
 }
@@ -32,6 +32,7 @@ impl Begin {
         log: &S::Log,
         store: &impl Checkpoints,
         collection: &str,
+        epoch: i64,
     ) -> Result<Self> {
         let Some(found) = log.identity().await? else {
             return Err(Error::stop(
@@ -39,33 +40,48 @@ impl Begin {
                 "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
             ));
         };
-        match store.load_checkpoint().await? {
+        let saved = match store.load_checkpoint().await? {
             Some(checkpoint) if checkpoint.log != found => {
-                Err(another_log(collection, checkpoint.log, found))
+                return Err(another_log(collection, checkpoint.log, found));
             }
-            Some(checkpoint) => {
-                info!(
-                    collection,
-                    cluster_time = checkpoint.position.cluster_time.time,
-                    "resuming at the checkpoint"
-                );
-                let at = checkpoint.position.cluster_time;
-                Ok(Self { log: found, checkpoint: Some(checkpoint), at })
+            Some(checkpoint) => checkpoint.position,
+            None => {
+                // Which log the documents come from goes on record before the first of them does.
+                let checkpoint = Checkpoint { position: None, log: found, epoch };
+                if !store.save_checkpoint(&checkpoint).await? {
+                    return Err(fenced());
+                }
+                None
+            }
+        };
+        match saved {
+            Some(position) => {
+                let at = position.cluster_time;
+                info!(collection, cluster_time = at.time, "resuming at the checkpoint");
+                Ok(Self { log: found, position: Some(position), at })
             }
             None => {
-                info!(collection, "there is no checkpoint: scanning the log against the documents");
-                Ok(Self { log: found, checkpoint: None, at: source.now().await? })
+                info!(collection, "there is no place to resume from: scanning the log");
+                Ok(Self { log: found, position: None, at: source.now().await? })
             }
         }
     }
 
     /// Where the stream has to begin.
     pub(super) fn start(&self) -> Start {
-        match &self.checkpoint {
-            Some(checkpoint) => Start::After(checkpoint.position.clone()),
+        match &self.position {
+            Some(position) => Start::After(position.clone()),
             None => Start::At(self.at),
         }
     }
+}
+
+/// A later epoch has saved its own checkpoint.
+pub(super) fn fenced() -> Error {
+    Error::stop(
+        "another instance has taken over this collection",
+        "nothing to do; if no other instance should be running, look for one",
+    )
 }
 
 fn another_log(collection: &str, expected: LogId, found: LogId) -> Error {

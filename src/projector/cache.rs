@@ -5,7 +5,10 @@ use std::collections::HashMap;
 
 use quick_cache::{Weighter, unsync};
 
-use crate::model::{document::Document, id::DocumentId};
+use crate::model::{
+    document::{Document, Quarantine},
+    id::DocumentId,
+};
 
 /// A document and how much of it is stored.
 #[derive(Clone, Debug)]
@@ -13,20 +16,21 @@ pub(super) struct Slot {
     pub(super) document: Document,
     /// The version of the stored row; 0 when there is none.
     pub(super) stored: i64,
-    /// Whether the row has to be written for something other than its version: the quarantine mark.
-    pub(super) marked: bool,
+    /// The quarantine mark of the stored row. It changes without the version.
+    pub(super) stored_mark: Option<Quarantine>,
     /// What the slot was last counted with.
     bytes: usize,
 }
 
 impl Slot {
-    pub(super) fn new(document: Document, stored: i64) -> Self {
-        Self { document, stored, marked: false, bytes: 0 }
+    pub(super) fn new(document: Document, stored: i64, stored_mark: Option<Quarantine>) -> Self {
+        Self { document, stored, stored_mark, bytes: 0 }
     }
 
     /// Whether the stored row is behind.
     pub(super) fn changed(&self) -> bool {
-        self.document.version > self.stored || (self.marked && self.document.version > 0)
+        let remarked = self.document.quarantine != self.stored_mark;
+        self.document.version > self.stored || (remarked && self.document.version > 0)
     }
 }
 
@@ -115,11 +119,11 @@ impl Cache {
         changed
     }
 
-    /// Notes that the row of a document is stored at `version`.
-    pub(super) fn stored(&mut self, id: &DocumentId, version: i64, marked: bool) {
+    /// Notes that the row of a document is stored at `version` with `mark`.
+    pub(super) fn stored(&mut self, id: &DocumentId, version: i64, mark: Option<Quarantine>) {
         if let Some(slot) = self.working.get_mut(id) {
             slot.stored = version;
-            slot.marked &= !marked;
+            slot.stored_mark = mark;
             if !slot.changed() {
                 self.rest(id);
             }

@@ -2,15 +2,18 @@
 //! healed, and last the checkpoint, each majority-acknowledged before the next. A crash between any
 //! two leaves nothing that a restart would not repeat.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
 use tracing::warn;
 
-use super::{observe::Observer, waiting::WaitingChanges};
+use super::{
+    observe::{Counts, Observer},
+    waiting::{WaitingChanges, WaitingClasses},
+};
 use crate::{
     database::{Error, Result},
-    model::{id::DocumentId, position::Checkpoint},
+    model::{document::Quarantine, id::DocumentId, position::Checkpoint},
     retry::Backoff,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
@@ -20,21 +23,28 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Flush {
     pub(super) writes: Vec<RowWrite>,
-    /// For each write, whether it also stores the quarantine mark.
-    pub(super) marked: Vec<bool>,
+    /// For each write, the quarantine mark that the row bears.
+    pub(super) marks: Vec<Option<Quarantine>>,
     pub(super) waiting: WaitingChanges,
     /// The place that is reached once all of this is written.
     pub(super) checkpoint: Option<Checkpoint>,
     /// When the oldest event in it was appended, by the server's clock.
     pub(super) oldest: Option<DateTime>,
+    /// What it covers, to be told once it has returned.
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
 }
 
 /// What became of a flush.
 #[derive(Debug)]
 pub(super) struct Flushed {
     pub(super) rows: Vec<FlushedRow>,
+    /// Records of healed documents that had to stay, since the row was not written.
+    pub(super) still_recorded: Vec<(DocumentId, i64)>,
     pub(super) checkpoint: CheckpointOutcome,
     pub(super) oldest: Option<DateTime>,
+    pub(super) counts: Counts,
+    pub(super) classes: WaitingClasses,
     pub(super) took: Duration,
 }
 
@@ -43,7 +53,7 @@ pub(super) struct Flushed {
 pub(super) struct FlushedRow {
     pub(super) id: DocumentId,
     pub(super) version: i64,
-    pub(super) marked: bool,
+    pub(super) mark: Option<Quarantine>,
     pub(super) outcome: RowOutcome,
 }
 
@@ -73,6 +83,19 @@ impl Flush {
             && self.checkpoint.is_none()
     }
 
+    /// Parts the healed documents into those whose rows are written, and the others: a record may only
+    /// go once nothing depends on it.
+    fn healed(&self, outcomes: &[RowOutcome]) -> (Vec<(DocumentId, i64)>, Vec<(DocumentId, i64)>) {
+        let unwritten: HashSet<&DocumentId> = self
+            .writes
+            .iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| **outcome != RowOutcome::Written)
+            .map(|(write, _)| &write.id)
+            .collect();
+        self.waiting.remove.iter().cloned().partition(|(document, _)| !unwritten.contains(document))
+    }
+
     /// Writes it all, trying again for as long as the database is merely away.
     ///
     /// # Errors
@@ -96,8 +119,9 @@ impl Flush {
             true => Vec::new(),
             false => backoff.retry(time, report, || store.write(&self.writes)).await?,
         };
-        if !self.waiting.remove.is_empty() {
-            backoff.retry(time, report, || store.remove_quarantine(&self.waiting.remove)).await?;
+        let (healed, still_recorded) = self.healed(&outcomes);
+        if !healed.is_empty() {
+            backoff.retry(time, report, || store.remove_quarantine(&healed)).await?;
         }
         let all_written = outcomes.iter().all(|outcome| *outcome == RowOutcome::Written);
         let checkpoint = match self.checkpoint {
@@ -109,14 +133,22 @@ impl Flush {
             }
             _ => CheckpointOutcome::NotSaved,
         };
-        let rows = self.writes.into_iter().zip(self.marked).zip(outcomes);
-        let rows = rows.map(|((write, marked), outcome)| FlushedRow {
+        let rows = self.writes.into_iter().zip(self.marks).zip(outcomes);
+        let rows = rows.map(|((write, mark), outcome)| FlushedRow {
             id: write.id,
             version: write.version,
-            marked,
+            mark,
             outcome,
         });
         let took = time.now().saturating_sub(started);
-        Ok(Flushed { rows: rows.collect(), checkpoint, oldest: self.oldest, took })
+        Ok(Flushed {
+            rows: rows.collect(),
+            still_recorded,
+            checkpoint,
+            oldest: self.oldest,
+            counts: self.counts,
+            classes: self.classes,
+            took,
+        })
     }
 }

@@ -1,13 +1,13 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{flush::Flushed, waiting::Waiting};
+use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
     health::Heart,
@@ -145,13 +145,8 @@ impl Observer {
     }
 
     /// A flush has returned: only now do its effects count.
-    pub(super) fn flushed(
-        &self,
-        flushed: &Flushed,
-        counts: Counts,
-        waiting: &Waiting,
-        cache_bytes: usize,
-    ) {
+    pub(super) fn flushed(&self, flushed: &Flushed, cache_bytes: usize) {
+        let counts = flushed.counts;
         let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
         let metrics = &self.metrics;
         for op in Op::ALL {
@@ -170,7 +165,7 @@ impl Observer {
             let visible = (self.wall.0)().saturating_duration_since(oldest);
             metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
         }
-        let gaps = self.waiting(waiting);
+        let gaps = self.waiting(&flushed.classes);
         self.status.send_modify(|status| {
             status.flushes += 1;
             (status.version_gaps, status.quarantined) = gaps;
@@ -178,22 +173,17 @@ impl Observer {
     }
 
     /// Tells how many documents wait, by class; gives the number behind holes and the number parked.
-    fn waiting(&self, waiting: &Waiting) -> (u64, u64) {
-        let mut classes: BTreeMap<Class, u64> =
-            Class::ALL.into_iter().map(|class| (class, 0)).collect();
-        for row in waiting.rows() {
-            *classes.entry(row.mark.class).or_default() += 1;
-        }
-        for (class, documents) in &classes {
+    fn waiting(&self, classes: &WaitingClasses) -> (u64, u64) {
+        for (class, documents) in classes {
             self.metrics.set_quarantined(*class, *documents);
         }
-        let gaps = classes.remove(&Class::Gap).unwrap_or_default();
-        (gaps, classes.values().sum())
+        let gaps = classes.get(&Class::Gap).copied().unwrap_or_default();
+        (gaps, classes.values().sum::<u64>() - gaps)
     }
 
     /// Tells what was on record before anything is flushed.
-    pub(super) fn resumed(&self, waiting: &Waiting) {
-        let gaps = self.waiting(waiting);
+    pub(super) fn resumed(&self, classes: &WaitingClasses) {
+        let gaps = self.waiting(classes);
         self.status.send_modify(|status| (status.version_gaps, status.quarantined) = gaps);
     }
 

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     Projector,
-    begin::Begin,
+    begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -72,7 +72,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, collection).await?;
+        let begin = Begin::decide(source, &log, store, collection, epoch).await?;
         let waiting = Waiting::new(store.load_quarantine().await?);
         let (sender, feed) = feed::channel();
         let request =
@@ -99,12 +99,12 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         for document in work.waiting.holes() {
             work.read_on(&document).await?;
         }
-        observer.resumed(&work.waiting);
-        let walk = begin.checkpoint.is_none().then(|| Walk::new(begin.at));
+        observer.resumed(&work.waiting.classes());
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.checkpoint.map(|checkpoint| checkpoint.position)),
+            progress: Progress::new(begin.position),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -174,15 +174,12 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
             CheckpointOutcome::Saved(checkpoint) => {
-                self.progress.saved(checkpoint.position, self.work.time.now());
+                if let Some(position) = checkpoint.position {
+                    self.progress.saved(position, self.work.time.now());
+                }
             }
             CheckpointOutcome::NotSaved => {}
-            CheckpointOutcome::Fenced => {
-                return Err(Error::stop(
-                    "another instance has taken over this collection",
-                    "nothing to do; if no other instance should be running, look for one",
-                ));
-            }
+            CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
             self.progress.flushed(self.covers.take());
@@ -254,11 +251,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     chunk.clear();
                     self.fetch(key).await?;
                 }
-                TailItem::Gone { events: None } => return Err(gone(&events)),
-                TailItem::Gone { events: Some(name) } | TailItem::Arrived { events: name }
-                    if name == events =>
-                {
-                    return Err(gone(&events));
+                item if item.moves(&events) => {
+                    self.work.fold(&chunk).await?;
+                    chunk.clear();
+                    self.find_log_again(batch.position.cluster_time).await?;
                 }
                 _ => {}
             }
@@ -270,6 +266,18 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         self.work.fold(&chunk).await?;
         self.progress.folded(batch, self.work.time.now());
+        Ok(())
+    }
+
+    /// The log was taken away. If it is back since, the same as before, then whatever it got under
+    /// another name never came through the stream, and is read from the log itself.
+    async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
+        if self.work.log.identity().await? != Some(self.log) {
+            return Err(gone(&self.events));
+        }
+        info!(collection = self.work.observer.collection(), "the log was away and is back");
+        self.walk = Some(Walk::new(at));
+        self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
 

@@ -35,12 +35,15 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 version: slot.document.version,
                 row: slot.document.to_raw(),
             });
-            flush.marked.push(slot.marked);
+            flush.marks.push(slot.document.quarantine.clone());
         }
         self.changed_at = None;
         if flush.is_empty() {
             return;
         }
+        // Told once it has returned, and not what is folded meanwhile.
+        flush.counts = std::mem::take(&mut self.counts);
+        flush.classes = self.waiting.classes();
         let (store, time, observer) =
             (self.store.clone(), self.time.clone(), self.observer.clone());
         let backoff = self.settings.backoff;
@@ -54,7 +57,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Written => {
-                    self.cache.stored(&row.id, row.version, row.marked);
+                    self.cache.stored(&row.id, row.version, row.mark.clone());
                 }
                 RowOutcome::Stale => {
                     tracing::info!(
@@ -70,8 +73,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
-        let counts = std::mem::take(&mut self.counts);
-        self.observer.flushed(&flushed, counts, &self.waiting, self.cache.bytes());
+        for (document, version) in &flushed.still_recorded {
+            self.waiting.still_recorded(document, *version);
+        }
+        self.observer.flushed(&flushed, self.cache.bytes());
         Ok(flushed.checkpoint)
     }
 
@@ -80,13 +85,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.cache.evict(id);
         let known = self.waiting.park(id).is_some();
         self.load(std::slice::from_ref(id)).await?;
-        if known {
-            // Even the mark is refused: the record alone has to do.
-            return Ok(());
-        }
         let Some(slot) = self.cache.edit(id) else {
             return Err(Error::damaged("a document that was just loaded is not in memory"));
         };
+        if known {
+            // Even the mark is refused: the record alone has to do.
+            slot.stored_mark = slot.document.quarantine.clone();
+            return Ok(());
+        }
         let mark =
             Quarantine { class: Class::Rejected, version: slot.document.version + 1, reason };
         self.park(id, mark);

@@ -1,7 +1,7 @@
 //! Documents that wait: behind a hole in their versions, or parked by a poison event. Nothing waits in
 //! memory only: what changes here is written before any checkpoint passes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     model::{
@@ -16,34 +16,48 @@ use crate::{
 pub(super) struct Waiting {
     rows: HashMap<DocumentId, QuarantineRow>,
     unsaved: HashSet<DocumentId>,
+    /// Documents that wait no more, and the version that they have reached.
+    healed: HashMap<DocumentId, i64>,
 }
+
+/// How many documents wait, by class: every class is there.
+pub(super) type WaitingClasses = BTreeMap<Class, u64>;
 
 /// What has to be written.
 #[derive(Debug, Default)]
 pub(super) struct WaitingChanges {
     pub(super) put: Vec<QuarantineRow>,
-    pub(super) remove: Vec<DocumentId>,
+    pub(super) remove: Vec<(DocumentId, i64)>,
 }
 
 impl Waiting {
     /// What was on record.
     pub(super) fn new(rows: Vec<QuarantineRow>) -> Self {
         let rows = rows.into_iter().map(|row| (row.document.clone(), row)).collect();
-        Self { rows, unsaved: HashSet::new() }
+        Self { rows, ..Self::default() }
     }
 
     pub(super) fn put(&mut self, row: QuarantineRow) {
         self.unsaved.insert(row.document.clone());
+        self.healed.remove(&row.document);
         self.rows.insert(row.document.clone(), row);
     }
 
-    /// Removes a document's record; whether there was one.
-    pub(super) fn remove(&mut self, document: &DocumentId) -> bool {
-        let was_there = self.rows.remove(document).is_some();
-        if was_there {
-            self.unsaved.insert(document.clone());
+    /// A document that has reached `version` waits no more; whether it did.
+    pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
+        let waited = self.rows.remove(document).is_some();
+        if waited {
+            self.unsaved.remove(document);
+            self.healed.insert(document.clone(), version);
         }
-        was_there
+        waited
+    }
+
+    /// The record of a healed document could not be removed yet, since its row was not written.
+    pub(super) fn still_recorded(&mut self, document: &DocumentId, version: i64) {
+        if !self.rows.contains_key(document) {
+            self.healed.entry(document.clone()).or_insert(version);
+        }
     }
 
     /// The hole that a document waits behind: the version that is missing.
@@ -72,9 +86,13 @@ impl Waiting {
         holes.min_by(|a, b| (a.since, &a.document).cmp(&(b.since, &b.document)))
     }
 
-    /// All records.
-    pub(super) fn rows(&self) -> impl Iterator<Item = &QuarantineRow> {
-        self.rows.values()
+    /// How many documents wait.
+    pub(super) fn classes(&self) -> WaitingClasses {
+        let mut classes: WaitingClasses = Class::ALL.into_iter().map(|class| (class, 0)).collect();
+        for row in self.rows.values() {
+            *classes.entry(row.mark.class).or_default() += 1;
+        }
+        classes
     }
 
     pub(super) fn take_changes(&mut self) -> WaitingChanges {
@@ -82,11 +100,10 @@ impl Waiting {
         let mut unsaved: Vec<DocumentId> = self.unsaved.drain().collect();
         unsaved.sort_unstable();
         for document in unsaved {
-            match self.rows.get(&document) {
-                Some(row) => changes.put.push(row.clone()),
-                None => changes.remove.push(document),
-            }
+            changes.put.extend(self.rows.get(&document).cloned());
         }
+        changes.remove = self.healed.drain().collect();
+        changes.remove.sort_unstable();
         changes
     }
 }

@@ -138,7 +138,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
                 Some(_) if version > after => {}
                 _ => {
-                    if self.waiting.remove(id) {
+                    if self.waiting.heal(id, version) {
                         self.note_change();
                     }
                     return Ok(());
@@ -170,7 +170,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         );
         if let Some(slot) = self.cache.edit(id) {
             slot.document.quarantine = Some(mark.clone());
-            slot.marked = true;
         }
         self.cache.edited(id);
         self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
@@ -208,14 +207,11 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     fn admit(&mut self, mut document: Document, stored: i64) {
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
-        let had_mark = document.quarantine.is_some();
+        let stored_mark = document.quarantine.take();
         // It does not hold back a row that is further back than the mark, because it was deleted by hand, say.
         let mark = self.waiting.park(&document.id);
         document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
-        let healed = had_mark && document.quarantine.is_none();
-        let mut slot = Slot::new(document, stored);
-        slot.marked = healed;
-        self.cache.admit(slot);
+        self.cache.admit(Slot::new(document, stored, stored_mark));
     }
 
     fn note_change(&mut self) {

@@ -1,35 +1,23 @@
-//! What a client is missing, exactly and of one moment. The log is walked backwards from the newest
-//! version over keys and clients only, until every client's count is met; then the oldest page of what
-//! was found is read whole. Memory is bounded by the page, however much is missing.
+//! What a client is missing, exactly and of one moment. First the places of the oldest missing events are
+//! found by their keys and clients alone ([`super::walk`]), then those events are read whole. Memory is bounded
+//! by the page, however much is missing.
 
-use std::collections::VecDeque;
-
-use bson::{RawDocument, RawDocumentBuf};
+use bson::RawDocumentBuf;
 use mongodb::options::ReadConcern;
 
 use super::{
     Reader,
     error::{ReadError, Result},
     moment::{Moment, Pick, at_one_moment, by_id},
+    walk::{Place, client_of, oldest},
 };
 use crate::model::{
-    clock::{Clock, is_client_name},
-    document::Document,
-    event::EventKey,
-    id::DocumentId,
-    missing::Missing as Walk,
-    position::LogId,
+    clock::Clock, document::Document, event::EventKey, id::DocumentId, position::LogId,
 };
-
-/// The most versions that one step of the walk asks for at once.
-const SPAN_MAX: i64 = 1 << 17;
 
 /// Known events between two missing ones are read along when they are at most this many: about what a
 /// round trip costs.
 const ALONG_MAX: i64 = 128;
-
-/// How a skipped event without a usable client counts.
-const NAMELESS: &str = "?";
 
 /// What a client asks.
 #[derive(Clone, Debug, Default)]
@@ -72,13 +60,6 @@ pub struct MissingEvent {
     pub seq: i64,
     /// Its bytes.
     pub raw: RawDocumentBuf,
-}
-
-/// The place of a missing event, before its body is read.
-#[derive(Clone, Copy)]
-struct Place {
-    version: i64,
-    seq: i64,
 }
 
 impl Reader {
@@ -186,99 +167,4 @@ fn snapshot(log: LogId, document: Document) -> Missing {
         events: Vec::new(),
         more: false,
     }
-}
-
-/// The places of the oldest `limit` events that `client` lacks, ascending. `None` if the log has lost
-/// an event that would have to be looked at.
-async fn oldest(
-    moment: &mut Moment<'_>,
-    document: &Document,
-    client: &Clock,
-    limit: u32,
-) -> Result<Option<Vec<Place>>> {
-    let walk = Walk::new(&document.clock, client)?;
-    if walk.remaining() == 0 {
-        return Ok(Some(Vec::new()));
-    }
-    // A clock that is a prefix of the history is met from the front after `total` events, from the back
-    // after `remaining`. For any other clock the front costs at most twice what the back would.
-    if client.total() + i64::from(limit) < walk.remaining()
-        && let Some(places) = from_the_front(moment, document, client, limit).await?
-    {
-        return Ok(Some(places));
-    }
-    from_the_back(moment, document, walk, limit).await
-}
-
-async fn from_the_front(
-    moment: &mut Moment<'_>,
-    document: &Document,
-    client: &Clock,
-    limit: u32,
-) -> Result<Option<Vec<Place>>> {
-    let mut at = Clock::new();
-    let mut version = 0;
-    let mut places = Vec::new();
-    let range = 1..=document.version;
-    let expected = client.total() + i64::from(limit);
-    let mut events = moment.events(&document.id, range, Pick::Clients, expected).await?;
-    while let Some(raw) = events.next().await? {
-        let Ok(key) = EventKey::from_event(raw) else { continue };
-        version += 1;
-        if key.version != version {
-            return Ok(None);
-        }
-        let name = client_of(raw);
-        let seq = at.increment(name);
-        if seq > client.get(name) {
-            places.push(Place { version, seq });
-        }
-        if places.len() == limit as usize {
-            return Ok(Some(places));
-        }
-    }
-    Ok((version == document.version).then_some(places))
-}
-
-async fn from_the_back(
-    moment: &mut Moment<'_>,
-    document: &Document,
-    mut walk: Walk,
-    limit: u32,
-) -> Result<Option<Vec<Place>>> {
-    // Newest first; what is met last is the oldest, so the newest fall out at the front.
-    let mut found: VecDeque<Place> = VecDeque::new();
-    let mut next = document.version;
-    let mut span = walk.remaining();
-    while walk.remaining() > 0 {
-        let low = (next - span + 1).max(1);
-        let range = low..=next;
-        let mut events = moment.events(&document.id, range, Pick::ClientsBackwards, span).await?;
-        while let Some(raw) = events.next().await? {
-            let Ok(key) = EventKey::from_event(raw) else { continue };
-            if key.version != next {
-                return Ok(None);
-            }
-            if let Some(seq) = walk.step(client_of(raw)) {
-                if found.len() == limit as usize {
-                    found.pop_front();
-                }
-                found.push_back(Place { version: next, seq });
-            }
-            next -= 1;
-            if walk.remaining() == 0 {
-                break;
-            }
-        }
-        if walk.remaining() > 0 && (next >= low || next == 0) {
-            return Ok(None);
-        }
-        span = walk.remaining().max(span * 2).min(SPAN_MAX);
-    }
-    Ok(Some(found.into_iter().rev().collect()))
-}
-
-/// The client under which an event counts in its document's clock.
-fn client_of(raw: &RawDocument) -> &str {
-    raw.get_str("client").ok().filter(|name| is_client_name(name)).unwrap_or(NAMELESS)
 }

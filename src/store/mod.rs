@@ -75,9 +75,9 @@ pub struct RowWrite {
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOutcome {
-    /// The majority holds the document at the row's version.
+    /// The majority holds the document at the row's version, with its mark.
     Written,
-    /// The stored row is at another version than expected, or is gone: read it again.
+    /// The stored row is another than expected, or is gone: read it again.
     Stale,
     /// The server refuses this row for good: a unique index or a validator of the user's, or its size.
     Rejected {
@@ -114,13 +114,15 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// All of the collection's.
     fn load_quarantine(&self) -> impl Future<Output = Result<Vec<QuarantineRow>>> + Send;
 
-    /// Records at majority, replacing earlier records of the same documents.
+    /// Records at majority, replacing earlier records of the same documents, but none that waits for
+    /// a later version: another instance is further.
     fn put_quarantine(&self, rows: &[QuarantineRow]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes the records of these documents, at majority.
+    /// Removes, at majority, the records of documents whose rows have reached these versions, and of
+    /// those records only the ones that wait for no later version: another instance may be further.
     fn remove_quarantine(
         &self,
-        documents: &[DocumentId],
+        healed: &[(DocumentId, i64)],
     ) -> impl Future<Output = Result<()>> + Send;
 }
 

@@ -74,7 +74,7 @@ impl Scene {
             http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
             daemon: DaemonConfig {
                 checkpoint_interval: Duration::from_millis(100),
-                lease_time: std::time::Duration::from_secs(2),
+                lease_time: Duration::from_secs(1),
                 shutdown_timeout: Duration::from_secs(20),
             },
             collections: self.collections.clone(),
@@ -224,10 +224,13 @@ impl Running {
     /// The same for another collection.
     pub fn metric_of(&self, collection: &str, name: &str, labels: &str) -> Option<f64> {
         let text = TextEncoder::new().encode_to_string(&self.metrics.registry().gather()).unwrap();
-        let comma = if labels.is_empty() { "" } else { "," };
-        let start = format!("alluvium_{name}{{collection=\"{collection}\"{comma}{labels}}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&start))?;
-        Some(line.parse().unwrap())
+        let (name, collection) =
+            (format!("alluvium_{name}{{"), format!("collection=\"{collection}\""));
+        let is_it = |line: &&str| {
+            line.starts_with(&name) && line.contains(&collection) && line.contains(labels)
+        };
+        let (_, value) = text.lines().find(is_it)?.rsplit_once(' ')?;
+        Some(value.parse().unwrap())
     }
 
     /// How many events it has applied to `games`.

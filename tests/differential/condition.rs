@@ -7,8 +7,36 @@ use crate::generate::{chance, number, pick, scalar, value};
 
 const PATHS: [&str; 12] = ["a", "b", "c", "a.b", "x", "0", "a.0", "1", "b.a", "a.a", "é", "x.0.y"];
 
+/// Regular expressions that both engines know, and some that mean different things to them.
+const PATTERNS: [&str; 24] = [
+    "^a",
+    "b$",
+    "a.b",
+    "",
+    "[a-c]+",
+    "^(a|b)$",
+    "A",
+    "\\bb",
+    "\\W",
+    "^\\w+$",
+    "\\d",
+    "[^\\s]",
+    "^.$",
+    "a\\nb$",
+    "[]a]",
+    "[a-]",
+    "[&&b]",
+    "é",
+    "É",
+    "^\\S{2,3}$",
+    "(?:a|b)+?",
+    "a b",
+    "[[a]",
+    "x*\\z",
+];
+
 /// An array filter for that identifier, made for those elements.
-pub fn filter(rng: &mut Rng, name: &str, items: &[Bson]) -> Document {
+pub(crate) fn filter(rng: &mut Rng, name: &str, items: &[Bson]) -> Document {
     let inside = |item: &Bson| matches!(item, Bson::Document(_));
     let mut filter = Document::new();
     if items.iter().any(inside) && chance(rng, 70) {
@@ -28,7 +56,7 @@ pub fn filter(rng: &mut Rng, name: &str, items: &[Bson]) -> Document {
 }
 
 /// What `$pull` is given, made for those elements.
-pub fn pull(rng: &mut Rng, items: &[Bson]) -> Bson {
+pub(crate) fn pull(rng: &mut Rng, items: &[Bson]) -> Bson {
     let documents = items.iter().any(|item| matches!(item, Bson::Document(_)));
     match rng.u8(..10) {
         0..3 if !items.is_empty() => near_or_same(rng, items),
@@ -137,7 +165,7 @@ fn predicate_document(rng: &mut Rng, items: &[Bson], of_field: bool, depth: usiz
 }
 
 fn regex(rng: &mut Rng) -> Bson {
-    let pattern = *pick(rng, &["^a", "b$", "a.b", "", "[a-c]+", "^(a|b)$", "A"]);
+    let pattern = *pick(rng, &PATTERNS);
     if rng.bool() {
         return pattern.into();
     }
@@ -173,7 +201,7 @@ fn near_or_same(rng: &mut Rng, items: &[Bson]) -> Bson {
 }
 
 /// A value that is almost that one, or equal to it in another type.
-pub fn near(rng: &mut Rng, value: &Bson) -> Bson {
+pub(crate) fn near(rng: &mut Rng, value: &Bson) -> Bson {
     match value {
         Bson::Int32(number) => match rng.u8(..5) {
             0 => Bson::Int64(i64::from(*number)),

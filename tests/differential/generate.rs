@@ -12,10 +12,10 @@ use crate::condition;
 
 /// One question to both sides.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Case {
-    pub state: Document,
-    pub patch: Document,
-    pub filters: Vec<Document>,
+pub(crate) struct Case {
+    pub(crate) state: Document,
+    pub(crate) patch: Document,
+    pub(crate) filters: Vec<Document>,
 }
 
 /// Names, weighted by repetition: plain ones, then those that look like indexes, then the odd.
@@ -130,7 +130,7 @@ const LONGS: [i64; 14] = [
     4294967296,
 ];
 
-const STRINGS: [&str; 12] = [
+const STRINGS: [&str; 18] = [
     "",
     "a",
     "b",
@@ -143,23 +143,30 @@ const STRINGS: [&str; 12] = [
     "zz",
     "1",
     "a much longer string than others",
+    "É",
+    "b\n",
+    "a b",
+    "_",
+    "[",
+    "\u{212a}",
 ];
 
-pub fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+pub(crate) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]
 }
 
 /// Whether something of that probability, in percent, happens.
-pub fn chance(rng: &mut Rng, percent: u8) -> bool {
+pub(crate) fn chance(rng: &mut Rng, percent: u8) -> bool {
     rng.u8(..100) < percent
 }
 
 impl Case {
     /// The case of that seed, always the same.
-    pub fn from_seed(seed: u64) -> Self {
+    pub(crate) fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let state = state(&mut rng);
-        let mut patcher = Patcher { rng: &mut rng, state: &state, filters: Vec::new() };
+        let mut patcher =
+            Patcher { rng: &mut rng, state: &state, filters: Vec::new(), used: Vec::new() };
         let patch = patcher.patch();
         let filters = patcher.filters;
         Self { state, patch, filters }
@@ -181,7 +188,7 @@ fn document(rng: &mut Rng, depth: usize) -> Document {
     (0..size).map(|_| (pick(rng, &NAMES).to_string(), value(rng, depth))).collect()
 }
 
-pub fn number(rng: &mut Rng) -> Bson {
+pub(crate) fn number(rng: &mut Rng) -> Bson {
     match rng.u8(..10) {
         0..4 => Bson::Int32(*pick(rng, &INTS)),
         4..6 => Bson::Int64(*pick(rng, &LONGS)),
@@ -209,7 +216,7 @@ fn decimal(rng: &mut Rng) -> Decimal128 {
     }
 }
 
-pub fn scalar(rng: &mut Rng) -> Bson {
+pub(crate) fn scalar(rng: &mut Rng) -> Bson {
     match rng.u8(..28) {
         0..12 => number(rng),
         12..17 => Bson::String(pick(rng, &STRINGS).to_string()),
@@ -238,7 +245,7 @@ pub fn scalar(rng: &mut Rng) -> Bson {
     }
 }
 
-pub fn value(rng: &mut Rng, depth: usize) -> Bson {
+pub(crate) fn value(rng: &mut Rng, depth: usize) -> Bson {
     match rng.u8(..10) {
         0..2 if depth > 0 => Bson::Document(document(rng, depth - 1)),
         2..5 if depth > 0 => array(rng, depth - 1),
@@ -268,6 +275,8 @@ struct Patcher<'a> {
     rng: &'a mut Rng,
     state: &'a Document,
     filters: Vec<Document>,
+    /// Paths so far. Most new ones stay clear of them.
+    used: Vec<String>,
 }
 
 impl Patcher<'_> {
@@ -277,7 +286,8 @@ impl Patcher<'_> {
         for _ in 0..operators {
             let fields = if chance(self.rng, 70) { 1 } else { self.rng.usize(1..4) };
             for _ in 0..fields {
-                let (path, found) = self.path();
+                let (path, found) = self.free_path();
+                self.used.push(path.clone());
                 let (operator, argument) = self.operator(found.as_ref());
                 let entry = patch.entry(operator).or_insert_with(|| doc! {}.into());
                 if let Bson::Document(fields) = entry {
@@ -290,6 +300,38 @@ impl Patcher<'_> {
             patch.insert(name, scalar(self.rng));
         }
         patch
+    }
+
+    /// A path that does not conflict with those before it, usually.
+    fn free_path(&mut self) -> (String, Option<Bson>) {
+        let mut path = self.path();
+        for _ in 0..8 {
+            let contains = |outer: &str, inner: &str| {
+                inner
+                    .strip_prefix(outer)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let clash =
+                self.used.iter().any(|used| contains(used, &path.0) || contains(&path.0, used));
+            if !clash || chance(self.rng, 5) {
+                break;
+            }
+            path = self.path();
+        }
+        path
+    }
+
+    /// A new name for what was found: mostly one without elements of arrays in it.
+    fn new_name(&mut self) -> String {
+        let mut path = self.free_path().0;
+        for _ in 0..4 {
+            if !path.contains("$[") {
+                break;
+            }
+            path = self.free_path().0;
+        }
+        self.used.push(path.clone());
+        path
     }
 
     /// A dotted path, and what is there.
@@ -321,7 +363,9 @@ impl Patcher<'_> {
         if names.is_empty() || chance(self.rng, 25) {
             let name = *pick(self.rng, &PATH_NAMES);
             // The server lets an update set _id to what it is; here there is none.
-            return if at_root && name == "_id" { "a".to_owned() } else { name.to_owned() };
+            // Reserved names are refused there, mostly.
+            let odd = name == "_id" || name.starts_with('$') && !chance(self.rng, 5);
+            return if at_root && odd { "a".to_owned() } else { name.to_owned() };
         }
         pick(self.rng, &names).to_string()
     }
@@ -331,7 +375,12 @@ impl Patcher<'_> {
             0..9 if !array.is_empty() => self.rng.usize(..array.len()).to_string(),
             9..12 => "$[]".to_owned(),
             12..16 => self.filter(array),
-            16 => pick(self.rng, &PATH_NAMES).to_string(),
+            16 => {
+                // Two spellings of one index in one patch make the server abort.
+                let padded = |name: &str| name.len() > 1 && name.starts_with('0');
+                let name = *pick(self.rng, &PATH_NAMES);
+                if padded(name) { "a".to_owned() } else { name.to_owned() }
+            }
             17 if chance(self.rng, 10) => pick(
                 self.rng,
                 &["1500007", "2000000000", "99999999999999999999", "$", "$[", "$[zz]"],
@@ -439,7 +488,7 @@ impl Patcher<'_> {
         match operator {
             "$inc" | "$mul" => number(self.rng),
             "$unset" => Bson::from(""),
-            "$rename" => self.path().0.into(),
+            "$rename" => self.new_name().into(),
             "$bit" => self.bits(),
             "$currentDate" => pick(
                 self.rng,
@@ -456,10 +505,11 @@ impl Patcher<'_> {
                 doc! {"$each": each}.into()
             }
             "$addToSet" => self.similar(&items),
-            "$pop" => {
-                pick(self.rng, &[Bson::from(1), (-1).into(), 1.0.into(), 1_i64.into(), 2.into()])
-                    .clone()
-            }
+            "$pop" => pick(
+                self.rng,
+                &[Bson::from(1), (-1).into(), 1.0.into(), 1_i64.into(), (-1.0).into()],
+            )
+            .clone(),
             "$pullAll" => self.similar_items(&items).into(),
             "$pull" => condition::pull(self.rng, &items),
             _ => match found {

@@ -17,8 +17,7 @@ mod sides;
 
 use bson::Document;
 use generate::Case;
-use mongodb::Database;
-use sides::Outcome;
+use sides::{Outcome, Server};
 
 /// Cases per round trip. Large enough that the server's work is what takes the time.
 const BATCH: usize = 1_000;
@@ -29,8 +28,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patches_mean_what_the_server_means() {
-    let uri = std::env::var("ALLUVIUM_TEST_URI").unwrap();
-    let database = mongodb::Client::with_uri_str(uri).await.unwrap().database("differential");
+    let mut server = Server::start().await;
     let cases = setting("ALLUVIUM_CASES", 20_000);
     let first = setting("ALLUVIUM_SEED", 1);
     let mut tally = Tally::default();
@@ -39,12 +37,12 @@ async fn patches_mean_what_the_server_means() {
         let seeds: Vec<_> = (from..(from + BATCH as u64).min(first + cases)).collect();
         let cases: Vec<_> = seeds.iter().map(|seed| Case::from_seed(*seed)).collect();
         let cases: Vec<_> = cases.into_iter().map(operators_only).collect();
-        let theirs = sides::theirs(&database, &cases).await;
+        let theirs = server.outcomes(&cases).await;
         for ((seed, case), theirs) in seeds.iter().zip(&cases).zip(&theirs) {
             let ours = sides::ours(case);
             tally.count(case, theirs);
             if !ours.agrees(theirs) {
-                report(&database, *seed, case).await;
+                report(&mut server, *seed, case).await;
                 tally.diverged += 1;
             }
             assert!(tally.diverged < setting("ALLUVIUM_DIVERGENCES", 1), "{tally:?}");
@@ -69,6 +67,7 @@ struct Tally {
     cases: u64,
     changed: u64,
     refused: u64,
+    crashed: u64,
     diverged: u64,
 }
 
@@ -81,16 +80,17 @@ impl Tally {
                     u64::from(Document::try_from(&**after).ok().as_ref() != Some(&case.state));
             }
             Outcome::Refused(_) => self.refused += 1,
+            Outcome::Crashed => self.crashed += 1,
         }
     }
 }
 
 /// Prints the smallest case that diverges like this one.
-async fn report(database: &Database, seed: u64, case: &Case) {
+async fn report(server: &mut Server, seed: u64, case: &Case) {
     let mut smallest = case.clone();
     'smaller: loop {
         for batch in shrink::candidates(&smallest).chunks(BATCH) {
-            let theirs = sides::theirs(database, batch).await;
+            let theirs = server.outcomes(batch).await;
             for (case, theirs) in batch.iter().zip(theirs) {
                 if !sides::ours(case).agrees(&theirs) {
                     smallest = case.clone();
@@ -100,9 +100,9 @@ async fn report(database: &Database, seed: u64, case: &Case) {
         }
         break;
     }
-    let theirs = sides::theirs(database, std::slice::from_ref(&smallest)).await.remove(0);
+    let theirs = server.outcomes(std::slice::from_ref(&smallest)).await.remove(0);
     println!("diverged: ALLUVIUM_CASES=1 ALLUVIUM_SEED={seed}");
-    println!("  state   {}\n  patch   {}", smallest.state, smallest.patch);
+    println!("  state   {:?}\n  patch   {:?}", smallest.state, smallest.patch);
     println!("  filters {:?}", smallest.filters);
     println!("  ours    {}\n  theirs  {}", shown(&sides::ours(&smallest)), shown(&theirs));
 }
@@ -110,9 +110,10 @@ async fn report(database: &Database, seed: u64, case: &Case) {
 fn shown(outcome: &Outcome) -> String {
     match outcome {
         Outcome::State(state) => match Document::try_from(&**state) {
-            Ok(state) => state.to_string(),
+            Ok(state) => format!("{state:?}"),
             Err(error) => format!("{state:?}: {error}"),
         },
         Outcome::Refused(reason) => format!("refused: {reason}"),
+        Outcome::Crashed => "crashed".to_owned(),
     }
 }

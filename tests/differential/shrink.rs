@@ -5,7 +5,7 @@ use bson::{Bson, Document};
 use crate::generate::Case;
 
 /// Every case that is one step smaller.
-pub fn candidates(case: &Case) -> Vec<Case> {
+pub(crate) fn candidates(case: &Case) -> Vec<Case> {
     let mut smaller = Vec::new();
     for filters in without_one(&case.filters) {
         smaller.push(Case { filters, ..case.clone() });
@@ -27,7 +27,7 @@ pub fn candidates(case: &Case) -> Vec<Case> {
 }
 
 /// Whether the server takes the document for operators and not for a replacement.
-pub fn is_patch(patch: &Document) -> bool {
+pub(crate) fn is_patch(patch: &Document) -> bool {
     patch.keys().next().is_some_and(|name| name.starts_with('$'))
 }
 

@@ -1,10 +1,12 @@
 //! The two sides of the comparison: this crate, and a real server's update command.
 
+use alluvium::embedded::{Mongod, Options};
 use alluvium::model::patch::apply;
 use alluvium::model::state::{Limits, State};
 use bson::{Bson, DateTime, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc};
 use futures::TryStreamExt;
-use mongodb::Database;
+use mongodb::error::ErrorKind;
+use mongodb::{Client, Database};
 
 use crate::generate::Case;
 
@@ -13,25 +15,27 @@ const AT: DateTime = DateTime::from_millis(4_000_000_000_000);
 
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The state afterwards, as bytes.
     State(RawDocumentBuf),
     /// A refusal, with its reason. Reasons are not compared.
     Refused(String),
+    /// The server did not survive the question. Nothing can be compared then.
+    Crashed,
 }
 
 impl Outcome {
-    pub fn agrees(&self, other: &Self) -> bool {
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::State(left), Self::State(right)) => left == right,
-            (Self::Refused(_), Self::Refused(_)) => true,
+            (Self::Refused(_), Self::Refused(_)) | (_, Self::Crashed) => true,
             _ => false,
         }
     }
 }
 
 /// What this crate makes of a case.
-pub fn ours(case: &Case) -> Outcome {
+pub(crate) fn ours(case: &Case) -> Outcome {
     let before = RawDocumentBuf::try_from(&case.state).unwrap();
     let patch = RawDocumentBuf::try_from(&case.patch).unwrap();
     let filters = case.filters.iter().map(|filter| RawDocumentBuf::try_from(filter).unwrap());
@@ -51,20 +55,62 @@ pub fn ours(case: &Case) -> Outcome {
     }
 }
 
-/// What the server makes of cases, all at once.
-pub async fn theirs(database: &Database, cases: &[Case]) -> Vec<Outcome> {
+/// A real server, which is started anew when a case makes it crash.
+pub(crate) struct Server {
+    mongod: Mongod,
+    database: Database,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let mongod = Mongod::start(Options::default()).await.unwrap();
+        let client = Client::with_uri_str(mongod.uri()).await.unwrap();
+        Self { mongod, database: client.database("differential") }
+    }
+
+    /// What the server makes of cases, all at once, or fewer at once until it is clear which of them
+    /// it cannot survive.
+    pub(crate) async fn outcomes(&mut self, cases: &[Case]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(cases.len());
+        let mut stack = vec![cases];
+        while let Some(batch) = stack.pop() {
+            match ask(&self.database, batch).await {
+                Ok(answers) => outcomes.extend(answers),
+                Err(error) if matches!(*error.kind, ErrorKind::Command(_)) => {
+                    panic!("the server refused a whole batch: {error}");
+                }
+                Err(_) => {
+                    self.mongod.kill().await.unwrap();
+                    *self = Self::start().await;
+                    if let [_] = batch {
+                        outcomes.push(Outcome::Crashed);
+                    } else {
+                        let (first, second) = batch.split_at(batch.len() / 2);
+                        stack.extend([second, first]);
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+}
+
+async fn ask(database: &Database, cases: &[Case]) -> Result<Vec<Outcome>, mongodb::error::Error> {
     let collection = database.collection::<RawDocumentBuf>("cases");
-    collection.drop().await.unwrap();
+    collection.drop().await?;
     let rows = cases.iter().enumerate().map(|(id, case)| {
         let mut row = doc! {"_id": id as i32};
         row.extend(case.state.clone());
         RawDocumentBuf::try_from(&row).unwrap()
     });
-    collection.insert_many(rows).ordered(false).await.unwrap();
+    collection.insert_many(rows).ordered(false).await?;
     let updates: Vec<Bson> = cases.iter().enumerate().map(|(id, case)| update(id, case)).collect();
     let command = doc! {"update": "cases", "updates": updates, "ordered": false};
-    let reply = database.run_command(command).await.unwrap();
-    let mut outcomes = rows_after(&collection, cases.len()).await;
+    let reply = database.run_command(command).await?;
+    let rows = collection.find(doc! {}).sort(doc! {"_id": 1}).await?;
+    let mut outcomes: Vec<_> =
+        rows.map_ok(|row| Outcome::State(without_id(&row))).try_collect().await?;
+    assert_eq!(outcomes.len(), cases.len(), "the server lost a row");
     if let Ok(errors) = reply.get_array("writeErrors") {
         for error in errors.iter().filter_map(Bson::as_document) {
             let id = error.get_i32("index").unwrap() as usize;
@@ -72,7 +118,7 @@ pub async fn theirs(database: &Database, cases: &[Case]) -> Vec<Outcome> {
             outcomes[id] = Outcome::Refused(reason);
         }
     }
-    outcomes
+    Ok(outcomes)
 }
 
 fn update(id: usize, case: &Case) -> Bson {
@@ -83,21 +129,8 @@ fn update(id: usize, case: &Case) -> Bson {
     update.into()
 }
 
-async fn rows_after(
-    collection: &mongodb::Collection<RawDocumentBuf>,
-    count: usize,
-) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(count);
-    let mut rows = collection.find(doc! {}).sort(doc! {"_id": 1}).await.unwrap();
-    while let Some(row) = rows.try_next().await.unwrap() {
-        outcomes.push(Outcome::State(without_id(row)));
-    }
-    assert_eq!(outcomes.len(), count, "the server lost a row");
-    outcomes
-}
-
 /// The row without its `_id`, and with our time where the server wrote its own.
-fn without_id(row: RawDocumentBuf) -> RawDocumentBuf {
+fn without_id(row: &RawDocumentBuf) -> RawDocumentBuf {
     // Type, "_id", a zero and an int take nine bytes, after the document's length.
     let bytes = row.as_bytes();
     let mut state = ((bytes.len() - 9) as u32).to_le_bytes().to_vec();

@@ -1,6 +1,12 @@
 //! Reads against a model that knows the whole history: whatever the projection has done so far, whatever
 //! stops the document, and whatever the client has seen.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a history has at most 40 events"
+)]
+
 use alluvium::{
     model::{
         clock::Clock,

@@ -110,8 +110,13 @@ impl World {
 
 /// What a write that missed finds when it reads the row again at majority.
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
-    let stored = row_of(&state.visible, &write.id).and_then(|row| version_of(row));
-    if stored == Some(write.version) { RowOutcome::Written } else { RowOutcome::Stale }
+    let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
+    let same =
+        |row: &RawDocument| version_of(row) == Some(write.version) && mark(row) == mark(&write.row);
+    match row_of(&state.visible, &write.id) {
+        Some(row) if same(row) => RowOutcome::Written,
+        _ => RowOutcome::Stale,
+    }
 }
 
 fn refuses(state: &State, row: &RawDocument) -> bool {
@@ -141,7 +146,10 @@ impl Checkpoints for SimStore {
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         let (world, monitor, checkpoint) =
             (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
-        let name = format!("save_checkpoint {:?}", checkpoint.position.cluster_time);
+        let name = format!(
+            "save_checkpoint {:?}",
+            checkpoint.position.as_ref().map(|position| position.cluster_time)
+        );
         let work = async move {
             let stored = saved(&world.state().latest);
             if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
@@ -173,14 +181,12 @@ impl QuarantineRows for SimStore {
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
-        let puts: Vec<Op> = rows
-            .iter()
-            .map(|row| Op::Put {
-                collection: QUARANTINE.into(),
-                key: Key::Document(row.document.clone()),
-                row: Row::Quarantine(row.clone()),
-            })
-            .collect();
+        let puts = rows.iter().map(|row| {
+            let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
+            let (collection, waits_for) = (QUARANTINE.into(), row.mark.version);
+            (row.document.clone(), waits_for, Op::Put { collection, key, row: put })
+        });
+        let puts = puts.collect();
         let marks = rows
             .iter()
             .map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
@@ -188,26 +194,31 @@ impl QuarantineRows for SimStore {
         self.bookkeeping(&name, puts).await
     }
 
-    async fn remove_quarantine(&self, documents: &[DocumentId]) -> Result<()> {
-        let deletes = documents
-            .iter()
-            .map(|document| Op::Delete {
-                collection: QUARANTINE.into(),
-                key: Key::Document(document.clone()),
-            })
-            .collect();
-        self.bookkeeping(&format!("remove_quarantine {}", list(documents.iter())), deletes).await
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
+        let deletes = healed.iter().map(|(document, version)| {
+            let key = Key::Document(document.clone());
+            (document.clone(), *version, Op::Delete { collection: QUARANTINE.into(), key })
+        });
+        let deletes = deletes.collect();
+        let documents = healed.iter().map(|(document, _)| document);
+        self.bookkeeping(&format!("remove_quarantine {}", list(documents)), deletes).await
     }
 }
 
 impl SimStore {
-    /// Carries out the statements one by one, at majority.
-    async fn bookkeeping(&self, name: &str, ops: Vec<Op>) -> Result<()> {
+    /// Carries out the statements one by one, at majority, each only where no record waits for a version
+    /// above its own.
+    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
         let world = self.node.world.clone();
         let work = async move {
             let mut last = None;
-            for op in ops {
-                last = Some(world.apply(vec![op]));
+            for (document, version, op) in ops {
+                let recorded = waiting(&world.state().latest);
+                let later =
+                    |row: &QuarantineRow| row.document == document && row.mark.version > version;
+                if !recorded.iter().any(later) {
+                    last = Some(world.apply(vec![op]));
+                }
             }
             match last {
                 Some(ticket) => world.majority(ticket).await,

@@ -11,4 +11,6 @@ mod scene;
 mod gaps;
 mod identity;
 mod poison;
+mod safety;
+mod sizes;
 mod starting;

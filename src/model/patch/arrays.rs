@@ -6,8 +6,8 @@ use crate::model::state::{Field, NodeId};
 use super::compare::equal;
 use super::error::PatchError;
 use super::plan::Entry;
-use super::push::{Push, Sort};
-use super::query::Sorted;
+use super::push::Push;
+use super::sort::{Sort, sort};
 use super::walk::{Place, Walk};
 
 /// Arrays and sets up to this size are searched one by one.
@@ -73,20 +73,20 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn sort(&mut self, array: NodeId, sort: &Sort<'_>) -> Result<(), PatchError> {
-        let mut elements = Vec::with_capacity(self.state.len(array));
-        for field in &self.state.node(array).fields {
+    fn sort(&mut self, array: NodeId, by: &Sort<'_>) -> Result<(), PatchError> {
+        let fields = self.state.node(array).fields.clone();
+        let mut elements = Vec::with_capacity(fields.len());
+        for field in &fields {
             let (tag, bytes) =
                 self.state.with_raw(&field.value, |raw| (raw.tag, raw.bytes.to_vec()));
             // What can be read all the way down compares consistently.
             depth(RawValue::new(tag, &bytes), self.limits.depth_max)?;
-            elements.push((*field, tag, bytes));
+            elements.push((tag, bytes));
         }
-        elements.sort_by(|(_, left_tag, left), (_, right_tag, right)| {
-            sort.compare(RawValue::new(*left_tag, left), RawValue::new(*right_tag, right))
-        });
-        let fields = elements.into_iter().map(|(field, ..)| field).collect();
-        self.state.rearrange(array, fields);
+        let mut order: Vec<usize> = (0..fields.len()).collect();
+        let raw = |at: usize| RawValue::new(elements[at].0, &elements[at].1);
+        sort(&mut order, &|left, right| by.compare(raw(left), raw(right)).is_lt());
+        self.state.rearrange(array, order.into_iter().map(|at| fields[at]).collect());
         Ok(())
     }
 
@@ -111,10 +111,8 @@ impl Walk<'_> {
         values: &[RawValue<'_>],
     ) -> Result<(), PatchError> {
         let array = self.array(place, found, entry)?;
-        let mut missing = Vec::new();
-        let sorted = (values.len() > LINEAR_MAX).then(|| Sorted::new(values.to_vec()));
-        let known = self.present(array, sorted.as_ref(), values)?;
-        for (value, known) in values.iter().zip(known) {
+        let mut missing: Vec<RawValue<'_>> = Vec::new();
+        for (value, known) in values.iter().zip(self.present(array, values)?) {
             let mut repeated = known;
             for earlier in &missing {
                 repeated = repeated || equal(*earlier, *value)?;
@@ -127,12 +125,7 @@ impl Walk<'_> {
     }
 
     /// Which of the values the array has.
-    fn present(
-        &self,
-        array: NodeId,
-        _sorted: Option<&Sorted<'_>>,
-        values: &[RawValue<'_>],
-    ) -> Result<Vec<bool>, Malformed> {
+    fn present(&self, array: NodeId, values: &[RawValue<'_>]) -> Result<Vec<bool>, Malformed> {
         let mut present = vec![false; values.len()];
         for field in &self.state.node(array).fields {
             for (value, known) in values.iter().zip(&mut present) {

@@ -43,7 +43,7 @@ pub(crate) fn compare(left: RawValue<'_>, right: RawValue<'_>) -> Result<Orderin
         tag::DOCUMENT | tag::ARRAY => return compare_elements(left.elements()?, right.elements()?),
         tag::STRING | tag::SYMBOL | tag::CODE => left.text().cmp(right.text()),
         tag::DATE => left.as_i64().cmp(&right.as_i64()),
-        tag::TIMESTAMP => (left.as_i64() as u64).cmp(&(right.as_i64() as u64)),
+        tag::TIMESTAMP => left.as_i64().cast_unsigned().cmp(&right.as_i64().cast_unsigned()),
         // The length comes first, then the subtype and the data.
         tag::BINARY => {
             let length = |value: RawValue<'_>| value.bytes.len();

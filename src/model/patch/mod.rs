@@ -16,6 +16,7 @@ mod push;
 mod query;
 mod rename;
 mod reserved;
+mod sort;
 mod update;
 mod walk;
 
@@ -25,7 +26,7 @@ pub use error::PatchError;
 use query::Filters;
 use walk::Walk;
 
-use super::state::{Limits, State};
+use super::state::{Limits, Malformed, State};
 
 /// Applies update operators to the state, as if the state were the document itself.
 ///
@@ -78,4 +79,9 @@ fn transact(
 
 fn within(bytes: usize, max: usize) -> Result<(), PatchError> {
     if bytes > max { Err(PatchError::TooLarge { bytes, max }) } else { Ok(()) }
+}
+
+/// What is said of an argument that is not BSON.
+fn unreadable(error: Malformed) -> String {
+    format!("cannot be read: {error}; write the event again with a MongoDB driver")
 }

@@ -6,13 +6,15 @@ use super::error::{shown, type_name};
 use super::number::Number;
 use super::push::Push;
 use super::query::{Pull, Sorted};
+use super::unreadable;
 
 /// An operator with its argument.
 #[derive(Clone, Debug)]
 pub(crate) enum Operator<'p> {
     Set(RawValue<'p>),
     Unset,
-    Inc(Number),
+    /// The number to add, and as it was written, for a field that does not exist.
+    Inc(Number, RawValue<'p>),
     Mul(Number),
     Min(RawValue<'p>),
     Max(RawValue<'p>),
@@ -72,7 +74,7 @@ impl<'p> Operator<'p> {
             "$set" => Self::Set(value),
             "$unset" => Self::Unset,
             "$setOnInsert" => Self::SetOnInsert,
-            "$inc" => Self::Inc(number(value)?),
+            "$inc" => Self::Inc(number(value)?, value),
             "$mul" => Self::Mul(number(value)?),
             "$min" => Self::Min(value),
             "$max" => Self::Max(value),
@@ -100,7 +102,7 @@ impl<'p> Operator<'p> {
             | Self::Pull(_)
             | Self::PullAll(_) => false,
             Self::Set(_)
-            | Self::Inc(_)
+            | Self::Inc(..)
             | Self::Mul(_)
             | Self::Min(_)
             | Self::Max(_)
@@ -130,10 +132,6 @@ fn new_name(value: RawValue<'_>) -> Result<&[u8], String> {
         return Err("takes a new path without zero bytes".to_owned());
     }
     Ok(value.text())
-}
-
-fn unreadable(error: crate::model::state::Malformed) -> String {
-    format!("cannot be read: {error}")
 }
 
 /// The elements of an array argument.

@@ -1,12 +1,11 @@
 //! `$push`: adding elements at a position, then sorting, then slicing.
 
-use std::cmp::Ordering;
+use crate::model::state::raw::{RawValue, tag};
 
-use crate::model::state::raw::{self, Malformed, RawValue, tag};
-
-use super::compare::compare;
 use super::error::{shown, type_name};
 use super::number::Number;
+use super::sort::Sort;
+use super::unreadable;
 
 /// The elements to add, and what else to do with the array.
 #[derive(Clone, Debug)]
@@ -17,20 +16,6 @@ pub(crate) struct Push<'p> {
     /// How many elements stay: the first ones, or the last ones when negative.
     pub(crate) slice: Option<i64>,
     pub(crate) sort: Option<Sort<'p>>,
-}
-
-/// How to order the elements of an array.
-#[derive(Clone, Debug)]
-pub(crate) enum Sort<'p> {
-    Whole {
-        descending: bool,
-    },
-    /// By fields of the elements, each with whether it is descending.
-    Fields(Vec<(&'p [u8], bool)>),
-}
-
-fn unreadable(error: Malformed) -> String {
-    format!("cannot be read: {error}")
 }
 
 impl<'p> Push<'p> {
@@ -101,65 +86,4 @@ fn integer(name: &[u8], value: RawValue<'_>) -> Result<i64, String> {
     number.ok_or_else(|| {
         format!("{} takes a whole number of 64 bits, not {}", shown(name), type_name(value.tag))
     })
-}
-
-impl<'p> Sort<'p> {
-    fn parse(value: RawValue<'p>) -> Result<Self, String> {
-        let wrong = || {
-            "$sort takes 1 or -1, or a document of fields with 1 or -1, none of them empty"
-                .to_owned()
-        };
-        if value.tag != tag::DOCUMENT {
-            return Ok(Self::Whole { descending: descends(value).ok_or_else(wrong)? });
-        }
-        let mut fields = Vec::new();
-        let mut elements = value.elements().map_err(unreadable)?;
-        while let Some(element) = elements.next().map_err(unreadable)? {
-            if element.name.split(|byte| *byte == b'.').any(<[u8]>::is_empty) {
-                return Err(wrong());
-            }
-            fields.push((element.name, descends(element.value).ok_or_else(wrong)?));
-        }
-        if fields.is_empty() { Err(wrong()) } else { Ok(Self::Fields(fields)) }
-    }
-
-    /// Compares two elements. They must have been checked to be well-formed.
-    pub(crate) fn compare(&self, left: RawValue<'_>, right: RawValue<'_>) -> Ordering {
-        let by_value = |left, right, descending: bool| {
-            let order = compare(left, right).unwrap_or(Ordering::Equal);
-            if descending { order.reverse() } else { order }
-        };
-        match self {
-            Self::Whole { descending } => by_value(left, right, *descending),
-            Self::Fields(fields) => fields
-                .iter()
-                .map(|(path, descending)| by_value(key(left, path), key(right, path), *descending))
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal),
-        }
-    }
-}
-
-fn descends(value: RawValue<'_>) -> Option<bool> {
-    let direction = Number::read(value)?.to_integer()?;
-    matches!(direction, -1 | 1).then_some(direction < 0)
-}
-
-/// The value that an element is sorted by; null when it has none.
-fn key<'a>(element: RawValue<'a>, path: &[u8]) -> RawValue<'a> {
-    let found = if element.tag == tag::DOCUMENT { field(element, path) } else { None };
-    found.unwrap_or(RawValue::new(tag::NULL, &[]))
-}
-
-/// The field of that name, dots and all, or else the one that the dotted path leads to.
-fn field<'a>(mut document: RawValue<'a>, mut path: &[u8]) -> Option<RawValue<'a>> {
-    loop {
-        let find = |name: &[u8]| document.elements().ok()?.find(name).ok()?;
-        if let Some(value) = find(path) {
-            return Some(value);
-        }
-        let dot = path.iter().position(|byte| *byte == b'.')?;
-        document = find(&path[..dot]).filter(|value| raw::is_container(value.tag))?;
-        path = &path[dot + 1..];
-    }
 }

@@ -3,7 +3,6 @@
 use crate::model::state::NodeId;
 use crate::model::state::raw::tag;
 
-use super::compare::equal;
 use super::error::PatchError;
 use super::path;
 use super::plan::Entry;
@@ -59,16 +58,7 @@ impl Walk<'_> {
         self.check_no_array(entry)?;
         let value = self.state.value(node, at);
         match found {
-            Some(found) => {
-                let old = self.state.value(place.node, found);
-                let same = self
-                    .state
-                    .with_raw(&value, |new| self.state.with_raw(&old, |old| equal(old, new)))?;
-                // An equal value stays as it is, even where its bytes differ.
-                if !same {
-                    self.put(place, found, entry, value)?;
-                }
-            }
+            Some(found) => self.put(place, found, entry, value)?,
             None => {
                 self.add(place, entry, value)?;
             }

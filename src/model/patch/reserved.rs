@@ -23,10 +23,14 @@ impl Walk<'_> {
         found: usize,
         entry: &Entry<'_>,
     ) -> Result<(), PatchError> {
-        let before = self.bytes_at(place.node, found);
-        if matches!(entry.operator, Operator::Unset) {
+        // What only removes is not looked at.
+        if matches!(
+            entry.operator,
+            Operator::Unset | Operator::Pop { .. } | Operator::Pull(_) | Operator::PullAll(_)
+        ) {
             return self.change(place, found, entry);
         }
+        let before = self.bytes_at(place.node, found);
         self.change(place, found, entry)?;
         let sorts = matches!(&entry.operator, Operator::Push(push) if push.sort.is_some());
         // A renaming may have moved the field.
@@ -74,21 +78,5 @@ impl Walk<'_> {
             return Ok(());
         }
         refuse()
-    }
-
-    /// Checks what is next to a root field that has been removed.
-    pub(crate) fn check_neighbours(
-        &self,
-        node: NodeId,
-        at: usize,
-        entry: &Entry<'_>,
-    ) -> Result<(), PatchError> {
-        if let Some(left) = at.checked_sub(1) {
-            self.check_reserved(node, left, entry)?;
-        }
-        if at < self.state.len(node) {
-            self.check_reserved(node, at, entry)?;
-        }
-        Ok(())
     }
 }

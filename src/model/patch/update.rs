@@ -39,8 +39,11 @@ impl Walk<'_> {
                 let value = self.state.intern(*value);
                 self.put(place, found, entry, value)
             }
-            Operator::Unset => self.unset(place, found, entry),
-            Operator::Inc(by) => self.calculate(place, found, entry, |old| by.add(old)),
+            Operator::Unset => {
+                self.unset(place, found);
+                Ok(())
+            }
+            Operator::Inc(by, _) => self.calculate(place, found, entry, |old| by.add(old)),
             Operator::Mul(by) => self.calculate(place, found, entry, |by_old| by.multiply(by_old)),
             Operator::Min(value) => self.keep_extreme(place, found, entry, *value, Ordering::Less),
             Operator::Max(value) => {
@@ -68,10 +71,10 @@ impl Walk<'_> {
     /// Gives a value to a field that does not exist, by an operator that creates.
     pub(crate) fn create(&mut self, place: Place<'_>, entry: &Entry<'_>) -> Result<(), PatchError> {
         let value = match &entry.operator {
-            Operator::Set(value) | Operator::Min(value) | Operator::Max(value) => {
-                self.state.intern(*value)
-            }
-            Operator::Inc(by) => self.stored(*by),
+            Operator::Set(value)
+            | Operator::Min(value)
+            | Operator::Max(value)
+            | Operator::Inc(_, value) => self.state.intern(*value),
             Operator::Mul(by) => match by.multiply(Number::Int(0)) {
                 Some(zero) => self.stored(zero),
                 None => return Ok(()),
@@ -112,19 +115,13 @@ impl Walk<'_> {
         }
     }
 
-    fn unset(
-        &mut self,
-        place: Place<'_>,
-        found: usize,
-        entry: &Entry<'_>,
-    ) -> Result<(), PatchError> {
+    fn unset(&mut self, place: Place<'_>, found: usize) {
         if self.state.node(place.node).is_array {
             // Elements keep their indexes.
             self.state.set(place.node, found, Value::null());
-            return Ok(());
+        } else {
+            self.state.remove(place.node, found);
         }
-        self.state.remove(place.node, found);
-        if place.level == 1 { self.check_neighbours(place.node, found, entry) } else { Ok(()) }
     }
 
     fn calculate(

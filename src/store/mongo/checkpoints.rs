@@ -1,6 +1,7 @@
-//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`.
+//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`,
+//! without token and time until the first scan is over.
 
-use bson::{RawBson, RawDocument, doc, rawdoc};
+use bson::{RawDocument, doc, raw::cstr, rawdoc};
 use mongodb::options::ReadConcern;
 
 use super::{MongoStore, no_write_errors, update_statement};
@@ -26,13 +27,13 @@ impl Checkpoints for MongoStore {
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         // An upsert whose filter misses because of the epoch collides with the row of the later epoch.
         let filter = rawdoc! { "_id": self.checkpoint_id(), "epoch": { "$lte": checkpoint.epoch } };
-        let row = rawdoc! {
-            "_id": self.checkpoint_id(),
-            "token": checkpoint.position.token.clone(),
-            "clusterTime": checkpoint.position.cluster_time,
-            "epoch": checkpoint.epoch,
-            "log": bson::Binary::from(checkpoint.log.0),
-        };
+        let mut row = rawdoc! { "_id": self.checkpoint_id() };
+        if let Some(position) = &checkpoint.position {
+            row.append(cstr!("token"), position.token.clone());
+            row.append(cstr!("clusterTime"), position.cluster_time);
+        }
+        row.append(cstr!("epoch"), checkpoint.epoch);
+        row.append(cstr!("log"), bson::Binary::from(checkpoint.log.0));
         let statements = [update_statement(filter, row, true)].into_iter().collect();
         let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
         match no_write_errors(&reply) {
@@ -49,10 +50,16 @@ pub(super) fn decode(row: &RawDocument) -> Result<Checkpoint> {
             "the checkpoint has no usable `{field}`: {row:?}; delete it (the log is then scanned against the documents)"
         ))
     };
-    let token: RawBson = row.get("token")?.ok_or_else(|| missing("token"))?.into();
-    let cluster_time = row.get_timestamp("clusterTime").map_err(|_| missing("clusterTime"))?;
+    let position = match row.get("token")? {
+        Some(token) => {
+            let cluster_time =
+                row.get_timestamp("clusterTime").map_err(|_| missing("clusterTime"))?;
+            Some(Position { token: token.into(), cluster_time })
+        }
+        None => None,
+    };
     let epoch = row.get("epoch")?.and_then(integral).ok_or_else(|| missing("epoch"))?;
     let log = row.get_binary("log").map_err(|_| missing("log"))?;
     let log = log.to_binary().to_uuid().map_err(|_| missing("log"))?;
-    Ok(Checkpoint { position: Position { token, cluster_time }, log: LogId(log), epoch })
+    Ok(Checkpoint { position, log: LogId(log), epoch })
 }

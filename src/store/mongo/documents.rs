@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 
@@ -24,7 +24,7 @@ const STATEMENT_BYTES_MAX: usize = 8 << 20;
 const CONNECTIONS: usize = 4;
 
 /// The server's code for a key that exists.
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 
 /// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
 /// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
@@ -114,7 +114,7 @@ impl MongoStore {
             .collect())
     }
 
-    /// Reads the rows again: those that are not at the version that was written are stale.
+    /// Reads the rows again: those that have not the version and the mark that were written are stale.
     async fn compare(
         &self,
         writes: &[RowWrite],
@@ -125,21 +125,26 @@ impl MongoStore {
         let rows: Vec<RawDocumentBuf> = self
             .documents
             .find(doc! { "_id": { "$in": ids } })
-            .projection(doc! { "version": 1 })
+            .projection(doc! { "version": 1, "quarantine": 1 })
             .read_concern(ReadConcern::majority())
             .await?
             .try_collect()
             .await?;
-        let mut versions = HashMap::new();
+        let mut found: HashMap<DocumentId, &RawDocument> = HashMap::new();
         for row in &rows {
-            if let (Some(id), Some(version)) = (row.get("_id")?, row.get("version")?) {
-                versions.insert(DocumentId::from_raw(id).ok(), integral(version));
-            }
+            let id = row.get("_id")?.and_then(|id| DocumentId::from_raw(id).ok());
+            found.extend(id.map(|id| (id, &**row)));
         }
         for index in indexes {
             let write = &writes[*index];
-            let stored = versions.get(&Some(write.id.clone())).copied().flatten();
-            if stored != Some(write.version) {
+            let same = match found.get(&write.id) {
+                Some(row) => {
+                    row.get("version")?.and_then(integral) == Some(write.version)
+                        && row.get("quarantine")? == write.row.get("quarantine")?
+                }
+                None => false,
+            };
+            if !same {
                 outcomes.entry(*index).or_insert(RowOutcome::Stale);
             }
         }

@@ -98,8 +98,15 @@ fn update_statement(
 
 /// The first write error of a reply, for commands in which none is expected.
 fn no_write_errors(reply: &Document) -> Result<()> {
-    let first = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
-    match first.and_then(bson::Bson::as_document) {
+    no_write_errors_but(&[], reply)
+}
+
+/// The first write error of a reply whose code is not among those `expected`.
+fn no_write_errors_but(expected: &[i32], reply: &Document) -> Result<()> {
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let code = |error: &Document| error.get_i32("code").unwrap_or_default();
+    let mut errors = errors.iter().filter_map(bson::Bson::as_document);
+    match errors.find(|error| !expected.contains(&code(error))) {
         Some(error) => Err(Error::server(
             error.get_i32("code").unwrap_or_default(),
             error.get_str("errmsg").unwrap_or("a write failed"),

@@ -72,7 +72,9 @@ async fn load_checkpoints(
     let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
     let mut saved = BTreeMap::new();
     for row in &rows {
-        let cluster_time = checkpoints::decode(row)?.position.cluster_time;
+        // A new leader's first row has an epoch and no place yet.
+        let Some(position) = checkpoints::decode(row)?.position else { continue };
+        let cluster_time = position.cluster_time;
         let age_seconds = now.map(|now| now.time.saturating_sub(cluster_time.time));
         saved.insert(row.get_str("_id")?.to_owned(), Saved { cluster_time, age_seconds });
     }

@@ -5,7 +5,10 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, collection_key, collection_range, no_write_errors, update_statement};
+use super::{
+    MongoStore, collection_key, collection_range, documents::DUPLICATE_KEY, no_write_errors,
+    no_write_errors_but, update_statement,
+};
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId},
@@ -34,22 +37,25 @@ impl QuarantineRows for MongoStore {
                 .iter()
                 .map(|row| {
                     let key = collection_key(&self.collection, &row.document);
-                    update_statement(rawdoc! { "_id": key.clone() }, encode(key, row), true)
+                    // An upsert whose filter misses because of the version collides with the later record.
+                    let filter =
+                        rawdoc! { "_id": key.clone(), "version": { "$lte": row.mark.version } };
+                    update_statement(filter, encode(key, row), true)
                 })
                 .collect();
             let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
-            no_write_errors(&reply)?;
+            no_write_errors_but(&[DUPLICATE_KEY], &reply)?;
         }
         Ok(())
     }
 
-    async fn remove_quarantine(&self, documents: &[DocumentId]) -> Result<()> {
-        for documents in documents.chunks(STATEMENTS_MAX) {
-            let statements: RawArrayBuf = documents
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
+        for healed in healed.chunks(STATEMENTS_MAX) {
+            let statements: RawArrayBuf = healed
                 .iter()
-                .map(|document| {
+                .map(|(document, version)| {
                     let key = collection_key(&self.collection, document);
-                    rawdoc! { "q": { "_id": key }, "limit": 1 }
+                    rawdoc! { "q": { "_id": key, "version": { "$lte": *version } }, "limit": 1 }
                 })
                 .collect();
             let reply = self.bulk("delete", QUARANTINE_COLLECTION, "deletes", statements).await?;

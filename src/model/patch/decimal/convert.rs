@@ -30,14 +30,14 @@ impl Decimal {
         }
         let (coefficient, exponent) = significant_digits(value.abs());
         let wide = Wide::new(coefficient);
-        let least = exponent + wide.digits() as i32 - DOUBLE_DIGITS;
+        let least = exponent + wide.digits().cast_signed() - DOUBLE_DIGITS;
         let coefficient = if exponent < least {
-            wide.rounded((least - exponent) as u32, false).low()
+            wide.rounded((least - exponent).cast_unsigned(), false).low()
         } else {
-            wide.shifted((exponent - least) as u32).low()
+            wide.shifted((exponent - least).cast_unsigned()).low()
         };
         // Rounding may have carried into a sixteenth digit.
-        if coefficient == 10_u128.pow(DOUBLE_DIGITS as u32) {
+        if coefficient == 10_u128.pow(DOUBLE_DIGITS.cast_unsigned()) {
             return Self::Finite { negative, coefficient: coefficient / 10, exponent: least + 1 };
         }
         Self::Finite { negative, coefficient, exponent: least }
@@ -111,7 +111,7 @@ fn significant_digits(value: f64) -> (u128, i32) {
     let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
     let kept = digits.trim_end_matches('0');
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    (kept.parse().unwrap_or(0), exponent + 1 - kept.len() as i32)
+    (kept.parse().unwrap_or(0), exponent + 1 - length(kept))
 }
 
 /// Compares a decimal with a double by all its digits, neither of them negative.
@@ -125,6 +125,10 @@ fn compare_digits(coefficient: u128, exponent: i32, double: f64) -> Ordering {
     let theirs: String = digits.chars().filter(char::is_ascii_digit).collect();
     let ours = coefficient.to_string();
     let point: i32 = point.parse().unwrap_or(0);
-    let magnitude = exponent + ours.len() as i32 - 1;
+    let magnitude = exponent + length(&ours) - 1;
     magnitude.cmp(&point).then_with(|| ours.trim_end_matches('0').cmp(theirs.trim_end_matches('0')))
+}
+
+fn length(digits: &str) -> i32 {
+    i32::try_from(digits.len()).unwrap_or(i32::MAX)
 }

@@ -61,7 +61,7 @@ impl Decimal {
     pub(crate) fn to_bytes(self) -> [u8; 16] {
         let bits = match self {
             Self::Finite { negative, coefficient, exponent } => {
-                let biased = (exponent - EXPONENT_MIN) as u128;
+                let biased = u128::from((exponent - EXPONENT_MIN).cast_unsigned());
                 u128::from(negative) << 127 | biased << 113 | coefficient
             }
             Self::Infinite { negative } => u128::from(negative) << 127 | 0x78 << 120,
@@ -159,11 +159,11 @@ impl Decimal {
             return infinite(self).cmp(&infinite(other));
         };
         let (w1, w2) = (Wide::new(c1), Wide::new(c2));
-        let magnitude = |wide: Wide, exponent: i32| exponent + wide.digits() as i32;
+        let magnitude = |wide: Wide, exponent: i32| exponent + wide.digits().cast_signed();
         magnitude(w1, e1).cmp(&magnitude(w2, e2)).then_with(|| {
             // Equally many digits before the point, so the exponents are at most 33 apart.
             let least = e1.min(e2);
-            w1.shifted((e1 - least) as u32).cmp(&w2.shifted((e2 - least) as u32))
+            w1.shifted((e1 - least).cast_unsigned()).cmp(&w2.shifted((e2 - least).cast_unsigned()))
         })
     }
 }
@@ -171,7 +171,7 @@ impl Decimal {
 /// The sum of two finite numbers, of which the first has the larger exponent.
 fn add_finite(large: (bool, u128, i32), small: (bool, u128, i32)) -> Decimal {
     let ((n1, c1, e1), (n2, c2, e2)) = (large, small);
-    let gap = (e1 - e2) as u32;
+    let gap = (e1 - e2).cast_unsigned();
     if c1 == 0 || gap <= GUARD_DIGITS {
         let first = if c1 == 0 { Wide::new(0) } else { Wide::new(c1).shifted(gap) };
         return add_aligned((n1, first), (n2, Wide::new(c2)), e2, false);
@@ -181,7 +181,7 @@ fn add_finite(large: (bool, u128, i32), small: (bool, u128, i32)) -> Decimal {
     if c2 == 0 {
         return extend(n1, c1, e1, e2);
     }
-    add_aligned((n1, first), (n2, second), e1 - GUARD_DIGITS as i32, lost)
+    add_aligned((n1, first), (n2, second), e1 - GUARD_DIGITS.cast_signed(), lost)
 }
 
 /// Adds numbers of the same exponent. `lost` says that the second one, the smaller by far, is a bit
@@ -204,9 +204,9 @@ fn add_aligned(left: (bool, Wide), right: (bool, Wide), exponent: i32, lost: boo
 /// A number plus a zero of a much smaller exponent: as many digits as there are, down to that one.
 fn extend(negative: bool, coefficient: u128, exponent: i32, least: i32) -> Decimal {
     let wide = Wide::new(coefficient);
-    let room = (DIGITS - wide.digits()).min((exponent - least) as u32);
+    let room = (DIGITS - wide.digits()).min((exponent - least).cast_unsigned());
     let coefficient = wide.shifted(room).low();
-    Decimal::Finite { negative, coefficient, exponent: exponent - room as i32 }
+    Decimal::Finite { negative, coefficient, exponent: exponent - room.cast_signed() }
 }
 
 /// Fits a result into 34 digits and the range of exponents.
@@ -220,13 +220,13 @@ fn round(negative: bool, wide: Wide, exponent: i32, lost: bool) -> Decimal {
     let too_small = u32::try_from(EXPONENT_MIN - exponent).unwrap_or(0);
     let drop = too_long.max(too_small);
     let mut coefficient = wide.rounded(drop, lost).low();
-    let mut exponent = exponent + drop as i32;
+    let mut exponent = exponent + drop.cast_signed();
     if coefficient > COEFFICIENT_MAX {
         coefficient /= 10;
         exponent += 1;
     }
     if exponent > EXPONENT_MAX {
-        let excess = (exponent - EXPONENT_MAX) as u32;
+        let excess = (exponent - EXPONENT_MAX).cast_unsigned();
         if Wide::new(coefficient).digits() + excess > DIGITS {
             return Decimal::Infinite { negative };
         }

@@ -2,6 +2,7 @@
 
 use crate::model::patch::error::{shown, type_name};
 use crate::model::patch::number::Number;
+use crate::model::patch::unreadable;
 use crate::model::state::raw::{Element, Elements, RawValue, tag};
 
 use super::leaf::{Relation, Test};
@@ -38,10 +39,6 @@ pub(super) fn begins_with_operator(value: RawValue<'_>) -> Result<bool, String> 
 fn first_name(value: RawValue<'_>) -> Result<Option<&[u8]>, String> {
     let mut elements = value.elements().map_err(unreadable)?;
     Ok(elements.next().map_err(unreadable)?.map(|element| element.name))
-}
-
-fn unreadable(error: crate::model::state::Malformed) -> String {
-    format!("cannot be read: {error}")
 }
 
 fn each<'p>(

@@ -2,11 +2,12 @@
 
 use crate::model::patch::error::{shown, type_name};
 use crate::model::patch::number::Number;
+use crate::model::patch::unreadable;
 use crate::model::state::raw::{self, RawValue, tag};
 
 use super::super::leaf::{Bits, Relation, Test};
 use super::super::pattern::Pattern;
-use super::{each, unreadable};
+use super::each;
 
 /// Operators on values: a document that begins with one is not a value to compare with. The
 /// geographic ones are known here so that they are refused and not compared with.

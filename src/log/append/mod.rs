@@ -2,20 +2,22 @@
 //! answer. An event's own `id`, read back at majority in the same causal session, is the only proof
 //! of what happened.
 
+mod answer;
+
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
-    error::{ErrorKind, WriteFailure},
     options::{Acknowledgment, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
 
+use self::answer::{DUPLICATE_KEY, Failure, Insert};
 use super::events_collection;
 use crate::{
-    database::{self, Causal, Verdict},
+    database::{self, Causal},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
@@ -23,9 +25,6 @@ use crate::{
     },
     time::{SystemTime, Time},
 };
-
-const DUPLICATE_KEY: i32 = 11000;
-const VALIDATION_FAILED: i32 = 121;
 
 /// Appends events to one collection's log.
 #[derive(Clone, Debug)]
@@ -299,90 +298,6 @@ fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
         Row { version, id: Some(id), event: event.encode(&key) }
     };
     events.into_iter().zip(after + 1..).map(row).collect()
-}
-
-/// Why one attempt did not end with a proof.
-enum Failure {
-    /// The validator refuses the event at this place of what was sent.
-    Refused { at: usize, reason: String },
-    /// Trying again cannot help.
-    Final(database::Error),
-    /// It may or may not have happened.
-    Unproven(database::Error),
-}
-
-impl From<database::Error> for Failure {
-    fn from(error: database::Error) -> Self {
-        match error.verdict() {
-            Verdict::Stop(_) | Verdict::Oversized => Self::Final(error),
-            _ => Self::Unproven(error),
-        }
-    }
-}
-
-enum Insert {
-    Taken,
-    Failed(Failure),
-}
-
-impl From<database::Error> for Insert {
-    fn from(error: database::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<mongodb::error::Error> for Insert {
-    fn from(error: mongodb::error::Error) -> Self {
-        let refused = |at, message: &str, details: &Option<Document>| {
-            Self::Failed(Failure::Refused { at, reason: refusal(message, details.as_ref()) })
-        };
-        match &*error.kind {
-            ErrorKind::Write(WriteFailure::WriteError(write)) => match write.code {
-                DUPLICATE_KEY => return Self::Taken,
-                VALIDATION_FAILED => return refused(0, &write.message, &write.details),
-                _ => {}
-            },
-            ErrorKind::InsertMany(insert) => {
-                match insert.write_errors.as_ref().and_then(|errors| errors.first()) {
-                    Some(write) if write.code == DUPLICATE_KEY => return Self::Taken,
-                    Some(write) if write.code == VALIDATION_FAILED => {
-                        return refused(write.index, &write.message, &write.details);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-        database::Error::from(error).into()
-    }
-}
-
-/// The server's words and, from its details, which rules were broken: the descriptions that the
-/// validator gives them, or all of it where there are none.
-fn refusal(message: &str, details: Option<&Document>) -> String {
-    const SHOWN_BYTES_MAX: usize = 1_000;
-    let Some(details) = details.and_then(|details| details.get("details")) else {
-        return message.to_owned();
-    };
-    let mut rules = Vec::new();
-    descriptions(details, &mut rules);
-    let mut text = match rules.as_slice() {
-        [] => details.clone().into_relaxed_extjson().to_string(),
-        rules => rules.join("; "),
-    };
-    text.truncate(text.floor_char_boundary(SHOWN_BYTES_MAX));
-    format!("{message}: {text}")
-}
-
-fn descriptions<'a>(details: &'a Bson, found: &mut Vec<&'a str>) {
-    match details {
-        Bson::Document(details) => {
-            found.extend(details.get_str("description").ok());
-            details.values().for_each(|value| descriptions(value, found));
-        }
-        Bson::Array(details) => details.iter().for_each(|value| descriptions(value, found)),
-        _ => {}
-    }
 }
 
 fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {

@@ -1,0 +1,180 @@
+//! What makes it safe to lose a daemon, to have two, or to have the server take back what it said:
+//! the filters on every write, and majority reads.
+
+use bson::{Document, doc};
+use futures::TryStreamExt;
+use mongodb::{
+    Client,
+    options::{CollectionOptions, WriteConcern},
+};
+
+use alluvium::{
+    embedded::{Mongod, Options},
+    status::Role,
+};
+
+use crate::{
+    common::{wait_for, wait_until},
+    scene::{Running, Scene, change, event, events},
+};
+
+/// Appends to every document in turn until each has so many versions.
+async fn write_on(scene: &Scene, documents: i64, versions: std::ops::RangeInclusive<i64>) {
+    for version in versions {
+        scene.append((0..documents).map(|document| event(format!("d{document}"), version))).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_majority_holds_is_projected() {
+    let options = Options {
+        args: ["--setParameter", "enableTestCommands=1"].map(str::to_owned).to_vec(),
+        ..Options::default()
+    };
+    let mut mongod = Mongod::start(options).await.unwrap();
+    let client = Client::with_uri_str(mongod.uri()).await.unwrap();
+    let scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
+    let daemon = scene.start().await;
+    scene.append([event("a", 1)]).await;
+    scene.reached("a", 1).await;
+
+    // From here on nothing is journaled, so that nothing more becomes majority-committed.
+    let admin = client.database("admin");
+    let pause = doc! { "configureFailPoint": "pauseJournalFlusherThread", "mode": "alwaysOn" };
+    admin.run_command(pause).await.unwrap();
+    let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
+    let unsafely = scene.db.collection_with_options("games.events", options);
+    unsafely.insert_one(event("a", 2)).await.unwrap();
+    unsafely.insert_one(event("b", 1)).await.unwrap();
+    let turns = async || {
+        let status = admin.run_command(doc! { "serverStatus": 1 }).await.unwrap();
+        status.get_document("opcounters").unwrap().get("getmore").and_then(number).unwrap()
+    };
+    let before = turns().await;
+    wait_until("the stream has turned a few times", async || turns().await > before + 6).await;
+    assert_eq!(scene.row("b").await, None);
+    assert_eq!(scene.row("a").await.unwrap().get_i64("version").unwrap(), 1);
+
+    // The server dies, and with it what only it had.
+    mongod.kill().await.unwrap();
+    mongod.restart().await.unwrap();
+    let log = scene.collection("games.events");
+    let count = wait_for("the server", async || log.count_documents(doc! {}).await.ok()).await;
+    assert_eq!(count, 1, "the test needs events that were not durable");
+    // Others take the versions that are free again.
+    scene.append([change("a", 2, doc! { "op": "delete" })]).await;
+    scene.append([change("b", 1, doc! { "op": "create", "state": { "other": true } })]).await;
+    scene.level("games").await;
+    scene.judged().await;
+    daemon.stop().await;
+    mongod.stop().await.unwrap();
+}
+
+fn number(value: &bson::Bson) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_i32().map(i64::from))
+}
+
+fn leads(daemon: &Running) -> bool {
+    daemon.status().role == Role::Leader
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_stands_by_and_takes_over_from_one_that_stops_or_dies() {
+    let scene = Scene::new().await;
+    write_on(&scene, 20, 1..=5).await;
+    let first = scene.start().await;
+    first.says("the first leads", |status| status.role == Role::Leader).await;
+    let second = scene.start().await;
+    write_on(&scene, 20, 6..=10).await;
+    scene.level("games").await;
+    assert!(!leads(&second));
+    first.stop().await;
+    write_on(&scene, 20, 11..=15).await;
+    scene.level("games").await;
+    assert!(leads(&second));
+    let third = scene.start().await;
+    second.crash().await;
+    write_on(&scene, 20, 16..=20).await;
+    scene.level("games").await;
+    assert!(leads(&third));
+    third.stop().await;
+    assert_eq!(scene.judged().await.events, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_daemons_that_both_lead_do_no_harm() {
+    let scene = Scene::new().await;
+    write_on(&scene, 40, 1..=5).await;
+    let first = scene.start().await;
+    scene.level("games").await;
+    // Leases are thrown away again and again, so that leaders lead on without knowing of each other.
+    let second = scene.start().await;
+    for version in 6..=40 {
+        scene.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
+        write_on(&scene, 40, version..=version).await;
+    }
+    // A hole and a poison for both of them, and rows that nobody expects to change.
+    scene.append([event("hole", 1), event("hole", 3), event("d0", 41)]).await;
+    let poison = doc! { "op": "update", "patch": { "$push": { "n": 1 } } };
+    scene.append([event("poison", 1), change("poison", 2, poison)]).await;
+    scene.recorded("hole", "gap", 2).await;
+    scene.recorded("poison", "bad_patch", 2).await;
+    scene.reached("poison", 1).await;
+    for document in 1..40 {
+        scene.reached(format!("d{document}"), 40).await;
+    }
+    scene.reached("d0", 41).await;
+    scene.append([event("hole", 2)]).await;
+    scene.reached("hole", 3).await;
+    second.stop().await;
+    first.stop().await;
+    scene.judged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_a_later_epoch_is_never_overwritten_and_its_owner_is_not_disturbed() {
+    let scene = Scene::new().await;
+    write_on(&scene, 3, 1..=3).await;
+    let daemon = scene.start().await;
+    scene.level("games").await;
+    let checkpoints = scene.collection("alluvium.checkpoints");
+    let filter = doc! { "_id": "games" };
+    wait_for("a checkpoint", async || checkpoints.find_one(filter.clone()).await.unwrap()).await;
+    let raise = doc! { "$set": { "epoch": 1_000_000_i64 } };
+    checkpoints.update_one(filter.clone(), raise).await.unwrap();
+    let theirs = checkpoints.find_one(filter.clone()).await.unwrap();
+    write_on(&scene, 3, 4..=6).await;
+    daemon
+        .says("it notices", |status| {
+            status.last_error.as_ref().is_some_and(|error| error.message.contains("taken over"))
+        })
+        .await;
+    assert_eq!(checkpoints.find_one(filter).await.unwrap(), theirs);
+    drop(daemon);
+    scene.judged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_folds_of_the_same_events_give_the_same_bytes() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    write_on(&scene, 10, 1..=5).await;
+    let clients = ["b", "a", "\u{7e}", "Z"];
+    for (client, version) in clients.iter().zip(6..) {
+        let update = doc! { "op": "update", "merge": { *client: version }, "client": *client };
+        scene.append([change("d0", version, update)]).await;
+    }
+    scene.level("games").await;
+    daemon.stop().await;
+    let rows = async || -> Vec<Document> {
+        let all = scene.collection("games").find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
+        all.try_collect().await.unwrap()
+    };
+    let before = rows().await;
+    scene.collection("games").drop().await.unwrap();
+    scene.collection("alluvium.checkpoints").drop().await.unwrap();
+    let daemon = scene.start().await;
+    scene.level("games").await;
+    daemon.stop().await;
+    assert_eq!(rows().await, before);
+}

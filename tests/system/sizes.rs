@@ -1,0 +1,71 @@
+//! Events near the server's limit of 16 MB: the stream goes on without their bodies, and those above
+//! the configured size park their document.
+
+use bson::{Document, doc};
+
+use crate::scene::{Scene, change, event, events};
+
+/// An update whose event has about so many bytes.
+fn large(id: &str, version: i64, bytes: usize) -> Document {
+    let merge = doc! { "merge": { "large": "x".repeat(bytes) }, "op": "update" };
+    change(id, version, merge)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_stream_cannot_carry_is_fetched_by_its_key() {
+    let mut scene = Scene::new().await;
+    scene.games_config().max_event_bytes = 15 << 20;
+    scene.games_config().max_state_bytes = 15 << 20;
+    let long = "i".repeat(1000);
+    let daemon = scene.start().await;
+    scene.append(events(long.as_str(), 1..=2)).await;
+    scene.reached(long.as_str(), 2).await;
+    // With the long id twice in the change, too large for a document of the server.
+    scene.append([large(&long, 3, (15 << 20) - 2_000)]).await;
+    let small = doc! { "op": "update", "merge": { "large": null } };
+    scene.append([change(long.as_str(), 4, small)]).await;
+    scene.append(events("other", 1..=3)).await;
+    scene.reached("other", 3).await;
+    let row = scene.reached(long.as_str(), 4).await;
+    assert!(!row.contains_key("quarantine"));
+    daemon.stop().await;
+    scene.judged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_servers_full_size_does_not_stop_the_stream() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    let long = "i".repeat(1000);
+    scene.append(events(long.as_str(), 1..=2)).await;
+    // 16 MiB less the rest of the event: beyond `max_event_bytes`, and beyond what a change can carry.
+    scene.append([large(&long, 3, (16 << 20) - 1_300)]).await;
+    scene.append([event(long.as_str(), 4)]).await;
+    scene.append(events("other", 1..=3)).await;
+    scene.reached("other", 3).await;
+    scene.recorded(&long, "too_large", 3).await;
+    let row = scene.reached(long.as_str(), 2).await;
+    assert_eq!(row.get_document("quarantine").unwrap().get_i64("version").unwrap(), 3);
+    // And it goes on beyond it, also after a restart.
+    daemon.stop().await;
+    let daemon = scene.start().await;
+    scene.append([event("other", 4)]).await;
+    scene.reached("other", 4).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_meets_large_events_as_well() {
+    let mut scene = Scene::new().await;
+    scene.games_config().max_event_bytes = 15 << 20;
+    scene.games_config().cache_bytes = 1 << 20;
+    for id in ["a", "b", "c"] {
+        scene.append([event(id, 1), large(id, 2, (15 << 20) - 2_000), event(id, 3)]).await;
+        let small = doc! { "op": "update", "merge": { "large": null } };
+        scene.append([change(id, 4, small)]).await;
+    }
+    let daemon = scene.start().await;
+    scene.level("games").await;
+    daemon.stop().await;
+    scene.judged().await;
+}
