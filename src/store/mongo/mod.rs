@@ -4,9 +4,11 @@
 mod checkpoints;
 mod documents;
 mod leases;
+mod overview;
 mod quarantine;
 
 pub use leases::MongoLeases;
+pub use overview::{Overview, Saved, overview};
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
@@ -14,11 +16,8 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::LeaseName,
+    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION},
 };
-
-const CHECKPOINTS: &str = "alluvium.checkpoints";
-const QUARANTINE: &str = "alluvium.quarantine";
 
 /// One collection's projected documents and bookkeeping in MongoDB.
 #[derive(Clone, Debug)]
@@ -39,8 +38,8 @@ impl MongoStore {
             collection: collection.to_owned(),
             part,
             documents: database.collection(collection),
-            checkpoints: database.collection(CHECKPOINTS),
-            quarantine: database.collection(QUARANTINE),
+            checkpoints: database.collection(CHECKPOINTS_COLLECTION),
+            quarantine: database.collection(QUARANTINE_COLLECTION),
         }
     }
 
