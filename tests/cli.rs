@@ -1,183 +1,158 @@
-//! The commands that only read, run as a user runs them: the real binary on a real server, for people
-//! and for machines.
+//! The commands as a user meets them: the real program, its output and its exit code.
 
 mod common;
 
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Output, Stdio},
+};
 
-use alluvium::{config::CollectionConfig, log::create::Differing, setup::prepare};
-use bson::{DateTime, Document, doc, oid::ObjectId};
-use common::{TestDatabase, database};
+use common::{database, free_port, wait_for};
 use serde_json::{Value, json};
 
-struct Ended {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-async fn run(db: &TestDatabase, arguments: &[&str]) -> Ended {
+fn alluvium(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
-    command.args(arguments).args(["--uri", &db.uri, "--database", &db.name]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    Ended {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn done(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {complaint}{said}", output.status);
+    said
+}
+
+#[track_caller]
+fn refused(output: &Output, part: &str) {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains(part), "{complaint} does not say {part}");
+}
+
+#[test]
+fn the_demonstration_tells_and_checks_its_story() {
+    let said = done(&alluvium(&["demo"]).output().unwrap());
+    for part in [
+        "1. game-server creates the game",
+        r#"projected  version 3  clock {"admin-panel":1,"game-server":1,"mobile-client":1}"#,
+        r#"the phone's clock     {"game-server":1}"#,
+        "so it lacks 1 event of admin-panel and 1 event of mobile-client.",
+        "ok: exactly the two events, in order",
+        "Everything came out as it must",
+    ] {
+        assert!(said.contains(part), "{said} does not say {part}");
     }
 }
 
-async fn json_of(db: &TestDatabase, arguments: &[&str]) -> Value {
-    let ended = run(db, &[arguments, &["--json"]].concat()).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}", ended.out))
+#[test]
+fn the_demonstration_speaks_json_too() {
+    let facts = done(&alluvium(&["demo", "--json"]).output().unwrap());
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    let list = |name: &str| facts[name].as_array().unwrap().clone();
+    assert_eq!((list("events").len(), list("documents").len()), (3, 3));
+    assert_eq!(list("missing"), list("events")[1..]);
+    assert_eq!(list("documents")[2]["state"]["level"], 2);
 }
 
-async fn text_of(db: &TestDatabase, arguments: &[&str]) -> String {
-    let ended = run(db, arguments).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    ended.out
+#[test]
+fn a_private_server_cannot_be_another_one() {
+    refused(&alluvium(&["demo", "--uri", "mongodb://h/"]).output().unwrap(), "leave out --uri");
+    refused(&alluvium(&["dev", "--uri", "mongodb://h/"]).output().unwrap(), "leave out --uri");
+    refused(&alluvium(&["demo", "--config", "x"]).output().unwrap(), "leave out --config");
 }
 
-/// A log with one document of three events by three clients, a second apart.
-async fn filled(id: ObjectId) -> TestDatabase {
-    let db = database().await;
-    prepare(&db.db, &[CollectionConfig::new("games")], Differing::Warn).await.unwrap();
-    let event = |version: i64, client: &str, fields: Document| {
-        let at = DateTime::from_millis(version * 1000);
-        let mut event = doc! { "_id": { "d": id, "s": version }, "client": client, "at": at };
-        event.extend(fields);
-        event
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_appended_by_hand() {
+    let test = database().await;
+    let append = |arguments: &[&str]| {
+        let place = ["--uri", &test.uri, "--database", &test.name, "--json"];
+        let fixed = ["append", "games", "chess", "--client", "me", "--op"];
+        alluvium(&[&fixed, arguments, &place].concat()).output().unwrap()
     };
-    let events = [
-        event(1, "game-server", doc! { "op": "create", "state": { "gold": 0, "level": 1 } }),
-        event(2, "admin-panel", doc! { "op": "update", "patch": { "$inc": { "gold": 50 } } }),
-        event(3, "mobile-client", doc! { "op": "update", "merge": { "level": 2 } }),
-    ];
-    db.db.collection::<Document>("games.events").insert_many(events).await.unwrap();
-    db
+    refused(&append(&["create", "--state", "{}"]), "`games.events` does not exist");
+
+    let key = mongodb::options::ClusteredIndex::default();
+    test.db.create_collection("games.events").clustered_index(key).await.unwrap();
+    refused(&append(&["update", "--patch", "{}"]), "begins with a create");
+    done(&append(&["create", "--state", r#"{"gold":1}"#]));
+    let patch = ["update", "--patch", r#"{"$inc":{"gold":1}}"#, "--if-version", "1"];
+    let said: Value = serde_json::from_str(&done(&append(&patch))).unwrap();
+    assert_eq!(said, json!({ "version": 2, "clock": { "me": 2 } }));
+    refused(&append(&patch), "is at version 2, not at 1");
+    refused(&append(&["update", "--patch", "{"]), "--patch is no JSON object");
+    refused(&append(&["update", "--patch", r#"{"$inc":{"gold":"x"}}"#]), "gold");
 }
 
-#[tokio::test]
-async fn get_shows_a_document_now_and_as_it_was() {
-    let id = ObjectId::new();
-    let db = filled(id).await;
-    let get = ["get", "games", &id.to_hex()];
-    let now = json_of(&db, &get).await;
-    assert_eq!(
-        now,
-        json!({
-            "id": { "$oid": id.to_hex() },
-            "version": 3,
-            "clock": { "admin-panel": 1, "game-server": 1, "mobile-client": 1 },
-            "state": { "gold": 50, "level": 2 },
-            "deleted": false,
-            "updated_at": "1970-01-01T00:00:03Z",
-        })
-    );
-    let then = json_of(&db, &[&get[..], &["--at-version", "1"]].concat()).await;
-    assert_eq!(then["state"], json!({ "gold": 0, "level": 1 }));
-    let then = json_of(&db, &[&get[..], &["--at-time", "1970-01-01T00:00:02Z"]].concat()).await;
-    assert_eq!(then["version"], 2);
-    let text = text_of(&db, &get).await;
-    assert!(text.contains("version  3\n") && text.contains("\"gold\": 50"), "{text}");
-    assert!(text.contains("3 of its events are not projected yet"), "{text}");
+/// `alluvium dev` in a folder of its own, killed with the test.
+struct Dev {
+    process: Child,
+    facts: Value,
 }
 
-#[tokio::test]
-async fn history_pages_through_the_events() {
-    let id = ObjectId::new();
-    let db = filled(id).await;
-    let history = ["history", "games", &id.to_hex(), "--limit", "2"];
-    let first = json_of(&db, &history).await;
-    assert_eq!(first["events"][1]["client"], "admin-panel");
-    assert_eq!(first["next"], 2);
-    let rest = json_of(&db, &[&history[..], &["--after-version", "2"]].concat()).await;
-    assert_eq!(rest["events"][0]["merge"], json!({ "level": 2 }));
-    assert_eq!(rest["next"], Value::Null);
-    let text = text_of(&db, &history).await;
-    assert_eq!(text.lines().count(), 3, "{text}");
-    assert!(text.contains("there are more: --after-version 2"), "{text}");
-}
-
-#[tokio::test]
-async fn missing_shows_exactly_what_the_clock_lacks() {
-    let id = ObjectId::new();
-    let db = filled(id).await;
-    let missing = ["missing", "games", &id.to_hex(), "--clock", r#"{"game-server":1}"#];
-    let answer = json_of(&db, &missing).await;
-    let clients: Vec<&Value> =
-        answer["events"].as_array().unwrap().iter().map(|event| &event["client"]).collect();
-    assert_eq!(clients, ["admin-panel", "mobile-client"]);
-    assert_eq!(answer["more"], false);
-    let text = text_of(&db, &missing).await;
-    assert!(text.contains("admin-panel") && !text.contains("game-server  "), "{text}");
-
-    let ahead = ["missing", "games", &id.to_hex(), "--clock", r#"{"game-server":2}"#];
-    let ended = run(&db, &ahead).await;
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.err.contains("claims 2 events of client `game-server`"), "{}", ended.err);
-}
-
-#[tokio::test]
-async fn a_document_that_does_not_exist_is_an_error_that_says_what_to_check() {
-    let db = filled(ObjectId::new()).await;
-    for command in [
-        &["get", "games", "nobody"][..],
-        &["history", "games", "nobody"],
-        &["missing", "games", "nobody", "--clock", "{}"],
-    ] {
-        let ended = run(&db, command).await;
-        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{command:?}: {}", ended.err);
-        assert!(ended.err.contains("nobody of `games` does not exist"), "{}", ended.err);
-        let ended = run(&db, &[command, &["--json"]].concat()).await;
-        let error: Value = serde_json::from_str(&ended.err).unwrap();
-        assert!(error["error"].as_str().unwrap().contains("nobody"), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn a_command_line_that_makes_no_sense_ends_with_2() {
-    let db = database().await;
-    for command in [
-        &["get", "games"][..],
-        &["get", "games", "{nope"],
-        &["get", "games", "a", "--at-version", "0"],
-        &["get", "games", "a", "--at-version", "1", "--at-time", "1970-01-01T00:00:00Z"],
-        &["missing", "games", "a", "--clock", r#"{"a":-1}"#],
-        &["nonsense"],
-    ] {
-        let ended = run(&db, command).await;
-        assert_eq!(ended.code, Some(2), "{command:?}: {}", ended.err);
-    }
-}
-
-#[tokio::test]
-async fn status_tells_what_the_database_knows() {
-    let db = filled(ObjectId::new()).await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, "[[collections]]\nname = \"games\"\n").unwrap();
-    let status = ["status", "--config", file.path().to_str().unwrap()];
-    let unknown = json_of(&db, &status).await;
-    assert_eq!(
-        unknown["collections"][0],
-        json!({
-            "name": "games", "leaders": [], "checkpoint_age_seconds": null,
-            "version_gaps": 0, "quarantined": 0, "waiting": {},
-        })
-    );
-    let waiting = |document: &str, class: &str| {
-        doc! {
-            "_id": { "c": "games", "d": document }, "class": class, "version": 1_i64,
-            "reason": "", "since": DateTime::now(),
+impl Dev {
+    fn start(folder: &tempfile::TempDir, port: u16) -> Dev {
+        let data = folder.path().join("data");
+        let mut process = alluvium(&["dev", "--json", "--data", data.to_str().unwrap()])
+            .env("ALLUVIUM_HTTP__LISTEN", format!("127.0.0.1:{port}"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&line);
+            if line == "}" {
+                break;
+            }
         }
+        Dev { process, facts: serde_json::from_str(&text).unwrap() }
+    }
+
+    async fn interrupt(mut self) {
+        let pid = self.process.id().to_string();
+        assert!(
+            Command::new("/bin/sh")
+                .args(["-c", &format!("kill -s INT {pid}")])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let process = &mut self.process;
+        let status = wait_for("dev has ended", async || process.try_wait().unwrap()).await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_made_in_dev_is_there_on_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let dev = Dev::start(&folder, port);
+    let uri = dev.facts["uri"].as_str().unwrap().to_owned();
+    let place = ["--uri", &uri, "--database", "game"];
+    let append = ["append", "games", "chess", "--client", "me", "--op", "create", "--state", "{}"];
+    done(&alluvium(&[&append[..], &place[..]].concat()).output().unwrap());
+    let document = format!(
+        "http://127.0.0.1:{port}/v1/collections/games/documents/chess?min_version=1&wait=20s"
+    );
+    let read = || -> Value {
+        let body = ureq::get(&document).call().unwrap().body_mut().read_to_string().unwrap();
+        serde_json::from_str(&body).unwrap()
     };
-    let rows = [waiting("a", "gap"), waiting("b", "bad_patch"), waiting("c", "bad_patch")];
-    db.db.collection::<Document>("alluvium.quarantine").insert_many(rows).await.unwrap();
-    let known = json_of(&db, &status).await;
-    assert_eq!(known["collections"][0]["version_gaps"], 1);
-    assert_eq!(known["collections"][0]["quarantined"], 2);
-    let text = text_of(&db, &status).await;
-    assert!(text.contains("checkpoint       none yet"), "{text}");
-    assert!(text.contains("bad_patch      2"), "{text}");
+    assert_eq!(read()["clock"], json!({ "me": 1 }));
+    dev.interrupt().await;
+
+    let dev = Dev::start(&folder, port);
+    assert_eq!(dev.facts["uri"], json!(uri), "the same address as before");
+    assert_eq!(read()["version"], 1);
+    dev.interrupt().await;
 }

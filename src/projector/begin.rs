@@ -76,6 +76,23 @@ impl Begin {
     }
 }
 
+/// Makes sure that what was just read came from the log that is followed. To be asked after the read, or after
+/// the opening of a cursor, which stays on the collection that it was opened on.
+///
+/// # Errors
+/// When the log is another one by now, or gone.
+pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<()> {
+    match log.identity().await? {
+        Some(found) if found == followed => Ok(()),
+        _ => Err(Error::stop(
+            format!(
+                "the log with UUID {followed} was dropped, renamed or replaced while it was being read"
+            ),
+            "the documents stay as they are; bring the log back, and the projection goes on by itself",
+        )),
+    }
+}
+
 /// A later epoch has saved its own checkpoint.
 pub(super) fn fenced() -> Error {
     Error::stop(

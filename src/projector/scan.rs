@@ -4,11 +4,14 @@
 use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
-use super::work::{Arrival, Work};
+use super::{
+    begin::still_followed,
+    work::{Arrival, Work},
+};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId},
+    model::{event::EventKey, id::DocumentId, position::LogId},
     store::Store,
     time::Time,
 };
@@ -22,17 +25,19 @@ pub(super) struct Walk<L: EventLog> {
     pub(super) at: Timestamp,
     /// The last key that was folded: where to begin again.
     last: Option<EventKey>,
+    followed: LogId,
 }
 
 impl<L: EventLog> Walk<L> {
-    pub(super) fn new(at: Timestamp) -> Self {
-        Self { next: None, at, last: None }
+    pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
+        Self { next: None, at, last: None, followed }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
     pub(super) async fn next(&mut self, log: &L) -> Result<Option<Batch>> {
         if self.next.is_none() {
             let scan = log.scan(self.last.as_ref(), self.at).await?;
+            still_followed(log, self.followed).await?;
             self.next = Some(fetch(scan));
         }
         let Some(next) = &mut self.next else { return Ok(None) };

@@ -93,7 +93,8 @@ pub trait Checkpoints: Clone + Send + Sync + 'static {
     /// The checkpoint as the majority holds it.
     fn load_checkpoint(&self) -> impl Future<Output = Result<Option<Checkpoint>>> + Send;
 
-    /// Saves it at majority; `false` when a later epoch has saved its own, and nothing was written.
+    /// Saves it at majority; `false` when a later epoch has saved its own, or when there is one of another
+    /// log: then nothing was written.
     fn save_checkpoint(&self, checkpoint: &Checkpoint)
     -> impl Future<Output = Result<bool>> + Send;
 }

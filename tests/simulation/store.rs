@@ -152,7 +152,10 @@ impl Checkpoints for SimStore {
         );
         let work = async move {
             let stored = saved(&world.state().latest);
-            if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
+            let fences = |stored: &Checkpoint| {
+                stored.epoch > checkpoint.epoch || stored.log != checkpoint.log
+            };
+            if stored.as_ref().is_some_and(fences) {
                 return Ok(false);
             }
             let check = monitor.checkpoint_saved(&world.state(), &checkpoint);

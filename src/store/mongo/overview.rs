@@ -72,7 +72,7 @@ async fn load_checkpoints(
     let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
     let mut saved = BTreeMap::new();
     for row in &rows {
-        // A new leader's first row has an epoch and no place yet.
+        // Without a place it only says which log is being scanned.
         let Some(position) = checkpoints::decode(row)?.position else { continue };
         let cluster_time = position.cluster_time;
         let age_seconds = now.map(|now| now.time.saturating_sub(cluster_time.time));
