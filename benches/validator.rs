@@ -17,8 +17,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const BULK_EVENTS: usize = 20_000;
 const BULK_SIZE: usize = 1_000;
 /// Events per run of single inserts at majority.
-const SINGLE_EVENTS: usize = 1_000;
-const PAIRS: usize = 21;
+const SINGLE_EVENTS: usize = 500;
+const PAIRS: usize = 15;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
