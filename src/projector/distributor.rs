@@ -27,6 +27,9 @@ const BODY_BYTES_MAX: i64 = 1 << 20;
 pub trait Restarts: Send + Sync {
     /// The stream over `collections` is about to be opened again.
     fn restarted(&self, collections: &[String], reason: RestartReason);
+
+    /// The stream over `collections` has failed, and is tried again.
+    fn failed(&self, collections: &[String], error: &Error);
 }
 
 /// See the module.
@@ -145,6 +148,9 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
 
     async fn recover(&mut self, error: Error) {
         self.losses += 1;
+        if !matches!(error.verdict(), Verdict::Stop(_)) {
+            self.restarts.failed(&self.collections(), &error);
+        }
         match error.verdict() {
             Verdict::Retry | Verdict::Oversized => {
                 warn!(%error, "the change stream was lost and is opened again");

@@ -26,7 +26,7 @@ async fn an_event_that_the_stream_cannot_carry_is_fetched_by_its_key() {
     let (mongod, mut scene) = roomy().await;
     scene.games_config().max_event_bytes = 15 << 20;
     scene.games_config().max_state_bytes = 15 << 20;
-    let long = "i".repeat(1000);
+    let long = "\0".repeat(1024);
     let daemon = scene.start().await;
     scene.append(events(long.as_str(), 1..=2)).await;
     scene.reached(long.as_str(), 2).await;
@@ -49,10 +49,10 @@ async fn an_event_that_the_stream_cannot_carry_is_fetched_by_its_key() {
 async fn an_event_of_the_servers_full_size_does_not_stop_the_stream() {
     let (mongod, scene) = roomy().await;
     let daemon = scene.start().await;
-    let long = "i".repeat(1000);
+    let long = "\0".repeat(1024);
     scene.append(events(long.as_str(), 1..=2)).await;
     // 16 MiB less the rest of the event: beyond `max_event_bytes`, and beyond what a change can carry.
-    scene.append([large(&long, 3, (16 << 20) - 1_300)]).await;
+    scene.append([large(&long, 3, (16 << 20) - 1_200)]).await;
     scene.append([event(long.as_str(), 4)]).await;
     scene.append(events("other", 1..=3)).await;
     scene.reached("other", 3).await;
