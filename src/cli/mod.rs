@@ -66,7 +66,8 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) | Self::Dev(_) => "warn,alluvium::embedded=info",
-            _ => "info",
+            Self::Run(_) => "info",
+            _ => "warn",
         }
     }
 }

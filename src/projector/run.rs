@@ -23,6 +23,7 @@ use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
     model::{event::EventKey, id::DocumentId, position::Position},
+    planted::{Bug, planted},
     status::Phase,
     store::Store,
     time::Time,
@@ -66,7 +67,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             projector;
         let log = source.log(collection);
         let begin = Begin::decide(source, &log, store, collection, epoch).await?;
-        let waiting = Waiting::new(store.load_quarantine().await?);
+        let mut waiting = store.load_quarantine().await?;
+        waiting.retain(|_| !planted(Bug::ParkedEventForgotten));
+        let waiting = Waiting::new(waiting);
         let (sender, feed) = feed::channel();
         let request =
             Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
@@ -214,6 +217,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fed(&mut self, feed: Feed) -> Result<()> {
         match feed {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
+            Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
