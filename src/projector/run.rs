@@ -22,7 +22,7 @@ use super::{
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
+    model::{event::EventKey, id::DocumentId, position::Position},
     planted::{Bug, planted},
     status::Phase,
     store::Store,
@@ -39,7 +39,6 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) walk: Option<Walk<S::Log>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
-    part: Part,
     pub(super) epoch: i64,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -81,6 +80,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let mut work = Work {
             log,
             followed: begin.log,
+            part: *part,
             store: store.clone(),
             time: time.clone(),
             settings: *settings,
@@ -107,7 +107,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             walk,
             feed,
             events: events_collection(collection),
-            part: *part,
             epoch,
             covers: None,
             overdue: None,
@@ -281,7 +280,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
@@ -290,7 +289,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The stream left out the body of a large event: the log has it.
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
-            Ok(key) if self.part.holds(&key.document) => self.work.read_on(&key.document).await,
+            Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.read_on(&key.document).await
+            }
             Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());

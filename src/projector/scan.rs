@@ -5,13 +5,14 @@ use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
+    ahead::Rows,
     begin::still_followed,
     work::{Arrival, Work},
 };
 use crate::{
-    database::{Error, Result},
+    database::Result,
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, position::LogId},
+    model::{event::EventKey, position::LogId},
     store::Store,
     time::Time,
 };
@@ -25,12 +26,14 @@ pub(super) struct Walk<L: EventLog> {
     pub(super) at: Timestamp,
     /// The last key that was folded: where to begin again.
     last: Option<EventKey>,
+    /// The rows that it has not passed.
+    rows: Rows,
     followed: LogId,
 }
 
 impl<L: EventLog> Walk<L> {
     pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
-        Self { next: None, at, last: None, followed }
+        Self { next: None, at, last: None, rows: Rows::default(), followed }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
@@ -75,37 +78,18 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             .collect();
         for end in &ends {
             self.check_not_ahead(end).await?;
+            self.pass_rows(&mut walk.rows, Some(&end.document)).await?;
         }
+        self.pass_rows(&mut walk.rows, Some(&last.key.document)).await?;
         walk.last = Some(last.key.clone());
         Ok(())
     }
 
-    /// The walk is over: the last document has no more events.
-    pub(super) async fn finish_scan(&mut self, walk: Walk<L>) -> Result<()> {
-        match walk.last {
-            Some(end) => self.check_not_ahead(&end).await,
-            None => Ok(()),
+    /// The walk is over: the last document has no more events, and the rows after it have none.
+    pub(super) async fn finish_scan(&mut self, mut walk: Walk<L>) -> Result<()> {
+        if let Some(end) = &walk.last {
+            self.check_not_ahead(end).await?;
         }
+        self.pass_rows(&mut walk.rows, None).await
     }
-
-    /// `end` is the last event of its document that the walk saw. A document above it is either ahead of its
-    /// log, or was moved by the stream meanwhile: the log decides.
-    async fn check_not_ahead(&mut self, end: &EventKey) -> Result<()> {
-        let version = self.cache.version(&end.document);
-        let Some(version) = version.filter(|version| *version > end.version) else { return Ok(()) };
-        let found = self.log.read(&end.document, version - 1, 1, Some(self.seen)).await?;
-        match found.documents()?.next() {
-            Some(_) => Ok(()),
-            None => Err(ahead(&end.document, version, end.version)),
-        }
-    }
-}
-
-fn ahead(document: &DocumentId, version: i64, log: i64) -> Error {
-    Error::stop(
-        format!(
-            "document {document} is at version {version}, but its log ends at {log}: the log was restored from an older backup, or events were deleted"
-        ),
-        "restore the log, or delete the documents that are ahead so that they are folded again from the log as it is",
-    )
 }

@@ -51,6 +51,14 @@ pub trait Documents: Clone + Send + Sync + 'static {
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
     fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
+    /// The ids of the rows that come after `after`, or of the first ones, in their order and as the majority
+    /// holds them; at most `limit`. Fewer than that are the last ones.
+    fn ids(
+        &self,
+        after: Option<&DocumentId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<DocumentId>>> + Send;
+
     /// Writes rows at majority, each only where the stored row still has the version that was read.
     /// Gives one outcome per write, in order. No document stands in `writes` twice.
     ///

@@ -40,6 +40,16 @@ impl Documents for SimStore {
         self.node.call(&name, work).await
     }
 
+    async fn ids(&self, after: Option<&DocumentId>, limit: u32) -> Result<Vec<DocumentId>> {
+        let (world, after) = (self.node.world.clone(), after.cloned());
+        let work = async move {
+            let state = world.state();
+            let ids = state.visible.documents().filter(|id| after.as_ref().is_none_or(|a| *id > a));
+            Ok(ids.take(limit as usize).cloned().collect())
+        };
+        self.node.call("ids", work).await
+    }
+
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
         let (world, monitor, writes) =
             (self.node.world.clone(), self.monitor.clone(), writes.to_vec());

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
-use mongodb::options::ReadConcern;
+use mongodb::options::{Hint, ReadConcern};
 
 use super::{MongoStore, update_statement};
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, integral},
+    model::id::{DocumentId, IdError, integral},
     store::{Documents, RowOutcome, RowWrite},
 };
 
@@ -39,6 +39,29 @@ impl Documents for MongoStore {
             .read_concern(ReadConcern::majority())
             .await?;
         Ok(rows.try_collect().await?)
+    }
+
+    async fn ids(&self, after: Option<&DocumentId>, limit: u32) -> Result<Vec<DocumentId>> {
+        // Bounds of the index and not of a filter, since a filter's range stays within one type of id.
+        let mut find = self
+            .documents
+            .find(doc! {})
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .sort(doc! { "_id": 1 })
+            .limit(i64::from(limit) + 1)
+            .projection(doc! { "_id": 1 })
+            .read_concern(ReadConcern::majority());
+        if let Some(after) = after {
+            find = find.min(doc! { "_id": after.to_bson() });
+        }
+        let rows: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
+        let ids = rows.iter().map(|row| {
+            let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
+            DocumentId::from_raw(id).map_err(|error| foreign(&self.collection, &error))
+        });
+        // The bound itself is part of the range.
+        let others = ids.filter(|id| !id.as_ref().is_ok_and(|id| Some(id) == after));
+        others.take(limit as usize).collect()
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
@@ -150,6 +173,10 @@ impl MongoStore {
         }
         Ok(())
     }
+}
+
+fn foreign(collection: &str, error: &IdError) -> Error {
+    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }
 
 fn replacement(write: &RowWrite) -> RawDocumentBuf {
