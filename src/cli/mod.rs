@@ -2,6 +2,7 @@
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
 mod append;
+mod bench;
 mod config_check;
 mod demo;
 mod globals;
@@ -42,6 +43,8 @@ enum Command {
     Append(append::Append),
     /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
     Demo(demo::Demo),
+    /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -50,7 +53,9 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) => "warn,alluvium::embedded=info",
-            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) => "info",
+            Self::Run(_) | Self::Init(_) | Self::Config(_) | Self::Append(_) | Self::Bench(_) => {
+                "info"
+            }
         }
     }
 }
@@ -90,6 +95,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Config(command) => command.run(&globals),
         Command::Append(command) => command.run(&globals).await,
         Command::Demo(command) => command.run(&globals).await,
+        Command::Bench(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),
