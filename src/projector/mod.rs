@@ -8,6 +8,7 @@ pub mod feed;
 mod flush;
 pub mod observe;
 mod progress;
+mod rows;
 mod run;
 mod scan;
 mod settle;

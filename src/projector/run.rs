@@ -33,14 +33,14 @@ use crate::{
     time::Time,
 };
 
-/// How many events are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many events are folded before the flush under way is looked after, and whether another is due.
+const CHUNK_EVENTS: usize = 1_024;
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) work: Work<S::Log, D, T>,
     pub(super) progress: Progress,
-    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
     part: Part,
@@ -100,7 +100,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             work.read_on(&document).await?;
         }
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at));
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at, *part));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
@@ -195,12 +195,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.len() == CHUNK_EVENTS {
-                        self.work.fold_scanned(&mut walk, &chunk).await?;
-                        chunk.clear();
+                        self.work.fold_scanned(&mut walk, std::mem::take(&mut chunk)).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, &chunk).await?;
+                self.work.fold_scanned(&mut walk, chunk).await?;
                 self.walk = Some(walk);
             }
             Ok(None) => {
@@ -222,7 +221,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         match feed {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { at } => {
-                self.walk = Some(Walk::new(at));
+                self.walk = Some(Walk::new(at, self.part));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
                 Ok(())
@@ -276,7 +275,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at));
+        self.walk = Some(Walk::new(at, self.part));
         self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
@@ -309,7 +308,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
     }
 }
 
-async fn next_scanned<L: EventLog>(walk: &mut Option<Walk<L>>, log: &L) -> Result<Option<Batch>> {
+async fn next_scanned<L: EventLog, D: Store>(
+    walk: &mut Option<Walk<L, D>>,
+    log: &L,
+) -> Result<Option<Batch>> {
     match walk {
         Some(walk) => walk.next(log).await,
         None => std::future::pending().await,

@@ -5,8 +5,11 @@ mod checkpoints;
 mod documents;
 mod leases;
 mod quarantine;
+mod together;
+mod versions;
 
 pub use leases::MongoLeases;
+pub use versions::MongoVersions;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
