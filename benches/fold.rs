@@ -30,8 +30,10 @@ fn small() -> RawDocumentBuf {
 /// A state of about 50 KB: four levels, of which the patch needs one path.
 fn large() -> RawDocumentBuf {
     let leaf = |at: usize| doc! {"title": format!("item {at}"), "count": at as i32, "weight": 1.5};
-    let shelf = |_| (0..10).map(|at| (format!("i{at}"), Bson::from(leaf(at)))).collect::<Document>();
-    let room = |at| (0..10).map(|at| (format!("s{at}"), Bson::from(shelf(at)))).collect::<Document>();
+    let shelf =
+        |_| (0..10).map(|at| (format!("i{at}"), Bson::from(leaf(at)))).collect::<Document>();
+    let room =
+        |_at| (0..10).map(|at| (format!("s{at}"), Bson::from(shelf(at)))).collect::<Document>();
     let house: Document = (0..8).map(|at| (format!("r{at}"), Bson::from(room(at)))).collect();
     raw(&doc! {"house": house, "version": 1})
 }

@@ -153,7 +153,7 @@ async fn insert(database: &Database, form: Option<&Document>, load: Load) -> Out
     let start = Instant::now();
     for command in commands {
         let reply = database.run_raw_command(command).await?;
-        if reply.get("writeErrors")?.is_some() {
+        if reply.get("writeErrors").is_some() {
             return Err(format!("an event was refused: {reply:?}").into());
         }
     }

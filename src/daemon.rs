@@ -24,7 +24,7 @@ use crate::{
     lease::{Keeper, Leadership, LeaseSettings},
     log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
-    model::{document::FoldLimits, part::Part, state::Limits},
+    model::part::Part,
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
@@ -297,15 +297,13 @@ fn lease_settings(config: &Config) -> LeaseSettings {
 
 fn settings(config: &Config, collection: &CollectionConfig) -> Settings {
     let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let state = Limits { state_bytes_max: bytes(collection.max_state_bytes), ..Limits::default() };
-    let clients_max = usize::try_from(collection.max_clients).unwrap_or(usize::MAX);
     Settings {
         flush_interval: collection.flush_interval,
         checkpoint_interval: config.daemon.checkpoint_interval,
         gap_grace: collection.gap_grace,
         cache_bytes: bytes(collection.cache_bytes),
         event_bytes_max: bytes(collection.max_event_bytes),
-        limits: FoldLimits { state, clients_max },
+        limits: collection.fold_limits(),
         ..Settings::default()
     }
 }

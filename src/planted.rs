@@ -8,30 +8,36 @@
 pub(crate) enum Bug {
     /// The checkpoint is saved before what precedes it has been flushed.
     CheckpointBeforeFlush,
-    /// The first scan reads without the causal session.
+    /// A scan reads without the causal session.
     ScanWithoutCausalSession,
-    /// A document that waits is not remembered over a restart.
+    /// What waits is not remembered over a restart.
     ParkedEventForgotten,
+    /// A hole does not go on record.
+    HoleNotRecorded,
+    /// The record of a hole is removed although the row above it was not written.
+    RecordRemovedBeforeRow,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
-    /// An insert's error 11000 counts as success, whoever's row is there.
+    /// A flush takes error 11000 for success, whoever's row is there.
     DuplicateKeyIsSuccess,
+    /// A flush takes a lost answer for success.
+    LostAnswerIsSuccess,
+    /// A row at the right version is taken for written, whatever mark it bears.
+    MarkNotCompared,
+    /// A document whose stored row is not what was read is folded on from memory.
+    StaleRowKept,
+    /// The stream goes on at the present time after lost history, and the log is not scanned.
+    LostHistoryIgnored,
+    /// The stream begins later than the time up to which the first scan sees everything.
+    TailStartsTooLate,
+    /// A checkpoint replaces that of a later epoch.
+    CheckpointWithoutEpoch,
+    /// A log with another identity is taken for the same at the beginning.
+    IdentityIgnored,
+    /// The identity of the log is not looked at again after reading from it.
+    IdentityNotAskedAgain,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
-    /// A lost answer to a flush counts as success.
-    LostAnswerIsSuccess,
-    /// An event after a hole is applied as if it were the next.
-    HolePassedOver,
-    /// Lost history restarts the tail at the present time, without a scan.
-    LostHistoryIgnored,
-    /// The checkpoint's epoch is not compared.
-    CheckpointWithoutEpoch,
-    /// A log with another identity is taken for the same.
-    IdentityIgnored,
-    /// A document that was found stale is folded on from the cached state.
-    StaleRowKept,
-    /// The scan begins after the tail's start was taken too late.
-    TailStartsAfterScan,
 }
 
 /// Whether `bug` is planted.

@@ -11,7 +11,7 @@ use axum::{
 };
 use bson::Uuid;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     documents::limit,
     extract::{JsonBody, Params, Target, json_param},
     problem::{Kind, Problem},
-    value::{self, Notation},
+    value::Notation,
 };
 use crate::{
     metrics::AnswerKind,
@@ -64,7 +64,7 @@ pub(super) async fn post(
 ) -> Result<Json<Value>, Problem> {
     let query = query(body, Kind::MalformedBody)?;
     let answer = ask(&target, &query).await?;
-    Ok(Json(written(&state, params.ejson, &answer)))
+    Ok(Json(params.ejson.answer(&answer, state.time.wall())))
 }
 
 pub(super) async fn get(
@@ -82,7 +82,8 @@ pub(super) async fn get(
     if known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    Ok((head, Json(written(&state, params.ejson, &answer))).into_response())
+    let answer = params.ejson.answer(&answer, state.time.wall());
+    Ok((head, Json(answer)).into_response())
 }
 
 fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
@@ -116,25 +117,6 @@ async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> 
         let detail = format!("{} of `{}` was never written", target.id, reader.collection());
         Problem::new(Kind::UnknownDocument, detail)
     })
-}
-
-fn written(state: &ApiState, notation: Notation, answer: &Missing) -> Value {
-    let events: Vec<Value> = answer.events.iter().map(|event| notation.missing(event)).collect();
-    let mut json = json!({
-        "answer": if answer.snapshot.is_some() { "snapshot" } else { "events" },
-        "log": answer.log.to_string(),
-        "version": answer.version,
-        "clock": value::clock(&answer.clock),
-    });
-    if let Some(json) = json.as_object_mut() {
-        if let Some(document) = &answer.snapshot {
-            json.insert("snapshot".into(), notation.snapshot(document, state.time.wall()));
-        }
-        json.insert("events".into(), events.into());
-        json.insert("next_clock".into(), value::clock(&answer.next_clock));
-        json.insert("more".into(), answer.more.into());
-    }
-    json
 }
 
 /// The same question about the same version of the same log has the same answer.

@@ -9,7 +9,7 @@ mod health;
 mod missing;
 pub mod problem;
 mod status;
-mod value;
+pub(crate) mod value;
 
 use std::{any::Any, collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
 

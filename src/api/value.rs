@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     model::{clock::Clock, document::Document},
-    read::{MissingEvent, StoredEvent},
+    read::{Missing, MissingEvent, StoredEvent},
 };
 
 /// How a user's values are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Notation {
+pub(crate) enum Notation {
     /// Relaxed Extended JSON v2: numbers as JSON numbers.
     #[default]
     Relaxed,
@@ -27,7 +27,7 @@ const FREE_FIELDS: [&str; 3] = ["id", "type", "meta"];
 
 impl Notation {
     /// Writes one value.
-    pub(super) fn value(self, value: Bson) -> Value {
+    pub(crate) fn value(self, value: Bson) -> Value {
         match self {
             Self::Relaxed => value.into_relaxed_extjson(),
             Self::Canonical => value.into_canonical_extjson(),
@@ -41,7 +41,7 @@ impl Notation {
 
     /// Writes a document: `{id, version, clock, state, deleted, updated_at}`, and `quarantine` when it is
     /// parked.
-    pub(super) fn document(self, document: &Document) -> Value {
+    pub(crate) fn document(self, document: &Document) -> Value {
         let mut json = json!({
             "id": self.value(document.id.to_bson()),
             "version": document.version,
@@ -59,7 +59,7 @@ impl Notation {
     }
 
     /// Writes a document as a snapshot: `{version, clock, state, deleted, taken_at, reason}`.
-    pub(super) fn snapshot(self, document: &Document, taken_at: DateTime) -> Value {
+    pub(crate) fn snapshot(self, document: &Document, taken_at: DateTime) -> Value {
         json!({
             "version": document.version,
             "clock": clock(&document.clock),
@@ -76,13 +76,33 @@ impl Notation {
     }
 
     /// Writes an event of a history.
-    pub(super) fn stored(self, event: &StoredEvent) -> Value {
+    pub(crate) fn stored(self, event: &StoredEvent) -> Value {
         self.event(&event.raw, event.version, None)
     }
 
     /// Writes an event of a missing answer, which has its client sequence.
-    pub(super) fn missing(self, event: &MissingEvent) -> Value {
+    pub(crate) fn missing(self, event: &MissingEvent) -> Value {
         self.event(&event.raw, event.version, Some(event.seq))
+    }
+
+    /// Writes a missing answer; a snapshot in it was taken at `now`.
+    pub(crate) fn answer(self, answer: &Missing, now: DateTime) -> Value {
+        let events: Vec<Value> = answer.events.iter().map(|event| self.missing(event)).collect();
+        let mut json = json!({
+            "answer": if answer.snapshot.is_some() { "snapshot" } else { "events" },
+            "log": answer.log.to_string(),
+            "version": answer.version,
+            "clock": clock(&answer.clock),
+        });
+        if let Some(json) = json.as_object_mut() {
+            if let Some(document) = &answer.snapshot {
+                json.insert("snapshot".into(), self.snapshot(document, now));
+            }
+            json.insert("events".into(), events.into());
+            json.insert("next_clock".into(), clock(&answer.next_clock));
+            json.insert("more".into(), answer.more.into());
+        }
+        json
     }
 
     /// Whatever stands in an event is written, also where it makes the event unusable: the history of a
@@ -124,12 +144,12 @@ impl Notation {
 }
 
 /// Writes a clock: `{client: count}`.
-pub(super) fn clock(clock: &Clock) -> Value {
+pub(crate) fn clock(clock: &Clock) -> Value {
     Value::Object(clock.iter().map(|(client, count)| (client.to_owned(), count.into())).collect())
 }
 
 /// Writes a time as RFC 3339, or as Extended JSON where its year has no four digits.
-pub(super) fn time(time: DateTime) -> Value {
+pub(crate) fn time(time: DateTime) -> Value {
     match time.try_to_rfc3339_string() {
         Ok(text) => text.into(),
         Err(_) => Bson::DateTime(time).into_canonical_extjson(),

@@ -43,3 +43,20 @@ pub(super) fn fail(globals: &Globals, error: &dyn Error) {
         writeln!(stderr, "error: {message}")
     });
 }
+
+/// A JSON string without its quotes; anything else as JSON.
+pub(super) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Prints an event, as the API writes it, in one line: version, time, client, operation, content.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn event(event: &Value) -> io::Result<()> {
+    let field = |name: &str| event.get(name).map(plain).unwrap_or_default();
+    let content = ["state", "patch", "merge"].into_iter().find_map(|name| event.get(name));
+    let content = content.map(Value::to_string).unwrap_or_default();
+    let (version, at, client, op) = (field("version"), field("at"), field("client"), field("op"));
+    line(format!("{version:>6}  {at:<24}  {client:<16}  {op:<6}  {content}").trim_end())
+}

@@ -15,6 +15,8 @@ pub use load::{Expect, Sources, load};
 pub use section::{ConfigError, Problem};
 pub use uri::Uri;
 
+use crate::model::{document::FoldLimits, state::Limits};
+
 /// The largest event that a collection can be configured to take, in bytes: the change stream wraps
 /// an event in a document that must itself stay below 16 MiB.
 pub const EVENT_BYTES_MAX: u64 = 15 << 20;
@@ -107,6 +109,15 @@ impl CollectionConfig {
             max_event_bytes: 4 << 20,
             max_state_bytes: 15 << 20,
             max_clients: 10_000,
+        }
+    }
+
+    /// What a document may become.
+    pub fn fold_limits(&self) -> FoldLimits {
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        FoldLimits {
+            state: Limits { state_bytes_max: size(self.max_state_bytes), ..Limits::default() },
+            clients_max: size(self.max_clients.into()),
         }
     }
 }

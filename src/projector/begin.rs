@@ -8,6 +8,7 @@ use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource, Start},
     model::position::{Checkpoint, LogId, Position},
+    planted::{Bug, planted},
     store::Checkpoints,
 };
 
@@ -41,7 +42,7 @@ impl Begin {
             ));
         };
         let saved = match store.load_checkpoint().await? {
-            Some(checkpoint) if checkpoint.log != found => {
+            Some(checkpoint) if checkpoint.log != found && !planted(Bug::IdentityIgnored) => {
                 return Err(another_log(collection, checkpoint.log, found));
             }
             Some(checkpoint) => checkpoint.position,
@@ -71,8 +72,28 @@ impl Begin {
     pub(super) fn start(&self) -> Start {
         match &self.position {
             Some(position) => Start::After(position.clone()),
+            None if planted(Bug::TailStartsTooLate) => {
+                Start::At(Timestamp { time: self.at.time + 2, increment: 0 })
+            }
             None => Start::At(self.at),
         }
+    }
+}
+
+/// Makes sure that what was just read came from the log that is followed. To be asked after the read, or after
+/// the opening of a cursor, which stays on the collection that it was opened on.
+///
+/// # Errors
+/// When the log is another one by now, or gone.
+pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<()> {
+    match log.identity().await? {
+        Some(found) if found == followed || planted(Bug::IdentityNotAskedAgain) => Ok(()),
+        _ => Err(Error::stop(
+            format!(
+                "the log with UUID {followed} was dropped, renamed or replaced while it was being read"
+            ),
+            "the documents stay as they are; bring the log back, and the projection goes on by itself",
+        )),
     }
 }
 

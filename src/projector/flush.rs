@@ -14,6 +14,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId, position::Checkpoint},
+    planted::{Bug, planted},
     retry::Backoff,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
@@ -91,6 +92,7 @@ impl Flush {
             .iter()
             .zip(outcomes)
             .filter(|(_, outcome)| **outcome != RowOutcome::Written)
+            .filter(|_| !planted(Bug::RecordRemovedBeforeRow))
             .map(|(write, _)| &write.id)
             .collect();
         self.waiting.remove.iter().cloned().partition(|(document, _)| !unwritten.contains(document))
@@ -112,6 +114,9 @@ impl Flush {
             warn!(%error, pause_ms = pause.as_millis() as u64, "a flush failed and is tried again");
             observer.error(error);
         };
+        if let (true, Some(early)) = (planted(Bug::CheckpointBeforeFlush), &self.checkpoint) {
+            store.save_checkpoint(early).await?;
+        }
         if !self.waiting.put.is_empty() {
             backoff.retry(time, report, || store.put_quarantine(&self.waiting.put)).await?;
         }

@@ -22,12 +22,8 @@ use super::{
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{
-        event::EventKey,
-        id::DocumentId,
-        part::Part,
-        position::{LogId, Position},
-    },
+    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
+    planted::{Bug, planted},
     status::Phase,
     store::Store,
     time::Time,
@@ -45,7 +41,6 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     events: String,
     part: Part,
     pub(super) epoch: i64,
-    pub(super) log: LogId,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
     /// What the flush under way covers.
@@ -73,7 +68,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             projector;
         let log = source.log(collection);
         let begin = Begin::decide(source, &log, store, collection, epoch).await?;
-        let waiting = Waiting::new(store.load_quarantine().await?);
+        let mut waiting = store.load_quarantine().await?;
+        waiting.retain(|_| !planted(Bug::ParkedEventForgotten));
+        let waiting = Waiting::new(waiting);
         let (sender, feed) = feed::channel();
         let request =
             Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
@@ -83,6 +80,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
         let mut work = Work {
             log,
+            followed: begin.log,
             store: store.clone(),
             time: time.clone(),
             settings: *settings,
@@ -100,7 +98,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             work.read_on(&document).await?;
         }
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at, *part));
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at, *part, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
@@ -111,7 +109,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             events: events_collection(collection),
             part: *part,
             epoch,
-            log: begin.log,
             covers: None,
             overdue: None,
         })
@@ -220,8 +217,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fed(&mut self, feed: Feed) -> Result<()> {
         match feed {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
+            Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                self.walk = Some(Walk::new(at, self.part));
+                self.walk = Some(Walk::new(at, self.part, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
                 Ok(())
@@ -271,11 +269,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The log was taken away. If it is back since, the same as before, then whatever it got under
     /// another name never came through the stream, and is read from the log itself.
     async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        if self.work.log.identity().await? != Some(self.log) {
+        if self.work.log.identity().await? != Some(self.work.followed) {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at, self.part));
+        self.walk = Some(Walk::new(at, self.part, self.work.followed));
         self.work.observer.phase(Phase::Scanning);
         Ok(())
     }

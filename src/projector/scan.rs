@@ -5,13 +5,14 @@ use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
+    begin::still_followed,
     rows::Rows,
     work::{Arrival, Work, drive},
 };
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, part::Part},
+    model::{event::EventKey, id::DocumentId, part::Part, position::LogId},
     retry::limited,
     store::{Documents, RowVersion, Store},
     time::Time,
@@ -30,17 +31,19 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     last: Option<EventKey>,
     /// The row of that event's document, if it has one.
     row: Option<RowVersion>,
+    followed: LogId,
 }
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
-    pub(super) fn new(at: Timestamp, part: Part) -> Self {
-        Self { next: None, rows: Rows::new(), part, at, last: None, row: None }
+    pub(super) fn new(at: Timestamp, part: Part, followed: LogId) -> Self {
+        Self { next: None, rows: Rows::new(), part, at, last: None, row: None, followed }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
     pub(super) async fn next(&mut self, log: &L) -> Result<Option<Batch>> {
         if self.next.is_none() {
             let scan = log.scan(self.last.as_ref(), self.at).await?;
+            still_followed(log, self.followed).await?;
             self.next = Some(fetch(scan));
         }
         let Some(next) = &mut self.next else { return Ok(None) };

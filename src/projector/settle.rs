@@ -15,6 +15,7 @@ use crate::{
         id::DocumentId,
         position::Checkpoint,
     },
+    planted::{Bug, planted},
     store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
@@ -56,6 +57,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<CheckpointOutcome> {
         for row in &flushed.rows {
             match &row.outcome {
+                RowOutcome::Stale if planted(Bug::StaleRowKept) => {}
                 RowOutcome::Written => {
                     self.cache.stored(&row.id, row.version, row.mark.clone());
                 }

@@ -75,7 +75,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position: Some(position), log: self.log, epoch: self.epoch }
+        Checkpoint { position: Some(position), log: self.work.followed, epoch: self.epoch }
     }
 
     pub(super) fn tell(&mut self) {

@@ -25,6 +25,7 @@ use crate::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
     },
+    store::QUARANTINE_COLLECTION,
 };
 use fold::{Stop, Until, fold};
 use moment::{Moment, Pick, at_one_moment, by_id, read_row};
@@ -93,7 +94,7 @@ impl Reader {
             documents: database.collection_with_options(collection, options.clone()),
             events: database
                 .collection_with_options(&events_collection(collection), options.clone()),
-            quarantine: database.collection_with_options("alluvium.quarantine", options),
+            quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options),
             limits,
         }
     }
@@ -165,7 +166,8 @@ impl Reader {
         }
         // A row that the server refuses is parked although its events fold: the record alone knows.
         let parked = moment.parked(id).await?;
-        let current = match parked.filter(|mark| mark.version <= current.document.version) {
+        let tail = current.document.version - current.pending + 1..=current.document.version;
+        let current = match parked.filter(|mark| tail.contains(&mark.version)) {
             Some(mark) => {
                 let row = moment.document(id).await?;
                 let folded =

@@ -29,9 +29,12 @@ pub const CHECKPOINTS_COLLECTION: &str = "alluvium.checkpoints";
 /// The collection that holds the documents that wait.
 pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
 
+/// The collection that holds who leads which collection.
+pub const LEASES_COLLECTION: &str = "alluvium.leases";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 3] =
-    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION];
+pub const BOOKKEEPING_COLLECTIONS: [&str; 4] =
+    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION, LEASES_COLLECTION];
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {
@@ -120,7 +123,8 @@ pub trait Checkpoints: Clone + Send + Sync + 'static {
     /// The checkpoint as the majority holds it.
     fn load_checkpoint(&self) -> impl Future<Output = Result<Option<Checkpoint>>> + Send;
 
-    /// Saves it at majority; `false` when a later epoch has saved its own, and nothing was written.
+    /// Saves it at majority; `false` when a later epoch has saved its own, or when there is one of another
+    /// log: then nothing was written.
     fn save_checkpoint(&self, checkpoint: &Checkpoint)
     -> impl Future<Output = Result<bool>> + Send;
 }

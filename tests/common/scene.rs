@@ -30,6 +30,8 @@ pub struct Scene {
     pub uri: String,
     /// How each collection is projected; the first one is `games`.
     pub collections: Vec<CollectionConfig>,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
 }
 
 impl Scene {
@@ -41,7 +43,8 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let scene = Scene { db, uri, collections: Vec::new() };
+        let scene =
+            Scene { db, uri, collections: Vec::new(), shutdown_timeout: Duration::from_secs(20) };
         scene.with("games").await
     }
 
@@ -75,7 +78,7 @@ impl Scene {
             daemon: DaemonConfig {
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: Duration::from_secs(1),
-                shutdown_timeout: Duration::from_secs(20),
+                shutdown_timeout: self.shutdown_timeout,
             },
             collections: self.collections.clone(),
         }

@@ -18,6 +18,7 @@ use crate::{
         id::DocumentId,
         position::{LogId, Position},
     },
+    planted::{Bug, planted},
 };
 
 /// How long the server waits for a change before it answers with an empty batch.
@@ -309,9 +310,12 @@ impl EventLog for SimLog {
     }
 
     async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<SimScan> {
+        let scan_is_careless = planted(Bug::ScanWithoutCausalSession);
         let (world, collection) = (self.node.world.clone(), self.collection.clone());
         let work = async move {
-            world.causal(at_least).await;
+            if !scan_is_careless {
+                world.causal(at_least).await;
+            }
             let state = world.state();
             Ok((state.visible.collections.get(&collection).map(|found| found.id), state.term))
         };

@@ -10,7 +10,7 @@ use bson::{Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
-    store::{log_id, row_of, version_of, waiting},
+    store::{log_id, row_of, saved, version_of, waiting},
     world::{EVENTS, Key, Op, State, World},
 };
 use crate::{
@@ -101,6 +101,10 @@ impl Monitor {
         state: &State,
         checkpoint: &Checkpoint,
     ) -> Result<(), String> {
+        if let Some(later) = saved(&state.latest).filter(|saved| saved.epoch > checkpoint.epoch) {
+            let (epoch, later) = (checkpoint.epoch, later.epoch);
+            return Err(format!("a checkpoint of epoch {epoch} replaces one of epoch {later}"));
+        }
         let pinned = self.pin(Some(checkpoint.log));
         if pinned != Some(checkpoint.log) {
             return Err(format!("a checkpoint of log {} after rows of {pinned:?}", checkpoint.log));

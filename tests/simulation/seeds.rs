@@ -64,6 +64,34 @@ fn whatever_happens_the_documents_are_what_their_events_make() {
 }
 
 #[test]
+fn every_planted_bug_is_found() {
+    use Bug::*;
+    let bugs = [
+        CheckpointBeforeFlush,
+        ScanWithoutCausalSession,
+        ParkedEventForgotten,
+        HoleNotRecorded,
+        RecordRemovedBeforeRow,
+        FlushWithoutVersionFilter,
+        DuplicateKeyIsSuccess,
+        LostAnswerIsSuccess,
+        MarkNotCompared,
+        StaleRowKept,
+        LostHistoryIgnored,
+        TailStartsTooLate,
+        CheckpointWithoutEpoch,
+        IdentityIgnored,
+        IdentityNotAskedAgain,
+        WriterTakesDuplicateKeyForSuccess,
+    ];
+    let found = bugs.map(|bug| (bug, first_failure(0..SEEDS_PER_BUG, Some(bug))));
+    found.iter().for_each(|(bug, seed)| println!("{bug:?}: {seed:?}"));
+    let missed: Vec<Bug> =
+        found.iter().filter(|(_, seed)| seed.is_none()).map(|(bug, _)| *bug).collect();
+    assert_eq!(missed, [], "not found within {SEEDS_PER_BUG} seeds");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..200 {
         let plan = Plan::new(seed);

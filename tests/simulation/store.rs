@@ -158,8 +158,10 @@ impl World {
 /// What a write that missed finds when it reads the row again at majority.
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
-    let same =
-        |row: &RawDocument| version_of(row) == Some(write.version) && mark(row) == mark(&write.row);
+    let same = |row: &RawDocument| {
+        let marked = mark(row) == mark(&write.row) || planted(Bug::MarkNotCompared);
+        version_of(row) == Some(write.version) && marked
+    };
     match row_of(&state.visible, &write.id) {
         Some(row) if same(row) => RowOutcome::Written,
         _ => RowOutcome::Stale,
@@ -199,7 +201,13 @@ impl Checkpoints for SimStore {
         );
         let work = async move {
             let stored = saved(&world.state().latest);
-            if stored.is_some_and(|stored| stored.epoch > checkpoint.epoch) {
+            let fences = |stored: &Checkpoint| {
+                let later =
+                    stored.epoch > checkpoint.epoch && !planted(Bug::CheckpointWithoutEpoch);
+                let other = stored.log != checkpoint.log && !planted(Bug::IdentityIgnored);
+                later || other
+            };
+            if stored.as_ref().is_some_and(fences) {
                 return Ok(false);
             }
             let check = monitor.checkpoint_saved(&world.state(), &checkpoint);

@@ -40,7 +40,7 @@ async fn only_what_the_majority_holds_is_projected() {
 
     // From here on nothing is journaled, so that nothing more becomes majority-committed.
     let admin = client.database("admin");
-    let pause = doc! { "configureFailPoint": "pauseJournalFlusherThread", "mode": "alwaysOn" };
+    let pause = doc! { "configureFailPoint": "pauseJournalFlusherBeforeFlush", "mode": "alwaysOn" };
     admin.run_command(pause).await.unwrap();
     let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
     let unsafely = scene.db.collection_with_options("games.events", options);

@@ -1,9 +1,19 @@
 //! Events near the server's limit of 16 MB: the stream goes on without their bodies, and those above
 //! the configured size park their document.
 
+use alluvium::embedded::{Mongod, Options};
 use bson::{Document, doc};
+use mongodb::Client;
 
 use crate::scene::{Scene, change, event, events};
+
+/// A server whose cache has room for transactions of such a size.
+async fn roomy() -> (Mongod, Scene) {
+    let mongod = Mongod::start(Options { cache_mib: 1024, ..Options::default() }).await.unwrap();
+    let client = Client::with_uri_str(mongod.uri()).await.unwrap();
+    let scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
+    (mongod, scene)
+}
 
 /// An update whose event has about so many bytes.
 fn large(id: &str, version: i64, bytes: usize) -> Document {
@@ -13,7 +23,7 @@ fn large(id: &str, version: i64, bytes: usize) -> Document {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_stream_cannot_carry_is_fetched_by_its_key() {
-    let mut scene = Scene::new().await;
+    let (mongod, mut scene) = roomy().await;
     scene.games_config().max_event_bytes = 15 << 20;
     scene.games_config().max_state_bytes = 15 << 20;
     let long = "i".repeat(1000);
@@ -28,13 +38,16 @@ async fn an_event_that_the_stream_cannot_carry_is_fetched_by_its_key() {
     scene.reached("other", 3).await;
     let row = scene.reached(long.as_str(), 4).await;
     assert!(!row.contains_key("quarantine"));
+    // Twice lost at the same place, and then opened without the body.
+    assert!(daemon.metric("stream_restarts_total", "reason=\"lost_connection\"").unwrap() >= 2.0);
     daemon.stop().await;
     scene.judged().await;
+    mongod.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_of_the_servers_full_size_does_not_stop_the_stream() {
-    let scene = Scene::new().await;
+    let (mongod, scene) = roomy().await;
     let daemon = scene.start().await;
     let long = "i".repeat(1000);
     scene.append(events(long.as_str(), 1..=2)).await;
@@ -46,17 +59,19 @@ async fn an_event_of_the_servers_full_size_does_not_stop_the_stream() {
     scene.recorded(&long, "too_large", 3).await;
     let row = scene.reached(long.as_str(), 2).await;
     assert_eq!(row.get_document("quarantine").unwrap().get_i64("version").unwrap(), 3);
+    assert!(daemon.metric("stream_restarts_total", "reason=\"lost_connection\"").unwrap() >= 2.0);
     // And it goes on beyond it, also after a restart.
     daemon.stop().await;
     let daemon = scene.start().await;
     scene.append([event("other", 4)]).await;
     scene.reached("other", 4).await;
     daemon.stop().await;
+    mongod.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_meets_large_events_as_well() {
-    let mut scene = Scene::new().await;
+    let (mongod, mut scene) = roomy().await;
     scene.games_config().max_event_bytes = 15 << 20;
     scene.games_config().cache_bytes = 1 << 20;
     for id in ["a", "b", "c"] {
@@ -68,4 +83,5 @@ async fn a_scan_meets_large_events_as_well() {
     scene.level("games").await;
     daemon.stop().await;
     scene.judged().await;
+    mongod.stop().await.unwrap();
 }

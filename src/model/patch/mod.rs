@@ -49,7 +49,9 @@ pub fn apply(
         None => Filters::default(),
     };
     filters.check_use(plan::identifiers(&entries))?;
-    transact(state, limits, |state| Walk { state, limits, at, filters: &filters }.run(&entries))
+    transact(state, limits, |state| {
+        Walk { state, limits, at, filters: &filters, steps: 0 }.run(&entries)
+    })
 }
 
 /// Applies a JSON Merge Patch (RFC 7396) to the state: fields of `merge` replace those of the

@@ -4,14 +4,14 @@
 use bson::{RawDocument, doc, raw::cstr, rawdoc};
 use mongodb::options::ReadConcern;
 
-use super::{CHECKPOINTS, MongoStore, no_write_errors, update_statement};
+use super::{MongoStore, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{
         id::integral,
         position::{Checkpoint, LogId, Position},
     },
-    store::Checkpoints,
+    store::{CHECKPOINTS_COLLECTION, Checkpoints},
 };
 
 impl Checkpoints for MongoStore {
@@ -25,17 +25,20 @@ impl Checkpoints for MongoStore {
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
-        // An upsert whose filter misses because of the epoch collides with the row of the later epoch.
-        let filter = rawdoc! { "_id": self.checkpoint_id(), "epoch": { "$lte": checkpoint.epoch } };
+        // An upsert whose filter misses because of the epoch or the log collides with the row that is there.
+        let log = bson::Binary::from(checkpoint.log.0);
+        let filter = rawdoc! {
+            "_id": self.checkpoint_id(), "epoch": { "$lte": checkpoint.epoch }, "log": log.clone(),
+        };
         let mut row = rawdoc! { "_id": self.checkpoint_id() };
         if let Some(position) = &checkpoint.position {
             row.append(cstr!("token"), position.token.clone());
             row.append(cstr!("clusterTime"), position.cluster_time);
         }
         row.append(cstr!("epoch"), checkpoint.epoch);
-        row.append(cstr!("log"), bson::Binary::from(checkpoint.log.0));
+        row.append(cstr!("log"), log);
         let statements = [update_statement(filter, row, true)].into_iter().collect();
-        let reply = self.bulk("update", CHECKPOINTS, "updates", statements).await?;
+        let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
         match no_write_errors(&reply) {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(11000) => Ok(false),
@@ -44,7 +47,7 @@ impl Checkpoints for MongoStore {
     }
 }
 
-fn decode(row: &RawDocument) -> Result<Checkpoint> {
+pub(super) fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let missing = |field| {
         Error::damaged(format!(
             "the checkpoint has no usable `{field}`: {row:?}; delete it (the log is then scanned against the documents)"

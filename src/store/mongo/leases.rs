@@ -5,14 +5,15 @@ use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawd
 use futures::TryStreamExt;
 use mongodb::{Collection, Database, options::ReadConcern};
 
-use super::{CHECKPOINTS, bulk, no_write_errors, update_statement};
+use super::{bulk, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{id::integral, part::Part},
-    store::{Lease, LeaseName, Leases, Presence, Roster},
+    store::{
+        CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
+        Presence, Roster,
+    },
 };
-
-const COLLECTION: &str = "alluvium.leases";
 
 /// The leases of one database.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Leases for MongoLeases {
     async fn epoch_floor(&self, name: &LeaseName) -> Result<i64> {
         let checkpoint = self
             .database
-            .collection::<RawDocumentBuf>(CHECKPOINTS)
+            .collection::<RawDocumentBuf>(CHECKPOINTS_COLLECTION)
             .find_one(bson::doc! { "_id": name.to_string() })
             .read_concern(ReadConcern::majority())
             .await?;

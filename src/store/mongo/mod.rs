@@ -4,11 +4,13 @@
 mod checkpoints;
 mod documents;
 mod leases;
+mod overview;
 mod quarantine;
 mod together;
 mod versions;
 
 pub use leases::MongoLeases;
+pub use overview::{Overview, Saved, overview};
 pub use versions::MongoVersions;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
@@ -17,11 +19,8 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::LeaseName,
+    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION},
 };
-
-const CHECKPOINTS: &str = "alluvium.checkpoints";
-const QUARANTINE: &str = "alluvium.quarantine";
 
 /// One collection's projected documents and bookkeeping in MongoDB.
 #[derive(Clone, Debug)]
@@ -42,8 +41,8 @@ impl MongoStore {
             collection: collection.to_owned(),
             part,
             documents: database.collection(collection),
-            checkpoints: database.collection(CHECKPOINTS),
-            quarantine: database.collection(QUARANTINE),
+            checkpoints: database.collection(CHECKPOINTS_COLLECTION),
+            quarantine: database.collection(QUARANTINE_COLLECTION),
         }
     }
 

@@ -6,13 +6,13 @@ use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{
-    MongoStore, QUARANTINE, collection_key, collection_range, documents::DUPLICATE_KEY,
-    no_write_errors, no_write_errors_but, update_statement,
+    MongoStore, collection_key, collection_range, documents::DUPLICATE_KEY, no_write_errors,
+    no_write_errors_but, update_statement,
 };
 use crate::{
     database::{Error, Result},
     model::{document::Quarantine, id::DocumentId},
-    store::{QuarantineRow, QuarantineRows},
+    store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
 /// How many records one command carries.
@@ -43,7 +43,7 @@ impl QuarantineRows for MongoStore {
                     update_statement(filter, encode(key, row), true)
                 })
                 .collect();
-            let reply = self.bulk("update", QUARANTINE, "updates", statements).await?;
+            let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
             no_write_errors_but(&[DUPLICATE_KEY], &reply)?;
         }
         Ok(())
@@ -58,7 +58,7 @@ impl QuarantineRows for MongoStore {
                     rawdoc! { "q": { "_id": key, "version": { "$lte": *version } }, "limit": 1 }
                 })
                 .collect();
-            let reply = self.bulk("delete", QUARANTINE, "deletes", statements).await?;
+            let reply = self.bulk("delete", QUARANTINE_COLLECTION, "deletes", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())

@@ -49,6 +49,11 @@ impl<'p> Filters<'p> {
         }
     }
 
+    /// How many tests all the filters consist of.
+    pub(crate) fn weight(&self) -> usize {
+        self.0.iter().map(|(_, condition)| condition.weight()).sum()
+    }
+
     /// Whether the identifier's filter lets the element through. `$[]` has no filter and takes all.
     pub(crate) fn admits(
         &self,

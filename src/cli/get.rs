@@ -1,0 +1,67 @@
+//! `alluvium get`: one document, now or as it was.
+
+use bson::DateTime;
+use clap::Args;
+
+use super::{CommandResult, Globals, output, target::Target};
+use crate::{
+    api::value::{self, Notation},
+    model::document::Document,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Get {
+    #[command(flatten)]
+    target: Target,
+    /// The document as it was at this version
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(1..))]
+    at_version: Option<i64>,
+    /// The document as it was at this time, by its writers' clocks (RFC 3339)
+    #[arg(long, value_name = "TIME", conflicts_with = "at_version", value_parser = parse_time)]
+    at_time: Option<DateTime>,
+}
+
+fn parse_time(text: &str) -> Result<DateTime, String> {
+    DateTime::parse_rfc3339_str(text)
+        .map_err(|_| "give an RFC 3339 time such as 2026-01-31T12:00:00Z".to_owned())
+}
+
+impl Get {
+    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
+        let reader = self.target.reader(globals).await?;
+        let id = &self.target.id;
+        let (document, pending) = match (self.at_version, self.at_time) {
+            (Some(version), _) => (reader.at_version(id, version).await?, 0),
+            (None, Some(time)) => (reader.at_time(id, time).await?, 0),
+            (None, None) => {
+                let current = reader.current(id).await?;
+                current.map_or((None, 0), |current| (Some(current.document), current.pending))
+            }
+        };
+        let document = document.ok_or_else(|| self.target.unknown())?;
+        if globals.json {
+            return Ok(output::json(&Notation::default().document(&document))?);
+        }
+        Ok(print(&document, pending)?)
+    }
+}
+
+fn print(document: &Document, pending: i64) -> std::io::Result<()> {
+    let json = Notation::default().document(document);
+    output::line(format!("version  {}", document.version))?;
+    output::line(format!("clock    {}", value::clock(&document.clock)))?;
+    if let Some(at) = document.updated_at {
+        output::line(format!("updated  {}", output::plain(&value::time(at))))?;
+    }
+    if pending > 0 {
+        output::line(format!("         ({pending} of its events are not projected yet)"))?;
+    }
+    if let Some(mark) = &document.quarantine {
+        let (class, version, reason) = (mark.class.name(), mark.version, &mark.reason);
+        output::line(format!("parked   by its event {version}: {class}: {reason}"))?;
+    }
+    match json.get("state") {
+        Some(state) if !document.is_deleted() => output::line(format!("state    {state:#}")),
+        _ => output::line("deleted"),
+    }
+}

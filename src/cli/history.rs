@@ -1,0 +1,41 @@
+//! `alluvium history`: the events of one document, as they stand in the log.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{CommandResult, Globals, output, target::Target};
+use crate::api::value::Notation;
+
+#[derive(Args, Debug)]
+pub(super) struct History {
+    #[command(flatten)]
+    target: Target,
+    /// Begin after this version
+    #[arg(long, value_name = "VERSION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    after_version: i64,
+    /// The most events
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+}
+
+impl History {
+    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
+        let reader = self.target.reader(globals).await?;
+        let page = reader.history(&self.target.id, self.after_version, self.limit).await?;
+        if page.events.is_empty() && reader.current(&self.target.id).await?.is_none() {
+            return Err(self.target.unknown().into());
+        }
+        let events = page.events.iter().map(|event| Notation::default().stored(event));
+        if globals.json {
+            let events: Vec<_> = events.collect();
+            return Ok(output::json(&json!({ "events": events, "next": page.next }))?);
+        }
+        for event in events {
+            output::event(&event)?;
+        }
+        if let Some(next) = page.next {
+            output::line(format!("there are more: --after-version {next}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! The document that a command is about.
+
+use clap::Args;
+
+use super::Globals;
+use crate::{
+    config::Expect,
+    database::connect,
+    model::id::DocumentId,
+    read::{ReadLimits, Reader},
+};
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct Target {
+    /// The collection
+    pub(super) collection: String,
+    /// The document's id: text; 24 hex digits for an ObjectId; Extended JSON such as {"$numberLong":"5"}; or a
+    /// JSON string in its quotes
+    #[arg(value_parser = DocumentId::from_text)]
+    pub(super) id: DocumentId,
+}
+
+impl Target {
+    /// Connects, with the limits that are configured for the collection, or the default ones.
+    pub(super) async fn reader(
+        &self,
+        globals: &Globals,
+    ) -> Result<Reader, Box<dyn std::error::Error + Send + Sync>> {
+        let config = globals.load(Expect::Connection)?;
+        let configured = config.collections.iter().find(|known| known.name == self.collection);
+        let limits = configured.map_or_else(ReadLimits::default, |known| ReadLimits {
+            fold: known.fold_limits(),
+            ..ReadLimits::default()
+        });
+        let connected = connect(&config.mongodb).await?;
+        Ok(Reader::new(&connected.database, &self.collection, limits))
+    }
+
+    /// What to say when there is no such document.
+    pub(super) fn unknown(&self) -> String {
+        let Self { collection, id } = self;
+        format!(
+            "{id} of `{collection}` does not exist: it has no event, or had none yet; check the \
+             collection, the id (24 hex digits are taken for an ObjectId) and --database"
+        )
+    }
+}
