@@ -22,7 +22,7 @@ use super::{
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
+    model::{event::EventKey, id::DocumentId, position::Position},
     planted::{Bug, planted},
     status::Phase,
     store::Store,
@@ -39,7 +39,6 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
-    part: Part,
     pub(super) epoch: i64,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -81,6 +80,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let mut work = Work {
             log,
             followed: begin.log,
+            part: *part,
             store: store.clone(),
             time: time.clone(),
             settings: *settings,
@@ -98,7 +98,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             work.read_on(&document).await?;
         }
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at, *part, begin.log));
+        let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
@@ -107,7 +107,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             walk,
             feed,
             events: events_collection(collection),
-            part: *part,
             epoch,
             covers: None,
             overdue: None,
@@ -219,7 +218,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                self.walk = Some(Walk::new(at, self.part, self.work.followed));
+                self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
                 Ok(())
@@ -273,14 +272,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at, self.part, self.work.followed));
+        self.walk = Some(Walk::new(at, self.work.followed));
         self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
 
     fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
@@ -289,7 +288,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The stream left out the body of a large event: the log has it.
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
-            Ok(key) if self.part.holds(&key.document) => self.work.read_on(&key.document).await,
+            Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.read_on(&key.document).await
+            }
             Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());

@@ -10,9 +10,9 @@ use super::{
     work::{Arrival, Work, drive},
 };
 use crate::{
-    database::{Error, Result, Verdict},
+    database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, part::Part, position::LogId},
+    model::{event::EventKey, id::DocumentId, position::LogId},
     retry::limited,
     store::{Documents, RowVersion, Store},
     time::Time,
@@ -24,7 +24,6 @@ type Next<S> = BoxFuture<'static, (S, Result<Option<Batch>>)>;
 pub(super) struct Walk<L: EventLog, D: Documents> {
     next: Option<Next<L::Scan>>,
     rows: Rows<D>,
-    part: Part,
     /// Everything before this time is seen.
     pub(super) at: Timestamp,
     /// The last event that was looked at: where to begin again.
@@ -35,8 +34,8 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
 }
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
-    pub(super) fn new(at: Timestamp, part: Part, followed: LogId) -> Self {
-        Self { next: None, rows: Rows::new(), part, at, last: None, row: None, followed }
+    pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
+        Self { next: None, rows: Rows::new(), at, last: None, row: None, followed }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
@@ -137,31 +136,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     self.observer.tried(&error, &self.time);
                     self.time.sleep(self.settings.backoff.shortest).await;
                 }
-                Ok(Some(row)) if !walk.part.holds(&row.id) => {}
                 other => return other,
             }
         }
     }
-
-    /// `end` is the last version of its document that the walk saw in the log. A row above it is either
-    /// ahead of its log, or was moved by the stream meanwhile: the log decides.
-    async fn check_not_ahead(&mut self, row: &RowVersion, end: i64) -> Result<()> {
-        if row.version <= end {
-            return Ok(());
-        }
-        let found = self.log.read(&row.id, row.version - 1, 1, Some(self.seen)).await?;
-        match found.documents()?.next() {
-            Some(_) => Ok(()),
-            None => Err(ahead(&row.id, row.version, end)),
-        }
-    }
-}
-
-fn ahead(document: &DocumentId, version: i64, log: i64) -> Error {
-    Error::stop(
-        format!(
-            "document {document} is at version {version}, but its log ends at {log}: the log was restored from an older backup, or events were deleted"
-        ),
-        "restore the log, or delete the documents that are ahead so that they are folded again from the log as it is",
-    )
 }

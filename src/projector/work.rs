@@ -22,6 +22,7 @@ use crate::{
         document::{Class, Document, Outcome, Quarantine},
         event::{Event, EventKey},
         id::DocumentId,
+        part::Part,
         position::LogId,
     },
     planted::{Bug, planted},
@@ -39,6 +40,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) log: L,
     /// Which log that is: one that takes its place is not followed.
     pub(super) followed: LogId,
+    /// Whose events it folds.
+    pub(super) part: Part,
     pub(super) store: D,
     pub(super) time: T,
     pub(super) settings: Settings,

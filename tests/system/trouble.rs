@@ -8,10 +8,14 @@ use alluvium::{
     status::Phase,
 };
 use bson::{Document, doc};
+use futures::TryStreamExt;
 use mongodb::Client;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::scene::{Running, Scene, change, event, events};
+use crate::{
+    common::wait_until,
+    scene::{Running, Scene, change, event, events},
+};
 
 /// The server has one failpoint of this name for all tests.
 async fn failpoint() -> MutexGuard<'static, ()> {
@@ -84,7 +88,9 @@ async fn failing_commands_are_tried_again_and_nothing_is_lost_or_doubled() {
         (&["aggregate", "getMore"], 4, code(11600)),
     ];
     let _turn = failpoint().await;
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
+    // A daemon that loses its lease tells nothing more of what it has counted.
+    scene.lease_time = Duration::from_secs(600);
     let daemon = scene.start().await;
     scene.append([event("old", 1)]).await;
     scene.reached("old", 1).await;
@@ -123,6 +129,39 @@ async fn a_place_that_the_oplog_no_longer_holds_leads_to_a_scan_and_then_a_tail(
         daemon.stop().await;
         scene.judged().await;
     }
+}
+
+/// Whether the stream of the daemon of `scene` leaves large bodies out.
+async fn is_bodiless(scene: &Scene) -> bool {
+    let all = doc! { "$currentOp": { "allUsers": true, "idleCursors": true } };
+    let of_daemon = doc! { "$match": { "appName": scene.db.name() } };
+    let operations = scene.db.client().database("admin").aggregate([all, of_daemon]).await.unwrap();
+    let operations: Vec<Document> = operations.try_collect().await.unwrap();
+    operations.iter().any(|operation| operation.to_string().contains("$bsonSize"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_twice_at_one_place_goes_on_without_large_bodies() {
+    let _turn = failpoint().await;
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    scene.append(events("a", 1..=2)).await;
+    scene.reached("a", 2).await;
+    let restarts = || daemon.metric("stream_restarts_total", "reason=\"lost_connection\"").unwrap();
+    let data = doc! {
+        "failCommands": ["aggregate", "getMore"], "appName": scene.db.name(), "closeConnection": true,
+    };
+    set_failpoint(&scene, "alwaysOn".into(), data).await;
+    daemon.says("it was lost twice", |_| restarts() >= 2.0).await;
+    assert!(struck(&scene).await > 0);
+    wait_until("the stream is bodiless", async || is_bodiless(&scene).await).await;
+    let large = doc! { "op": "update", "merge": { "large": "x".repeat(2 << 20) } };
+    scene.append([change("a", 3, large.clone()), event("a", 4), event("b", 1)]).await;
+    scene.append([change("b", 2, large), event("b", 3)]).await;
+    scene.level("games").await;
+    assert!(is_bodiless(&scene).await, "it was opened again with bodies");
+    daemon.stop().await;
+    scene.judged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use mongodb::options::ReadConcern;
 use super::{MongoStore, MongoVersions, together::ROWS_MIN, update_statement};
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, integral},
+    model::id::{DocumentId, IdError, integral},
     store::{Documents, RowOutcome, RowWrite},
 };
 
@@ -180,6 +180,10 @@ impl MongoStore {
         }
         Ok(())
     }
+}
+
+pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
+    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }
 
 fn replacement(write: &RowWrite) -> RawDocumentBuf {

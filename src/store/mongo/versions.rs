@@ -8,9 +8,9 @@ use mongodb::{
     raw_batch_cursor::RawBatchCursor,
 };
 
-use super::MongoStore;
+use super::{MongoStore, documents::foreign};
 use crate::{
-    database::Result,
+    database::{Error, Result},
     model::id::{DocumentId, integral},
     store::{RowVersion, Versions},
 };
@@ -18,6 +18,7 @@ use crate::{
 /// A walk under way.
 pub struct MongoVersions {
     cursor: RawBatchCursor,
+    collection: String,
 }
 
 impl MongoStore {
@@ -34,7 +35,7 @@ impl MongoStore {
             // includes the row itself; the walk passes over it once more.
             find = find.min(doc! { "_id": after.to_bson() }).hint(Hint::Keys(doc! { "_id": 1 }));
         }
-        Ok(MongoVersions { cursor: find.batch().await? })
+        Ok(MongoVersions { cursor: find.batch().await?, collection: self.collection.clone() })
     }
 }
 
@@ -43,16 +44,21 @@ impl Versions for MongoVersions {
         let Some(batch) = self.cursor.next().await else { return Ok(None) };
         let mut rows = Vec::new();
         for row in batch?.doc_slices()? {
-            // A row that is not ours says nothing about the log; whoever loads it will complain.
-            rows.extend(row?.as_document().and_then(read));
+            let row = row?;
+            let row =
+                row.as_document().ok_or_else(|| Error::damaged("a batch without documents"))?;
+            rows.push(self.read(row)?);
         }
         Ok(Some(rows))
     }
 }
 
-fn read(row: &RawDocument) -> Option<RowVersion> {
-    let id = DocumentId::from_raw(row.get("_id").ok()??).ok()?;
-    let version = row.get("version").ok()?.and_then(integral)?;
-    let marked = row.get("quarantine").ok()?.is_some();
-    Some(RowVersion { id, version, marked })
+impl MongoVersions {
+    fn read(&self, row: &RawDocument) -> Result<RowVersion> {
+        let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
+        let id = DocumentId::from_raw(id).map_err(|error| foreign(&self.collection, &error))?;
+        // Whoever loads a row without a version will complain.
+        let version = row.get("version")?.and_then(integral).unwrap_or_default();
+        Ok(RowVersion { id, version, marked: row.get("quarantine")?.is_some() })
+    }
 }
