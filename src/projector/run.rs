@@ -29,14 +29,14 @@ use crate::{
     time::Time,
 };
 
-/// How many events are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many events are folded before the flush under way is looked after, and whether another is due.
+const CHUNK_EVENTS: usize = 1_024;
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) work: Work<S::Log, D, T>,
     pub(super) progress: Progress,
-    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
     pub(super) epoch: i64,
@@ -191,12 +191,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.len() == CHUNK_EVENTS {
-                        self.work.fold_scanned(&mut walk, &chunk).await?;
-                        chunk.clear();
+                        self.work.fold_scanned(&mut walk, std::mem::take(&mut chunk)).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, &chunk).await?;
+                self.work.fold_scanned(&mut walk, chunk).await?;
                 self.walk = Some(walk);
             }
             Ok(None) => {
@@ -308,7 +307,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
     }
 }
 
-async fn next_scanned<L: EventLog>(walk: &mut Option<Walk<L>>, log: &L) -> Result<Option<Batch>> {
+async fn next_scanned<L: EventLog, D: Store>(
+    walk: &mut Option<Walk<L, D>>,
+    log: &L,
+) -> Result<Option<Batch>> {
     match walk {
         Some(walk) => walk.next(log).await,
         None => std::future::pending().await,

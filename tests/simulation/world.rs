@@ -129,15 +129,6 @@ impl Data {
         self.collections.get(collection)?.rows.get(key)
     }
 
-    /// The ids of the projected documents, ascending.
-    pub(super) fn documents(&self) -> impl Iterator<Item = &DocumentId> {
-        let rows = self.collections.get(COLLECTION).into_iter().flat_map(|c| c.rows.keys());
-        rows.filter_map(|key| match key {
-            Key::Document(id) => Some(id),
-            _ => None,
-        })
-    }
-
     /// The events of one document above `after`, ascending.
     pub(super) fn events(
         &self,
