@@ -208,8 +208,13 @@ impl World {
         };
         let world = Self { sim: sim.clone(), state: Arc::new(Mutex::new(state)) };
         let mut state = world.state();
-        for collection in [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
-        {
+        for collection in [
+            EVENTS,
+            "others.events",
+            COLLECTION,
+            super::store::CHECKPOINTS,
+            super::store::QUARANTINE,
+        ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
         }
