@@ -33,7 +33,7 @@ fn large() -> RawDocumentBuf {
     let shelf =
         |_| (0..10).map(|at| (format!("i{at}"), Bson::from(leaf(at)))).collect::<Document>();
     let room =
-        |at| (0..10).map(|at| (format!("s{at}"), Bson::from(shelf(at)))).collect::<Document>();
+        |_at| (0..10).map(|at| (format!("s{at}"), Bson::from(shelf(at)))).collect::<Document>();
     let house: Document = (0..8).map(|at| (format!("r{at}"), Bson::from(room(at)))).collect();
     raw(&doc! {"house": house, "version": 1})
 }

@@ -17,8 +17,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const BULK_EVENTS: usize = 20_000;
 const BULK_SIZE: usize = 1_000;
 /// Events per run of single inserts at majority.
-const SINGLE_EVENTS: usize = 1_000;
-const PAIRS: usize = 21;
+const SINGLE_EVENTS: usize = 500;
+const PAIRS: usize = 15;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
@@ -153,7 +153,7 @@ async fn insert(database: &Database, form: Option<&Document>, load: Load) -> Out
     let start = Instant::now();
     for command in commands {
         let reply = database.run_raw_command(command).await?;
-        if reply.get("writeErrors")?.is_some() {
+        if reply.get("writeErrors").is_some() {
             return Err(format!("an event was refused: {reply:?}").into());
         }
     }

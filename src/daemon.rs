@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, ApiLimits, ApiState, Served},
     config::{CollectionConfig, Config},
+    database,
     health::Heartbeats,
     lease::{Keeper, Leadership, LeaseSettings},
     log::mongo::MongoSource,
@@ -316,6 +317,12 @@ impl Restarts for Observers {
     fn restarted(&self, collections: &[String], reason: RestartReason) {
         for observer in collections.iter().filter_map(|name| self.0.get(name)) {
             observer.restarted(reason);
+        }
+    }
+
+    fn failed(&self, collections: &[String], error: &database::Error) {
+        for observer in collections.iter().filter_map(|name| self.0.get(name)) {
+            observer.error(error);
         }
     }
 }

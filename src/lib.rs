@@ -38,6 +38,7 @@ pub mod config;
 pub mod daemon;
 pub mod cli;
 pub mod embedded;
+pub mod bench;
 
 mod planted;
 

@@ -10,10 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alluvium::embedded::{Login, Mongod, Options};
+use alluvium::{
+    embedded::{Login, Mongod, Options},
+    model::{clock::Clock, id::DocumentId},
+    writer::{EventSourced, WriterOptions},
+};
 use bson::{Document, doc};
 use common::{TestDatabase, database, free_port, wait_until};
-use mongodb::{Client, error::ErrorKind};
+use mongodb::{Client, Database, error::ErrorKind};
 
 /// The bound that is promised, and what starting a process may take on a busy machine.
 const TIME_MAX: Duration = Duration::from_secs(10 + 2);
@@ -230,12 +234,27 @@ async fn the_printed_roles_are_enough_and_no_more() {
     };
     events.insert_one(event).await.unwrap();
     events.find_one(doc! {}).await.unwrap().unwrap();
+    the_typed_writer_can_do_all_it_does(&writer).await;
     writer.collection::<Document>("games").find_one(doc! {}).await.unwrap();
     forbidden(events.update_one(doc! {}, doc! { "$set": { "client": "b" } }).await);
     forbidden(events.delete_one(doc! {}).await);
     forbidden(writer.collection::<Document>("games").insert_one(doc! {}).await);
     let meta = writer.collection::<Document>("alluvium.meta");
     forbidden(meta.find_one(doc! {}).await);
+}
+
+async fn the_typed_writer_can_do_all_it_does(writer: &Database) {
+    let options = WriterOptions { cache_bytes: 0, ..WriterOptions::default() };
+    let games = EventSourced::<Document>::with_options(writer, "games", options);
+    let id = DocumentId::Integer(1);
+    games.create(&id, "writer", &doc! { "gold": 1 }).await.unwrap();
+    let change = |game: &mut Document| game.extend(doc! { "gold": 2 });
+    assert_eq!(games.update(&id, "writer", change).await.unwrap().version, 2);
+    assert_eq!(games.get(&id).await.unwrap().unwrap().state, doc! { "gold": 2 });
+    assert_eq!(games.at_version(&id, 1).await.unwrap().unwrap().state, doc! { "gold": 1 });
+    assert_eq!(games.history(&id, 0, 10).await.unwrap().events.len(), 2);
+    let missing = games.missing_events(&id, &Clock::new()).await.unwrap();
+    assert_eq!(missing.events.len(), 2);
 }
 
 fn forbidden<T: std::fmt::Debug>(result: mongodb::error::Result<T>) {

@@ -373,3 +373,11 @@ async fn a_document_that_waits_takes_no_more_events() {
     let updated = games.update(&holed, "a", |game| game.gold += 1).await.unwrap();
     assert_eq!((updated.version, updated.state.gold), (4, 13));
 }
+
+#[tokio::test]
+async fn a_log_is_never_made_by_a_write() {
+    let test = database().await;
+    let error = games::<Game>(&test).create(&id(), "a", &chess()).await.unwrap_err().to_string();
+    assert!(error.contains("`games.events` does not exist in the database"), "{error}");
+    assert_eq!(test.db.list_collection_names().await.unwrap(), Vec::<String>::new());
+}

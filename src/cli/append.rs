@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::{CommandResult, Globals, output};
 use crate::{
     database::Connected,
-    log::{EventLog, LogSource, events_collection, mongo::MongoSource},
     model::{
         id::DocumentId,
         new_event::{NewChange, NewEvent},
@@ -67,11 +66,6 @@ enum AppendError {
          (--array-filters only with --patch), and delete none of them"
     )]
     Shape,
-    #[error(
-        "`{log}` does not exist in the database `{database}`: check the collection's name and --database, \
-         or make it with `alluvium init`"
-    )]
-    NoLog { log: String, database: String },
 }
 
 impl Append {
@@ -79,12 +73,6 @@ impl Append {
         let id = DocumentId::from_text(&self.id)?;
         let event = self.event()?;
         let Connected { database, .. } = globals.connect().await?;
-        // An insert would make the log, without its validator and not clustered.
-        let log = MongoSource::new(database.clone()).log(&self.collection);
-        if log.identity().await?.is_none() {
-            let (log, database) = (events_collection(&self.collection), database.name().to_owned());
-            return Err(AppendError::NoLog { log, database }.into());
-        }
         let writer = EventSourced::<Document>::new(&database, &self.collection);
         let Written { version, clock } = match self.if_version {
             Some(expected) => writer.append_if_version(&id, expected, event).await?,

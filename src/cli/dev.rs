@@ -5,9 +5,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Globals, output, private::Private, run::Signals};
+use super::{
+    CommandResult, Globals, output,
+    private::Private,
+    run::{Signals, serve},
+};
 use crate::daemon::Daemon;
 
 #[derive(Args, Debug)]
@@ -26,14 +29,13 @@ impl Dev {
         }
         let data = std::path::absolute(&self.data)?;
         let private = Private::start(globals, "game", Some(data)).await?;
-        let outcome = serve(&private, globals, &mut signals).await;
+        let outcome = play(&private, globals, &mut signals).await;
         private.mongod.stop().await?;
         outcome
     }
 }
 
-/// Runs the daemon until a signal; a second one ends it at once.
-async fn serve(private: &Private, globals: &Globals, signals: &mut Signals) -> CommandResult {
+async fn play(private: &Private, globals: &Globals, signals: &mut Signals) -> CommandResult {
     let daemon = Daemon::start(&private.database, &private.config)?;
     let place = Place::new(private, daemon.http());
     if globals.json {
@@ -41,17 +43,7 @@ async fn serve(private: &Private, globals: &Globals, signals: &mut Signals) -> C
     } else {
         output::line(place.describe())?;
     }
-    let stopping = CancellationToken::new();
-    let stopped = daemon.run_until(stopping.clone().cancelled_owned());
-    tokio::pin!(stopped);
-    tokio::select! {
-        ended = &mut stopped => return Ok(ended?),
-        () = signals.next() => stopping.cancel(),
-    }
-    tokio::select! {
-        ended = &mut stopped => Ok(ended?),
-        () = signals.next() => Ok(()),
-    }
+    serve(daemon, signals).await
 }
 
 /// What there is to play with.

@@ -2,8 +2,10 @@
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
 mod append;
+mod bench;
 mod config_check;
 mod demo;
+mod dev;
 mod get;
 mod globals;
 mod history;
@@ -36,6 +38,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
+    Demo(demo::Demo),
+    /// Start a MongoDB server that keeps its data in .alluvium, the daemon and its API, to play with
+    Dev(dev::Dev),
     /// Project and serve the configured collections until SIGTERM or Ctrl-C
     Run(run::Run),
     /// Create the collections that are missing, with their validator
@@ -44,9 +50,7 @@ enum Command {
     #[command(subcommand)]
     Config(config_check::Config),
     /// Append an event to a document's log
-    Append(append::Append),
-    /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
-    Demo(demo::Demo),
+    Append(Box<append::Append>),
     /// Show how each projection is doing, as far as the database alone can tell
     Status(status::Status),
     /// Show a document, now or as it was
@@ -55,6 +59,8 @@ enum Command {
     History(history::History),
     /// Show what a client with a given vector clock has not seen of a document
     Missing(missing::Missing),
+    /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -62,8 +68,9 @@ impl Command {
     /// about a server that is being fetched.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Demo(_) => "warn,alluvium::embedded=info",
-            _ => "info",
+            Self::Demo(_) | Self::Dev(_) => "warn,alluvium::embedded=info",
+            Self::Run(_) | Self::Bench(_) => "info",
+            _ => "warn",
         }
     }
 }
@@ -98,15 +105,17 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
     let log_level = globals.log_level.clone();
     logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
+        Command::Demo(command) => command.run(&globals).await,
+        Command::Dev(command) => command.run(&globals).await,
         Command::Run(command) => command.run(&globals).await,
         Command::Init(command) => command.run(&globals).await,
         Command::Config(command) => command.run(&globals),
         Command::Append(command) => command.run(&globals).await,
-        Command::Demo(command) => command.run(&globals).await,
         Command::Status(command) => command.run(&globals).await,
         Command::Get(command) => command.run(&globals).await,
         Command::History(command) => command.run(&globals).await,
         Command::Missing(command) => command.run(&globals).await,
+        Command::Bench(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

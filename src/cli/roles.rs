@@ -8,7 +8,7 @@ use super::output;
 use crate::{
     config::Config,
     log::events_collection,
-    store::{BOOKKEEPING_COLLECTIONS, snapshots_collection},
+    store::{BOOKKEEPING_COLLECTIONS, QUARANTINE_COLLECTION, snapshots_collection},
 };
 
 /// Prints the commands that make the roles: for mongosh, or with `as_json` as an array.
@@ -48,14 +48,16 @@ fn daemon(config: &Config) -> Value {
     role(&format!("alluvium-{database}-daemon"), privileges)
 }
 
-/// What a writer needs: to append, and to read.
+/// What a writer needs: to insert and to find. Reading consistently, as the typed writer does, looks at
+/// the record of parked documents and at the identity of the log.
 fn writer(config: &Config) -> Value {
     let database = config.mongodb.database.as_str();
     let grant = |collection: &str, actions: &[&str]| {
         let resource = json!({ "db": database, "collection": collection });
         json!({ "resource": resource, "actions": actions })
     };
-    let mut privileges = Vec::new();
+    let mut privileges =
+        vec![grant("", &["listCollections"]), grant(QUARANTINE_COLLECTION, &["find"])];
     for collection in &config.collections {
         privileges.push(grant(&events_collection(&collection.name), &["find", "insert"]));
         privileges.push(grant(&collection.name, &["find"]));

@@ -26,20 +26,24 @@ impl Run {
             warn!("{warning}");
         }
         let daemon = Daemon::start(&connected.database, &config)?;
-        let mut signals = Signals::new()?;
-        let stopping = CancellationToken::new();
-        let stopped = daemon.run_until(stopping.clone().cancelled_owned());
-        tokio::pin!(stopped);
-        tokio::select! {
-            ended = &mut stopped => return Ok(ended?),
-            () = signals.next() => stopping.cancel(),
-        }
-        tokio::select! {
-            ended = &mut stopped => Ok(ended?),
-            () = signals.next() => {
-                warn!("a second signal: ending at once; the next start repeats what was not saved");
-                Ok(())
-            }
+        serve(daemon, &mut Signals::new()?).await
+    }
+}
+
+/// Runs the daemon until the first signal, and for as long as it then needs to stop or until the second.
+pub(super) async fn serve(daemon: Daemon, signals: &mut Signals) -> CommandResult {
+    let stopping = CancellationToken::new();
+    let stopped = daemon.run_until(stopping.clone().cancelled_owned());
+    tokio::pin!(stopped);
+    tokio::select! {
+        ended = &mut stopped => return Ok(ended?),
+        () = signals.next() => stopping.cancel(),
+    }
+    tokio::select! {
+        ended = &mut stopped => Ok(ended?),
+        () = signals.next() => {
+            warn!("a second signal: ending at once; the next start repeats what was not saved");
+            Ok(())
         }
     }
 }

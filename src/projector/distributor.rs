@@ -27,6 +27,9 @@ const BODY_BYTES_MAX: i64 = 1 << 20;
 pub trait Restarts: Send + Sync {
     /// The stream over `collections` is about to be opened again.
     fn restarted(&self, collections: &[String], reason: RestartReason);
+
+    /// The stream over `collections` has failed, and is tried again.
+    fn failed(&self, collections: &[String], error: &Error);
 }
 
 /// See the module.
@@ -38,7 +41,9 @@ pub struct Distributor<S: LogSource, T: Time, R: Restarts> {
     subscribers: Vec<Subscribe>,
     restarts: R,
     heart: Heart,
+    /// How often in a row the stream was lost at one place.
     losses: u32,
+    lost_at: Option<Start>,
 }
 
 impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
@@ -59,6 +64,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
             restarts,
             heart: Heart::unheard(),
             losses: 0,
+            lost_at: None,
         }
     }
 
@@ -110,7 +116,7 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                 }
                 batch = limited(&self.time, self.backoff.attempt_limit, tail.next()) => {
                     self.deliver(batch?).await;
-                    self.losses = 0;
+                    self.note_progress();
                     if self.subscribers.is_empty() {
                         return Ok(());
                     }
@@ -143,8 +149,20 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
     }
 
+    /// A stream that was opened again has got somewhere only when it has left the place of its last loss:
+    /// an empty batch can come before what breaks it.
+    fn note_progress(&mut self) {
+        if self.losses > 0 && earliest(&self.subscribers) != self.lost_at {
+            self.losses = 0;
+        }
+    }
+
     async fn recover(&mut self, error: Error) {
         self.losses += 1;
+        self.lost_at = earliest(&self.subscribers);
+        if !matches!(error.verdict(), Verdict::Stop(_)) {
+            self.restarts.failed(&self.collections(), &error);
+        }
         match error.verdict() {
             Verdict::Retry | Verdict::Oversized => {
                 warn!(%error, "the change stream was lost and is opened again");

@@ -1,6 +1,7 @@
 //! One collection's projection: it begins, is fed, folds, flushes and saves how far it came. The loop
 //! is here; what each step decides is in the file that bears its name.
 
+mod ahead;
 mod begin;
 mod cache;
 pub mod distributor;
@@ -8,6 +9,7 @@ pub mod feed;
 mod flush;
 pub mod observe;
 mod progress;
+mod rows;
 mod run;
 mod scan;
 mod settle;

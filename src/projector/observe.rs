@@ -105,7 +105,8 @@ impl Observer {
         });
     }
 
-    pub(super) fn error(&self, error: &Error) {
+    /// Something went wrong: what, and what to do.
+    pub fn error(&self, error: &Error) {
         self.last_error(error.class(), error.to_string(), error.advice());
     }
 

@@ -22,24 +22,23 @@ use super::{
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
+    model::{event::EventKey, id::DocumentId, position::Position},
     planted::{Bug, planted},
     status::Phase,
     store::Store,
     time::Time,
 };
 
-/// How many events are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many events are folded before the flush under way is looked after, and whether another is due.
+const CHUNK_EVENTS: usize = 1_024;
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) work: Work<S::Log, D, T>,
     pub(super) progress: Progress,
-    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
-    part: Part,
     pub(super) epoch: i64,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -81,6 +80,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let mut work = Work {
             log,
             followed: begin.log,
+            part: *part,
             store: store.clone(),
             time: time.clone(),
             settings: *settings,
@@ -107,7 +107,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             walk,
             feed,
             events: events_collection(collection),
-            part: *part,
             epoch,
             covers: None,
             overdue: None,
@@ -192,12 +191,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.len() == CHUNK_EVENTS {
-                        self.work.fold_scanned(&mut walk, &chunk).await?;
-                        chunk.clear();
+                        self.work.fold_scanned(&mut walk, std::mem::take(&mut chunk)).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, &chunk).await?;
+                self.work.fold_scanned(&mut walk, chunk).await?;
                 self.walk = Some(walk);
             }
             Ok(None) => {
@@ -283,7 +281,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
@@ -292,7 +290,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The stream left out the body of a large event: the log has it.
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
-            Ok(key) if self.part.holds(&key.document) => self.work.read_on(&key.document).await,
+            Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.read_on(&key.document).await
+            }
             Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());
@@ -309,7 +309,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
     }
 }
 
-async fn next_scanned<L: EventLog>(walk: &mut Option<Walk<L>>, log: &L) -> Result<Option<Batch>> {
+async fn next_scanned<L: EventLog, D: Store>(
+    walk: &mut Option<Walk<L, D>>,
+    log: &L,
+) -> Result<Option<Batch>> {
     match walk {
         Some(walk) => walk.next(log).await,
         None => std::future::pending().await,

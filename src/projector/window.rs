@@ -18,6 +18,7 @@ const TICK: Duration = Duration::from_secs(1);
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
     pub(super) async fn make_room(&mut self) -> Result<()> {
+        self.work.advance_flush().await;
         if let Some(flushed) = self.work.flushed.take() {
             self.settle(flushed?).await?;
         }

@@ -2,10 +2,10 @@
 //! document, and for whoever lacks an earlier event read the log itself. Where the events come from,
 //! and when to flush, is decided elsewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, task::Poll};
 
 use bson::{DateTime, RawDocument, Timestamp};
-use futures::future::BoxFuture;
+use futures::{future::BoxFuture, poll};
 
 use super::{
     Settings,
@@ -22,6 +22,7 @@ use crate::{
         document::{Class, Document, Outcome, Quarantine},
         event::{Event, EventKey},
         id::DocumentId,
+        part::Part,
         position::LogId,
     },
     planted::{Bug, planted},
@@ -39,6 +40,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) log: L,
     /// Which log that is: one that takes its place is not followed.
     pub(super) followed: LogId,
+    /// Whose events it folds.
+    pub(super) part: Part,
     pub(super) store: D,
     pub(super) time: T,
     pub(super) settings: Settings,
@@ -69,15 +72,13 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them either holds its events or is on
     /// record as waiting.
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
-        let ids: BTreeSet<&DocumentId> =
-            chunk.iter().map(|arrival| &arrival.key.document).collect();
-        let ids: Vec<DocumentId> =
-            ids.into_iter().filter(|id| !self.cache.holds(id)).cloned().collect();
-        self.load(&ids).await?;
+        self.load_missing(chunk).await?;
         let mut behind = BTreeSet::new();
-        for arrival in chunk {
-            if self.offer(&arrival.key, arrival.event) {
-                behind.insert(arrival.key.document.clone());
+        for events in chunk.chunk_by(|a, b| a.key.document == b.key.document) {
+            if let Some(first) = events.first()
+                && self.offer(&first.key.document, events)
+            {
+                behind.insert(first.key.document.clone());
             }
         }
         for id in behind {
@@ -86,26 +87,56 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(())
     }
 
-    /// Offers one event to its document, which is in memory. True when the log must be read on from
-    /// the document's version: an earlier event is missing here, or the one that was missing arrived.
-    fn offer(&mut self, key: &EventKey, raw: &RawDocument) -> bool {
-        let hole = self.waiting.hole(&key.document);
-        let Some(slot) = self.cache.edit(&key.document) else { return false };
-        let outcome = apply(&mut slot.document, key, raw, &self.settings);
-        match outcome {
-            Outcome::Replay => self.counts.replayed += 1,
-            Outcome::Parked => {}
-            Outcome::Applied(op) => {
-                self.counts.applied(op);
-                self.cache.edited(&key.document);
-                self.note_change();
-                return hole.is_some();
+    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
+    /// should it have a row after all, because the event comes again, the insert tells.
+    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        let mut missing = Vec::new();
+        for Arrival { key, .. } in chunk {
+            if self.cache.holds(&key.document) {
+                continue;
             }
-            // The hole is on record already, and this event does not fill it.
-            Outcome::Gap { expected } => return hole != Some(expected),
-            Outcome::Poison(mark) => self.park(&key.document, mark),
+            if key.version == 1 {
+                self.admit(Document::new(key.document.clone()), 0);
+            } else {
+                missing.push(key.document.clone());
+            }
         }
-        false
+        missing.sort_unstable();
+        missing.dedup();
+        self.load(&missing).await
+    }
+
+    /// Offers events to their document, which is in memory. True when the log must be read on from the
+    /// document's version: an earlier event is missing here, or the one that was missing arrived.
+    fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
+        let hole = self.waiting.hole(id);
+        let Some(slot) = self.cache.edit(id) else { return false };
+        let (mut applied, mut reads_on, mut poison) = (false, false, None);
+        for Arrival { key, event } in events {
+            match apply(&mut slot.document, key, event, &self.settings) {
+                Outcome::Replay => self.counts.replayed += 1,
+                Outcome::Parked => {}
+                Outcome::Applied(op) => {
+                    self.counts.applied(op);
+                    applied = true;
+                }
+                // A hole that is on record already needs no second look, unless this event fills it.
+                Outcome::Gap { expected } => reads_on |= hole != Some(expected),
+                Outcome::Poison(mark) => {
+                    poison = Some(mark);
+                    break;
+                }
+            }
+        }
+        if applied {
+            self.cache.edited(id);
+            self.note_change();
+        }
+        if let Some(mark) = poison {
+            self.park(id, mark);
+            return false;
+        }
+        reads_on || (applied && hole.is_some())
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
@@ -135,7 +166,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 let key = EventKey::from_event(event)
                     .map_err(|error| Error::damaged(error.to_string()))?;
                 met = Some(key.version);
-                self.offer_in_order(&key, event);
+                // The answer whether to read on does not matter: this is reading on.
+                let _reading_already = self.offer(id, &[Arrival { key, event }]);
             }
             let Some(slot) = self.cache.edit(id) else { return Ok(()) };
             let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
@@ -154,11 +186,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
-    }
-
-    fn offer_in_order(&mut self, key: &EventKey, raw: &RawDocument) {
-        // The answer whether to read on does not matter: this is reading on.
-        let _reading_already = self.offer(key, raw);
     }
 
     fn record_hole(&mut self, id: &DocumentId, missing: i64) {
@@ -221,6 +248,15 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let mark = self.waiting.park(&document.id);
         document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
+    }
+
+    /// Lets the flush under way take its next step, without waiting for it.
+    pub(super) async fn advance_flush(&mut self) {
+        let Some(flush) = &mut self.flush else { return };
+        if let Poll::Ready(flushed) = poll!(flush) {
+            self.flush = None;
+            self.flushed = Some(flushed);
+        }
     }
 
     fn note_change(&mut self) {

@@ -166,7 +166,8 @@ impl Reader {
         }
         // A row that the server refuses is parked although its events fold: the record alone knows.
         let parked = moment.parked(id).await?;
-        let current = match parked.filter(|mark| mark.version <= current.document.version) {
+        let tail = current.document.version - current.pending + 1..=current.document.version;
+        let current = match parked.filter(|mark| tail.contains(&mark.version)) {
             Some(mark) => {
                 let row = moment.document(id).await?;
                 let folded =

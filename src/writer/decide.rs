@@ -9,16 +9,18 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use bson::doc;
 use mongodb::Database;
 use quick_cache::{Weighter, sync::Cache};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::{
     WriterOptions,
     error::{Result, WriteError},
 };
 use crate::{
-    log::append::Appender,
+    database,
+    log::{append::Appender, events_collection},
     model::{
         document::{Body, Document, FoldLimits, Outcome},
         event::{Event, EventKey},
@@ -56,6 +58,8 @@ impl<R> Decision<R> {
 /// The writer of one collection, without its type.
 pub(super) struct Decider {
     pub(super) reader: Reader,
+    database: Database,
+    log_exists: OnceCell<()>,
     appender: Appender,
     cache: Cache<DocumentId, Arc<Document>, Bytes>,
     queues: Queues,
@@ -68,6 +72,8 @@ impl Decider {
         let items = usize::try_from(options.cache_bytes / TYPICAL_BYTES).unwrap_or(usize::MAX);
         Self {
             reader: Reader::new(database, collection, ReadLimits::default()),
+            database: database.clone(),
+            log_exists: OnceCell::new(),
             appender: Appender::new(database, collection, options.append),
             cache: Cache::with_weighter(items.max(1), options.cache_bytes, Bytes),
             queues: Queues::new(),
@@ -84,6 +90,7 @@ impl Decider {
         guess: Option<Document>,
         mut decide: impl FnMut(&Document) -> Result<Decision<R>>,
     ) -> Result<(Arc<Document>, R)> {
+        self.log_exists.get_or_try_init(|| self.check_log()).await?;
         let _turn = self.queues.turn(id).await;
         let mut guess = self.cache.get(id).or_else(|| guess.map(Arc::new));
         let mut pauses = self.pauses();
@@ -126,6 +133,22 @@ impl Decider {
             Some(Waits::Hole) => {
                 Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
             }
+        }
+    }
+
+    /// Finds out whether there is a log: an insert would make one, without its validator and not clustered.
+    async fn check_log(&self) -> Result<()> {
+        let log = events_collection(self.reader.collection());
+        // The form that needs no right beyond those of a writer.
+        let list = doc! {
+            "listCollections": 1, "filter": { "name": &log },
+            "nameOnly": true, "authorizedCollections": true,
+        };
+        let listed = self.database.run_command(list).await.map_err(database::Error::from)?;
+        let first = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        match first {
+            Ok(first) if !first.is_empty() => Ok(()),
+            _ => Err(WriteError::NoLog { log, database: self.database.name().to_owned() }),
         }
     }
 

@@ -16,6 +16,17 @@ pub type Result<T, E = WriteError> = std::result::Result<T, E>;
 /// Why a write, or a read of the writer's, failed. Nothing was appended, except perhaps where it says so.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {
+    /// There is no log to append to, and an insert would make one that is not guarded.
+    #[error(
+        "`{log}` does not exist in the database `{database}`: check the names of collection and database, \
+         or make it with `alluvium init`"
+    )]
+    NoLog {
+        /// The log.
+        log: String,
+        /// The database.
+        database: String,
+    },
     /// The document was never created.
     #[error("document {id} does not exist")]
     NotFound {

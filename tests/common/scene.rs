@@ -30,6 +30,10 @@ pub struct Scene {
     pub uri: String,
     /// How each collection is projected; the first one is `games`.
     pub collections: Vec<CollectionConfig>,
+    /// How long a daemon may be silent before another takes over.
+    pub lease_time: Duration,
+    /// How long a stop may take.
+    pub shutdown_timeout: Duration,
 }
 
 impl Scene {
@@ -41,7 +45,8 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let scene = Scene { db, uri, collections: Vec::new() };
+        let (lease_time, shutdown_timeout) = (Duration::from_secs(1), Duration::from_secs(20));
+        let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
         scene.with("games").await
     }
 
@@ -74,8 +79,8 @@ impl Scene {
             http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
             daemon: DaemonConfig {
                 checkpoint_interval: Duration::from_millis(100),
-                lease_time: Duration::from_secs(1),
-                shutdown_timeout: Duration::from_secs(20),
+                lease_time: self.lease_time,
+                shutdown_timeout: self.shutdown_timeout,
             },
             collections: self.collections.clone(),
         }

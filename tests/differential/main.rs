@@ -12,6 +12,7 @@
 
 mod condition;
 mod generate;
+mod named;
 mod shrink;
 mod sides;
 
@@ -51,6 +52,24 @@ async fn patches_mean_what_the_server_means() {
     println!("{tally:?}");
     assert_eq!(tally.diverged, 0, "{tally:?}");
     assert!(tally.changed * 2 > tally.cases, "too few patches do something: {tally:?}");
+}
+
+#[tokio::test]
+async fn named_cases_mean_what_the_server_means() {
+    let mut server = Server::start().await;
+    let mut diverged = Vec::new();
+    for (name, case) in named::regressions().into_iter().chain(named::corners()) {
+        let theirs = server.outcomes(std::slice::from_ref(&case)).await.remove(0);
+        let ours = sides::ours(&case);
+        if !ours.agrees(&theirs) || theirs == Outcome::Crashed {
+            diverged.push(format!(
+                "{name}\n  ours   {}\n  theirs {}",
+                shown(&ours),
+                shown(&theirs)
+            ));
+        }
+    }
+    assert!(diverged.is_empty(), "{}", diverged.join("\n"));
 }
 
 /// The server takes a first name without `$` for a whole document; such cases are covered by name.

@@ -4,18 +4,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
 
 use alluvium::{
-    config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
-    daemon::Daemon,
     model::{clock::Clock, id::DocumentId},
     writer::EventSourced,
 };
 use bson::{Bson, Document, doc, oid::ObjectId};
-use common::{TestDatabase, database, wait_for};
+use common::{Daemon, TestDatabase, database, free_port, wait_for};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 /// Runs a writer that is not ours and gives what it says that it appended.
 fn run(program: &str, arguments: &[&str]) -> Vec<(String, i64)> {
@@ -37,23 +37,17 @@ fn script(name: &str) -> String {
     format!("{}/tests/raw_protocol/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A daemon in this process, on a log with the validator in force.
-async fn projecting(test: &TestDatabase) -> CancellationToken {
-    let config = Config {
-        mongodb: MongoConfig { uri: test.uri.parse().unwrap(), database: test.name.clone() },
-        http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
-        daemon: DaemonConfig {
-            checkpoint_interval: Duration::from_secs(1),
-            shutdown_timeout: Duration::from_secs(10),
-        },
-        collections: vec![CollectionConfig::new("games")],
-    };
-    let key = mongodb::options::ClusteredIndex::default();
-    test.db.create_collection("games.events").clustered_index(key).await.unwrap();
-    let daemon = Daemon::start(&test.db, &config).unwrap();
-    let stop = CancellationToken::new();
-    tokio::spawn(daemon.run_until(stop.clone().cancelled_owned()));
-    stop
+/// The real daemon, which has made the log with its validator.
+async fn projecting(test: &TestDatabase) -> Daemon {
+    let TestDatabase { uri, name, .. } = test;
+    let port = free_port();
+    let mut daemon = Daemon::start(&format!(
+        "[mongodb]\nuri = \"{uri}\"\ndatabase = \"{name}\"\n\
+         [http]\nlisten = \"127.0.0.1:{port}\"\n\
+         [[collections]]\nname = \"games\"\n"
+    ));
+    daemon.ready().await;
+    daemon
 }
 
 async fn projected(test: &TestDatabase, id: impl Into<Bson>, version: i64) -> Document {
@@ -96,7 +90,7 @@ async fn check_missing(test: &TestDatabase, id: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pymongo_needs_nothing_of_ours() {
     let test = database().await;
-    let stop = projecting(&test).await;
+    let mut daemon = projecting(&test).await;
     let appended = run("python3", &[&script("append.py"), &test.uri, &test.name]);
     let versions: Vec<i64> = appended.iter().map(|(_, version)| *version).collect();
     assert_eq!(versions, [1, 2, 3, 4, 1, 2, 3, 4]);
@@ -109,13 +103,13 @@ async fn pymongo_needs_nothing_of_ours() {
     assert_eq!(content(&row), json!({ "version": 4, "clock": clock, "state": null }));
     assert!(row.get_bool("deleted").unwrap());
     check_missing(&test, id).await;
-    stop.cancel();
+    assert!(daemon.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mongosh_needs_nothing_of_ours_whatever_javascript_does_to_integers() {
     let test = database().await;
-    let stop = projecting(&test).await;
+    let mut daemon = projecting(&test).await;
     let uri = test.uri.replacen("/?", &format!("/{}?", test.name), 1);
     let appended = run("mongosh", &["--quiet", &uri, &script("append.js")]);
     let versions: Vec<i64> = appended.iter().map(|(_, version)| *version).collect();
@@ -130,5 +124,42 @@ async fn mongosh_needs_nothing_of_ours_whatever_javascript_does_to_integers() {
     let n = json!(8_589_934_592.0);
     assert_eq!(content(&row)["state"]["n"], n, "what JavaScript sent as a double stays one");
     check_missing(&test, id).await;
-    stop.cancel();
+    assert!(daemon.stop().await.success());
+}
+
+/// Runs what was printed, as a user would paste it.
+fn paste(commands: &str) -> String {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_alluvium")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh").args(["-ec", commands]).env("PATH", path).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}: {complaint}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn what_dev_prints_works_when_it_is_pasted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(["dev", "--data"])
+        .arg(folder.path())
+        .env("ALLUVIUM_HTTP__LISTEN", format!("127.0.0.1:{}", free_port()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(dev.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let said: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let said = said.join("\n");
+    let commands = ["mongosh", "curl", "alluvium"].map(|program| {
+        let mut paragraphs = said.split("\n\n");
+        paragraphs.find(|paragraph| paragraph.starts_with(program)).unwrap()
+    });
+    paste(commands[0]);
+    let seen = paste(commands[1]);
+    for part in [r#""version":2"#, r#""gold":50"#, r#""answer":"events""#, r#""admin-panel""#] {
+        assert!(seen.contains(part), "{seen} does not say {part}");
+    }
+    assert!(paste(commands[2]).contains("is at version 3"));
+    dev.kill().unwrap();
+    dev.wait().unwrap();
 }

@@ -76,6 +76,8 @@ struct Uncounted;
 
 impl Restarts for Uncounted {
     fn restarted(&self, _collections: &[String], _reason: RestartReason) {}
+
+    fn failed(&self, _collections: &[String], _error: &crate::database::Error) {}
 }
 
 /// All runs count in one place, which nobody looks at: making metrics takes longer than a run.

@@ -15,11 +15,50 @@ use crate::{
         position::Checkpoint,
     },
     planted::{Bug, planted},
-    store::{Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowWrite},
+    store::{
+        Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowVersion, RowWrite,
+        Versions,
+    },
 };
 
 pub(super) const CHECKPOINTS: &str = "alluvium.checkpoints";
 pub(super) const QUARANTINE: &str = "alluvium.quarantine";
+
+/// A walk over the versions of the rows.
+pub(super) struct SimVersions {
+    node: Node,
+    term: u64,
+    after: Option<DocumentId>,
+}
+
+impl Versions for SimVersions {
+    async fn next(&mut self) -> Result<Option<Vec<RowVersion>>> {
+        let (world, after, term) = (self.node.world.clone(), self.after.clone(), self.term);
+        let limit = 1 + self.node.random(8);
+        let work = async move {
+            let state = world.state();
+            if state.term != term {
+                return Err(Error::unreachable("the cursor died with its node"));
+            }
+            Ok(versions(&state.visible, after.as_ref(), limit))
+        };
+        let rows = self.node.call("next of versions", work).await?;
+        self.after = rows.last().map(|row| row.id.clone()).or(self.after.take());
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
+fn versions(data: &Data, after: Option<&DocumentId>, limit: usize) -> Vec<RowVersion> {
+    let rows = data.collections.get(COLLECTION).into_iter().flat_map(|found| &found.rows);
+    let rows = rows.filter_map(|(key, row)| match (key, row.raw()) {
+        (Key::Document(id), Some(raw)) => {
+            let marked = raw.get("quarantine").ok()?.is_some();
+            Some(RowVersion { id: id.clone(), version: version_of(raw)?, marked })
+        }
+        _ => None,
+    });
+    rows.filter(|row| after.is_none_or(|after| row.id > *after)).take(limit).collect()
+}
 
 /// The store as one process reaches it.
 #[derive(Clone)]
@@ -29,6 +68,14 @@ pub(super) struct SimStore {
 }
 
 impl Documents for SimStore {
+    type Versions = SimVersions;
+
+    async fn versions(&self, after: Option<&DocumentId>) -> Result<SimVersions> {
+        let world = self.node.world.clone();
+        let term = self.node.call("versions", async move { Ok(world.state().term) }).await?;
+        Ok(SimVersions { node: self.node.clone(), term, after: after.cloned() })
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let (world, ids) = (self.node.world.clone(), ids.to_vec());
         let name = format!("load {}", list(ids.iter()));

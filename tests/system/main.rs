@@ -14,3 +14,4 @@ mod poison;
 mod safety;
 mod sizes;
 mod starting;
+mod trouble;

@@ -1,6 +1,8 @@
 //! What makes it safe to lose a daemon, to have two, or to have the server take back what it said:
 //! the filters on every write, and majority reads.
 
+use std::time::Duration;
+
 use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::{
@@ -33,14 +35,16 @@ async fn only_what_the_majority_holds_is_projected() {
     };
     let mut mongod = Mongod::start(options).await.unwrap();
     let client = Client::with_uri_str(mongod.uri()).await.unwrap();
-    let scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
+    let mut scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
+    // Renewing a lease waits for the majority as well.
+    scene.lease_time = Duration::from_secs(600);
     let daemon = scene.start().await;
     scene.append([event("a", 1)]).await;
     scene.reached("a", 1).await;
 
     // From here on nothing is journaled, so that nothing more becomes majority-committed.
     let admin = client.database("admin");
-    let pause = doc! { "configureFailPoint": "pauseJournalFlusherThread", "mode": "alwaysOn" };
+    let pause = doc! { "configureFailPoint": "pauseJournalFlusherBeforeFlush", "mode": "alwaysOn" };
     admin.run_command(pause).await.unwrap();
     let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
     let unsafely = scene.db.collection_with_options("games.events", options);

@@ -1,9 +1,11 @@
 //! What the array operators do to an array that exists.
 
+use std::cmp::Ordering;
+
 use crate::model::state::raw::{Malformed, RawValue, depth, tag};
 use crate::model::state::{Field, NodeId};
 
-use super::compare::equal;
+use super::compare::{compare, equal};
 use super::error::PatchError;
 use super::plan::Entry;
 use super::push::Push;
@@ -111,28 +113,46 @@ impl Walk<'_> {
         values: &[RawValue<'_>],
     ) -> Result<(), PatchError> {
         let array = self.array(place, found, entry)?;
-        let mut missing: Vec<RawValue<'_>> = Vec::new();
-        for (value, known) in values.iter().zip(self.present(array, values)?) {
-            let mut repeated = known;
-            for earlier in &missing {
-                repeated = repeated || equal(*earlier, *value)?;
-            }
-            if !repeated {
-                missing.push(*value);
-            }
-        }
+        let missing = self.not_in(array, values)?;
         self.insert_all(place, entry, array, self.state.len(array), &missing)
     }
 
-    /// Which of the values the array has.
-    fn present(&self, array: NodeId, values: &[RawValue<'_>]) -> Result<Vec<bool>, Malformed> {
-        let mut present = vec![false; values.len()];
-        for field in &self.state.node(array).fields {
-            for (value, known) in values.iter().zip(&mut present) {
-                *known = *known || self.state.with_raw(&field.value, |raw| equal(raw, *value))?;
-            }
+    /// Which of the values the array has not, each once.
+    fn not_in<'p>(
+        &self,
+        array: NodeId,
+        values: &[RawValue<'p>],
+    ) -> Result<Vec<RawValue<'p>>, Malformed> {
+        // Their order, equal ones by their place. More than one have been checked to be well-formed.
+        let mut sorted: Vec<usize> = (0..values.len()).collect();
+        sorted.sort_by(|left, right| {
+            compare(values[*left], values[*right]).unwrap_or(Ordering::Equal).then(left.cmp(right))
+        });
+        let mut known = vec![false; values.len()];
+        for pair in sorted.windows(2) {
+            known[pair[1]] = equal(values[pair[0]], values[pair[1]])?;
         }
-        Ok(present)
+        for field in &self.state.node(array).fields {
+            self.state.with_raw(&field.value, |element| -> Result<(), Malformed> {
+                let mut low = 0;
+                let mut high = sorted.len();
+                while low < high {
+                    let middle = low.midpoint(high);
+                    if compare(values[sorted[middle]], element)?.is_lt() {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
+                }
+                // The first of equal values is the one that would be added.
+                if let Some(first) = sorted.get(low) {
+                    known[*first] = known[*first] || equal(values[*first], element)?;
+                }
+                Ok(())
+            })?;
+        }
+        let missing = values.iter().zip(known).filter(|(_, known)| !known);
+        Ok(missing.map(|(value, _)| *value).collect())
     }
 
     pub(crate) fn pop(
@@ -149,15 +169,17 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Removes the elements that `takes` says.
+    /// Removes the elements that `takes` says, which makes `weight` tests of each.
     pub(crate) fn cull(
         &mut self,
         place: Place<'_>,
         found: usize,
         entry: &Entry<'_>,
+        weight: usize,
         takes: &mut dyn FnMut(RawValue<'_>) -> Result<bool, Malformed>,
     ) -> Result<(), PatchError> {
         let array = self.array(place, found, entry)?;
+        self.step(weight.saturating_mul(self.state.len(array)), entry)?;
         let mut kept: Vec<Field> = Vec::new();
         for field in &self.state.node(array).fields {
             if !self.state.with_raw(&field.value, &mut *takes)? {

@@ -1,5 +1,6 @@
 //! `$[]` and `$[name]`: the same operators on every element that the filters let through.
 
+use crate::model::state::NodeId;
 use crate::model::state::raw::tag;
 
 use super::error::PatchError;
@@ -25,6 +26,7 @@ impl Walk<'_> {
         let choices = Choices::new(group, at);
         let mut last: Option<(Vec<bool>, Vec<Entry<'_>>)> = None;
         for index in 0..self.state.len(array) {
+            self.step(self.filters.weight() + group.len(), &group[0])?;
             let chosen = self.chosen(&choices, array, index)?;
             if last.as_ref().is_none_or(|(known, _)| *known != chosen) {
                 last = Some((chosen.clone(), choices.merged(&chosen)?));
@@ -44,7 +46,7 @@ impl Walk<'_> {
     fn chosen(
         &self,
         choices: &Choices<'_, '_>,
-        array: crate::model::state::NodeId,
+        array: NodeId,
         index: usize,
     ) -> Result<Vec<bool>, PatchError> {
         let value = self.state.value(array, index);

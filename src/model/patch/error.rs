@@ -92,6 +92,19 @@ pub enum PatchError {
         /// The limit in levels.
         max: usize,
     },
+    /// The patch would take too long.
+    #[error(
+        "{operator} {path:?}: the patch takes more than {max} steps on this state; \
+         split it into several events"
+    )]
+    TooMuchWork {
+        /// The operator during which the limit was reached.
+        operator: &'static str,
+        /// The path as written.
+        path: String,
+        /// The limit in steps.
+        max: usize,
+    },
     /// An array would have to be filled up with too many nulls.
     #[error(
         "{operator} {path:?}: reaching that index needs more than {max} nulls before it; \
@@ -112,7 +125,13 @@ impl PatchError {
     /// accepted on a smaller document. Every other refusal is a mistake in the patch.
     #[must_use]
     pub fn too_large(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::TooDeep { .. } | Self::TooMuchPadding { .. })
+        matches!(
+            self,
+            Self::TooLarge { .. }
+                | Self::TooDeep { .. }
+                | Self::TooMuchWork { .. }
+                | Self::TooMuchPadding { .. }
+        )
     }
 }
 

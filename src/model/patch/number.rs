@@ -111,6 +111,15 @@ impl Number {
         }
     }
 
+    /// The integer whose bits are tested: nothing for a double with a fraction, but the nearest one
+    /// for a decimal.
+    pub(crate) fn to_bits(self) -> Option<i64> {
+        match self {
+            Self::Decimal(value) => Some(value.to_i64_rounded()),
+            _ => self.to_integer(),
+        }
+    }
+
     fn to_f64(self) -> f64 {
         match self {
             Self::Int(value) => f64::from(value),

@@ -17,6 +17,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) at: DateTime,
     pub(crate) filters: &'a Filters<'a>,
+    /// Steps taken so far.
+    pub(crate) steps: usize,
 }
 
 /// A field that exists or is to exist: its parent, its name and how deep it lies.
@@ -51,6 +53,8 @@ impl Walk<'_> {
             let size = 1 + entries[1..].iter().take_while(|entry| same(entry)).count();
             let (group, rest) = entries.split_at(size);
             let place = Place { node, name, level };
+            let fields = if self.state.node(node).is_array { 0 } else { self.state.len(node) };
+            self.step(fields + size, first)?;
             match self.find(node, name) {
                 Some(found) => self.existing(place, found, group, next)?,
                 None => self.missing(place, group, next)?,
@@ -204,6 +208,17 @@ impl Walk<'_> {
         let max = self.limits.depth_max;
         if place.level + self.state.depth(value, max)? > max {
             return Err(PatchError::TooDeep { operator: entry.name, path: shown(entry.full), max });
+        }
+        Ok(())
+    }
+
+    /// Counts steps, and refuses a patch that takes too many.
+    pub(crate) fn step(&mut self, steps: usize, entry: &Entry<'_>) -> Result<(), PatchError> {
+        self.steps = self.steps.saturating_add(steps);
+        let max = self.limits.steps_max;
+        if self.steps > max {
+            let (operator, path) = (entry.name, shown(entry.full));
+            return Err(PatchError::TooMuchWork { operator, path, max });
         }
         Ok(())
     }

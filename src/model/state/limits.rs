@@ -13,10 +13,19 @@ pub struct Limits {
     /// Most nulls that one operator may add to an array to reach an index beyond its end. The
     /// server's own number.
     pub padding_max: usize,
+    /// Most steps that one patch may take: a field's name compared, an element tested against one
+    /// condition. The default is about a second's worth; without a limit a patch of a few megabytes
+    /// on an array of a few megabytes could take hours.
+    pub steps_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { state_bytes_max: 15 * 1024 * 1024, depth_max: 179, padding_max: 1_500_000 }
+        Self {
+            state_bytes_max: 15 * 1024 * 1024,
+            depth_max: 179,
+            padding_max: 1_500_000,
+            steps_max: 300_000_000,
+        }
     }
 }

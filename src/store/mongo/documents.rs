@@ -7,10 +7,10 @@ use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, update_statement};
+use super::{MongoStore, MongoVersions, together::ROWS_MIN, update_statement};
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, integral},
+    model::id::{DocumentId, IdError, integral},
     store::{Documents, RowOutcome, RowWrite},
 };
 
@@ -31,6 +31,12 @@ pub(super) const DUPLICATE_KEY: i32 = 11000;
 const REFUSALS: [i32; 8] = [DUPLICATE_KEY, 121, 171, 16755, 15, 10334, 17280, 17419];
 
 impl Documents for MongoStore {
+    type Versions = MongoVersions;
+
+    async fn versions(&self, after: Option<&DocumentId>) -> Result<MongoVersions> {
+        self.walk_versions(after).await
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let rows = self
@@ -86,32 +92,56 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
 }
 
 impl MongoStore {
+    /// Carries out one command: all its rows at once if they are many and nothing stands against it,
+    /// otherwise each by itself.
     async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
-        let rows = command.writes.iter().map(|index| &writes[*index]);
-        let reply = if command.insert {
+        let indexes = command.writes;
+        let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
+        let others = match command.insert {
+            _ if rows.len() < ROWS_MIN => None,
+            true => self.insert_together(&rows).await?.then(Vec::new),
+            false => self.replace_together(&rows).await?,
+        };
+        let mut outcomes = HashMap::new();
+        match others {
+            Some(others) if others.is_empty() => {}
+            Some(others) => {
+                let others: Vec<usize> = others.into_iter().map(|at| indexes[at]).collect();
+                self.compare(writes, &others, &mut outcomes).await?;
+            }
+            None => self.run_one_by_one(writes, command.insert, &indexes, &mut outcomes).await?,
+        }
+        let outcome = |index| (index, outcomes.remove(&index).unwrap_or(RowOutcome::Written));
+        Ok(indexes.into_iter().map(outcome).collect())
+    }
+
+    async fn run_one_by_one(
+        &self,
+        writes: &[RowWrite],
+        insert: bool,
+        indexes: &[usize],
+        outcomes: &mut HashMap<usize, RowOutcome>,
+    ) -> Result<()> {
+        let rows = indexes.iter().map(|index| &writes[*index]);
+        let reply = if insert {
             let statements = rows.map(|write| write.row.clone()).collect();
             self.bulk("insert", &self.collection, "documents", statements).await?
         } else {
             let statements: RawArrayBuf = rows.map(replacement).collect();
             self.bulk("update", &self.collection, "updates", statements).await?
         };
-        let mut outcomes: HashMap<usize, RowOutcome> = HashMap::new();
         for (at, error) in write_errors(&reply) {
             if let Some(outcome) = judge(error)? {
-                outcomes.insert(command.writes[at], outcome);
+                outcomes.insert(indexes[at], outcome);
             }
         }
         // A count that is short does not say which statement missed, and an error of a key that exists may be
         // our own earlier attempt: the rows themselves tell.
         let written = usize::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
-        if written + outcomes.len() < command.writes.len() {
-            self.compare(writes, &command.writes, &mut outcomes).await?;
+        if written + outcomes.len() < indexes.len() {
+            self.compare(writes, indexes, outcomes).await?;
         }
-        Ok(command
-            .writes
-            .iter()
-            .map(|index| (*index, outcomes.remove(index).unwrap_or(RowOutcome::Written)))
-            .collect())
+        Ok(())
     }
 
     /// Reads the rows again: those that have not the version and the mark that were written are stale.
@@ -150,6 +180,10 @@ impl MongoStore {
         }
         Ok(())
     }
+}
+
+pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
+    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }
 
 fn replacement(write: &RowWrite) -> RawDocumentBuf {

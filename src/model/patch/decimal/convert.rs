@@ -86,6 +86,17 @@ impl Decimal {
         self.truncate(false)
     }
 
+    /// The nearest integer, and the smallest one for what no integer is near to.
+    pub(crate) fn to_i64_rounded(self) -> i64 {
+        let Self::Finite { negative, coefficient, exponent } = self else { return i64::MIN };
+        let rounded = match u32::try_from(-exponent) {
+            Ok(digits) => Wide::new(coefficient).rounded(digits, false).low(),
+            Err(_) => return self.as_i64().unwrap_or(i64::MIN),
+        };
+        let Ok(size) = i128::try_from(rounded) else { return i64::MIN };
+        i64::try_from(if negative { -size } else { size }).unwrap_or(i64::MIN)
+    }
+
     fn truncate(self, exactly: bool) -> Option<i64> {
         let Self::Finite { negative, coefficient, exponent } = self else { return None };
         let wide = Wide::new(coefficient);

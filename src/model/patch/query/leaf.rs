@@ -43,6 +43,15 @@ const MISSING_RANK: i32 = 0;
 const NULL_RANK: i32 = 5;
 
 impl Test<'_> {
+    /// How many tests these are in truth.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::In { patterns, .. } => 16 + patterns.len(),
+            Self::Bits(bits) => bits.positions.len(),
+            _ => 1,
+        }
+    }
+
     /// Whether the value passes; nothing stands for a missing one.
     pub(super) fn passes(&self, value: Option<RawValue<'_>>) -> Result<bool, Malformed> {
         if let Self::Compare(relation, operand) = self {
@@ -121,7 +130,7 @@ impl Bits {
                 data.get(position as usize / 8).is_some_and(|byte| byte >> (position % 8) & 1 == 1)
             });
         }
-        let Some(number) = Number::read(value).and_then(Number::to_integer) else { return false };
+        let Some(number) = Number::read(value).and_then(Number::to_bits) else { return false };
         // Numbers extend their sign.
         self.holds(|position| number >> position.min(63) & 1 == 1)
     }

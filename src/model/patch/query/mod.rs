@@ -72,6 +72,14 @@ impl<'p> Pull<'p> {
         parse::document(value).map(Self::Documents)
     }
 
+    /// How many tests there are.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Equal(_) => 1,
+            Self::Documents(condition) | Self::Elements(condition) => condition.weight(),
+        }
+    }
+
     /// Whether the element is to be removed.
     pub(crate) fn takes(&self, element: RawValue<'_>) -> Result<bool, Malformed> {
         match self {
@@ -85,6 +93,22 @@ impl<'p> Pull<'p> {
 }
 
 impl Condition<'_> {
+    /// How many tests the condition consists of.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::And(all) | Self::Or(all) | Self::Nor(all) => {
+                1 + all.iter().map(Self::weight).sum::<usize>()
+            }
+            Self::Not(inner) => 1 + inner.weight(),
+            Self::Array { test: ArrayTest::ElementIs(all), .. } => {
+                1 + all.iter().map(Self::weight).sum::<usize>()
+            }
+            Self::Array { test: ArrayTest::ElementMatches(inner), .. } => 1 + inner.weight(),
+            Self::Field { test, .. } => test.weight(),
+            Self::Constant(_) | Self::Array { .. } => 1,
+        }
+    }
+
     /// Whether the subject meets the condition.
     pub(crate) fn matches(&self, subject: Subject<'_>) -> Result<bool, Malformed> {
         match self {
