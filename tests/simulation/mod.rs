@@ -8,6 +8,7 @@ mod log;
 mod monitor;
 mod node;
 mod plan;
+mod reader;
 mod run;
 mod seeds;
 mod shrink;

@@ -135,6 +135,8 @@ pub(super) enum What {
     DeleteRow { document: usize },
     /// Somebody deletes the checkpoint.
     DeleteCheckpoint,
+    /// The log is renamed, and gets its name back after a while.
+    RenameLog { gone: Duration },
     /// The log is dropped, and made again after a while.
     DropLog { gone: Duration },
 }
@@ -185,7 +187,9 @@ impl Plan {
         }
         if mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. })) {
             // To delete the checkpoint is how an operator says that another log is the right one.
-            mishaps.retain(|mishap| mishap.what != What::DeleteCheckpoint);
+            mishaps.retain(|mishap| {
+                !matches!(mishap.what, What::DeleteCheckpoint | What::RenameLog { .. })
+            });
         }
         let validator = rng.u8(..12) == 0;
         Self { seed, writers, readers, daemons, mishaps, validator }
@@ -301,11 +305,12 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 6 => What::Crash { daemon, down: time },
                 7 => What::Suspend { daemon, time: time * 3 },
                 8 => What::Cut { daemon, time },
+                10 if rng.bool() => What::RenameLog { gone: time },
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
                     _ => What::DeleteCheckpoint,
                 },
-                _ if rng.u8(..2) == 0 => What::DropLog { gone: time },
+                _ if rng.u8(..4) != 0 => What::DropLog { gone: time },
                 _ => return None,
             };
             Some(Mishap { at: millis(rng, 0..span), what })

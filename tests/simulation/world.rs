@@ -163,6 +163,8 @@ pub(super) struct State {
     pub(super) lagging: bool,
     /// A validator of the user's on the projected documents: rows whose state has this name are refused.
     pub(super) refused_name: Option<String>,
+    /// The log has another name for now, and writers may not make one in its place.
+    pub(super) log_is_aside: bool,
     /// As the primary has it, the majority or not.
     pub(super) latest: Data,
     /// As majority reads see it.
@@ -199,6 +201,7 @@ impl World {
             stalled: false,
             lagging: false,
             refused_name: None,
+            log_is_aside: false,
             latest: Data::default(),
             visible: Data::default(),
             archive: BTreeMap::new(),
