@@ -7,6 +7,7 @@ use crate::{
     embedded::EmbeddedError,
     model,
     read::ReadError,
+    writer::WriteError,
 };
 
 /// Why a benchmark cannot be finished.
@@ -27,6 +28,9 @@ pub enum BenchError {
     /// A read of the library failed.
     #[error("a read failed: {0}")]
     Read(#[from] ReadError),
+    /// A write of the library failed.
+    #[error("a write failed: {0}")]
+    Write(#[from] WriteError),
     /// A file or a process could not be used.
     #[error("cannot {action}: {source}")]
     Io {

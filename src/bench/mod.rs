@@ -1,6 +1,7 @@
 //! Measuring ourselves: a private server, and each kind of work beside the bare baseline of the same
 //! machine in the same minute, because absolute numbers of a shared machine mean little.
 
+mod append;
 mod backlog;
 mod bare;
 mod catch_up;
@@ -40,6 +41,8 @@ pub enum Scenario {
     Recovery,
     /// From append to visible.
     Visible,
+    /// Appending through the typed writer.
+    Append,
     /// What a client is missing.
     Missing,
     /// A cache too small for the working set.
@@ -48,7 +51,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -57,6 +60,7 @@ impl Scenario {
         Self::CatchUpSparse,
         Self::Recovery,
         Self::Visible,
+        Self::Append,
         Self::Missing,
         Self::SmallCache,
     ];
@@ -72,6 +76,7 @@ impl Scenario {
             Self::CatchUpSparse => "catch-up-sparse",
             Self::Recovery => "recovery",
             Self::Visible => "visible",
+            Self::Append => "append",
             Self::Missing => "missing",
             Self::SmallCache => "small-cache",
         }
@@ -148,6 +153,7 @@ async fn measure(
         Scenario::CatchUpSparse => catch_up::run_sparse(server, scaled(2e5), repeat).await,
         Scenario::Recovery => catch_up::run_recovery(server, scaled(1e6), 1_000).await,
         Scenario::Visible => visible::run(server, scaled(5e3).max(1_000), repeat).await,
+        Scenario::Append => append::run(server, scaled(1e4).max(1_000), repeat).await,
         Scenario::Missing => missing::run(server, 4, scaled(1.6e4)).await,
         Scenario::SmallCache => {
             let shape = Shape::Zipf { documents: scaled(1e5), events: scaled(3e5) };

@@ -29,8 +29,8 @@ use crate::{
     time::Time,
 };
 
-/// How many events are folded before the flush under way is looked after, and whether another is due.
-const CHUNK_EVENTS: usize = 1_024;
+/// How many events are folded before it is looked whether a flush is due.
+const CHUNK_EVENTS: usize = 4_096;
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {

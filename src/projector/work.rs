@@ -5,7 +5,10 @@
 use std::{collections::BTreeSet, task::Poll};
 
 use bson::{DateTime, RawDocument, Timestamp};
-use futures::{future::BoxFuture, poll};
+use futures::{
+    future::{BoxFuture, try_join_all},
+    poll,
+};
 
 use super::{
     Settings,
@@ -30,8 +33,10 @@ use crate::{
     time::Time,
 };
 
-/// How many documents are loaded by one query.
-const LOAD_DOCUMENTS_MAX: usize = 500;
+/// How many documents are loaded by one query. All queries of a chunk of events run at once.
+const LOAD_DOCUMENTS_MAX: usize = 1_000;
+/// How many events are folded at a stretch, while the flush under way has to wait.
+const STEP_EVENTS: usize = 512;
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
 
@@ -74,12 +79,15 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
         self.load_missing(chunk).await?;
         let mut behind = BTreeSet::new();
-        for events in chunk.chunk_by(|a, b| a.key.document == b.key.document) {
-            if let Some(first) = events.first()
-                && self.offer(&first.key.document, events)
-            {
-                behind.insert(first.key.document.clone());
+        for step in chunk.chunks(STEP_EVENTS) {
+            for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
+                if let Some(first) = events.first()
+                    && self.offer(&first.key.document, events)
+                {
+                    behind.insert(first.key.document.clone());
+                }
             }
+            self.advance_flush().await;
         }
         for id in behind {
             self.read_on(&id).await?;
@@ -214,28 +222,29 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Brings documents into memory; those without a row at version 0.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
-        for ids in ids.chunks(LOAD_DOCUMENTS_MAX) {
-            let (store, backoff, time) =
-                (self.store.clone(), self.settings.backoff, self.time.clone());
-            let observer = self.observer.clone();
-            let load =
-                backoff.retry(&time, |error, _| observer.tried(error, &time), || store.load(ids));
-            let rows = drive(&mut self.flush, &mut self.flushed, load).await?;
-            self.counts.loaded += ids.len() as u64;
-            for row in &rows {
-                let document = Document::from_raw(row).map_err(|error| {
-                    Error::damaged(format!(
-                        "a row of `{}` was not written by this program: {error}",
-                        self.observer.collection()
-                    ))
-                })?;
-                let stored = document.version;
-                self.admit(document, stored);
-            }
-            for id in ids {
-                if !self.cache.holds(id) {
-                    self.admit(Document::new(id.clone()), 0);
-                }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let (backoff, report) =
+            (self.settings.backoff, |error: &Error, _| observer.tried(error, time));
+        let load = |ids| backoff.retry(time, report, move || store.load(ids));
+        let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
+        let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
+        self.counts.loaded += ids.len() as u64;
+        for row in batches.iter().flatten() {
+            let document = Document::from_raw(row).map_err(|error| {
+                Error::damaged(format!(
+                    "a row of `{}` was not written by this program: {error}",
+                    self.observer.collection()
+                ))
+            })?;
+            let stored = document.version;
+            self.admit(document, stored);
+        }
+        for id in ids {
+            if !self.cache.holds(id) {
+                self.admit(Document::new(id.clone()), 0);
             }
         }
         Ok(())
