@@ -2,6 +2,7 @@
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
 mod append;
+mod bench;
 mod config_check;
 mod demo;
 mod dev;
@@ -58,6 +59,8 @@ enum Command {
     History(history::History),
     /// Show what a client with a given vector clock has not seen of a document
     Missing(missing::Missing),
+    /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -66,7 +69,7 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Demo(_) | Self::Dev(_) => "warn,alluvium::embedded=info",
-            Self::Run(_) => "info",
+            Self::Run(_) | Self::Bench(_) => "info",
             _ => "warn",
         }
     }
@@ -112,6 +115,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Get(command) => command.run(&globals).await,
         Command::History(command) => command.run(&globals).await,
         Command::Missing(command) => command.run(&globals).await,
+        Command::Bench(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),

@@ -94,6 +94,8 @@ pub struct TailBatch {
     pub position: Position,
     /// The server's present cluster time, which tells how far behind the changes are.
     pub server_time: Option<Timestamp>,
+    /// Whether the server had more than it could send at once: there is a backlog.
+    pub is_full: bool,
 }
 
 /// One collection's log.

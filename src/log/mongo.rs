@@ -25,6 +25,12 @@ use crate::{
 /// the place that a checkpoint can save.
 const AWAIT_TIME: Duration = Duration::from_millis(500);
 
+/// The most changes in one batch of a stream. Fewer, and round trips show; more only take memory, and make
+/// everything behind them wait (benches/README.md).
+const BATCH_CHANGES: u32 = 4_096;
+/// A batch beyond this was ended by the server's limit of 16 MB.
+const BATCH_BYTES_FULL: usize = 15 << 20;
+
 /// The logs of one MongoDB database.
 #[derive(Clone, Debug)]
 pub struct MongoSource {
@@ -62,6 +68,7 @@ impl LogSource for MongoSource {
             .database
             .aggregate(pipeline(collections, start, bodies))
             .max_await_time(AWAIT_TIME)
+            .batch_size(BATCH_CHANGES)
             .read_concern(ReadConcern::majority())
             .batch()
             .await
@@ -144,7 +151,9 @@ impl Tail for MongoTail {
         };
         self.reached = token_time(&token).unwrap_or(self.reached);
         let position = Position { token, cluster_time: self.reached };
-        Ok(TailBatch { changes, position, server_time })
+        let is_full = changes.bytes() > BATCH_BYTES_FULL
+            || changes.documents()?.count() >= BATCH_CHANGES as usize;
+        Ok(TailBatch { changes, position, server_time, is_full })
     }
 }
 

@@ -80,12 +80,6 @@ impl Cache {
         self.working.get_mut(id)
     }
 
-    /// The version of a document in memory.
-    pub(super) fn version(&self, id: &DocumentId) -> Option<i64> {
-        let slot = self.working.get(id).or_else(|| self.idle.peek(id))?;
-        Some(slot.document.version)
-    }
-
     /// Counts the bytes of a document after an edit.
     pub(super) fn edited(&mut self, id: &DocumentId) {
         if let Some(slot) = self.working.get_mut(id) {

@@ -22,6 +22,7 @@ pub(super) struct Progress {
     saved_at: Option<Duration>,
     server_time: Option<Timestamp>,
     heard_at: Option<Duration>,
+    is_full: bool,
 }
 
 impl Progress {
@@ -40,6 +41,7 @@ impl Progress {
         }
         self.server_time = self.server_time.max(batch.server_time);
         self.heard_at = Some(now);
+        self.is_full = batch.is_full;
     }
 
     /// Everything up to `position` is written.
@@ -67,12 +69,9 @@ impl Progress {
         heard.then(|| f64::from(server.time.saturating_sub(flushed.time)))
     }
 
-    /// Whether what has been folded lies so far back that more is certainly on its way.
+    /// Whether the last batch was all that the server could send at once, so that more is on its way.
     pub(super) fn is_backlogged(&self) -> bool {
-        match (self.server_time, &self.folded) {
-            (Some(server), Some(folded)) => server.time > folded.cluster_time.time + 1,
-            _ => true,
-        }
+        self.is_full
     }
 
     /// Whether everything that was folded is written.

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     Projector,
-    begin::{Begin, fenced},
+    begin::{Begin, fenced, still_followed},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -36,7 +36,7 @@ const CHUNK_EVENTS: usize = 4_096;
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) work: Work<S::Log, D, T>,
     pub(super) progress: Progress,
-    pub(super) walk: Option<Walk<S::Log>>,
+    pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
     events: String,
     pub(super) epoch: i64,
@@ -191,12 +191,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.len() == CHUNK_EVENTS {
-                        self.work.fold_scanned(&mut walk, &chunk).await?;
-                        chunk.clear();
+                        self.work.fold_scanned(&mut walk, std::mem::take(&mut chunk)).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, &chunk).await?;
+                self.work.fold_scanned(&mut walk, chunk).await?;
                 self.walk = Some(walk);
             }
             Ok(None) => {
@@ -219,6 +218,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
+                // That the log was replaced may be among what was lost.
+                still_followed(&self.work.log, self.work.followed).await?;
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
@@ -308,7 +309,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
     }
 }
 
-async fn next_scanned<L: EventLog>(walk: &mut Option<Walk<L>>, log: &L) -> Result<Option<Batch>> {
+async fn next_scanned<L: EventLog, D: Store>(
+    walk: &mut Option<Walk<L, D>>,
+    log: &L,
+) -> Result<Option<Batch>> {
     match walk {
         Some(walk) => walk.next(log).await,
         None => std::future::pending().await,

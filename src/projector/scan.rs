@@ -1,39 +1,41 @@
-//! Catching up from the log itself: the ordered walk over all events that finds every document which
-//! is behind, and notices one that is ahead.
+//! Catching up from the log itself: an ordered walk over all events beside one over the versions of all
+//! rows. It finds every document that is behind, loads none that is not, and notices one that is ahead.
 
 use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
-    ahead::Rows,
     begin::still_followed,
-    work::{Arrival, Work},
+    rows::Rows,
+    work::{Arrival, Work, drive},
 };
 use crate::{
-    database::Result,
+    database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, position::LogId},
-    store::Store,
+    model::{event::EventKey, id::DocumentId, position::LogId},
+    retry::limited,
+    store::{Documents, RowVersion, Store},
     time::Time,
 };
 
 type Next<S> = BoxFuture<'static, (S, Result<Option<Batch>>)>;
 
 /// A walk under way. The next batch is always being fetched while the last one is folded.
-pub(super) struct Walk<L: EventLog> {
+pub(super) struct Walk<L: EventLog, D: Documents> {
     next: Option<Next<L::Scan>>,
+    rows: Rows<D>,
     /// Everything before this time is seen.
     pub(super) at: Timestamp,
-    /// The last key that was folded: where to begin again.
+    /// The last event that was looked at: where to begin again.
     last: Option<EventKey>,
-    /// The rows that it has not passed.
-    rows: Rows,
+    /// The row of that event's document, if it has one.
+    row: Option<RowVersion>,
     followed: LogId,
 }
 
-impl<L: EventLog> Walk<L> {
+impl<L: EventLog, D: Documents> Walk<L, D> {
     pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
-        Self { next: None, at, last: None, rows: Rows::default(), followed }
+        Self { next: None, rows: Rows::new(), at, last: None, row: None, followed }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
@@ -59,37 +61,83 @@ fn fetch<S: Scan + 'static>(mut scan: S) -> Next<S> {
 }
 
 impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
-    /// Folds a chunk of a walk, and refuses the collection when a document is ahead of its log.
+    /// Folds what a chunk of a walk has news of, and refuses the collection when a document is ahead of
+    /// its log.
     pub(super) async fn fold_scanned(
         &mut self,
-        walk: &mut Walk<L>,
-        chunk: &[Arrival<'_>],
+        walk: &mut Walk<L, D>,
+        chunk: Vec<Arrival<'_>>,
     ) -> Result<()> {
-        let Some(last) = chunk.last() else { return Ok(()) };
-        self.fold(chunk).await?;
         self.counts.scanned += chunk.len() as u64;
-        let ends = walk.last.iter().chain(chunk.iter().map(|arrival| &arrival.key));
-        let next = chunk.iter().map(|arrival| &arrival.key);
-        let offset = usize::from(walk.last.is_none());
-        let ends: Vec<EventKey> = ends
-            .zip(next.skip(offset))
-            .filter(|(end, next)| end.document != next.document)
-            .map(|(end, _)| end.clone())
-            .collect();
-        for end in &ends {
-            self.check_not_ahead(end).await?;
-            self.pass_rows(&mut walk.rows, Some(&end.document)).await?;
+        let mut news = Vec::with_capacity(chunk.len());
+        for arrival in chunk {
+            let document = &arrival.key.document;
+            if walk.last.as_ref().is_none_or(|last| last.document != *document) {
+                self.leave_document(walk).await?;
+                self.enter_document(walk, document).await?;
+            }
+            walk.last = Some(arrival.key.clone());
+            if self.is_passed_over(walk, &arrival.key) {
+                self.counts.replayed += 1;
+            } else {
+                news.push(arrival);
+            }
         }
-        self.pass_rows(&mut walk.rows, Some(&last.key.document)).await?;
-        walk.last = Some(last.key.clone());
+        self.fold(&news).await
+    }
+
+    /// The walk over the log is over: so is its last document, and rows that are left have no events.
+    pub(super) async fn finish_scan(&mut self, mut walk: Walk<L, D>) -> Result<()> {
+        self.leave_document(&mut walk).await?;
+        while let Some(row) = self.next_row(&mut walk, None).await? {
+            self.check_not_ahead(&row, 0).await?;
+        }
         Ok(())
     }
 
-    /// The walk is over: the last document has no more events, and the rows after it have none.
-    pub(super) async fn finish_scan(&mut self, mut walk: Walk<L>) -> Result<()> {
-        if let Some(end) = &walk.last {
-            self.check_not_ahead(end).await?;
+    /// Whether the row holds the event, and nothing else makes the document worth a look.
+    fn is_passed_over(&self, walk: &Walk<L, D>, key: &EventKey) -> bool {
+        let held = walk.row.as_ref().is_some_and(|row| !row.marked && row.version >= key.version);
+        held && !self.cache.holds(&key.document) && !self.waiting.waits(&key.document)
+    }
+
+    /// Goes on to the row of `document`. The rows on the way have no events.
+    async fn enter_document(&mut self, walk: &mut Walk<L, D>, document: &DocumentId) -> Result<()> {
+        walk.row = None;
+        while let Some(row) = self.next_row(walk, Some(document)).await? {
+            if row.id == *document {
+                walk.row = Some(row);
+                return Ok(());
+            }
+            self.check_not_ahead(&row, 0).await?;
         }
-        self.pass_rows(&mut walk.rows, None).await
+        Ok(())
+    }
+
+    /// The last document that was entered has no more events.
+    async fn leave_document(&mut self, walk: &mut Walk<L, D>) -> Result<()> {
+        match (&walk.row, &walk.last) {
+            (Some(row), Some(last)) => self.check_not_ahead(row, last.version).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The next row of the walk up to `end`, however long the database is away.
+    async fn next_row(
+        &mut self,
+        walk: &mut Walk<L, D>,
+        end: Option<&DocumentId>,
+    ) -> Result<Option<RowVersion>> {
+        loop {
+            let Self { store, settings, time, .. } = self;
+            let next = limited(time, settings.backoff.attempt_limit, walk.rows.next(store, end));
+            match drive(&mut self.flush, &mut self.flushed, next).await {
+                Err(error) if error.verdict() == Verdict::Retry => {
+                    self.observer.tried(&error, &self.time);
+                    self.time.sleep(self.settings.backoff.shortest).await;
+                }
+                other => return other,
+            }
+        }
     }
 }

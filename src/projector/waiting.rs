@@ -72,6 +72,11 @@ impl Waiting {
         (row.mark.class != Class::Gap).then_some(&row.mark)
     }
 
+    /// Whether a document waits, for whatever reason.
+    pub(super) fn waits(&self, document: &DocumentId) -> bool {
+        self.rows.contains_key(document)
+    }
+
     /// The documents that wait behind a hole.
     pub(super) fn holes(&self) -> Vec<DocumentId> {
         let holes = self.rows.keys().filter(|document| self.hole(document).is_some());

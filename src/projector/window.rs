@@ -14,10 +14,13 @@ use crate::{
 
 /// How often the lag is told and a checkpoint considered, at least.
 const TICK: Duration = Duration::from_secs(1);
+/// The longest that a folded event waits for others however far behind the projection is.
+const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
 
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
     pub(super) async fn make_room(&mut self) -> Result<()> {
+        self.work.advance_flush().await;
         if let Some(flushed) = self.work.flushed.take() {
             self.settle(flushed?).await?;
         }
@@ -47,7 +50,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     || self.progress.is_backlogged()
                     || !self.feed.is_empty() =>
             {
-                now.saturating_sub(since) >= self.work.settings.flush_interval
+                now.saturating_sub(since) >= self.window(now)
             }
             Some(_) => true,
         };
@@ -58,6 +61,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
         }
+    }
+
+    /// How long a folded event may wait for others under load. Where they are late already, a tenth of
+    /// that more does not matter to anybody, and saves writing a document again and again.
+    fn window(&self, now: Duration) -> Duration {
+        let late = self.progress.lag_seconds(now).unwrap_or_default();
+        let late = Duration::from_secs_f64(late / 10.0).min(LATE_WINDOW_MAX);
+        self.work.settings.flush_interval.max(late)
     }
 
     fn checkpoint_due(&self, now: Duration) -> Option<Position> {

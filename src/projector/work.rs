@@ -2,10 +2,13 @@
 //! document, and for whoever lacks an earlier event read the log itself. Where the events come from,
 //! and when to flush, is decided elsewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, task::Poll};
 
 use bson::{DateTime, RawDocument, Timestamp};
-use futures::future::BoxFuture;
+use futures::{
+    future::{BoxFuture, try_join_all},
+    poll,
+};
 
 use super::{
     Settings,
@@ -30,8 +33,10 @@ use crate::{
     time::Time,
 };
 
-/// How many documents are loaded by one query.
-const LOAD_DOCUMENTS_MAX: usize = 500;
+/// How many documents are loaded by one query. All queries of a chunk of events run at once.
+const LOAD_DOCUMENTS_MAX: usize = 1_000;
+/// How many events are folded at a stretch, while the flush under way has to wait.
+const STEP_EVENTS: usize = 512;
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
 
@@ -72,16 +77,17 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them either holds its events or is on
     /// record as waiting.
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
-        let ids: BTreeSet<&DocumentId> =
-            chunk.iter().map(|arrival| &arrival.key.document).collect();
-        let ids: Vec<DocumentId> =
-            ids.into_iter().filter(|id| !self.cache.holds(id)).cloned().collect();
-        self.load(&ids).await?;
+        self.load_missing(chunk).await?;
         let mut behind = BTreeSet::new();
-        for arrival in chunk {
-            if self.offer(&arrival.key, arrival.event) {
-                behind.insert(arrival.key.document.clone());
+        for step in chunk.chunks(STEP_EVENTS) {
+            for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
+                if let Some(first) = events.first()
+                    && self.offer(&first.key.document, events)
+                {
+                    behind.insert(first.key.document.clone());
+                }
             }
+            self.advance_flush().await;
         }
         for id in behind {
             self.read_on(&id).await?;
@@ -89,26 +95,56 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(())
     }
 
-    /// Offers one event to its document, which is in memory. True when the log must be read on from
-    /// the document's version: an earlier event is missing here, or the one that was missing arrived.
-    fn offer(&mut self, key: &EventKey, raw: &RawDocument) -> bool {
-        let hole = self.waiting.hole(&key.document);
-        let Some(slot) = self.cache.edit(&key.document) else { return false };
-        let outcome = apply(&mut slot.document, key, raw, &self.settings);
-        match outcome {
-            Outcome::Replay => self.counts.replayed += 1,
-            Outcome::Parked => {}
-            Outcome::Applied(op) => {
-                self.counts.applied(op);
-                self.cache.edited(&key.document);
-                self.note_change();
-                return hole.is_some();
+    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
+    /// should it have a row after all, because the event comes again, the insert tells.
+    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        let mut missing = Vec::new();
+        for Arrival { key, .. } in chunk {
+            if self.cache.holds(&key.document) {
+                continue;
             }
-            // The hole is on record already, and this event does not fill it.
-            Outcome::Gap { expected } => return hole != Some(expected),
-            Outcome::Poison(mark) => self.park(&key.document, mark),
+            if key.version == 1 {
+                self.admit(Document::new(key.document.clone()), 0);
+            } else {
+                missing.push(key.document.clone());
+            }
         }
-        false
+        missing.sort_unstable();
+        missing.dedup();
+        self.load(&missing).await
+    }
+
+    /// Offers events to their document, which is in memory. True when the log must be read on from the
+    /// document's version: an earlier event is missing here, or the one that was missing arrived.
+    fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
+        let hole = self.waiting.hole(id);
+        let Some(slot) = self.cache.edit(id) else { return false };
+        let (mut applied, mut reads_on, mut poison) = (false, false, None);
+        for Arrival { key, event } in events {
+            match apply(&mut slot.document, key, event, &self.settings) {
+                Outcome::Replay => self.counts.replayed += 1,
+                Outcome::Parked => {}
+                Outcome::Applied(op) => {
+                    self.counts.applied(op);
+                    applied = true;
+                }
+                // A hole that is on record already needs no second look, unless this event fills it.
+                Outcome::Gap { expected } => reads_on |= hole != Some(expected),
+                Outcome::Poison(mark) => {
+                    poison = Some(mark);
+                    break;
+                }
+            }
+        }
+        if applied {
+            self.cache.edited(id);
+            self.note_change();
+        }
+        if let Some(mark) = poison {
+            self.park(id, mark);
+            return false;
+        }
+        reads_on || (applied && hole.is_some())
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
@@ -138,7 +174,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 let key = EventKey::from_event(event)
                     .map_err(|error| Error::damaged(error.to_string()))?;
                 met = Some(key.version);
-                self.offer_in_order(&key, event);
+                // The answer whether to read on does not matter: this is reading on.
+                let _reading_already = self.offer(id, &[Arrival { key, event }]);
             }
             let Some(slot) = self.cache.edit(id) else { return Ok(()) };
             let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
@@ -157,11 +194,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
-    }
-
-    fn offer_in_order(&mut self, key: &EventKey, raw: &RawDocument) {
-        // The answer whether to read on does not matter: this is reading on.
-        let _reading_already = self.offer(key, raw);
     }
 
     fn record_hole(&mut self, id: &DocumentId, missing: i64) {
@@ -190,28 +222,29 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Brings documents into memory; those without a row at version 0.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
-        for ids in ids.chunks(LOAD_DOCUMENTS_MAX) {
-            let (store, backoff, time) =
-                (self.store.clone(), self.settings.backoff, self.time.clone());
-            let observer = self.observer.clone();
-            let load =
-                backoff.retry(&time, |error, _| observer.tried(error, &time), || store.load(ids));
-            let rows = drive(&mut self.flush, &mut self.flushed, load).await?;
-            self.counts.loaded += ids.len() as u64;
-            for row in &rows {
-                let document = Document::from_raw(row).map_err(|error| {
-                    Error::damaged(format!(
-                        "a row of `{}` was not written by this program: {error}",
-                        self.observer.collection()
-                    ))
-                })?;
-                let stored = document.version;
-                self.admit(document, stored);
-            }
-            for id in ids {
-                if !self.cache.holds(id) {
-                    self.admit(Document::new(id.clone()), 0);
-                }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let (backoff, report) =
+            (self.settings.backoff, |error: &Error, _| observer.tried(error, time));
+        let load = |ids| backoff.retry(time, report, move || store.load(ids));
+        let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
+        let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
+        self.counts.loaded += ids.len() as u64;
+        for row in batches.iter().flatten() {
+            let document = Document::from_raw(row).map_err(|error| {
+                Error::damaged(format!(
+                    "a row of `{}` was not written by this program: {error}",
+                    self.observer.collection()
+                ))
+            })?;
+            let stored = document.version;
+            self.admit(document, stored);
+        }
+        for id in ids {
+            if !self.cache.holds(id) {
+                self.admit(Document::new(id.clone()), 0);
             }
         }
         Ok(())
@@ -224,6 +257,15 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let mark = self.waiting.park(&document.id);
         document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
+    }
+
+    /// Lets the flush under way take its next step, without waiting for it.
+    pub(super) async fn advance_flush(&mut self) {
+        let Some(flush) = &mut self.flush else { return };
+        if let Poll::Ready(flushed) = poll!(flush) {
+            self.flush = None;
+            self.flushed = Some(flushed);
+        }
     }
 
     fn note_change(&mut self) {

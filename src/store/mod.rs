@@ -48,16 +48,18 @@ impl<S: Documents + Checkpoints + QuarantineRows> Store for S {}
 
 /// The projected documents.
 pub trait Documents: Clone + Send + Sync + 'static {
-    /// The rows of those `ids` that have one, in any order, as the majority holds them.
-    fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
+    /// An ordered walk over the versions of the rows.
+    type Versions: Versions;
 
-    /// The ids of the rows that come after `after`, or of the first ones, in their order and as the majority
-    /// holds them; at most `limit`. Fewer than that are the last ones.
-    fn ids(
+    /// Walks over all rows in the order of their ids, as the majority holds them, beginning after
+    /// `after`, or at it. A row that changes meanwhile is seen as it was or as it became.
+    fn versions(
         &self,
         after: Option<&DocumentId>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<DocumentId>>> + Send;
+    ) -> impl Future<Output = Result<Self::Versions>> + Send;
+
+    /// The rows of those `ids` that have one, in any order, as the majority holds them.
+    fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
     /// Writes rows at majority, each only where the stored row still has the version that was read.
     /// Gives one outcome per write, in order. No document stands in `writes` twice.
@@ -65,6 +67,26 @@ pub trait Documents: Clone + Send + Sync + 'static {
     /// # Errors
     /// When the outcome of any of them is unknown: the same writes may be tried again.
     fn write(&self, writes: &[RowWrite]) -> impl Future<Output = Result<Vec<RowOutcome>>> + Send;
+}
+
+/// An ordered walk over the versions of all rows.
+pub trait Versions: Send {
+    /// The next rows in the order of their ids, or `None` at the end.
+    ///
+    /// # Errors
+    /// After an error the walk is over; another may begin after the last id seen.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Vec<RowVersion>>>> + Send;
+}
+
+/// How far a row is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowVersion {
+    /// The document.
+    pub id: DocumentId,
+    /// The version of its row.
+    pub version: i64,
+    /// Whether the row bears the mark of a parked document.
+    pub marked: bool,
 }
 
 /// A row to write.

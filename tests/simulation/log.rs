@@ -120,12 +120,13 @@ impl Tail for SimTail {
                 .sim()
                 .tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
         }
+        let is_full = found.changes.len() == limit;
         let mut changes = RawArrayBuf::new();
         for (change, big) in found.changes {
             changes.push(if big { self.fitted(change)? } else { change });
         }
         let server_time = Some(self.node.world.state().operation_time());
-        Ok(TailBatch { changes: changes.into(), position: found.position, server_time })
+        Ok(TailBatch { changes: changes.into(), position: found.position, server_time, is_full })
     }
 }
 

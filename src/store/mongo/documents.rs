@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
-use mongodb::options::{Hint, ReadConcern};
+use mongodb::options::ReadConcern;
 
-use super::{MongoStore, update_statement};
+use super::{MongoStore, MongoVersions, together::ROWS_MIN, update_statement};
 use crate::{
     database::{Error, Result},
     model::id::{DocumentId, IdError, integral},
@@ -31,6 +31,12 @@ pub(super) const DUPLICATE_KEY: i32 = 11000;
 const REFUSALS: [i32; 8] = [DUPLICATE_KEY, 121, 171, 16755, 15, 10334, 17280, 17419];
 
 impl Documents for MongoStore {
+    type Versions = MongoVersions;
+
+    async fn versions(&self, after: Option<&DocumentId>) -> Result<MongoVersions> {
+        self.walk_versions(after).await
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let rows = self
@@ -39,29 +45,6 @@ impl Documents for MongoStore {
             .read_concern(ReadConcern::majority())
             .await?;
         Ok(rows.try_collect().await?)
-    }
-
-    async fn ids(&self, after: Option<&DocumentId>, limit: u32) -> Result<Vec<DocumentId>> {
-        // Bounds of the index and not of a filter, since a filter's range stays within one type of id.
-        let mut find = self
-            .documents
-            .find(doc! {})
-            .hint(Hint::Keys(doc! { "_id": 1 }))
-            .sort(doc! { "_id": 1 })
-            .limit(i64::from(limit) + 1)
-            .projection(doc! { "_id": 1 })
-            .read_concern(ReadConcern::majority());
-        if let Some(after) = after {
-            find = find.min(doc! { "_id": after.to_bson() });
-        }
-        let rows: Vec<RawDocumentBuf> = find.await?.try_collect().await?;
-        let ids = rows.iter().map(|row| {
-            let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
-            DocumentId::from_raw(id).map_err(|error| foreign(&self.collection, &error))
-        });
-        // The bound itself is part of the range.
-        let others = ids.filter(|id| !id.as_ref().is_ok_and(|id| Some(id) == after));
-        others.take(limit as usize).collect()
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
@@ -109,32 +92,56 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
 }
 
 impl MongoStore {
+    /// Carries out one command: all its rows at once if they are many and nothing stands against it,
+    /// otherwise each by itself.
     async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
-        let rows = command.writes.iter().map(|index| &writes[*index]);
-        let reply = if command.insert {
+        let indexes = command.writes;
+        let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
+        let others = match command.insert {
+            _ if rows.len() < ROWS_MIN => None,
+            true => self.insert_together(&rows).await?.then(Vec::new),
+            false => self.replace_together(&rows).await?,
+        };
+        let mut outcomes = HashMap::new();
+        match others {
+            Some(others) if others.is_empty() => {}
+            Some(others) => {
+                let others: Vec<usize> = others.into_iter().map(|at| indexes[at]).collect();
+                self.compare(writes, &others, &mut outcomes).await?;
+            }
+            None => self.run_one_by_one(writes, command.insert, &indexes, &mut outcomes).await?,
+        }
+        let outcome = |index| (index, outcomes.remove(&index).unwrap_or(RowOutcome::Written));
+        Ok(indexes.into_iter().map(outcome).collect())
+    }
+
+    async fn run_one_by_one(
+        &self,
+        writes: &[RowWrite],
+        insert: bool,
+        indexes: &[usize],
+        outcomes: &mut HashMap<usize, RowOutcome>,
+    ) -> Result<()> {
+        let rows = indexes.iter().map(|index| &writes[*index]);
+        let reply = if insert {
             let statements = rows.map(|write| write.row.clone()).collect();
             self.bulk("insert", &self.collection, "documents", statements).await?
         } else {
             let statements: RawArrayBuf = rows.map(replacement).collect();
             self.bulk("update", &self.collection, "updates", statements).await?
         };
-        let mut outcomes: HashMap<usize, RowOutcome> = HashMap::new();
         for (at, error) in write_errors(&reply) {
             if let Some(outcome) = judge(error)? {
-                outcomes.insert(command.writes[at], outcome);
+                outcomes.insert(indexes[at], outcome);
             }
         }
         // A count that is short does not say which statement missed, and an error of a key that exists may be
         // our own earlier attempt: the rows themselves tell.
         let written = usize::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
-        if written + outcomes.len() < command.writes.len() {
-            self.compare(writes, &command.writes, &mut outcomes).await?;
+        if written + outcomes.len() < indexes.len() {
+            self.compare(writes, indexes, outcomes).await?;
         }
-        Ok(command
-            .writes
-            .iter()
-            .map(|index| (*index, outcomes.remove(index).unwrap_or(RowOutcome::Written)))
-            .collect())
+        Ok(())
     }
 
     /// Reads the rows again: those that have not the version and the mark that were written are stale.
@@ -175,7 +182,7 @@ impl MongoStore {
     }
 }
 
-fn foreign(collection: &str, error: &IdError) -> Error {
+pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
     Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }
 

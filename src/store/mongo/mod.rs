@@ -6,9 +6,12 @@ mod documents;
 mod leases;
 mod overview;
 mod quarantine;
+mod together;
+mod versions;
 
 pub use leases::MongoLeases;
 pub use overview::{Overview, Saved, overview};
+pub use versions::MongoVersions;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};

@@ -1,0 +1,101 @@
+//! Appending through the typed writer, beside a bare insert of the same events by somebody who knows
+//! every version beforehand. All of it on one task, as both sides spend their time waiting.
+
+use std::time::Instant;
+
+use bson::DateTime;
+use futures::{StreamExt, TryStreamExt, stream};
+use mongodb::options::WriteConcern;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    backlog,
+    daemon::COLLECTION,
+    error::Result,
+    report::{Row, Target, Unit},
+    server::Server,
+};
+use crate::{
+    log::events_collection,
+    model::id::DocumentId,
+    writer::{EventSourced, WriterOptions},
+};
+
+const DOCUMENTS: usize = 1_000;
+const CALLERS: usize = 32;
+
+#[derive(Serialize, Deserialize)]
+struct Game {
+    name: String,
+    gold: i64,
+    level: i32,
+    experience: i64,
+}
+
+/// Measures cached and uncached appends, and bare inserts, in turn.
+///
+/// # Errors
+/// When a measurement cannot be finished.
+pub(super) async fn run(server: &mut Server, events: usize, repeat: usize) -> Result<Vec<Row>> {
+    let row = |which, target| {
+        let work = format!("typed writer, {CALLERS} callers, majority, {which}");
+        Row::new(work, Unit::EventsPerSecond, "bare insert_one", target)
+    };
+    let mut cached = row("documents cached", Target::RatioAtLeast(0.9));
+    let mut uncached = row("nothing cached", Target::None);
+    for _ in 0..repeat {
+        let bare = insert(server, events).await?;
+        for (row, cache_bytes) in [(&mut cached, 16 << 20), (&mut uncached, 0)] {
+            row.bare.push(bare);
+            row.ours.push(write(server, events, cache_bytes).await?);
+        }
+    }
+    Ok(vec![cached, uncached])
+}
+
+async fn insert(server: &mut Server, events: usize) -> Result<f64> {
+    let fresh = server.fresh().await?;
+    let log = fresh.database.collection::<bson::RawDocumentBuf>(&events_collection(COLLECTION));
+    let log = &log;
+    let begun = Instant::now();
+    stream::iter(0..events)
+        .map(|number| async move {
+            let version = (number / DOCUMENTS) as i64 + 2;
+            let event = backlog::event(number % DOCUMENTS, version, 1, DateTime::now());
+            log.insert_one(event).write_concern(WriteConcern::majority()).await
+        })
+        .buffer_unordered(CALLERS)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(events as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn write(server: &mut Server, events: usize, cache_bytes: u64) -> Result<f64> {
+    let fresh = server.fresh().await?;
+    let options = WriterOptions { cache_bytes, ..WriterOptions::default() };
+    let writer = EventSourced::<Game>::with_options(&fresh.database, COLLECTION, options);
+    let writer = &writer;
+    let id = |number: usize| DocumentId::String(backlog::id(number % DOCUMENTS).into());
+    stream::iter(0..DOCUMENTS)
+        .map(|number| async move {
+            let name = format!("the game number {number}");
+            let game = Game { name, gold: 100, level: 1, experience: 0 };
+            writer.create(&id(number), "client-0", &game).await
+        })
+        .buffer_unordered(CALLERS)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    let begun = Instant::now();
+    stream::iter(0..events)
+        .map(|number| async move {
+            let change = |game: &mut Game| {
+                game.gold += 5;
+                game.experience += 10;
+            };
+            writer.update(&id(number), "client-0", change).await
+        })
+        .buffer_unordered(CALLERS)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(events as f64 / begun.elapsed().as_secs_f64())
+}

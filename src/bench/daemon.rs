@@ -1,0 +1,191 @@
+//! The daemon under measurement: a process of its own, started as an operator would, so that its CPU
+//! time and memory are told apart from the benchmark's.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use bson::doc;
+use futures::TryStreamExt;
+use mongodb::Database;
+use tokio::process::{Child, Command};
+
+use super::{
+    backlog::Expected,
+    error::{BenchError, Result},
+    process,
+};
+use crate::time::{SystemTime, Time};
+
+/// The name of the collection that every benchmark projects.
+pub(super) const COLLECTION: &str = "games";
+
+/// How long anything may take before the benchmark gives up.
+const LIMIT: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(4);
+
+/// How the daemon is configured where it differs from the defaults.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tuning {
+    /// `cache_bytes`, in MiB.
+    pub(super) cache_mib: Option<u64>,
+}
+
+/// A running daemon. Dropping it kills it.
+pub(super) struct Daemon {
+    process: Child,
+    started: Instant,
+    _folder: tempfile::TempDir,
+    log: std::path::PathBuf,
+}
+
+/// What a daemon took for its work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Usage {
+    pub(super) seconds: f64,
+    pub(super) cpu_seconds: f64,
+    pub(super) peak_mib: f64,
+}
+
+impl Daemon {
+    /// Starts `alluvium run` on this database.
+    ///
+    /// # Errors
+    /// When this program cannot start itself.
+    pub(super) fn start(uri: &str, database: &str, tuning: &Tuning) -> Result<Self> {
+        let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
+        let config = folder.path().join("alluvium.toml");
+        let log = folder.path().join("log");
+        fs::write(&config, configuration(uri, database, tuning))
+            .map_err(BenchError::io("write the daemon's configuration"))?;
+        let output = fs::File::create(&log).map_err(BenchError::io("make the daemon's log"))?;
+        let errors = output.try_clone().map_err(BenchError::io("make the daemon's log"))?;
+        let program = std::env::current_exe().map_err(BenchError::io("find this program"))?;
+        let started = Instant::now();
+        let process = Command::new(program)
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(BenchError::io("start the daemon"))?;
+        Ok(Self { process, started, _folder: folder, log })
+    }
+
+    /// Waits until every reader of the projected documents finds `expected`, and tells what that took
+    /// since the start.
+    ///
+    /// # Errors
+    /// When the daemon ends, or is not done within ten minutes.
+    pub(super) async fn until_visible(
+        &mut self,
+        database: &Database,
+        expected: &Expected,
+    ) -> Result<Usage> {
+        let time = SystemTime::new();
+        loop {
+            self.check_alive()?;
+            // The moment before the look that finds everything: the look itself is not the daemon's work.
+            let (seconds, cpu_seconds) = (self.started.elapsed().as_secs_f64(), self.cpu()?);
+            if is_near(database, expected).await? {
+                let found = sum_of_versions(database).await?;
+                if found >= expected.events {
+                    return Ok(Usage { seconds, cpu_seconds, peak_mib: self.peak_mib()? });
+                }
+            }
+            if self.started.elapsed() > LIMIT {
+                let found = sum_of_versions(database).await?;
+                let (seconds, expected) = (LIMIT.as_secs(), expected.events);
+                return Err(BenchError::NotVisible { seconds, found, expected });
+            }
+            time.sleep(POLL).await;
+        }
+    }
+
+    /// The CPU time that it has used, in seconds.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn cpu(&self) -> Result<f64> {
+        process::cpu_seconds(self.process.id().unwrap_or_default())
+    }
+
+    /// The most memory that it has had at once.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn peak_mib(&self) -> Result<f64> {
+        process::peak_mib(self.process.id().unwrap_or_default())
+    }
+
+    fn check_alive(&mut self) -> Result<()> {
+        match self.process.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                let log = fs::read_to_string(&self.log).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().rev().take(5).collect();
+                let words = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+                Err(BenchError::DaemonEnded { status: status.to_string(), words })
+            }
+            Err(error) => Err(BenchError::io("look after the daemon")(error)),
+        }
+    }
+
+    /// Asks it to stop and waits for its end. A killed one would be safe too, but would keep the next one
+    /// waiting for its lease.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        let pid = self.process.id().unwrap_or_default().to_string();
+        let ended = async {
+            Command::new("/bin/kill").args(["-s", "TERM", &pid]).status().await?;
+            self.process.wait().await
+        };
+        ended.await.map(drop).map_err(BenchError::io("end the daemon"))
+    }
+}
+
+fn configuration(uri: &str, database: &str, tuning: &Tuning) -> String {
+    let mut text = format!(
+        "[mongodb]\nuri = \"{uri}\"\ndatabase = \"{database}\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n[[collections]]\nname = \"{COLLECTION}\"\n"
+    );
+    if let Some(mib) = tuning.cache_mib {
+        // Writing to a string cannot fail.
+        let _infallible = writeln!(text, "cache_bytes = \"{mib}MiB\"");
+    }
+    text
+}
+
+/// Whether the documents of the last events are there: a look that costs the server next to nothing.
+async fn is_near(database: &Database, expected: &Expected) -> Result<bool> {
+    let ids: Vec<&str> = expected.last.iter().map(|(id, _)| id.as_str()).collect();
+    let rows: Vec<bson::Document> = database
+        .collection::<bson::Document>(COLLECTION)
+        .find(doc! { "_id": { "$in": ids } })
+        .projection(doc! { "version": 1 })
+        .await?
+        .try_collect()
+        .await?;
+    let reached = |(id, version): &(String, i64)| {
+        rows.iter().any(|row| {
+            row.get_str("_id").is_ok_and(|found| found == id)
+                && row.get_i64("version").unwrap_or_default() >= *version
+        })
+    };
+    Ok(expected.last.iter().all(reached))
+}
+
+/// How many events all projected documents hold.
+pub(super) async fn sum_of_versions(database: &Database) -> Result<i64> {
+    let sum = doc! { "$group": { "_id": null, "events": { "$sum": "$version" } } };
+    let mut found = database.collection::<bson::Document>(COLLECTION).aggregate(vec![sum]).await?;
+    let row = found.try_next().await?;
+    Ok(row.and_then(|row| row.get_i64("events").ok()).unwrap_or_default())
+}

@@ -1,0 +1,115 @@
+//! The private server of a benchmark, with a fresh database for every measurement.
+
+use bson::Timestamp;
+use mongodb::{Client, Database};
+
+use super::{
+    daemon::{COLLECTION, Daemon, Tuning},
+    error::{BenchError, Result},
+    process,
+};
+use crate::{
+    config::CollectionConfig,
+    database::Error,
+    embedded::{Mongod, Options},
+    log::{Bodies, EventLog, LogSource, Start, Tail, create::Differing, mongo::MongoSource},
+    model::{
+        part::Part,
+        position::{Checkpoint, Position},
+    },
+    setup::prepare,
+    store::{Checkpoints, mongo::MongoStore},
+};
+
+/// The server's cache and oplog, in MiB: large enough that no measurement is about its disk.
+const CACHE_MIB: u32 = 2_048;
+const OPLOG_MIB: u32 = 4_096;
+
+/// See the module.
+pub(super) struct Server {
+    mongod: Mongod,
+    client: Client,
+    databases: usize,
+}
+
+/// A fresh database and the time before anything was in it.
+pub(super) struct Fresh {
+    pub(super) database: Database,
+    pub(super) start: Timestamp,
+}
+
+impl Server {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) async fn start() -> Result<Self> {
+        let options = Options { cache_mib: CACHE_MIB, oplog_mib: OPLOG_MIB, ..Options::default() };
+        let mongod = Mongod::start(options).await?;
+        let client = Client::with_uri_str(mongod.uri()).await?;
+        Ok(Self { mongod, client, databases: 0 })
+    }
+
+    /// Stops it and removes its data.
+    ///
+    /// # Errors
+    /// When its guard does not answer.
+    pub(super) async fn stop(self) -> Result<()> {
+        Ok(self.mongod.stop().await?)
+    }
+
+    /// A database with an empty log; the one before is dropped.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub(super) async fn fresh(&mut self) -> Result<Fresh> {
+        self.client.database(&format!("bench{}", self.databases)).drop().await?;
+        self.databases += 1;
+        let database = self.client.database(&format!("bench{}", self.databases));
+        let collections = [CollectionConfig::new(COLLECTION)];
+        prepare(&database, &collections, Differing::Warn).await?;
+        let start = MongoSource::new(database.clone()).now().await?;
+        Ok(Fresh { database, start })
+    }
+
+    /// Starts a daemon on this database.
+    ///
+    /// # Errors
+    /// When this program cannot start itself.
+    pub(super) fn daemon(&self, database: &Database, tuning: &Tuning) -> Result<Daemon> {
+        Daemon::start(self.mongod.uri(), database.name(), tuning)
+    }
+
+    /// The CPU time that the server has used, in seconds.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(super) fn cpu(&self) -> Result<f64> {
+        process::cpu_seconds(self.mongod.pid().unwrap_or_default())
+    }
+}
+
+/// The present end of the log, as a place to tail from.
+///
+/// # Errors
+/// When the server refuses.
+pub(super) async fn end_of_log(database: &Database) -> Result<Position> {
+    let source = MongoSource::new(database.clone());
+    let now = source.now().await?;
+    let mut tail = source.tail(&[COLLECTION.to_owned()], &Start::At(now), Bodies::All).await?;
+    Ok(tail.next().await?.position)
+}
+
+/// Saves a checkpoint, so that a daemon that starts now tails from this place instead of scanning.
+///
+/// # Errors
+/// When the server refuses.
+pub(super) async fn save_checkpoint(database: &Database, position: Position) -> Result<()> {
+    let log = MongoSource::new(database.clone()).log(COLLECTION).identity().await?;
+    let log = log.ok_or_else(|| {
+        BenchError::from(Error::damaged("the log that was just made does not exist"))
+    })?;
+    let store = MongoStore::new(database, COLLECTION, Part::WHOLE);
+    store.save_checkpoint(&Checkpoint { position: Some(position), log, epoch: 0 }).await?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Tailing a backlog: how much of what a bare consumer drains from the same change stream the daemon
+//! projects. Each side gets a backlog of its own with nothing behind it, and they take turns in going first.
+
+use super::{
+    backlog::{self, Expected, Shape},
+    bare,
+    daemon::{Tuning, Usage},
+    error::Result,
+    report::{Row, Target, Unit},
+    server::{self, Fresh, Server},
+};
+
+/// Holds about a tenth of 100,000 documents of the backlog.
+const SMALL_CACHE_MIB: u64 = 8;
+
+/// What the daemon took for a backlog.
+pub(super) struct Drained {
+    pub(super) events: i64,
+    pub(super) usage: Usage,
+    pub(super) server_cpu: f64,
+}
+
+impl Drained {
+    /// Notes it in a row of events per second.
+    pub(super) fn note(&self, row: &mut Row) {
+        let events = self.events as f64;
+        row.ours.push(events / self.usage.seconds);
+        row.daemon_cpu.push(self.usage.cpu_seconds / events * 1e6);
+        row.server_cpu.push(self.server_cpu / events * 1e6);
+        row.peak_mib.push(self.usage.peak_mib);
+    }
+}
+
+/// Tails a backlog of this shape, once for each side and repetition.
+///
+/// # Errors
+/// When a measurement cannot be finished.
+pub(super) async fn run(
+    server: &mut Server,
+    work: &str,
+    shape: Shape,
+    least: f64,
+    repeat: usize,
+) -> Result<Vec<Row>> {
+    let target = Target::RatioAtLeast(least);
+    let mut row = Row::new(work, Unit::EventsPerSecond, "bare drain", target);
+    for repetition in 0..repeat {
+        for ours in [repetition % 2 == 1, repetition % 2 == 0] {
+            if ours {
+                tail(server, shape, &Tuning::default()).await?.note(&mut row);
+            } else {
+                let (fresh, expected) = load(server, shape).await?;
+                let seconds = bare::drain(&fresh.database, fresh.start, expected.events).await?;
+                row.bare.push(expected.events as f64 / seconds);
+            }
+        }
+    }
+    Ok(vec![row])
+}
+
+/// A fresh database with a backlog of this shape.
+pub(super) async fn load(server: &mut Server, shape: Shape) -> Result<(Fresh, Expected)> {
+    let fresh = server.fresh().await?;
+    let expected = backlog::append(&fresh.database, shape).await?;
+    Ok((fresh, expected))
+}
+
+/// Lets a daemon tail a backlog of this shape from a checkpoint right before it.
+///
+/// # Errors
+/// When the measurement cannot be finished.
+pub(super) async fn tail(server: &mut Server, shape: Shape, tuning: &Tuning) -> Result<Drained> {
+    let fresh = server.fresh().await?;
+    let before = server::end_of_log(&fresh.database).await?;
+    let expected = backlog::append(&fresh.database, shape).await?;
+    server::save_checkpoint(&fresh.database, before).await?;
+    project(server, &fresh, &expected, expected.events, tuning).await
+}
+
+/// Lets a daemon project what is there.
+pub(super) async fn project(
+    server: &Server,
+    fresh: &Fresh,
+    expected: &Expected,
+    events: i64,
+    tuning: &Tuning,
+) -> Result<Drained> {
+    let server_cpu = server.cpu()?;
+    let mut daemon = server.daemon(&fresh.database, tuning)?;
+    let usage = daemon.until_visible(&fresh.database, expected).await?;
+    let server_cpu = server.cpu()? - server_cpu;
+    daemon.stop().await?;
+    Ok(Drained { events, usage, server_cpu })
+}
+
+/// Tails new documents, one event each, and then one more event of each of them: inserts only, then
+/// updates only.
+///
+/// # Errors
+/// When a measurement cannot be finished.
+pub(super) async fn run_new_and_again(
+    server: &mut Server,
+    documents: usize,
+    repeat: usize,
+) -> Result<Vec<Row>> {
+    let work = |which| format!("tail {documents} x 1, {which}");
+    let unit = Unit::EventsPerSecond;
+    let mut new = Row::new(work("all new"), unit, "bare drain", Target::RatioAtLeast(0.60));
+    let mut again = Row::new(work("all updates"), unit, "bare drain", Target::RatioAtLeast(0.50));
+    for repetition in 0..repeat {
+        for ours in [repetition % 2 == 1, repetition % 2 == 0] {
+            let fresh = server.fresh().await?;
+            for (before, row) in [(0, &mut new), (1, &mut again)] {
+                let place = server::end_of_log(&fresh.database).await?;
+                let shape = Shape::Interleaved { documents, each: 1, before };
+                let expected = backlog::append(&fresh.database, shape).await?;
+                let events = documents as i64;
+                if ours {
+                    server::save_checkpoint(&fresh.database, place).await?;
+                    let tuning = Tuning::default();
+                    project(server, &fresh, &expected, events, &tuning).await?.note(row);
+                } else {
+                    let start = place.cluster_time;
+                    let seconds = bare::drain(&fresh.database, start, events).await?;
+                    row.bare.push(events as f64 / seconds);
+                }
+            }
+        }
+    }
+    Ok(vec![new, again])
+}
+
+/// Tails Zipf-distributed documents with a cache that holds a tenth of them, beside the same with all
+/// of them in memory.
+///
+/// # Errors
+/// When a measurement cannot be finished.
+pub(super) async fn run_small_cache(
+    server: &mut Server,
+    shape: Shape,
+    repeat: usize,
+) -> Result<Vec<Row>> {
+    let target = Target::RatioAtLeast(0.5);
+    let work = "tail Zipf, cache for a tenth";
+    let mut row = Row::new(work, Unit::EventsPerSecond, "ours, all cached", target);
+    for _ in 0..repeat {
+        let all = tail(server, shape, &Tuning { cache_mib: Some(512) }).await?;
+        row.bare.push(all.events as f64 / all.usage.seconds);
+        tail(server, shape, &Tuning { cache_mib: Some(SMALL_CACHE_MIB) }).await?.note(&mut row);
+    }
+    Ok(vec![row])
+}
