@@ -29,6 +29,7 @@ struct Stage {
     mongod: Mongod,
     scene: Scene,
     rng: Rng,
+    lease_time: &'static str,
 }
 
 impl Stage {
@@ -38,7 +39,7 @@ impl Stage {
         let mongod = Mongod::start(Options::default()).await.unwrap();
         let client = Client::with_uri_str(mongod.uri()).await.unwrap();
         let scene = Scene::on(mongod.uri().to_owned(), client.database("crash")).await;
-        Stage { mongod, scene, rng: Rng::with_seed(seed) }
+        Stage { mongod, scene, rng: Rng::with_seed(seed), lease_time: "2s" }
     }
 
     fn daemon(&self) -> Daemon {
@@ -51,13 +52,14 @@ impl Stage {
             listen = "127.0.0.1:0"
             [daemon]
             checkpoint_interval = "100ms"
-            lease_time = "1s"
+            lease_time = "{}"
             [[collections]]
             name = "games"
             flush_interval = "20ms"
             cache_bytes = "1MiB"
             "#,
-            self.mongod.uri()
+            self.mongod.uri(),
+            self.lease_time
         ))
     }
 
@@ -165,7 +167,9 @@ async fn a_daemon_that_was_stopped_and_wakes_up_late_does_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_saves_everything_and_ends_with_0() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
+    // Not lost on a busy machine.
+    stage.lease_time = "60s";
     let writers = Writers::start(&stage.scene, Rng::with_seed(1));
     let mut daemon = stage.daemon();
     for _ in 0..3 {

@@ -17,7 +17,7 @@ use alluvium::{
 
 use crate::{
     common::{wait_for, wait_until},
-    scene::{Running, Scene, change, event, events},
+    scene::{Running, Scene, change, event},
 };
 
 /// Appends to every document in turn until each has so many versions.
