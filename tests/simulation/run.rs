@@ -75,7 +75,7 @@ pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
         busy: Arc::default(),
     };
     sim.spawn(Owner::World, world.clone().replicate());
-    sim.spawn(Owner::World, world.clone().heartbeat());
+    sim.spawn(Owner::World, world.heartbeat());
     run.daemons(plan);
     run.writers(plan);
     run.readers(plan);
@@ -330,10 +330,4 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
         }
     }
     sim.changed();
-}
-
-/// The violation and how it came to it, as text.
-pub(super) fn told(outcome: &Outcome) -> String {
-    let violation = outcome.violation.as_deref().unwrap_or("no violation");
-    format!("{}\n=> {violation}", outcome.story.join("\n"))
 }

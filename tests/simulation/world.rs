@@ -350,9 +350,7 @@ impl State {
                 Op::Put { collection, key: Key::Event(key), row: Row::Raw(event) }
                     if collection == EVENTS =>
                 {
-                    let log = self
-                        .committed_log
-                        .and_then(|log| Some(self.archive.entry(log).or_default()));
+                    let log = self.committed_log.map(|log| self.archive.entry(log).or_default());
                     if let Some(log) = log {
                         log.insert(key.clone(), event.clone());
                     }

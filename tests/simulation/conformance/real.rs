@@ -1,5 +1,6 @@
 //! A real mongod as a server of the test bodies, through the daemon's own log and store.
 
+#[allow(dead_code, unreachable_pub, reason = "shared with the system tests, which use all of it")]
 #[path = "../../common/server.rs"]
 mod shared;
 
