@@ -158,7 +158,14 @@ impl Run {
         self.nodes.iter().chain(&self.daemons).for_each(Node::heal);
         let mut state = self.world.state();
         (state.stalled, state.lagging) = (false, false);
+        // A rollback may have taken back the log's return to its name.
+        let aside = "aside.events".to_owned();
+        let collections = &state.latest.collections;
+        let is_lost = collections.contains_key(&aside) && !collections.contains_key(EVENTS);
         drop(state);
+        if is_lost {
+            self.world.apply(vec![Op::Rename { from: aside, to: EVENTS.to_owned() }]);
+        }
         self.daemons.iter().for_each(|daemon| self.sim.resume(daemon.owner));
         self.sim.changed();
     }
