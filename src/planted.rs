@@ -14,16 +14,12 @@ pub(crate) enum Bug {
     ParkedEventForgotten,
     /// A hole does not go on record.
     HoleNotRecorded,
-    /// The record of a hole is removed although the row above it was not written.
-    RecordRemovedBeforeRow,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
     /// A flush takes error 11000 for success, whoever's row is there.
     DuplicateKeyIsSuccess,
     /// A flush takes a lost answer for success.
     LostAnswerIsSuccess,
-    /// A row at the right version is taken for written, whatever mark it bears.
-    MarkNotCompared,
     /// A document whose stored row is not what was read is folded on from memory.
     StaleRowKept,
     /// The stream goes on at the present time after lost history, and the log is not scanned.
