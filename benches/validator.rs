@@ -1,7 +1,12 @@
 //! What the validator costs an append: the insert rate with each form of it, beside the rate without
-//! any, in pairs that follow each other at once on the same server. `cargo bench --bench validator`.
+//! any, in pairs that follow each other at once on the same server; and, since a busy machine spoils
+//! rates, the CPU time of the server's thread that does it. `cargo bench --bench validator`; needs Linux.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use alluvium::{
     database::create::clustered,
@@ -9,28 +14,40 @@ use alluvium::{
     log::validator::validator,
 };
 use bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, oid::ObjectId, rawdoc};
-use mongodb::{Client, Database};
+use mongodb::{Client, Database, options::ClientOptions};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Events per run of bulk inserts, and how many of them one command carries.
-const BULK_EVENTS: usize = 20_000;
-const BULK_SIZE: usize = 1_000;
-/// Events per run of single inserts at majority.
-const SINGLE_EVENTS: usize = 1_000;
-const PAIRS: usize = 21;
+const EVENT_BYTES_MAX: u64 = 4 << 20;
+
+/// The protocol's way to append much: ordered batches at majority.
+const BATCHES: Load = Load { events: 20_000, size: 1_000, concern: "majority" };
+/// The protocol's way to append one event.
+const SINGLES: Load = Load { events: 300, size: 1, concern: "majority" };
+/// What loads the server's thread with nothing but inserting: the validator at its worst.
+const UNCONFIRMED: Load = Load { events: 20_000, size: 1_000, concern: "1" };
+const PAIRS: usize = 15;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let mongod = Mongod::start(Options { cache_mib: 1024, ..Options::default() }).await?;
-    let client = Client::with_uri_str(mongod.uri()).await?;
-    let database = client.database("bench");
-    println!("| form | bulk, w: 1 | events/s | one by one, majority | events/s |");
+    let mut options = ClientOptions::parse(mongod.uri()).await?;
+    // So that one thread of the server does it all.
+    options.max_pool_size = Some(1);
+    let database = Client::with_options(options)?.database("bench");
+    let server = Server::find(mongod.pid().ok_or("the server is not running")?, database).await?;
+    println!(
+        "| form | load | rate with / without: median (quartiles) | events/s with | µs of server CPU per event: without, added (quartiles) |"
+    );
     println!("|---|---|---|---|---|");
     for (name, form) in forms() {
-        let bulk = compare(&database, &form, Load { events: BULK_EVENTS, size: BULK_SIZE }).await?;
-        let single = compare(&database, &form, Load { events: SINGLE_EVENTS, size: 1 }).await?;
-        println!("| {name} | {bulk} | {single} |");
+        let loads = [("batches", BATCHES), ("single", SINGLES), ("batches, w: 1", UNCONFIRMED)];
+        // Parts of it are told apart best where nothing else is in the way.
+        let whole = form.is_empty() || form == validator(EVENT_BYTES_MAX);
+        for (load_name, load) in loads.into_iter().skip(if whole { 0 } else { 2 }) {
+            let figures = compare(&server, &form, load).await?;
+            println!("| {name} | {load_name} | {figures} |");
+        }
     }
     mongod.stop().await?;
     Ok(())
@@ -38,7 +55,7 @@ async fn main() -> Outcome<()> {
 
 /// The validator in use, parts of it, and the obvious way to write it.
 fn forms() -> Vec<(&'static str, Document)> {
-    let ours = validator(4 << 20);
+    let ours = validator(EVENT_BYTES_MAX);
     let part = |at: usize| match ours.get_array("$and").map(|parts| &parts[at]) {
         Ok(bson::Bson::Document(part)) => part.clone(),
         _ => doc! {},
@@ -100,33 +117,81 @@ fn schema_only() -> Document {
 #[derive(Clone, Copy)]
 struct Load {
     events: usize,
+    /// How many of them one command carries.
     size: usize,
+    concern: &'static str,
 }
 
-/// The median of the ratios of pairs, with its quartiles, and the median rate with the validator.
-async fn compare(database: &Database, form: &Document, load: Load) -> Outcome<String> {
-    let mut ratios = Vec::new();
-    let mut rates = Vec::new();
+/// The server, and the file that tells how long its thread for our connection has run.
+struct Server {
+    database: Database,
+    thread: PathBuf,
+}
+
+impl Server {
+    async fn find(process: u32, database: Database) -> Outcome<Self> {
+        let hello = database.run_command(doc! { "hello": 1 }).await?;
+        let name = format!("conn{}", hello.get_i32("connectionId")?);
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?.path();
+            if fs::read_to_string(thread.join("comm"))?.trim() == name {
+                return Ok(Self { database, thread: thread.join("schedstat") });
+            }
+        }
+        Err(format!("the server has no thread {name}").into())
+    }
+
+    fn cpu(&self) -> Outcome<Duration> {
+        let text = fs::read_to_string(&self.thread)?;
+        let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
+
+/// What a run took.
+struct Cost {
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// Quartiles and medians of pairs.
+async fn compare(server: &Server, form: &Document, load: Load) -> Outcome<String> {
+    let (mut ratios, mut rates, mut bare, mut added) = (vec![], vec![], vec![], vec![]);
     for pair in 0..PAIRS {
         // Who goes first alternates, since the second finds a warmer or a busier server.
         let (with, without) = if pair % 2 == 0 {
-            let with = insert(database, Some(form), load).await?;
-            (with, insert(database, None, load).await?)
+            let with = insert(server, Some(form), load).await?;
+            (with, insert(server, None, load).await?)
         } else {
-            let without = insert(database, None, load).await?;
-            (insert(database, Some(form), load).await?, without)
+            let without = insert(server, None, load).await?;
+            (insert(server, Some(form), load).await?, without)
         };
-        ratios.push(without.as_secs_f64() / with.as_secs_f64());
-        rates.push(load.events as f64 / with.as_secs_f64());
+        let per_event = |cost: &Cost| cost.cpu.as_secs_f64() * 1e6 / load.events as f64;
+        ratios.push(without.wall.as_secs_f64() / with.wall.as_secs_f64());
+        rates.push(load.events as f64 / with.wall.as_secs_f64());
+        bare.push(per_event(&without));
+        added.push(per_event(&with) - per_event(&without));
     }
-    ratios.sort_by(f64::total_cmp);
-    rates.sort_by(f64::total_cmp);
-    let [low, median, high] = [PAIRS / 4, PAIRS / 2, 3 * PAIRS / 4].map(|at| ratios[at]);
-    Ok(format!("{median:.2} ({low:.2} to {high:.2}) | {:.0}", rates[PAIRS / 2]))
+    for figures in [&mut ratios, &mut rates, &mut bare, &mut added] {
+        figures.sort_by(f64::total_cmp);
+    }
+    let (low, middle, high) = (PAIRS / 4, PAIRS / 2, 3 * PAIRS / 4);
+    Ok(format!(
+        "{:.2} ({:.2} to {:.2}) | {:.0} | {:.1}, {:+.1} ({:+.1} to {:+.1})",
+        ratios[middle],
+        ratios[low],
+        ratios[high],
+        rates[middle],
+        bare[middle],
+        added[middle],
+        added[low],
+        added[high]
+    ))
 }
 
-/// How long it takes to insert the events into a fresh log.
-async fn insert(database: &Database, form: Option<&Document>, load: Load) -> Outcome<Duration> {
+/// What it takes to insert the events into a fresh log.
+async fn insert(server: &Server, form: Option<&Document>, load: Load) -> Outcome<Cost> {
+    let database = &server.database;
     let log = database.collection::<Document>("games.events");
     log.drop().await?;
     let mut command = doc! { "create": "games.events" };
@@ -135,10 +200,9 @@ async fn insert(database: &Database, form: Option<&Document>, load: Load) -> Out
         command.insert("validator", form);
     }
     database.run_command(command).await?;
-    let concern = if load.size == 1 {
-        rawdoc! { "w": "majority" }
-    } else {
-        rawdoc! { "w": 1 }
+    let concern = match load.concern.parse::<i32>() {
+        Ok(nodes) => rawdoc! { "w": nodes },
+        Err(_) => rawdoc! { "w": load.concern },
     };
     let mut commands = Vec::new();
     for batch in 0..load.events / load.size {
@@ -150,14 +214,14 @@ async fn insert(database: &Database, form: Option<&Document>, load: Load) -> Out
             "insert": "games.events", "documents": documents, "writeConcern": concern.clone(),
         });
     }
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), server.cpu()?);
     for command in commands {
         let reply = database.run_raw_command(command).await?;
         if reply.get("writeErrors").is_some() {
             return Err(format!("an event was refused: {reply:?}").into());
         }
     }
-    Ok(start.elapsed())
+    Ok(Cost { wall: start.elapsed(), cpu: server.cpu()? - cpu })
 }
 
 /// Ten events a document, of about 200 bytes.

@@ -42,6 +42,10 @@ pub mod bench;
 
 mod planted;
 
+// Test helpers that stand in `tests` know the crate by its name.
+#[cfg(test)]
+extern crate self as alluvium;
+
 // The judge and the simulation stand in `tests`, and see what is private here.
 #[cfg(test)]
 #[path = "../tests/judge/mod.rs"]

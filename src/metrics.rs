@@ -60,7 +60,7 @@ macro_rules! definitions {
 
 definitions! {
     APPLIED Counter "events_applied_total" ["collection", "op"], &[],
-        "Events folded into their documents and flushed.";
+        "Events folded into their documents and flushed. A document whose first event comes again, after a restart, counts again.";
     SKIPPED Counter "events_skipped_total" ["collection", "reason"], &[],
         "Events passed over: already applied (replay), or skipped on record by an operator.";
     WRITES Counter "document_writes_total" ["collection"], &[],

@@ -73,6 +73,145 @@ fn push_appends() {
 }
 
 #[test]
+fn the_other_numeric_operators() {
+    check(
+        doc! {"a": 3, "b": 1.5},
+        doc! {"$mul": {"a": 2, "b": 2, "c": 5}},
+        doc! {"a": 6, "b": 3.0, "c": 0},
+    );
+    check(doc! {"a": 3, "b": "x"}, doc! {"$min": {"a": 2.5, "b": 9}}, doc! {"a": 2.5, "b": 9});
+    check(doc! {"a": 3, "b": "x"}, doc! {"$max": {"a": 2.5, "b": 9}}, doc! {"a": 3, "b": "x"});
+    check(doc! {"a": 13}, doc! {"$bit": {"a": {"and": 10}}}, doc! {"a": 8});
+}
+
+#[test]
+fn rename_moves_a_value_to_the_end() {
+    check(doc! {"a": 1, "b": 2}, doc! {"$rename": {"a": "c.d"}}, doc! {"b": 2, "c": {"d": 1}});
+    check(doc! {"a": 1}, doc! {"$rename": {"x": "y"}}, doc! {"a": 1});
+}
+
+#[test]
+fn the_event_has_the_time() {
+    let timestamp = bson::Timestamp { time: 1_700_000_000, increment: 0 };
+    check(
+        doc! {},
+        doc! {"$currentDate": {"a": true, "b": {"$type": "timestamp"}}},
+        doc! {"a": AT, "b": timestamp},
+    );
+    check(doc! {"a": 1}, doc! {"$setOnInsert": {"b": 1}}, doc! {"a": 1});
+}
+
+#[test]
+fn push_inserts_sorts_and_slices() {
+    let push = |clauses: Document| doc! {"$push": {"a": clauses}};
+    let before = || doc! {"a": [3, 1]};
+    check(before(), push(doc! {"$each": [2], "$position": 0}), doc! {"a": [2, 3, 1]});
+    check(before(), push(doc! {"$each": [2], "$position": -1}), doc! {"a": [3, 2, 1]});
+    check(before(), push(doc! {"$each": [2], "$sort": 1}), doc! {"a": [1, 2, 3]});
+    check(before(), push(doc! {"$each": [2], "$sort": -1, "$slice": 2}), doc! {"a": [3, 2]});
+    check(before(), push(doc! {"$each": [2], "$slice": -2}), doc! {"a": [1, 2]});
+}
+
+#[test]
+fn sets_and_removals() {
+    check(doc! {"a": [1]}, doc! {"$addToSet": {"a": {"$each": [1.0, 2, 2]}}}, doc! {"a": [1, 2]});
+    check(doc! {"a": [1, 2, 3]}, doc! {"$pop": {"a": -1}}, doc! {"a": [2, 3]});
+    check(doc! {"a": [1, 2, 1.0]}, doc! {"$pull": {"a": 1}}, doc! {"a": [2]});
+    check(doc! {"a": [1, 5, 9]}, doc! {"$pull": {"a": {"$gte": 5}}}, doc! {"a": [1]});
+    check(
+        doc! {"a": [{"b": 1, "c": 2}, {"b": 2}]},
+        doc! {"$pull": {"a": {"b": {"$in": [1, 3]}}}},
+        doc! {"a": [{"b": 2}]},
+    );
+    check(
+        doc! {"a": ["x", "yy"]},
+        doc! {"$pull": {"a": {"$regex": "^Y", "$options": "i"}}},
+        doc! {"a": ["x"]},
+    );
+    check(doc! {"a": [1, 2, 3]}, doc! {"$pullAll": {"a": [1, 3]}}, doc! {"a": [2]});
+}
+
+#[test]
+fn filters_choose_elements() {
+    let after = patched(
+        &doc! {"a": [{"b": 1, "c": [1, 5]}, {"b": 2, "c": [5]}]},
+        &doc! {"$set": {"a.$[i].c.$[j]": 0, "a.$[].d": true}},
+        &[doc! {"i.b": 1}, doc! {"j": {"$gt": 3}}],
+    );
+    let expected = doc! {"a": [{"b": 1, "c": [1, 0], "d": true}, {"b": 2, "c": [5], "d": true}]};
+    assert_eq!(after.unwrap(), expected);
+    let unused = patched(&doc! {}, &doc! {"$set": {"a": 1}}, &[doc! {"i": 1}]).unwrap_err();
+    assert_eq!(
+        unused,
+        r#"array filter "i": no path refers to it; remove it, or use $[name] in a path"#
+    );
+}
+
+#[test]
+fn limits_hold_and_are_told_from_mistakes() {
+    let limits = Limits { state_bytes_max: 200, depth_max: 5, padding_max: 10, steps_max: 1_000 };
+    let check = |patch: Document, too_large: bool, message: &str| {
+        let mut state = State::from_raw(&raw(&doc! {"a": [1], "b": "x"})).unwrap();
+        let before = state.to_raw();
+        let error = apply(&mut state, &raw(&patch), None, AT, &limits).unwrap_err();
+        assert_eq!((error.too_large(), error.to_string().as_str()), (too_large, message));
+        assert_eq!(state.to_raw(), before);
+    };
+    check(
+        doc! {"$set": {"b": "x".repeat(200)}},
+        true,
+        "the state would take 228 bytes, more than the 200 that are allowed; \
+         split the document, or raise the limit",
+    );
+    check(
+        doc! {"$set": {"c.c.c.c.c.c": 1}},
+        true,
+        r#"$set "c.c.c.c.c.c": the state would nest deeper than 5 levels; flatten it"#,
+    );
+    check(
+        doc! {"$set": {"a.2000000000": 1}},
+        true,
+        "$set \"a.2000000000\": reaching that index needs more than 10 nulls before it; \
+         append with $push, or use a document with the numbers as names",
+    );
+    check(
+        doc! {"$pushAll": {"a": [1]}},
+        false,
+        "\"$pushAll\" cannot be used in a patch: it is not an update operator; use $set, $unset, \
+         $inc, $mul, $min, $max, $rename, $setOnInsert, $currentDate, $bit, $push, $addToSet, $pop, \
+         $pull or $pullAll",
+    );
+    check(
+        doc! {"$set": {"a.$": 1}},
+        false,
+        "$set \"a.$\": the positional $ needs a query, and an event has none: \
+         use an index, $[] or $[name]",
+    );
+    check(
+        doc! {"$set": {"_id.x": 1}},
+        false,
+        r#"$set "_id.x": _id identifies the document and is not part of its state"#,
+    );
+}
+
+#[test]
+fn a_state_is_compacted_and_stays_what_it_is() {
+    let mut state = State::from_raw(&raw(&doc! {"a": "", "n": 0, "list": []})).unwrap();
+    let long = "x".repeat(5_000);
+    for round in 0..200 {
+        let patch = doc! {"$set": {"a": &long, "d": {"e": {"f": round}}}, "$inc": {"n": 1}};
+        apply(&mut state, &raw(&patch), None, AT, &Limits::default()).unwrap();
+        let patch =
+            doc! {"$set": {"d.e.g": round}, "$push": {"list": {"$each": [round], "$slice": -3}}};
+        apply(&mut state, &raw(&patch), None, AT, &Limits::default()).unwrap();
+    }
+    assert!(state.memory_bytes() < 100_000, "{} bytes", state.memory_bytes());
+    let expected =
+        doc! {"a": long, "n": 200, "list": [197, 198, 199], "d": {"e": {"f": 199, "g": 199}}};
+    assert_eq!(Document::try_from(state.to_raw()).unwrap(), expected);
+}
+
+#[test]
 fn all_elements_are_reached() {
     check(doc! {"a": [1, 2]}, doc! {"$inc": {"a.$[]": 1}}, doc! {"a": [2, 3]});
 }

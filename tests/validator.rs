@@ -140,7 +140,7 @@ fn bad() -> Vec<(&'static str, Document)> {
         ("state", delete(doc! { "op": "create" })),
         ("state", delete(doc! { "op": "create", "state": 1 })),
         ("state", delete(doc! { "op": "create", "state": [{}] })),
-        ("state._id", delete(doc! { "op": "create", "state": { "_id": 1 } })),
+        ("state", delete(doc! { "op": "create", "state": { "_id": 1 } })),
         ("patch", delete(doc! { "op": "create", "state": {}, "patch": {} })),
         ("merge", delete(doc! { "op": "create", "state": {}, "merge": {} })),
         ("array_filters", delete(doc! { "op": "create", "state": {}, "array_filters": [] })),
@@ -155,9 +155,9 @@ fn bad() -> Vec<(&'static str, Document)> {
         ("array_filters", delete(doc! { "op": "update", "merge": {}, "array_filters": [] })),
         ("state", delete(doc! { "state": {} })),
         ("patch", delete(doc! { "patch": null })),
-        ("_id.s", with(base("a", 1), doc! { "op": "delete" })),
-        ("_id.s", with(base("a", 1.0), doc! { "op": "update", "patch": {} })),
-        ("_id.s", with(base("a", 1), doc! { "op": "update", "merge": {} })),
+        ("_id", with(base("a", 1), doc! { "op": "delete" })),
+        ("_id", with(base("a", 1.0), doc! { "op": "update", "patch": {} })),
+        ("_id", with(base("a", 1), doc! { "op": "update", "merge": {} })),
     ];
     let versions: [Bson; 13] = [
         0.into(),
@@ -174,7 +174,7 @@ fn bad() -> Vec<(&'static str, Document)> {
         decimal.into(),
         Bson::Array(vec![2.into()]),
     ];
-    table.extend(versions.into_iter().map(|version| ("_id.s", keyed("a", version))));
+    table.extend(versions.into_iter().map(|version| ("_id", keyed("a", version))));
     let ids: [Bson; 20] = [
         "".into(),
         "x".repeat(1025).into(),
@@ -237,7 +237,10 @@ async fn malformed_events_are_refused_by_both_and_the_server_names_the_field() {
         let Some(error) = refused.get(&index) else { panic!("{event} was let in") };
         assert_eq!(error.get_i32("code").unwrap(), 121, "{error}");
         let details = error.get_document("errInfo").unwrap().get_document("details").unwrap();
-        assert!(details.to_string().contains(&format!("\"{field}")), "{event}: {details}");
+        // As `"field"`, in `"field.of.its.own"`, or in an expression as `"$field"`.
+        let named = [format!("\"{field}"), format!("\"${field}")];
+        let details = details.to_string();
+        assert!(named.iter().any(|name| details.contains(name)), "{event}: {details}");
         if *field != "_id" || event.contains_key("_id") {
             assert!(Event::decode(&events[index]).is_err(), "{event} can be read");
         }
@@ -333,7 +336,7 @@ async fn nearly_well_formed_events_are_judged_alike() {
     let db = prepared().await;
     let mut near = Near(fastrand::Rng::with_seed(7));
     let (mut passed, mut refused) = (0, 0);
-    for _ in 0..20 {
+    for _ in 0..10 {
         let events: Vec<RawDocumentBuf> = (0..500).map(|_| raw(&near.event())).collect();
         let errors = judge(&db, &events).await;
         for (index, event) in events.iter().enumerate() {
@@ -345,5 +348,5 @@ async fn nearly_well_formed_events_are_judged_alike() {
             }
         }
     }
-    assert!(passed > 1000 && refused > 1000, "{passed} passed, {refused} refused");
+    assert!(passed > 500 && refused > 500, "{passed} passed, {refused} refused");
 }

@@ -126,12 +126,13 @@ pub async fn run(options: &BenchOptions, mut progress: impl FnMut(Scenario)) -> 
     Ok(report)
 }
 
+#[allow(clippy::cast_sign_loss, reason = "at least 1 by the line before")]
 async fn measure(
     server: &mut Server,
     scenario: Scenario,
     options: &BenchOptions,
 ) -> Result<Vec<Row>> {
-    let scaled = |documents: f64| ((documents * options.scale) as usize).max(1);
+    let scaled = |documents: f64| (documents * options.scale).max(1.0) as usize;
     let repeat = options.repeat.max(1);
     let interleaved =
         |documents, each| Shape::Interleaved { documents: scaled(documents), each, before: 0 };

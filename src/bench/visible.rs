@@ -56,9 +56,10 @@ pub(super) async fn run(server: &mut Server, events: usize, repeat: usize) -> Re
 }
 
 /// The value below which this share of all values lies.
+#[allow(clippy::cast_sign_loss, reason = "a share of a count is never negative")]
 pub(super) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
-    let at = (values.len() as f64 * share) as usize;
+    let at = (values.len() as f64 * share).max(0.0) as usize;
     values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 

@@ -163,10 +163,10 @@ mod tests {
     fn a_lease_is_taken_only_after_the_lease_time_without_a_beat_on_the_own_clock() {
         let mut observed = Observed::new("me".into(), LEASE_TIME);
         let row = lease(0, Some("other"), 3, 7);
-        observed.see(&roster(&[row.clone()], &[]), seconds(100));
-        observed.see(&roster(&[row.clone()], &[]), seconds(109));
+        observed.see(&roster(std::slice::from_ref(&row), &[]), seconds(100));
+        observed.see(&roster(std::slice::from_ref(&row), &[]), seconds(109));
         assert_eq!(observed.plan(&[name(0)], &holds(&[]), seconds(109)).take, []);
-        observed.see(&roster(&[row.clone()], &[]), seconds(110));
+        observed.see(&roster(std::slice::from_ref(&row), &[]), seconds(110));
         assert_eq!(
             observed.plan(&[name(0)], &holds(&[]), seconds(110)).take,
             [(name(0), Some(row))]
@@ -179,7 +179,7 @@ mod tests {
     fn a_lease_that_was_given_back_is_taken_at_once() {
         let mut observed = Observed::new("me".into(), LEASE_TIME);
         let row = lease(0, None, 3, 7);
-        observed.see(&roster(&[row.clone()], &[]), seconds(100));
+        observed.see(&roster(std::slice::from_ref(&row), &[]), seconds(100));
         assert_eq!(
             observed.plan(&[name(0)], &holds(&[]), seconds(100)).take,
             [(name(0), Some(row))]

@@ -63,7 +63,10 @@ impl Begin {
             }
             None => {
                 info!(collection, "there is no place to resume from: scanning the log");
-                Ok(Self { log: found, position: None, at: source.now().await? })
+                let at = source.now().await?;
+                // The stream tells of a log that goes after that time, and of none that went before.
+                still_followed(log, found).await?;
+                Ok(Self { log: found, position: None, at })
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::{
     time::Time,
 };
 
+/// A document whose record can go, and the version that the record spoke of.
+type Healed = (DocumentId, i64);
+
 /// Everything that one flush writes.
 #[derive(Debug, Default)]
 pub(super) struct Flush {
@@ -86,7 +89,7 @@ impl Flush {
 
     /// Parts the healed documents into those whose rows are written, and the others: a record may only
     /// go once nothing depends on it.
-    fn healed(&self, outcomes: &[RowOutcome]) -> (Vec<(DocumentId, i64)>, Vec<(DocumentId, i64)>) {
+    fn healed(&self, outcomes: &[RowOutcome]) -> (Vec<Healed>, Vec<Healed>) {
         let unwritten: HashSet<&DocumentId> = self
             .writes
             .iter()

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     Projector,
-    begin::{Begin, fenced},
+    begin::{Begin, fenced, still_followed},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -218,6 +218,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
+                // That the log was replaced may be among what was lost.
+                still_followed(&self.work.log, self.work.followed).await?;
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);

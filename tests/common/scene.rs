@@ -30,7 +30,8 @@ pub struct Scene {
     pub uri: String,
     /// How each collection is projected; the first one is `games`.
     pub collections: Vec<CollectionConfig>,
-    /// How long a daemon may be silent before another takes over.
+    /// How long a daemon may be silent before another takes over: long, so that a busy machine takes it
+    /// from nobody.
     pub lease_time: Duration,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
@@ -45,7 +46,7 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let (lease_time, shutdown_timeout) = (Duration::from_secs(1), Duration::from_secs(20));
+        let (lease_time, shutdown_timeout) = (Duration::from_secs(60), Duration::from_secs(20));
         let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
         scene.with("games").await
     }
@@ -102,6 +103,11 @@ impl Scene {
         let stop = CancellationToken::new();
         let task = tokio::spawn(daemon.run_until(stop.clone().cancelled_owned()));
         Running { statuses, metrics, stop, task }
+    }
+
+    /// Throws the leases away, which only save work: the next daemon need not wait until they run out.
+    pub async fn forget_leases(&self) {
+        self.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
     }
 
     /// One of its collections: `games`, `games.events`, `alluvium.quarantine`.

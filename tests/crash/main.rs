@@ -29,6 +29,7 @@ struct Stage {
     mongod: Mongod,
     scene: Scene,
     rng: Rng,
+    lease_time: &'static str,
 }
 
 impl Stage {
@@ -38,7 +39,7 @@ impl Stage {
         let mongod = Mongod::start(Options::default()).await.unwrap();
         let client = Client::with_uri_str(mongod.uri()).await.unwrap();
         let scene = Scene::on(mongod.uri().to_owned(), client.database("crash")).await;
-        Stage { mongod, scene, rng: Rng::with_seed(seed) }
+        Stage { mongod, scene, rng: Rng::with_seed(seed), lease_time: "2s" }
     }
 
     fn daemon(&self) -> Daemon {
@@ -51,13 +52,14 @@ impl Stage {
             listen = "127.0.0.1:0"
             [daemon]
             checkpoint_interval = "100ms"
-            lease_time = "1s"
+            lease_time = "{}"
             [[collections]]
             name = "games"
             flush_interval = "20ms"
             cache_bytes = "1MiB"
             "#,
-            self.mongod.uri()
+            self.mongod.uri(),
+            self.lease_time
         ))
     }
 
@@ -78,11 +80,6 @@ impl Stage {
         .await;
     }
 
-    /// Throws the leases away, which only save work: the next daemon need not wait for them to run out.
-    async fn forget_leases(&self) {
-        self.scene.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
-    }
-
     /// Lets the writers end and a last daemon finish, and has everything judged.
     async fn settle(self, mut daemon: Daemon, writers: Writers) {
         let acknowledged = writers.finish().await;
@@ -97,7 +94,7 @@ impl Stage {
         let expected = acknowledged.len() as i64;
         let report = self.scene.judged_as("games", acknowledged).await;
         assert!(report.events >= expected, "{report:?}");
-        assert!(report.documents > 150, "{report:?}");
+        assert!(report.documents > 100, "{report:?}");
         self.mongod.stop().await.unwrap();
     }
 }
@@ -118,7 +115,7 @@ async fn a_daemon_killed_at_any_moment_leaves_every_document_as_its_events_make_
         writers.wrote(stage.rng.usize(0..150)).await;
         daemon.kill();
         if kill % 5 != 0 {
-            stage.forget_leases().await;
+            stage.scene.forget_leases().await;
         }
         daemon = stage.daemon();
     }
@@ -170,7 +167,9 @@ async fn a_daemon_that_was_stopped_and_wakes_up_late_does_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_saves_everything_and_ends_with_0() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
+    // Not lost on a busy machine.
+    stage.lease_time = "60s";
     let writers = Writers::start(&stage.scene, Rng::with_seed(1));
     let mut daemon = stage.daemon();
     for _ in 0..3 {

@@ -29,7 +29,7 @@ const WRITERS: usize = 4;
 const DOCUMENTS: usize = 200;
 
 /// The writers at work.
-pub struct Writers {
+pub(crate) struct Writers {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<Document>>>,
@@ -37,7 +37,7 @@ pub struct Writers {
 
 impl Writers {
     /// Sets them to work on `games`.
-    pub fn start(scene: &Scene, mut rng: Rng) -> Writers {
+    pub(crate) fn start(scene: &Scene, mut rng: Rng) -> Writers {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let ids: Arc<Vec<DocumentId>> = Arc::new((0..DOCUMENTS).map(id).collect());
         let tasks = (0..WRITERS)
@@ -58,7 +58,7 @@ impl Writers {
     }
 
     /// Waits until they have appended so many events more.
-    pub async fn wrote(&self, more: usize) {
+    pub(crate) async fn wrote(&self, more: usize) {
         let until = self.written.load(Ordering::Relaxed) + more;
         wait_until(&format!("{more} more events"), async || {
             self.written.load(Ordering::Relaxed) >= until
@@ -67,7 +67,7 @@ impl Writers {
     }
 
     /// Stops them, and gives every event that was acknowledged.
-    pub async fn finish(self) -> Vec<Document> {
+    pub(crate) async fn finish(self) -> Vec<Document> {
         self.stop.store(true, Ordering::Relaxed);
         let mut acknowledged = Vec::new();
         for task in self.tasks {

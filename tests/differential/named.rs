@@ -78,6 +78,19 @@ pub(crate) fn regressions() -> Vec<(&'static str, Case)> {
             case(doc! {}, doc! {"$unset": {vec!["a"; 5_000].join("."): 1}}),
         ),
         (
+            "renaming looks at an index modulo 256",
+            case(doc! {"a": [1]}, doc! {"$rename": {"a.65536": "b"}}),
+        ),
+        (
+            "renaming looks at an index modulo 256, to no effect",
+            case(doc! {"a": [{}]}, doc! {"$rename": {"a.256.c": "b"}}),
+        ),
+        (
+            "an index beyond 32 bits is a name",
+            case(doc! {"a": [{"c": 1}]}, doc! {"$pop": {"a.4294967296.c": 1}}),
+        ),
+        ("the largest index", case(doc! {"a": [{"c": 1}]}, doc! {"$pop": {"a.4294967295.c": 1}})),
+        (
             "an empty pattern matches every text",
             case(doc! {"a": ["", 1]}, doc! {"$pull": {"a": {"$regex": ""}}}),
         ),

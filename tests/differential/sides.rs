@@ -113,7 +113,7 @@ async fn ask(database: &Database, cases: &[Case]) -> Result<Vec<Outcome>, mongod
     assert_eq!(outcomes.len(), cases.len(), "the server lost a row");
     if let Ok(errors) = reply.get_array("writeErrors") {
         for error in errors.iter().filter_map(Bson::as_document) {
-            let id = error.get_i32("index").unwrap() as usize;
+            let id = usize::try_from(error.get_i32("index").unwrap()).unwrap();
             let reason = error.get_str("errmsg").unwrap_or("no reason given").to_owned();
             outcomes[id] = Outcome::Refused(reason);
         }
@@ -154,10 +154,14 @@ fn set_time(value: &mut Bson) -> bool {
             *time = Timestamp { time: 4_000_000_000, increment: 0 };
         }
         Bson::Document(fields) => {
-            return fields.iter_mut().fold(false, |changed, (_, value)| set_time(value) || changed);
+            let mut changed = false;
+            fields.iter_mut().for_each(|(_, value)| changed |= set_time(value));
+            return changed;
         }
         Bson::Array(items) => {
-            return items.iter_mut().fold(false, |changed, value| set_time(value) || changed);
+            let mut changed = false;
+            items.iter_mut().for_each(|value| changed |= set_time(value));
+            return changed;
         }
         _ => return false,
     }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document, RawDocument, RawDocumentBuf};
 
+#[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
     answer::Answer,
     reference::Reference,

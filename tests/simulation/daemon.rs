@@ -51,7 +51,7 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         shortest: Duration::from_millis(50),
         longest: Duration::from_secs(2),
         attempt_limit: ATTEMPT_LIMIT,
-        seed: plan.epoch as u64 + starts,
+        seed: plan.epoch.unsigned_abs() + starts,
     };
     let distributor = Distributor::new(source.clone(), time.clone(), backoff, requests, Uncounted);
     sim.spawn(node.owner, distributor.run());

@@ -295,7 +295,7 @@ fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
     let token = token.ok_or_else(|| Error::server(260, "invalid resume token"))?;
     let time =
         token.get_timestamp("time").map_err(|_| Error::server(260, "invalid resume token"))?;
-    Ok((time, token.get_i64("op").ok().map(|op| op as usize)))
+    Ok((time, token.get_i64("op").ok().and_then(|op| usize::try_from(op).ok())))
 }
 
 impl EventLog for SimLog {

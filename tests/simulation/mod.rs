@@ -1,12 +1,14 @@
 //! The deterministic simulation: the real projector over an in-memory replica set, with virtual time,
 //! in which one seed decides everything that happens and everything that goes wrong. See tests/README.md.
 
+mod conformance;
 mod daemon;
 mod executor;
 mod log;
 mod monitor;
 mod node;
 mod plan;
+mod reader;
 mod run;
 mod seeds;
 mod shrink;

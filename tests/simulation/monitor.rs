@@ -26,6 +26,7 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct Monitor {
     inner: Arc<Mutex<Inner>>,
+    blind: bool,
 }
 
 #[derive(Default)]
@@ -46,6 +47,11 @@ pub(super) struct History {
 }
 
 impl Monitor {
+    /// A monitor that looks at nothing, for writes that no projector makes.
+    pub(super) fn blind() -> Self {
+        Self { blind: true, ..Self::default() }
+    }
+
     /// Somebody deletes a row behind the daemon's back: until the document's next event, nothing has to restore it.
     pub(super) fn deleted_by_hand(&self, document: DocumentId) {
         self.inner.lock().unwrap().deleted_by_hand.insert(document);
@@ -63,6 +69,9 @@ impl Monitor {
     /// A row is about to be written: it must be what majority-committed events make, of the one log,
     /// and no older than the row that it replaces.
     pub(super) fn row_written(&self, state: &State, write: &RowWrite) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
         let log = self.pin(state.archive.keys().next_back().copied());
         let history = self.history(state, log, &write.id);
         let expected = usize::try_from(write.version - 1).ok().and_then(|at| history.rows.get(at));
@@ -101,6 +110,9 @@ impl Monitor {
         state: &State,
         checkpoint: &Checkpoint,
     ) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
         if let Some(later) = saved(&state.latest).filter(|saved| saved.epoch > checkpoint.epoch) {
             let (epoch, later) = (checkpoint.epoch, later.epoch);
             return Err(format!("a checkpoint of epoch {epoch} replaces one of epoch {later}"));

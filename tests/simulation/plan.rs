@@ -135,6 +135,8 @@ pub(super) enum What {
     DeleteRow { document: usize },
     /// Somebody deletes the checkpoint.
     DeleteCheckpoint,
+    /// The log is renamed, and gets its name back after a while.
+    RenameLog { gone: Duration },
     /// The log is dropped, and made again after a while.
     DropLog { gone: Duration },
 }
@@ -162,7 +164,7 @@ impl Plan {
         let mut rng = Rng::with_seed(seed ^ 0xA110_0001);
         let documents = rng.usize(1..=4);
         let length = millis(&mut rng, 500..8_000);
-        let daemons = [1, 1, 1, 2, 3][rng.usize(..5)];
+        let daemons = [1, 1, 2, 2, 3][rng.usize(..5)];
         let actions = Actions::new(&mut rng);
         let writers =
             (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
@@ -174,9 +176,20 @@ impl Plan {
         let daemons: Vec<DaemonPlan> =
             (0..daemons).map(|number| daemon(&mut rng, number as i64, length)).collect();
         let mut mishaps = mishaps(&mut rng, documents, daemons.len(), length);
+        for mishap in &mut mishaps {
+            if let What::DropLog { gone } = &mut mishap.what
+                && rng.bool()
+            {
+                // While a daemon begins, and so briefly that it may not notice.
+                mishap.at = daemons[rng.usize(..daemons.len())].start + millis(&mut rng, 0..80);
+                *gone = millis(&mut rng, 0..50);
+            }
+        }
         if mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. })) {
             // To delete the checkpoint is how an operator says that another log is the right one.
-            mishaps.retain(|mishap| mishap.what != What::DeleteCheckpoint);
+            mishaps.retain(|mishap| {
+                !matches!(mishap.what, What::DeleteCheckpoint | What::RenameLog { .. })
+            });
         }
         let validator = rng.u8(..12) == 0;
         Self { seed, writers, readers, daemons, mishaps, validator }
@@ -199,20 +212,20 @@ struct Actions {
 impl Actions {
     fn new(rng: &mut Rng) -> Self {
         let mut allowed = |one_in: u8| rng.u8(..one_in) == 0;
-        Self { poison: allowed(4), holes: allowed(3), transactions: allowed(3), big: allowed(6) }
+        Self { poison: allowed(3), holes: allowed(3), transactions: allowed(3), big: allowed(6) }
     }
 
     fn choose(&self, rng: &mut Rng) -> Action {
         match rng.u8(..40) {
-            0..2 if self.poison => {
+            0..4 if self.poison => {
                 if rng.bool() {
                     Action::BadPatch
                 } else {
                     Action::BadEvent
                 }
             }
-            2..6 if self.holes => Action::Skip,
-            6..12 if self.holes => Action::Fill,
+            4..7 if self.holes => Action::Skip,
+            7..12 if self.holes => Action::Fill,
             12..16 if self.transactions => Action::Transaction { reversed: rng.bool() },
             16..18 if self.big => Action::Big,
             18 | 19 => Action::Delete,
@@ -252,7 +265,7 @@ fn daemon(rng: &mut Rng, number: i64, length: Duration) -> DaemonPlan {
         epoch: if rng.u8(..6) == 0 { 1 } else { rng.i64(1..5) },
         wall_ahead_millis: if rng.u8(..4) == 0 { rng.i64(-600_000..600_000) } else { 0 },
         cache_bytes: [2, 2_000, 8_000, 1 << 20][rng.usize(..4)],
-        faults: faults(rng, 80, 5, true),
+        faults: faults(rng, 60, 7, true),
     }
 }
 
@@ -275,12 +288,12 @@ fn faults(rng: &mut Rng, calls: u32, most: usize, crashes: bool) -> Vec<CallFaul
 }
 
 fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) -> Vec<Mishap> {
-    let kinds: Vec<u8> = (0..11).filter(|_| rng.u8(..4) == 0).collect();
+    let kinds: Vec<u8> = (0..11).filter(|_| rng.u8(..3) == 0).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
     let span = length.as_millis() as u64 + 4_000;
-    let mut mishaps: Vec<Mishap> = (0..rng.usize(..6))
+    let mut mishaps: Vec<Mishap> = (0..rng.usize(..8))
         .filter_map(|_| {
             let daemon = rng.usize(..daemons);
             let time = millis(rng, 10..4_000);
@@ -292,11 +305,12 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 6 => What::Crash { daemon, down: time },
                 7 => What::Suspend { daemon, time: time * 3 },
                 8 => What::Cut { daemon, time },
+                10 if rng.bool() => What::RenameLog { gone: time },
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
                     _ => What::DeleteCheckpoint,
                 },
-                _ if rng.u8(..4) == 0 => What::DropLog { gone: time },
+                _ if rng.u8(..4) != 0 => What::DropLog { gone: time },
                 _ => return None,
             };
             Some(Mishap { at: millis(rng, 0..span), what })

@@ -18,9 +18,10 @@ use super::{
     monitor::Monitor,
     node::Node,
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
+    reader::{self, Answers},
     store::{CHECKPOINTS, row_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, World},
-    writer::{Appends, Writer, document_id},
+    writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
     judge::{Evidence, Reference, Report, Stop, compare, judge},
@@ -33,10 +34,10 @@ const TROUBLE_LIMIT: Duration = Duration::from_secs(120);
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a run whose log was dropped is watched for writes that must not come.
 const WATCH_TIME: Duration = Duration::from_secs(20);
+/// The first number of a reader among the actors.
+const READERS: usize = 50;
 /// The leadership of the last start: above all others.
 const LAST_EPOCH: i64 = 1_000;
-/// More documents than any plan has.
-const DOCUMENTS: usize = 4;
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -52,6 +53,7 @@ struct Run {
     world: World,
     monitor: Monitor,
     appends: Appends,
+    answers: Answers,
     nodes: Vec<Node>,
     daemons: Vec<Node>,
     busy: Arc<AtomicUsize>,
@@ -67,14 +69,16 @@ pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
         world: world.clone(),
         monitor: Monitor::default(),
         appends: Appends::default(),
+        answers: Answers::default(),
         nodes: Vec::new(),
         daemons: Vec::new(),
         busy: Arc::default(),
     };
     sim.spawn(Owner::World, world.clone().replicate());
-    sim.spawn(Owner::World, world.clone().heartbeat());
+    sim.spawn(Owner::World, world.heartbeat());
     run.daemons(plan);
     run.writers(plan);
+    run.readers(plan);
     run.mishaps(plan);
     let report = run.phases(plan);
     let (violation, story) = sim.outcome();
@@ -117,6 +121,16 @@ impl Run {
         }
     }
 
+    fn readers(&mut self, plan: &Plan) {
+        for (number, reader) in plan.readers.iter().enumerate() {
+            let owner = Owner::Actor(READERS + number);
+            let node = Node::new(&self.world, owner, &[]);
+            self.nodes.push(node.clone());
+            let answers = Arc::clone(&self.answers);
+            self.actor(owner, reader::run(node, number, reader.pauses.clone(), answers));
+        }
+    }
+
     /// Spawns something whose end the run waits for.
     fn actor(&self, owner: Owner, work: impl Future<Output = ()> + Send + 'static) {
         self.busy.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +158,14 @@ impl Run {
         self.nodes.iter().chain(&self.daemons).for_each(Node::heal);
         let mut state = self.world.state();
         (state.stalled, state.lagging) = (false, false);
+        // A rollback may have taken back the log's return to its name.
+        let aside = "aside.events".to_owned();
+        let collections = &state.latest.collections;
+        let is_lost = collections.contains_key(&aside) && !collections.contains_key(EVENTS);
         drop(state);
+        if is_lost {
+            self.world.apply(vec![Op::Rename { from: aside, to: EVENTS.to_owned() }]);
+        }
         self.daemons.iter().for_each(|daemon| self.sim.resume(daemon.owner));
         self.sim.changed();
     }
@@ -216,6 +237,7 @@ impl Run {
             rows: raw(COLLECTION),
             acknowledged: acknowledged.events,
             together: acknowledged.together,
+            answers: self.answers.lock().unwrap().clone(),
             ..Evidence::default()
         };
         drop(state);
@@ -297,6 +319,17 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
             world.apply(vec![Op::Delete { collection, key }]);
         }
+        What::RenameLog { gone } => {
+            let (name, aside) = (|| EVENTS.to_owned(), || "aside.events".to_owned());
+            let there = world.state().latest.collections.contains_key(EVENTS);
+            if there {
+                world.state().log_is_aside = true;
+                world.apply(vec![Op::Rename { from: name(), to: aside() }]);
+                sim.sleep(gone).await;
+                world.apply(vec![Op::Rename { from: aside(), to: name() }]);
+                world.state().log_is_aside = false;
+            }
+        }
         What::DropLog { gone } => {
             world.apply(vec![Op::Drop { collection: EVENTS.into() }]);
             sim.sleep(gone).await;
@@ -304,10 +337,4 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
         }
     }
     sim.changed();
-}
-
-/// The violation and how it came to it, as text.
-pub(super) fn told(outcome: &Outcome) -> String {
-    let violation = outcome.violation.as_deref().unwrap_or("no violation");
-    format!("{}\n=> {violation}", outcome.story.join("\n"))
 }

@@ -100,3 +100,13 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(one.violation, other.violation, "seed {seed}");
     }
 }
+
+#[test]
+fn the_runs_meet_what_they_are_meant_to_meet() {
+    let reports: Vec<_> = (0..300).map(|seed| run(&Plan::new(seed), false).report).collect();
+    let all = |count: fn(&crate::judge::Report) -> usize| reports.iter().map(count).sum::<usize>();
+    assert!(all(|report| report.documents) > 300);
+    assert!(all(|report| report.poisoned) > 0);
+    assert!(all(|report| report.answers) > 0);
+    assert!(reports.iter().map(|report| report.events).sum::<i64>() > 3_000);
+}

@@ -163,6 +163,8 @@ pub(super) struct State {
     pub(super) lagging: bool,
     /// A validator of the user's on the projected documents: rows whose state has this name are refused.
     pub(super) refused_name: Option<String>,
+    /// The log has another name for now, and writers may not make one in its place.
+    pub(super) log_is_aside: bool,
     /// As the primary has it, the majority or not.
     pub(super) latest: Data,
     /// As majority reads see it.
@@ -199,6 +201,7 @@ impl World {
             stalled: false,
             lagging: false,
             refused_name: None,
+            log_is_aside: false,
             latest: Data::default(),
             visible: Data::default(),
             archive: BTreeMap::new(),
@@ -208,8 +211,13 @@ impl World {
         };
         let world = Self { sim: sim.clone(), state: Arc::new(Mutex::new(state)) };
         let mut state = world.state();
-        for collection in [EVENTS, COLLECTION, super::store::CHECKPOINTS, super::store::QUARANTINE]
-        {
+        for collection in [
+            EVENTS,
+            "others.events",
+            COLLECTION,
+            super::store::CHECKPOINTS,
+            super::store::QUARANTINE,
+        ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
         }
@@ -342,9 +350,7 @@ impl State {
                 Op::Put { collection, key: Key::Event(key), row: Row::Raw(event) }
                     if collection == EVENTS =>
                 {
-                    let log = self
-                        .committed_log
-                        .and_then(|log| Some(self.archive.entry(log).or_default()));
+                    let log = self.committed_log.map(|log| self.archive.entry(log).or_default());
                     if let Some(log) = log {
                         log.insert(key.clone(), event.clone());
                     }

@@ -58,6 +58,9 @@ pub(super) struct Writer {
 /// The events that one append consists of, before they have versions.
 type Bodies = Vec<Document>;
 
+/// More documents than any plan has.
+pub(super) const DOCUMENTS: usize = 4;
+
 /// The id of a document by its number: one of every type.
 pub(super) fn document_id(number: usize) -> DocumentId {
     match number % 4 {
@@ -236,6 +239,9 @@ impl Writer {
         let keys: Vec<String> =
             rows.iter().map(|(key, _)| format!("{} {}", key.document, key.version)).collect();
         let work = async move {
+            if world.state().log_is_aside {
+                return Err(Error::server(13, "not authorized to make a collection"));
+            }
             let (ticket, duplicate) = world.insert_events(rows, transaction);
             if let Some(ticket) = ticket.filter(|_| !careless) {
                 world.majority(ticket).await?;

@@ -73,9 +73,10 @@ async fn a_hole_outlives_a_restart_and_is_in_sight_at_once() {
         scene.recorded("b", "gap", 1).await;
         scene.reached("c", 3).await;
         if crash {
-            daemon.crash().await
+            daemon.crash().await;
+            scene.forget_leases().await;
         } else {
-            daemon.stop().await
+            daemon.stop().await;
         }
         let daemon = scene.start().await;
         says_gaps(&daemon, 2).await;

@@ -76,7 +76,7 @@ async fn append_poison(scene: &Scene) {
         let second = doc! { "op": "update", "patch": { "$inc": { "n": 1 } }, "client": "y" };
         let before = [change(id, 1, create), change(id, 2, second)];
         let after = [change(id, good + 1, fields), event(id, good + 2)];
-        scene.append(before.into_iter().take(good as usize).chain(after)).await;
+        scene.append(before.into_iter().take(usize::try_from(good).unwrap()).chain(after)).await;
     }
 }
 

@@ -17,7 +17,7 @@ use alluvium::{
 
 use crate::{
     common::{wait_for, wait_until},
-    scene::{Running, Scene, change, event, events},
+    scene::{Running, Scene, change, event},
 };
 
 /// Appends to every document in turn until each has so many versions.
@@ -84,7 +84,8 @@ fn leads(daemon: &Running) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_stands_by_and_takes_over_from_one_that_stops_or_dies() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
+    scene.lease_time = Duration::from_secs(15);
     write_on(&scene, 20, 1..=5).await;
     let first = scene.start().await;
     first.says("the first leads", |status| status.role == Role::Leader).await;
@@ -114,7 +115,7 @@ async fn two_daemons_that_both_lead_do_no_harm() {
     // Leases are thrown away again and again, so that leaders lead on without knowing of each other.
     let second = scene.start().await;
     for version in 6..=40 {
-        scene.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
+        scene.forget_leases().await;
         write_on(&scene, 40, version..=version).await;
     }
     // A hole and a poison for both of them, and rows that nobody expects to change.

@@ -239,10 +239,12 @@ async fn a_checkpoint_set_back_by_hand_only_leads_to_replays() {
     let scene = Scene::new().await;
     let daemon = scene.start().await;
     scene.append(filled(5, 2)).await;
+    // A document whose very first event comes again is not looked up, and so not counted as a replay.
+    scene.append(events("late", 1..=1)).await;
     scene.level("games").await;
     checkpoint_passes(&scene).await;
     let early = checkpoint(&scene, "games").await;
-    scene.append(events("late", 1..=50)).await;
+    scene.append(events("late", 2..=50)).await;
     scene.level("games").await;
     checkpoint_passes(&scene).await;
     daemon.stop().await;
@@ -253,7 +255,7 @@ async fn a_checkpoint_set_back_by_hand_only_leads_to_replays() {
     scene.append(events("new", 1..=1)).await;
     scene.level("games").await;
     let replays = || daemon.metric("events_skipped_total", "reason=\"replay\"").unwrap();
-    daemon.says("the replays are counted", |_| replays() >= 50.0).await;
+    daemon.says("the replays are counted", |_| replays() >= 49.0).await;
     daemon.says("everything is counted", |_| daemon.applied() == 1.0).await;
     assert_eq!(scene.row("late").await, before);
     daemon.stop().await;

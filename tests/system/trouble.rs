@@ -88,9 +88,7 @@ async fn failing_commands_are_tried_again_and_nothing_is_lost_or_doubled() {
         (&["aggregate", "getMore"], 4, code(11600)),
     ];
     let _turn = failpoint().await;
-    let mut scene = Scene::new().await;
-    // A daemon that loses its lease tells nothing more of what it has counted.
-    scene.lease_time = Duration::from_secs(600);
+    let scene = Scene::new().await;
     let daemon = scene.start().await;
     scene.append([event("old", 1)]).await;
     scene.reached("old", 1).await;

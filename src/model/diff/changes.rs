@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::model::patch::path;
+use crate::model::state::Index;
 use crate::model::state::raw::{Element, Elements, RawValue, tag};
 
 use super::Order;
@@ -191,7 +192,12 @@ fn by_name<'a>(fields: &[Element<'a>]) -> HashMap<&'a [u8], RawValue<'a>> {
 }
 
 fn are_indexes(elements: &[Element<'_>]) -> bool {
-    elements.iter().enumerate().all(|(at, element)| at.to_string().as_bytes() == element.name)
+    let mut index = Index::new();
+    elements.iter().all(|element| {
+        let same = index.text() == element.name;
+        index.step();
+        same
+    })
 }
 
 /// Whether the wanted order is the one that update operators leave: what stays in its old order,

@@ -1,7 +1,7 @@
 //! JSON Merge Patch (RFC 7396) on BSON: what a writer sends that holds the new values and does not
 //! want to think about operators.
 
-use crate::model::state::raw::{Elements, RawValue, tag};
+use crate::model::state::raw::{self, Element, Elements, RawValue, tag};
 use crate::model::state::{Limits, NodeId, State};
 
 use super::error::{PatchError, shown};
@@ -9,83 +9,104 @@ use super::within;
 
 const NAME: &str = "merge";
 
-pub(super) fn merge(state: &mut State, merge: &[u8], limits: &Limits) -> Result<(), PatchError> {
-    let root = state.root_node()?;
-    let mut elements = Elements::new(merge)?;
-    while let Some(element) = elements.clone().next()? {
-        if element.name == b"_id" {
+/// One merge into one state.
+pub(super) struct Merge<'a> {
+    pub(super) state: &'a mut State,
+    pub(super) limits: &'a Limits,
+    /// Steps taken so far.
+    pub(super) steps: usize,
+}
+
+impl Merge<'_> {
+    pub(super) fn run(&mut self, merge: &[u8]) -> Result<(), PatchError> {
+        if Elements::new(merge)?.find(b"_id")?.is_some() {
             return Err(PatchError::Path {
                 operator: NAME,
                 path: "_id".to_owned(),
                 reason: "_id identifies the document and is not part of its state",
             });
         }
-        elements.next()?;
+        let root = self.state.root_node()?;
+        self.fields(root, RawValue::new(tag::DOCUMENT, merge), 1)
     }
-    merge_into(state, root, RawValue::new(tag::DOCUMENT, merge), 1, limits)
-}
 
-fn merge_into(
-    state: &mut State,
-    node: NodeId,
-    patch: RawValue<'_>,
-    level: usize,
-    limits: &Limits,
-) -> Result<(), PatchError> {
-    let mut elements = patch.elements()?;
-    while let Some(element) = elements.next()? {
-        let found = state.find(node, element.name);
-        if element.value.tag == tag::NULL {
-            if let Some(at) = found {
-                state.remove(node, at);
+    fn fields(
+        &mut self,
+        node: NodeId,
+        merge: RawValue<'_>,
+        level: usize,
+    ) -> Result<(), PatchError> {
+        let mut elements = merge.elements()?;
+        while let Some(element) = elements.next()? {
+            self.check(node, &element, level)?;
+            let found = self.state.find(node, element.name);
+            match (element.value.tag, found) {
+                (tag::NULL, Some(at)) => self.state.remove(node, at),
+                (tag::NULL, None) => {}
+                (tag::DOCUMENT, _) => {
+                    let child = self.document_at(node, found, element.name)?;
+                    self.fields(child, element.value, level + 1)?;
+                }
+                _ => {
+                    let value = self.state.intern(element.value);
+                    match found {
+                        Some(at) => self.state.set(node, at, value),
+                        None => {
+                            self.state.add(node, element.name, value);
+                        }
+                    }
+                }
             }
-            continue;
+            within(self.state.bytes(), 2 * self.limits.state_bytes_max)?;
         }
-        if level > limits.depth_max {
-            let (path, max) = (shown(element.name), limits.depth_max);
-            return Err(PatchError::TooDeep { operator: NAME, path, max });
+        Ok(())
+    }
+
+    /// Refuses a field that lies too deep, or takes too long to find.
+    fn check(
+        &mut self,
+        node: NodeId,
+        element: &Element<'_>,
+        level: usize,
+    ) -> Result<(), PatchError> {
+        let Limits { depth_max, steps_max, .. } = *self.limits;
+        self.steps = self.steps.saturating_add(1 + self.state.len(node));
+        if self.steps > steps_max {
+            let path = shown(element.name);
+            return Err(PatchError::TooMuchWork { operator: NAME, path, max: steps_max });
         }
-        if element.value.tag == tag::DOCUMENT {
-            let child = document_at(state, node, found, element.name)?;
-            merge_into(state, child, element.value, level + 1, limits)?;
-            continue;
+        // Documents are looked into field by field.
+        let depth = match element.value.tag {
+            tag::DOCUMENT => 0,
+            _ => raw::depth(element.value, depth_max)?,
+        };
+        if level + depth > depth_max {
+            let path = shown(element.name);
+            return Err(PatchError::TooDeep { operator: NAME, path, max: depth_max });
         }
-        let depth = crate::model::state::raw::depth(element.value, limits.depth_max)?;
-        if level + depth > limits.depth_max {
-            let (path, max) = (shown(element.name), limits.depth_max);
-            return Err(PatchError::TooDeep { operator: NAME, path, max });
+        Ok(())
+    }
+
+    /// The document of that name, emptied first if something else was there.
+    fn document_at(
+        &mut self,
+        node: NodeId,
+        found: Option<usize>,
+        name: &[u8],
+    ) -> Result<NodeId, PatchError> {
+        if let Some(at) = found
+            && self.state.value(node, at).tag == tag::DOCUMENT
+            && let Some(child) = self.state.child_node(node, at)?
+        {
+            return Ok(child);
         }
-        let value = state.intern(element.value);
+        let (value, child) = self.state.new_container(tag::DOCUMENT);
         match found {
-            Some(at) => state.set(node, at, value),
+            Some(at) => self.state.set(node, at, value),
             None => {
-                state.add(node, element.name, value);
+                self.state.add(node, name, value);
             }
         }
-        within(state.bytes(), 2 * limits.state_bytes_max)?;
+        Ok(child)
     }
-    Ok(())
-}
-
-/// The document of that name, emptied first if something else was there.
-fn document_at(
-    state: &mut State,
-    node: NodeId,
-    found: Option<usize>,
-    name: &[u8],
-) -> Result<NodeId, PatchError> {
-    if let Some(at) = found
-        && state.value(node, at).tag == tag::DOCUMENT
-        && let Some(child) = state.child_node(node, at)?
-    {
-        return Ok(child);
-    }
-    let (value, child) = state.new_container(tag::DOCUMENT);
-    match found {
-        Some(at) => state.set(node, at, value),
-        None => {
-            state.add(node, name, value);
-        }
-    }
-    Ok(child)
 }

@@ -55,15 +55,16 @@ pub(crate) fn is_prefix(prefix: &[u8], path: &[u8]) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, [] | [b'.', ..]))
 }
 
-/// The array index that a component names: digits only, and no larger than memory could hold.
+/// The array index that a component names: digits only, and at most 32 bits.
 pub(crate) fn index(component: &[u8]) -> Option<usize> {
     if component.is_empty() {
         return None;
     }
-    component.iter().try_fold(0_usize, |index, byte| {
-        let digit = byte.is_ascii_digit().then(|| usize::from(byte - b'0'))?;
+    let index = component.iter().try_fold(0_u32, |index, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
         index.checked_mul(10)?.checked_add(digit)
-    })
+    });
+    usize::try_from(index?).ok()
 }
 
 /// The identifier within `$[identifier]`; empty for `$[]`.

@@ -20,13 +20,15 @@ impl Walk<'_> {
         let mut through_array = false;
         loop {
             let (name, next) = path::component(from, at);
+            self.step(self.state.len(node), entry)?;
             let is_array = self.state.node(node).is_array;
             through_array |= is_array;
             let found = if is_array {
                 let Some(index) = path::index(name) else {
                     return Err(entry.mismatch(tag::ARRAY, "an array is reached into by index"));
                 };
-                Some(index).filter(|index| *index < self.state.len(node))
+                // Here, and only here, the server looks at the index's last eight bits.
+                Some(index % 256).filter(|index| *index < self.state.len(node))
             } else {
                 self.state.find(node, name)
             };

@@ -82,21 +82,21 @@ impl State {
 
 /// A counter that keeps its own decimal text: formatting every index anew would cost more than
 /// copying the elements.
-struct Index {
+pub(crate) struct Index {
     text: [u8; 20],
     from: usize,
 }
 
 impl Index {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { text: [b'0'; 20], from: 19 }
     }
 
-    fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         &self.text[self.from..]
     }
 
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         for at in (0..self.text.len()).rev() {
             if self.text[at] < b'9' {
                 self.text[at] += 1;

@@ -14,7 +14,7 @@ pub struct Limits {
     /// server's own number.
     pub padding_max: usize,
     /// Most steps that one patch may take: a field's name compared, an element tested against one
-    /// condition. The default is about a second's worth; without a limit a patch of a few megabytes
+    /// condition. The default is a few seconds' worth; without a limit a patch of a few megabytes
     /// on an array of a few megabytes could take hours.
     pub steps_max: usize,
 }
@@ -25,7 +25,7 @@ impl Default for Limits {
             state_bytes_max: 15 * 1024 * 1024,
             depth_max: 179,
             padding_max: 1_500_000,
-            steps_max: 300_000_000,
+            steps_max: 1_000_000_000,
         }
     }
 }

@@ -11,6 +11,7 @@ mod tree;
 use bson::{RawDocument, RawDocumentBuf};
 use thiserror::Error;
 
+pub(crate) use encode::Index;
 use journal::{Mark, Undo};
 pub use limits::Limits;
 pub use raw::Malformed;

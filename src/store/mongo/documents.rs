@@ -7,7 +7,7 @@ use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, MongoVersions, together::ROWS_MIN, update_statement};
+use super::{MongoStore, MongoVersions, update_statement};
 use crate::{
     database::{Error, Result},
     model::id::{DocumentId, IdError, integral},
@@ -92,36 +92,11 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
 }
 
 impl MongoStore {
-    /// Carries out one command: all its rows at once if they are many and nothing stands against it,
-    /// otherwise each by itself.
+    /// Carries out one command. Not as a transaction, although the server would spend less on each row:
+    /// one that a killed daemon leaves open holds its rows for a minute.
     async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
-        let indexes = command.writes;
-        let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
-        let others = match command.insert {
-            _ if rows.len() < ROWS_MIN => None,
-            true => self.insert_together(&rows).await?.then(Vec::new),
-            false => self.replace_together(&rows).await?,
-        };
+        let Command { insert, writes: indexes } = command;
         let mut outcomes = HashMap::new();
-        match others {
-            Some(others) if others.is_empty() => {}
-            Some(others) => {
-                let others: Vec<usize> = others.into_iter().map(|at| indexes[at]).collect();
-                self.compare(writes, &others, &mut outcomes).await?;
-            }
-            None => self.run_one_by_one(writes, command.insert, &indexes, &mut outcomes).await?,
-        }
-        let outcome = |index| (index, outcomes.remove(&index).unwrap_or(RowOutcome::Written));
-        Ok(indexes.into_iter().map(outcome).collect())
-    }
-
-    async fn run_one_by_one(
-        &self,
-        writes: &[RowWrite],
-        insert: bool,
-        indexes: &[usize],
-        outcomes: &mut HashMap<usize, RowOutcome>,
-    ) -> Result<()> {
         let rows = indexes.iter().map(|index| &writes[*index]);
         let reply = if insert {
             let statements = rows.map(|write| write.row.clone()).collect();
@@ -139,9 +114,10 @@ impl MongoStore {
         // our own earlier attempt: the rows themselves tell.
         let written = usize::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
         if written + outcomes.len() < indexes.len() {
-            self.compare(writes, indexes, outcomes).await?;
+            self.compare(writes, &indexes, &mut outcomes).await?;
         }
-        Ok(())
+        let outcome = |index| (index, outcomes.remove(&index).unwrap_or(RowOutcome::Written));
+        Ok(indexes.into_iter().map(outcome).collect())
     }
 
     /// Reads the rows again: those that have not the version and the mark that were written are stale.

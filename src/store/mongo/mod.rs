@@ -6,7 +6,6 @@ mod documents;
 mod leases;
 mod overview;
 mod quarantine;
-mod together;
 mod versions;
 
 pub use leases::MongoLeases;

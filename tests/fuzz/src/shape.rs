@@ -111,7 +111,7 @@ impl Choices<'_> {
             8 => Bson::Double(self.number() as f64 / 8.0),
             9 => Bson::Decimal128(Decimal128::from_bytes(std::array::from_fn(|_| self.byte()))),
             10 => Bson::Null,
-            11 => Bson::Boolean(self.byte() % 2 == 0),
+            11 => Bson::Boolean(self.byte().is_multiple_of(2)),
             12 => Bson::DateTime(DateTime::from_millis(self.number())),
             13 => {
                 let text = |text: &str| CString::try_from(text.to_owned()).ok();

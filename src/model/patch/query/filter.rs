@@ -67,7 +67,10 @@ impl<'p> Filters<'p> {
     }
 }
 
-fn filter(value: RawValue<'_>) -> Result<(&[u8], Condition<'_>), (&[u8], String)> {
+/// A filter's name, as far as it is known, and what is wrong with it.
+type Refusal<'p> = (&'p [u8], String);
+
+fn filter(value: RawValue<'_>) -> Result<(&[u8], Condition<'_>), Refusal<'_>> {
     if value.tag != tag::DOCUMENT {
         return Err((b"", "is not a document; write {name: condition}".to_owned()));
     }
@@ -89,7 +92,7 @@ fn filter(value: RawValue<'_>) -> Result<(&[u8], Condition<'_>), (&[u8], String)
 fn identifier<'p>(
     condition: &Condition<'p>,
     found: &mut Option<&'p [u8]>,
-) -> Result<(), (&'p [u8], String)> {
+) -> Result<(), Refusal<'p>> {
     let path = match condition {
         Condition::And(all) | Condition::Or(all) | Condition::Nor(all) => {
             return all.iter().try_for_each(|condition| identifier(condition, found));

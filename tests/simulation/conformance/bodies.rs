@@ -1,0 +1,315 @@
+//! What is claimed about MongoDB, each claim as one test body.
+
+use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
+
+use super::Server;
+use crate::{
+    database::{Error, Verdict},
+    log::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, TailItem},
+    model::{
+        document::{Class, Quarantine},
+        event::EventKey,
+        id::DocumentId,
+        position::{Checkpoint, LogId, Position},
+    },
+    simulation::world::{COLLECTION, EVENTS},
+    store::{Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowWrite},
+};
+
+fn event(document: &str, version: i64) -> RawDocumentBuf {
+    rawdoc! { "_id": { "d": document, "s": version }, "client": "c", "op": "update", "patch": {}, "at": DateTime::MIN }
+}
+
+fn id(document: &str) -> DocumentId {
+    DocumentId::String(document.into())
+}
+
+/// What a batch of a tail says, in words.
+fn told(batch: &TailBatch) -> Vec<String> {
+    let told = batch.changes.documents().unwrap().map(|change| {
+        match TailItem::decode(change.unwrap(), |name| name == EVENTS).unwrap() {
+            TailItem::Event { event, .. } => {
+                let key = EventKey::from_event(event).unwrap();
+                format!("{} {}", key.document, key.version)
+            }
+            TailItem::Gone { .. } => "gone".to_owned(),
+            other => format!("{other:?}"),
+        }
+    });
+    told.collect()
+}
+
+async fn tail<S: Server>(server: &S, start: &Start) -> <S::Source as LogSource>::Tail {
+    server.source().tail(&[COLLECTION.into()], start, Bodies::All).await.unwrap()
+}
+
+/// The first `count` things that a tail tells, and the place after them.
+async fn first(tail: &mut impl Tail, count: usize) -> (Vec<String>, Position) {
+    let mut all = Vec::new();
+    loop {
+        let batch = tail.next().await.unwrap();
+        all.extend(told(&batch));
+        if all.len() >= count {
+            return (all, batch.position);
+        }
+    }
+}
+
+fn keys(batch: &Batch) -> Vec<EventKey> {
+    batch.documents().unwrap().map(|event| EventKey::from_event(event.unwrap()).unwrap()).collect()
+}
+
+pub(super) async fn a_tail_delivers_what_follows_in_order(server: &impl Server) {
+    server.append(&[event("a", 1)]).await;
+    let before = server.source().now().await.unwrap();
+    let start = Start::At(Timestamp { time: before.time, increment: before.increment + 1 });
+    server.append(&[event("b", 1), event("a", 2), event("b", 2)]).await;
+    server.append_elsewhere(&event("z", 1)).await;
+    server.append(&[event("a", 3)]).await;
+    let (told, _) = first(&mut tail(server, &start).await, 4).await;
+    assert_eq!(told, ["b 1", "a 2", "b 2", "a 3"]);
+}
+
+pub(super) async fn a_tail_resumes_after_a_token_and_at_a_time(server: &impl Server) {
+    let start = Start::At(server.source().now().await.unwrap());
+    server.append(&[event("a", 1)]).await;
+    let (_, position) = first(&mut tail(server, &start).await, 1).await;
+    server.append(&[event("a", 2)]).await;
+    let after = Start::After(position.clone());
+    assert_eq!(first(&mut tail(server, &after).await, 1).await.0, ["a 2"]);
+    let at = Start::At(position.cluster_time);
+    assert_eq!(first(&mut tail(server, &at).await, 2).await.0, ["a 1", "a 2"]);
+}
+
+pub(super) async fn an_idle_tail_moves_its_token(server: &impl Server) {
+    let start = Start::At(server.source().now().await.unwrap());
+    server.append(&[event("a", 1)]).await;
+    let mut stream = tail(server, &start).await;
+    let (_, position) = first(&mut stream, 1).await;
+    server.append_elsewhere(&event("z", 1)).await;
+    let moved = loop {
+        let batch = stream.next().await.unwrap();
+        assert_eq!(told(&batch), [""; 0]);
+        if batch.position != position {
+            break batch.position;
+        }
+    };
+    assert!(moved.cluster_time > position.cluster_time);
+    server.append(&[event("a", 2)]).await;
+    assert_eq!(first(&mut tail(server, &Start::After(moved)).await, 1).await.0, ["a 2"]);
+}
+
+pub(super) async fn a_transaction_is_delivered_in_the_order_of_its_inserts(server: &impl Server) {
+    let start = Start::At(server.source().now().await.unwrap());
+    server.append_together(&[event("a", 2), event("b", 1), event("a", 1)]).await;
+    let (told, position) = first(&mut tail(server, &start).await, 3).await;
+    assert_eq!(told, ["a 2", "b 1", "a 1"]);
+    // They share one cluster time: resuming at it begins with the first of them.
+    let again = first(&mut tail(server, &Start::At(position.cluster_time)).await, 3).await;
+    assert_eq!(again.0, ["a 2", "b 1", "a 1"]);
+}
+
+pub(super) async fn a_token_of_another_stream_is_refused_unless_nothing_hangs_on_it(
+    server: &impl Server,
+) {
+    let source = server.source();
+    let start = Start::At(source.now().await.unwrap());
+    server.append_elsewhere(&event("z", 1)).await;
+    // The server looks for the token when there is something to deliver after it.
+    server.append(&[event("a", 1)]).await;
+    let both = [COLLECTION.to_owned(), "others".to_owned()];
+    let mut wide = source.tail(&both, &start, Bodies::All).await.unwrap();
+    let batch = loop {
+        let batch = wide.next().await.unwrap();
+        if !told(&batch).is_empty() {
+            break batch;
+        }
+    };
+    // The change's own token: that of the batch may lie behind it already.
+    let change = batch.changes.documents().unwrap().next().unwrap().unwrap();
+    let token = change.get("_id").unwrap().unwrap().into();
+    let position = Position { token, cluster_time: change.get_timestamp("clusterTime").unwrap() };
+    let refused = match source.tail(&both[..1], &Start::After(position.clone()), Bodies::All).await
+    {
+        Err(error) => error,
+        Ok(mut tail) => tail.next().await.unwrap_err(),
+    };
+    assert_eq!((refused.code(), refused.verdict()), (Some(280), Verdict::Reposition));
+    let by_time = Start::At(position.cluster_time);
+    assert_eq!(first(&mut tail(server, &by_time).await, 1).await.0, ["a 1"]);
+}
+
+pub(super) async fn a_log_that_forgot_nothing_is_tailed_from_any_time(server: &impl Server) {
+    server.append(&[event("a", 1)]).await;
+    let start = Start::At(Timestamp { time: 1, increment: 1 });
+    let (told, _) = first(&mut tail(server, &start).await, 1).await;
+    assert!(told.contains(&"a 1".to_owned()), "{told:?}");
+}
+
+pub(super) async fn a_dropped_log_is_told_of_and_another_takes_its_place(server: &impl Server) {
+    let log = server.source().log(COLLECTION);
+    let start = Start::At(server.source().now().await.unwrap());
+    server.append(&[event("a", 1)]).await;
+    let before = log.identity().await.unwrap();
+    server.drop_log().await;
+    assert_eq!(log.identity().await.unwrap(), None);
+    server.make_log().await;
+    let after = log.identity().await.unwrap();
+    assert!(before.is_some() && after.is_some() && before != after);
+    server.append(&[event("a", 1)]).await;
+    assert_eq!(first(&mut tail(server, &start).await, 3).await.0, ["a 1", "gone", "a 1"]);
+}
+
+pub(super) async fn a_renamed_log_is_told_of(server: &impl Server) {
+    let start = Start::At(server.source().now().await.unwrap());
+    server.append(&[event("a", 1)]).await;
+    server.rename_log().await;
+    assert_eq!(first(&mut tail(server, &start).await, 2).await.0, ["a 1", "gone"]);
+    assert_eq!(server.source().log(COLLECTION).identity().await.unwrap(), None);
+}
+
+pub(super) async fn a_scan_sees_everything_before_its_time_in_order(server: &impl Server) {
+    let integer =
+        rawdoc! { "_id": { "d": 7.0, "s": 1 }, "client": "c", "op": "delete", "at": DateTime::MIN };
+    server.append(&[event("b", 2), event("a", 10), event("a", 9), integer, event("b", 1)]).await;
+    // Not yet at majority perhaps, but before the time that the scan is given.
+    server.append_carelessly(&event("c", 1)).await;
+    let now = server.source().now().await.unwrap();
+    let log = server.source().log(COLLECTION);
+    let all = scanned(&log, None, now).await.unwrap();
+    assert_eq!(all, ["7 1", "a 9", "a 10", "b 1", "b 2", "c 1"]);
+    let after = EventKey { document: id("a"), version: 9 };
+    assert_eq!(scanned(&log, Some(&after), now).await.unwrap(), ["a 10", "b 1", "b 2", "c 1"]);
+}
+
+async fn scanned(
+    log: &impl EventLog,
+    after: Option<&EventKey>,
+    at_least: Timestamp,
+) -> Result<Vec<String>, Error> {
+    let mut scan = log.scan(after, at_least).await?;
+    let mut all = Vec::new();
+    while let Some(batch) = scan.next().await? {
+        all.extend(keys(&batch).iter().map(|key| match &key.document {
+            DocumentId::Integer(number) => format!("{number} {}", key.version),
+            document => format!("{document} {}", key.version),
+        }));
+    }
+    Ok(all)
+}
+
+pub(super) async fn a_scan_of_a_dropped_log_fails(server: &impl Server) {
+    // More than the first batch of a cursor holds.
+    let events: Vec<RawDocumentBuf> = (1..=300).map(|version| event("a", version)).collect();
+    server.append(&events).await;
+    let now = server.source().now().await.unwrap();
+    let mut scan = server.source().log(COLLECTION).scan(None, now).await.unwrap();
+    assert!(scan.next().await.unwrap().is_some());
+    server.drop_log().await;
+    server.make_log().await;
+    server.append(&events).await;
+    let error = loop {
+        match scan.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the scan ends as if nothing had happened"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), Some(175));
+}
+
+pub(super) async fn a_read_is_bounded(server: &impl Server) {
+    server
+        .append(&[event("a", 1), event("a", 2), event("a", 3), event("a", 5), event("b", 4)])
+        .await;
+    let log = server.source().log(COLLECTION);
+    let now = server.source().now().await.unwrap();
+    let versions = async |after: i64, limit: u32| -> Vec<i64> {
+        let batch = log.read(&id("a"), after, limit, Some(now)).await.unwrap();
+        keys(&batch).iter().map(|key| key.version).collect()
+    };
+    assert_eq!(versions(0, 10).await, [1, 2, 3, 5]);
+    assert_eq!(versions(1, 2).await, [2, 3]);
+    assert_eq!(versions(5, 10).await, [0; 0]);
+}
+
+fn write(expected: i64, version: i64, extra: RawDocumentBuf) -> RowWrite {
+    let mut row = rawdoc! { "_id": "a", "version": version };
+    extra.iter().flatten().for_each(|(key, value)| row.append(key, value));
+    RowWrite { id: id("a"), expected, version, row }
+}
+
+async fn outcome(server: &impl Server, write: RowWrite) -> RowOutcome {
+    server.store().write(&[write]).await.unwrap().remove(0)
+}
+
+pub(super) async fn a_row_is_written_only_over_what_was_read(server: &impl Server) {
+    let plain = || rawdoc! {};
+    let marked = || rawdoc! { "quarantine": { "class": "gap", "version": 3, "reason": "" } };
+    assert_eq!(outcome(server, write(1, 2, plain())).await, RowOutcome::Stale);
+    assert_eq!(outcome(server, write(0, 2, plain())).await, RowOutcome::Written);
+    // The same again, as after a lost answer.
+    assert_eq!(outcome(server, write(0, 2, plain())).await, RowOutcome::Written);
+    assert_eq!(outcome(server, write(0, 1, plain())).await, RowOutcome::Stale);
+    assert_eq!(outcome(server, write(1, 3, plain())).await, RowOutcome::Stale);
+    // At the right version, but without the mark.
+    assert_eq!(outcome(server, write(0, 2, marked())).await, RowOutcome::Stale);
+    assert_eq!(outcome(server, write(2, 2, marked())).await, RowOutcome::Written);
+    let rows = server.store().load(&[id("a"), id("b")]).await.unwrap();
+    assert_eq!(rows, [write(2, 2, marked()).row]);
+}
+
+pub(super) async fn a_refused_row_is_told_of(server: &impl Server) {
+    server.refuse_name("bad").await;
+    let named = |name: &str| rawdoc! { "state": { "name": name } };
+    let refused = outcome(server, write(0, 1, named("bad"))).await;
+    assert!(matches!(refused, RowOutcome::Rejected { code: 121, .. }), "{refused:?}");
+    assert_eq!(outcome(server, write(0, 1, named("good"))).await, RowOutcome::Written);
+    let refused = outcome(server, write(1, 2, named("bad"))).await;
+    assert!(matches!(refused, RowOutcome::Rejected { code: 121, .. }), "{refused:?}");
+}
+
+pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
+    server: &impl Server,
+) {
+    let store = server.store();
+    assert_eq!(store.load_checkpoint().await.unwrap(), None);
+    let (one, other) = ([1; 16], [2; 16]);
+    let at =
+        |epoch, log, position| Checkpoint { epoch, log: LogId(Uuid::from_bytes(log)), position };
+    let token = rawdoc! { "_data": "82" };
+    let cluster_time = Timestamp { time: 5, increment: 6 };
+    let position = Position { token: bson::RawBson::Document(token), cluster_time };
+    for (checkpoint, saved) in [
+        (at(2, one, None), true),
+        (at(1, one, Some(position.clone())), false),
+        (at(2, one, Some(position.clone())), true),
+        (at(3, other, Some(position.clone())), false),
+        (at(3, one, Some(position.clone())), true),
+    ] {
+        assert_eq!(store.save_checkpoint(&checkpoint).await.unwrap(), saved, "{checkpoint:?}");
+    }
+    assert_eq!(store.load_checkpoint().await.unwrap(), Some(at(3, one, Some(position))));
+}
+
+pub(super) async fn a_record_of_quarantine_gives_way_to_later_ones_only(server: &impl Server) {
+    let store = server.store();
+    let row = |version, class| QuarantineRow {
+        document: id("a"),
+        mark: Quarantine { class, version, reason: "because".into() },
+        since: DateTime::from_millis(5),
+    };
+    let versions = async || -> Vec<i64> {
+        store.load_quarantine().await.unwrap().iter().map(|row| row.mark.version).collect()
+    };
+    for (put, then) in [(3, 3), (2, 3), (5, 5)] {
+        store.put_quarantine(&[row(put, Class::Gap)]).await.unwrap();
+        assert_eq!(versions().await, [then]);
+    }
+    store.put_quarantine(&[row(5, Class::BadPatch)]).await.unwrap();
+    assert_eq!(store.load_quarantine().await.unwrap(), [row(5, Class::BadPatch)]);
+    store.remove_quarantine(&[(id("a"), 4)]).await.unwrap();
+    assert_eq!(versions().await, [5]);
+    store.remove_quarantine(&[(id("a"), 5)]).await.unwrap();
+    assert_eq!(versions().await, [0; 0]);
+}

@@ -1,0 +1,73 @@
+//! Whether the in-memory replica set behaves as MongoDB does: every test body here runs against both,
+//! through the same traits. What the simulation rests on, and what is not checked here, is not known.
+
+mod bodies;
+mod real;
+mod twin;
+
+use bson::RawDocumentBuf;
+
+use crate::{log::LogSource, store::Store};
+
+/// A server with one log, as a test body drives it.
+trait Server {
+    type Source: LogSource;
+    type Store: Store;
+
+    fn source(&self) -> Self::Source;
+
+    fn store(&self) -> Self::Store;
+
+    /// Appends events in order, at majority, each by itself.
+    async fn append(&self, events: &[RawDocumentBuf]);
+
+    /// Appends events in one transaction.
+    async fn append_together(&self, events: &[RawDocumentBuf]);
+
+    /// Appends an event without waiting for the majority.
+    async fn append_carelessly(&self, event: &RawDocumentBuf);
+
+    /// Appends an event to the log of another collection, `others`.
+    async fn append_elsewhere(&self, event: &RawDocumentBuf);
+
+    /// Drops the log.
+    async fn drop_log(&self);
+
+    /// Makes the log, which is not there.
+    async fn make_log(&self);
+
+    /// Renames the log to `old.events`.
+    async fn rename_log(&self);
+
+    /// From now on projected documents whose state has this name are refused.
+    async fn refuse_name(&self, name: &str);
+}
+
+macro_rules! conform {
+    ($($body:ident),* $(,)?) => {
+        mod on_the_twin {
+            $(#[test] fn $body() { super::twin::run(|server| Box::pin(async move { super::bodies::$body(&server).await })); })*
+        }
+        mod on_mongodb {
+            $(#[test] fn $body() { super::real::run(async |server| super::bodies::$body(&server).await); })*
+        }
+    };
+}
+
+conform!(
+    a_tail_delivers_what_follows_in_order,
+    a_tail_resumes_after_a_token_and_at_a_time,
+    an_idle_tail_moves_its_token,
+    a_transaction_is_delivered_in_the_order_of_its_inserts,
+    a_token_of_another_stream_is_refused_unless_nothing_hangs_on_it,
+    a_log_that_forgot_nothing_is_tailed_from_any_time,
+    a_dropped_log_is_told_of_and_another_takes_its_place,
+    a_renamed_log_is_told_of,
+    a_scan_sees_everything_before_its_time_in_order,
+    a_scan_of_a_dropped_log_fails,
+    a_read_is_bounded,
+    a_row_is_written_only_over_what_was_read,
+    a_refused_row_is_told_of,
+    a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log,
+    a_record_of_quarantine_gives_way_to_later_ones_only,
+);

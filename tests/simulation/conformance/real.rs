@@ -1,0 +1,107 @@
+//! A real mongod as a server of the test bodies, through the daemon's own log and store.
+
+#[allow(dead_code, unreachable_pub, reason = "shared with the system tests, which use all of it")]
+#[path = "../../common/server.rs"]
+mod shared;
+
+use bson::{Document, RawDocumentBuf, doc};
+use mongodb::{
+    Collection,
+    options::{ReadConcern, WriteConcern},
+};
+
+use super::Server;
+use crate::{
+    log::mongo::MongoSource,
+    model::part::Part,
+    simulation::world::{COLLECTION, EVENTS},
+    store::mongo::MongoStore,
+};
+
+pub(super) struct Real {
+    database: shared::TestDatabase,
+}
+
+/// Runs a body in a fresh database.
+pub(super) fn run(body: impl AsyncFnOnce(Real)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let real = Real { database: shared::database().await };
+        for collection in [EVENTS, "others.events", COLLECTION] {
+            real.database.db.create_collection(collection).await.unwrap();
+        }
+        body(real).await;
+    });
+}
+
+impl Real {
+    fn events(&self, collection: &str, concern: WriteConcern) -> Collection<RawDocumentBuf> {
+        let options = mongodb::options::CollectionOptions::builder().write_concern(concern).build();
+        self.database.db.collection_with_options(collection, options)
+    }
+
+    fn majority(&self, collection: &str) -> Collection<RawDocumentBuf> {
+        self.events(collection, WriteConcern::majority())
+    }
+}
+
+impl Server for Real {
+    type Source = MongoSource;
+    type Store = MongoStore;
+
+    fn source(&self) -> MongoSource {
+        MongoSource::new(self.database.db.clone())
+    }
+
+    fn store(&self) -> MongoStore {
+        MongoStore::new(&self.database.db, COLLECTION, Part::WHOLE)
+    }
+
+    async fn append(&self, events: &[RawDocumentBuf]) {
+        self.majority(EVENTS).insert_many(events).ordered(true).await.unwrap();
+    }
+
+    async fn append_together(&self, events: &[RawDocumentBuf]) {
+        let mut session = self.database.client.start_session().await.unwrap();
+        session
+            .start_transaction()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(WriteConcern::majority())
+            .await
+            .unwrap();
+        let log = self.database.db.collection::<RawDocumentBuf>(EVENTS);
+        for event in events {
+            log.insert_one(event).session(&mut session).await.unwrap();
+        }
+        session.commit_transaction().await.unwrap();
+    }
+
+    async fn append_carelessly(&self, event: &RawDocumentBuf) {
+        let concern = WriteConcern::builder().w(mongodb::options::Acknowledgment::Nodes(1)).build();
+        self.events(EVENTS, concern).insert_one(event).await.unwrap();
+    }
+
+    async fn append_elsewhere(&self, event: &RawDocumentBuf) {
+        self.majority("others.events").insert_one(event).await.unwrap();
+    }
+
+    async fn drop_log(&self) {
+        self.majority(EVENTS).drop().await.unwrap();
+    }
+
+    async fn make_log(&self) {
+        self.database.db.create_collection(EVENTS).await.unwrap();
+    }
+
+    async fn rename_log(&self) {
+        let name = |collection: &str| format!("{}.{collection}", self.database.name);
+        let command = doc! { "renameCollection": name(EVENTS), "to": name("old.events") };
+        self.database.client.database("admin").run_command(command).await.unwrap();
+    }
+
+    async fn refuse_name(&self, name: &str) {
+        let validator = doc! { "state.name": { "$ne": name } };
+        let command = doc! { "collMod": COLLECTION, "validator": validator };
+        let _reply: Document = self.database.db.run_command(command).await.unwrap();
+    }
+}

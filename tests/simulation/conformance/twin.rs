@@ -1,0 +1,108 @@
+//! The in-memory replica set as a server of the test bodies.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bson::RawDocumentBuf;
+
+use super::Server;
+use crate::{
+    model::event::EventKey,
+    simulation::{
+        executor::{Executor, Owner, Sim},
+        log::SimLogSource,
+        monitor::Monitor,
+        node::Node,
+        store::SimStore,
+        world::{EVENTS, Key, Op, Row, World},
+    },
+};
+
+pub(super) struct Twin {
+    node: Node,
+}
+
+/// Runs a body under several seeds, since the order of things differs with them.
+pub(super) fn run(body: impl Fn(Twin) -> Pin<Box<dyn Future<Output = ()> + Send>>) {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, false);
+        let world = World::new(&sim);
+        sim.spawn(Owner::World, world.clone().replicate());
+        sim.spawn(Owner::World, world.clone().heartbeat());
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (body, end) = (body(Twin { node: Node::new(&world, Owner::World, &[]) }), done.clone());
+        sim.spawn(Owner::World, async move {
+            body.await;
+            end.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let done = || done.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(Executor::new(&sim).run(Duration::from_secs(600), done), "seed {seed} hangs");
+    }
+}
+
+impl Twin {
+    async fn put(&self, collection: &str, events: &[RawDocumentBuf], together: bool) {
+        let world = &self.node.world;
+        let puts = events.iter().map(|event| Op::Put {
+            collection: collection.into(),
+            key: Key::Event(EventKey::from_event(event).unwrap()),
+            row: Row::Raw(event.clone()),
+        });
+        let entries: Vec<Vec<Op>> =
+            if together { vec![puts.collect()] } else { puts.map(|put| vec![put]).collect() };
+        for entry in entries {
+            world.majority(world.apply(entry)).await.unwrap();
+        }
+    }
+
+    async fn change(&self, op: Op) {
+        let world = &self.node.world;
+        world.majority(world.apply(vec![op])).await.unwrap();
+    }
+}
+
+impl Server for Twin {
+    type Source = SimLogSource;
+    type Store = SimStore;
+
+    fn source(&self) -> SimLogSource {
+        SimLogSource { node: self.node.clone() }
+    }
+
+    fn store(&self) -> SimStore {
+        SimStore { node: self.node.clone(), monitor: Monitor::blind() }
+    }
+
+    async fn append(&self, events: &[RawDocumentBuf]) {
+        self.put(EVENTS, events, false).await;
+    }
+
+    async fn append_together(&self, events: &[RawDocumentBuf]) {
+        self.put(EVENTS, events, true).await;
+    }
+
+    async fn append_carelessly(&self, event: &RawDocumentBuf) {
+        let key = Key::Event(EventKey::from_event(event).unwrap());
+        let put = Op::Put { collection: EVENTS.into(), key, row: Row::Raw(event.clone()) };
+        self.node.world.apply(vec![put]);
+    }
+
+    async fn append_elsewhere(&self, event: &RawDocumentBuf) {
+        self.put("others.events", std::slice::from_ref(event), false).await;
+    }
+
+    async fn drop_log(&self) {
+        self.change(Op::Drop { collection: EVENTS.into() }).await;
+    }
+
+    async fn make_log(&self) {
+        self.node.world.make_log();
+    }
+
+    async fn rename_log(&self) {
+        self.change(Op::Rename { from: EVENTS.into(), to: "old.events".into() }).await;
+    }
+
+    async fn refuse_name(&self, name: &str) {
+        self.node.world.state().refused_name = Some(name.into());
+    }
+}
