@@ -57,8 +57,12 @@ pub struct Row {
     pub daemon_cpu: Vec<f64>,
     /// CPU time of the server under the daemon, in seconds per million events.
     pub server_cpu: Vec<f64>,
+    /// CPU time of the server under the baseline, in seconds per million events.
+    pub bare_server_cpu: Vec<f64>,
     /// The most memory that the daemon had at once, in MiB.
     pub peak_mib: Vec<f64>,
+    /// From the start of the daemon's process until it read, in seconds. Not part of `ours`.
+    pub start_seconds: Vec<f64>,
 }
 
 impl Row {
@@ -69,10 +73,19 @@ impl Row {
         baseline: &'static str,
         target: Target,
     ) -> Self {
-        let (ours, bare) = (Vec::new(), Vec::new());
-        let (daemon_cpu, server_cpu, peak_mib) = (Vec::new(), Vec::new(), Vec::new());
-        let work = work.into();
-        Self { work, unit, ours, bare, baseline, target, daemon_cpu, server_cpu, peak_mib }
+        Self {
+            work: work.into(),
+            unit,
+            ours: Vec::new(),
+            bare: Vec::new(),
+            baseline,
+            target,
+            daemon_cpu: Vec::new(),
+            server_cpu: Vec::new(),
+            bare_server_cpu: Vec::new(),
+            peak_mib: Vec::new(),
+            start_seconds: Vec::new(),
+        }
     }
 
     /// The median of ours divided by the baseline, pair by pair, so that a slow moment of the machine
@@ -130,9 +143,11 @@ impl fmt::Display for Report {
             "",
             "daemon s/M",
             "mongod s/M",
+            "bare mongod s/M",
             "peak MiB",
+            "start s",
         ];
-        let rows: Vec<[String; 12]> = self.rows.iter().map(cells).collect();
+        let rows: Vec<[String; 14]> = self.rows.iter().map(cells).collect();
         let mut widths = header.map(|cell| cell.chars().count());
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -146,14 +161,14 @@ impl fmt::Display for Report {
     }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, cells: &[String; 12], widths: &[usize; 12]) -> fmt::Result {
+fn line(f: &mut fmt::Formatter<'_>, cells: &[String; 14], widths: &[usize; 14]) -> fmt::Result {
     for (cell, width) in cells.iter().zip(widths) {
         write!(f, "| {cell:<width$} ")?;
     }
     writeln!(f, "|")
 }
 
-fn cells(row: &Row) -> [String; 12] {
+fn cells(row: &Row) -> [String; 14] {
     let digits = match row.unit {
         Unit::EventsPerSecond | Unit::DocumentsPerSecond => 0,
         _ => 2,
@@ -189,7 +204,9 @@ fn cells(row: &Row) -> [String; 12] {
         row.is_reached().map_or("", |reached| if reached { "ok" } else { "MISSED" }).to_owned(),
         number(&row.daemon_cpu, 2),
         number(&row.server_cpu, 2),
+        number(&row.bare_server_cpu, 2),
         number(&row.peak_mib, 0),
+        number(&row.start_seconds, 2),
     ]
 }
 

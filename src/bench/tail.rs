@@ -28,6 +28,7 @@ impl Drained {
         row.daemon_cpu.push(self.usage.cpu_seconds / events * 1e6);
         row.server_cpu.push(self.server_cpu / events * 1e6);
         row.peak_mib.push(self.usage.peak_mib);
+        row.start_seconds.push(self.usage.start_seconds);
     }
 }
 
@@ -50,12 +51,26 @@ pub(super) async fn run(
                 tail(server, shape, &Tuning::default()).await?.note(&mut row);
             } else {
                 let (fresh, expected) = load(server, shape).await?;
-                let seconds = bare::drain(&fresh.database, fresh.start, expected.events).await?;
-                row.bare.push(expected.events as f64 / seconds);
+                drain(server, &fresh, fresh.start, expected.events, &mut row).await?;
             }
         }
     }
     Ok(vec![row])
+}
+
+/// Drains what a fresh database holds from `start` on, and notes it as the baseline.
+async fn drain(
+    server: &Server,
+    fresh: &Fresh,
+    start: bson::Timestamp,
+    events: i64,
+    row: &mut Row,
+) -> Result<()> {
+    let cpu = server.cpu()?;
+    let seconds = bare::drain(&fresh.database, start, events).await?;
+    row.bare.push(events as f64 / seconds);
+    row.bare_server_cpu.push((server.cpu()? - cpu) / events as f64 * 1e6);
+    Ok(())
 }
 
 /// A fresh database with a backlog of this shape.
@@ -120,9 +135,7 @@ pub(super) async fn run_new_and_again(
                     let tuning = Tuning::default();
                     project(server, &fresh, &expected, events, &tuning).await?.note(row);
                 } else {
-                    let start = place.cluster_time;
-                    let seconds = bare::drain(&fresh.database, start, events).await?;
-                    row.bare.push(events as f64 / seconds);
+                    drain(server, &fresh, place.cluster_time, events, row).await?;
                 }
             }
         }

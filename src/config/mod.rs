@@ -67,7 +67,8 @@ pub struct DaemonConfig {
 pub struct CollectionConfig {
     /// Its name; the log is `<name>.events`.
     pub name: String,
-    /// The longest time a folded event may wait for its flush under load.
+    /// The longest time a folded event may wait for its flush under load; when the projection is late
+    /// already, up to a tenth of how late it is, and two seconds at most.
     pub flush_interval: Duration,
     /// How much memory the cache of documents may take, in bytes.
     pub cache_bytes: u64,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
 use quick_cache::{Weighter, unsync};
 
 use crate::model::{
@@ -45,9 +46,9 @@ impl Weighter<DocumentId, Slot> for Bytes {
 
 /// See the module.
 pub(super) struct Cache {
-    working: HashMap<DocumentId, Slot>,
+    working: HashMap<DocumentId, Slot, RandomState>,
     working_bytes: usize,
-    idle: unsync::Cache<DocumentId, Slot, Bytes>,
+    idle: unsync::Cache<DocumentId, Slot, Bytes, RandomState>,
     bytes_max: usize,
 }
 
@@ -56,8 +57,14 @@ impl Cache {
     /// those being worked on take the other half.
     pub(super) fn new(bytes_max: usize) -> Self {
         let idle_bytes = (bytes_max / 2).max(1);
-        let idle = unsync::Cache::with_weighter(idle_bytes / 1024 + 1, idle_bytes as u64, Bytes);
-        Self { working: HashMap::new(), working_bytes: 0, idle, bytes_max }
+        let idle = unsync::Cache::with(
+            idle_bytes / 1024 + 1,
+            idle_bytes as u64,
+            Bytes,
+            RandomState::default(),
+            unsync::DefaultLifecycle::default(),
+        );
+        Self { working: HashMap::default(), working_bytes: 0, idle, bytes_max }
     }
 
     pub(super) fn holds(&self, id: &DocumentId) -> bool {
@@ -143,9 +150,9 @@ impl Cache {
     }
 
     fn rest(&mut self, id: &DocumentId) {
-        if let Some(slot) = self.working.remove(id) {
+        if let Some((id, slot)) = self.working.remove_entry(id) {
             self.working_bytes -= slot.bytes;
-            self.idle.insert(id.clone(), slot);
+            self.idle.insert(id, slot);
         }
     }
 }

@@ -71,12 +71,15 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.counts.scanned += chunk.len() as u64;
         let mut news = Vec::with_capacity(chunk.len());
         for arrival in chunk {
-            let document = &arrival.key.document;
-            if walk.last.as_ref().is_none_or(|last| last.document != *document) {
-                self.leave_document(walk).await?;
-                self.enter_document(walk, document).await?;
+            let key = &arrival.key;
+            match &mut walk.last {
+                Some(last) if last.document == key.document => last.version = key.version,
+                _ => {
+                    self.leave_document(walk).await?;
+                    self.enter_document(walk, &key.document).await?;
+                    walk.last = Some(key.clone());
+                }
             }
-            walk.last = Some(arrival.key.clone());
             if self.is_passed_over(walk, &arrival.key) {
                 self.counts.replayed += 1;
             } else {
