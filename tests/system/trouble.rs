@@ -51,6 +51,9 @@ async fn round(scene: &Scene, round: i64) {
     scene.recorded(&hole, "gap", 2).await;
     scene.append([event(hole.as_str(), 2)]).await;
     scene.level("games").await;
+    let records = scene.collection("alluvium.quarantine");
+    wait_until("the record is gone", async || records.count_documents(doc! {}).await.unwrap() == 0)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
