@@ -46,7 +46,7 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let (lease_time, shutdown_timeout) = (Duration::from_secs(60), Duration::from_secs(20));
+        let (lease_time, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(20));
         let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
         scene.with("games").await
     }
