@@ -8,7 +8,10 @@ use bson::{
 };
 use fastrand::Rng;
 
-use crate::condition;
+use crate::{
+    condition,
+    nasty::{DECIMALS, DOUBLES, INTS, LONGS, NAMES, PATH_NAMES, STRINGS},
+};
 
 /// One question to both sides.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,139 +20,6 @@ pub(crate) struct Case {
     pub(crate) patch: Document,
     pub(crate) filters: Vec<Document>,
 }
-
-/// Names, weighted by repetition: plain ones, then those that look like indexes, then the odd.
-const NAMES: [&str; 29] = [
-    "a",
-    "b",
-    "c",
-    "d",
-    "e",
-    "a",
-    "b",
-    "c",
-    "x",
-    "y",
-    "0",
-    "1",
-    "2",
-    "3",
-    "10",
-    "9",
-    "01",
-    "1a",
-    "-1",
-    "",
-    "$x",
-    "x.y",
-    "_id",
-    "é",
-    "A",
-    "zzzzzzzzzz",
-    "$ref",
-    "$id",
-    "$db",
-];
-
-/// Names that a path can contain.
-const PATH_NAMES: [&str; 25] = [
-    "a", "b", "c", "d", "e", "x", "y", "0", "1", "2", "3", "10", "9", "11", "01", "1a", "-1", "é",
-    "A", "_id", "$x", "00", "$ref", "$id", "$db",
-];
-
-const DECIMALS: [&str; 24] = [
-    "0",
-    "-0",
-    "1",
-    "-1",
-    "1.0",
-    "1.50",
-    "10",
-    "1E+1",
-    "0.1",
-    "3",
-    "0E+10",
-    "0E-10",
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "9999999999999999999999999999999999",
-    "1E+6144",
-    "1E-6176",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775808",
-    "2147483648",
-    "0.3333333333333333333333333333333333",
-    "12345.678901234567890123456789",
-];
-
-const DOUBLES: [f64; 24] = [
-    0.0,
-    -0.0,
-    1.0,
-    -1.0,
-    0.1,
-    0.5,
-    1.5,
-    2.0,
-    3.0,
-    -3.5,
-    10.0,
-    1e15,
-    1e17,
-    1e300,
-    -1e300,
-    5e-324,
-    0.3,
-    f64::NAN,
-    f64::INFINITY,
-    f64::NEG_INFINITY,
-    2147483647.0,
-    2147483648.0,
-    9223372036854775807.0,
-    -9223372036854775808.0,
-];
-
-const INTS: [i32; 12] = [0, 1, -1, 2, 3, 5, 7, 10, 255, i32::MAX, i32::MIN, i32::MAX - 1];
-
-const LONGS: [i64; 14] = [
-    0,
-    1,
-    -1,
-    2,
-    3,
-    10,
-    2147483648,
-    -2147483649,
-    i64::MAX,
-    i64::MIN,
-    i64::MAX - 1,
-    9007199254740993,
-    1 << 53,
-    4294967296,
-];
-
-const STRINGS: [&str; 18] = [
-    "",
-    "a",
-    "b",
-    "ab",
-    "abc",
-    "A",
-    "a\nb",
-    "\n",
-    "é",
-    "zz",
-    "1",
-    "a much longer string than others",
-    "É",
-    "b\n",
-    "a b",
-    "_",
-    "[",
-    "\u{212a}",
-];
 
 pub(crate) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
     &from[rng.usize(..from.len())]

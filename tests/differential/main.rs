@@ -13,6 +13,7 @@
 mod condition;
 mod generate;
 mod named;
+mod nasty;
 mod shrink;
 mod sides;
 
