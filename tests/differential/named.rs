@@ -91,6 +91,10 @@ pub(crate) fn regressions() -> Vec<(&'static str, Case)> {
         ),
         ("the largest index", case(doc! {"a": [{"c": 1}]}, doc! {"$pop": {"a.4294967295.c": 1}})),
         (
+            "adding to not-a-number looks at the root's names",
+            case(doc! {"$db": f64::NAN}, doc! {"$inc": {"$db": 0}}),
+        ),
+        (
             "an empty pattern matches every text",
             case(doc! {"a": ["", 1]}, doc! {"$pull": {"a": {"$regex": ""}}}),
         ),

@@ -6,6 +6,7 @@ use crate::model::state::NodeId;
 use crate::model::state::raw::tag;
 
 use super::error::PatchError;
+use super::number::Number;
 use super::operator::Operator;
 use super::plan::Entry;
 use super::walk::{Place, Walk};
@@ -39,6 +40,19 @@ impl Walk<'_> {
             self.check_reserved(place.node, found, entry)?;
         }
         Ok(())
+    }
+
+    /// Whether the server counts the operation as a change even where the bytes are the same.
+    fn rewrites(&self, node: NodeId, at: usize, entry: &Entry<'_>) -> bool {
+        match &entry.operator {
+            Operator::Push(push) => push.sort.is_some() || !push.values.is_empty(),
+            // Not-a-number is not equal to itself.
+            Operator::Inc(..) | Operator::Mul(_) => {
+                let value = self.state.value(node, at);
+                self.state.with_raw(&value, Number::read).is_some_and(Number::is_nan)
+            }
+            _ => false,
+        }
     }
 
     fn bytes_at(&self, node: NodeId, at: usize) -> (u8, Vec<u8>) {
