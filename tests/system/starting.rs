@@ -22,7 +22,8 @@ fn restarts(daemon: &Running, reason: &str) -> f64 {
 
 async fn checkpoint(scene: &Scene, collection: &str) -> Document {
     let checkpoints = scene.collection("alluvium.checkpoints");
-    let filter = doc! { "_id": collection };
+    // A leader takes the row before it has a place to save.
+    let filter = doc! { "_id": collection, "clusterTime": { "$exists": true } };
     wait_for("a checkpoint", async || checkpoints.find_one(filter.clone()).await.unwrap()).await
 }
 
