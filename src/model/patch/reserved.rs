@@ -33,10 +33,9 @@ impl Walk<'_> {
         }
         let before = self.bytes_at(place.node, found);
         self.change(place, found, entry)?;
-        let sorts = matches!(&entry.operator, Operator::Push(push) if push.sort.is_some());
         // A renaming may have moved the field.
         let Some(found) = self.state.find(place.node, place.name) else { return Ok(()) };
-        if sorts || self.bytes_at(place.node, found) != before {
+        if self.rewrites(place.node, found, entry) || self.bytes_at(place.node, found) != before {
             self.check_reserved(place.node, found, entry)?;
         }
         Ok(())
