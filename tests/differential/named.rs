@@ -95,6 +95,10 @@ pub(crate) fn regressions() -> Vec<(&'static str, Case)> {
             case(doc! {"$db": f64::NAN}, doc! {"$inc": {"$db": 0}}),
         ),
         (
+            "pushing what is sliced off again still looks at the root's names",
+            case(doc! {"$db": []}, doc! {"$push": {"$db": {"$each": [null], "$slice": 0}}}),
+        ),
+        (
             "an empty pattern matches every text",
             case(doc! {"a": ["", 1]}, doc! {"$pull": {"a": {"$regex": ""}}}),
         ),

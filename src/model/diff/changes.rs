@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use crate::model::patch::path;
-use crate::model::state::Index;
 use crate::model::state::raw::{Element, Elements, RawValue, tag};
+use crate::model::state::{Index, digits};
 
 use super::Order;
 
@@ -32,6 +32,9 @@ const LEVELS_MAX: usize = 150;
 
 /// What an element of a patch takes beside its path and its value.
 const ELEMENT_BYTES: usize = 2;
+
+/// What an empty text takes, the argument of `$unset`.
+const EMPTY_TEXT_BYTES: usize = 5;
 
 /// What `$each` takes around the elements.
 const EACH_BYTES: usize = 17;
@@ -141,8 +144,10 @@ impl<'a> Changes<'a> {
         let (kept, added) = new.split_at(old.len());
         if old.iter().zip(kept).all(|(old, new)| old.value == new.value) {
             let added: Vec<_> = added.iter().map(|element| element.value).collect();
-            let bytes: usize =
-                added.iter().map(|value| ELEMENT_BYTES + 1 + value.bytes.len()).sum();
+            let size = |(at, value): (usize, &RawValue<'_>)| {
+                ELEMENT_BYTES + digits(at) + value.bytes.len()
+            };
+            let bytes: usize = added.iter().enumerate().map(size).sum();
             self.cost += ELEMENT_BYTES + EACH_BYTES + path.len() + bytes;
             self.push.push((path.clone(), added));
             return true;
@@ -161,7 +166,7 @@ impl<'a> Changes<'a> {
     }
 
     fn remove(&mut self, path: Vec<u8>) {
-        self.cost += ELEMENT_BYTES + path.len();
+        self.cost += ELEMENT_BYTES + path.len() + EMPTY_TEXT_BYTES;
         self.unset.push(path);
     }
 

@@ -16,7 +16,7 @@ use journal::{Mark, Undo};
 pub use limits::Limits;
 pub use raw::Malformed;
 use raw::tag;
-pub(crate) use tree::{Field, Node, NodeId, Repr, Value};
+pub(crate) use tree::{Field, Node, NodeId, Repr, Value, digits};
 
 /// What keeps bytes from being a state.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -73,7 +73,7 @@ fn element_len(name: usize, value: usize) -> usize {
 }
 
 /// How many digits an array index has.
-pub(super) fn digits(index: usize) -> usize {
+pub(crate) fn digits(index: usize) -> usize {
     index.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
