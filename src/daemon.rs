@@ -22,7 +22,7 @@ use crate::{
     config::{CollectionConfig, Config},
     database,
     health::Heartbeats,
-    lease::{Keeper, Leadership, LeaseSettings},
+    lease::{Keeper, Leadership, LeaseSettings, Standing},
     log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
     model::part::Part,
@@ -271,7 +271,7 @@ impl<'a> Parts<'a> {
             observer,
             subscribe: self.subscribe.clone(),
         };
-        let (leadership, led) = watch::channel(None);
+        let (leadership, led) = watch::channel(Standing::Unknown);
         self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
         let stop = stop.clone();
         self.projectors.spawn(async move {

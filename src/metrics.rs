@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     model::{document::Class, event::Op},
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
 };
 
 /// The type of a metric.
@@ -87,6 +87,10 @@ definitions! {
         "Documents that wait, by what they wait for.";
     GAPS Gauge "version_gaps" ["collection"], &[],
         "Documents that wait behind a missing event.";
+    LEADER Gauge "leader" ["collection"], &[],
+        "1 while this instance leads the collection, 0 while it stands by; absent while unknown.";
+    EPOCH Gauge "lease_epoch" ["collection"], &[],
+        "The epoch under which this instance leads; absent while it does not.";
     MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
         "Missing-events requests by their answer.";
     MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
@@ -295,11 +299,13 @@ struct StatusGauges(Arc<Mutex<Vec<watch::Receiver<CollectionStatus>>>>);
 /// A gauge's value, if it is known.
 type Reading = fn(&CollectionStatus) -> Option<f64>;
 
-const READINGS: [(&Definition, Reading); 5] = [
+const READINGS: [(&Definition, Reading); 7] = [
     (&LAG, |status| status.lag_seconds),
     (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
     (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
     (&HEADROOM, |status| status.oplog_headroom_seconds),
+    (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
+    (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
     (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
 ];
 

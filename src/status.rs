@@ -48,8 +48,10 @@ pub struct LastError {
 pub struct CollectionStatus {
     /// The collection.
     pub name: String,
-    /// Leader or standby.
-    pub role: Role,
+    /// Leader or standby. `None` while the leases could not be read.
+    pub role: Option<Role>,
+    /// The epoch under which this instance leads.
+    pub lease_epoch: Option<i64>,
     /// What it is doing.
     pub phase: Phase,
     /// How old the oldest event is that is not yet visible, in seconds; 0 when caught up.
@@ -73,7 +75,8 @@ impl CollectionStatus {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            role: Role::Leader,
+            role: None,
+            lease_epoch: None,
             phase: Phase::Starting,
             lag_seconds: None,
             lag_events: None,

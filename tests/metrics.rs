@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use alluvium::{
     metrics::{DEFINITIONS, Metrics},
     model::document::Class,
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
 };
 use prometheus::TextEncoder;
 use tokio::sync::watch;
@@ -61,6 +61,8 @@ fn counters_start_at_zero_and_gauges_are_absent_while_unknown() {
 fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     let metrics = Metrics::new().unwrap();
     let mut known = CollectionStatus::new("games");
+    known.role = Some(Role::Leader);
+    known.lease_epoch = Some(1);
     known.phase = Phase::Tailing;
     known.lag_seconds = Some(0.0);
     known.lag_events = Some(0);

@@ -59,7 +59,10 @@ fn not_ready(status: &CollectionStatus) -> Option<String> {
             let why = error.map_or("see /v1/status", |error| &error.message);
             Some(format!("`{name}` is refused: {why}"))
         }
-        (Role::Standby, ..) | (_, Phase::Paused, _) | (_, Phase::Tailing, Some(_)) => None,
+        (None, ..) => {
+            Some(format!("who leads `{name}` is not known: the leases could not be read"))
+        }
+        (Some(Role::Standby), ..) | (_, Phase::Paused, _) | (_, Phase::Tailing, Some(_)) => None,
         (_, Phase::Starting, _) => Some(format!("`{name}` is starting")),
         (_, Phase::Scanning, _) => Some(format!("`{name}` is catching up with its log")),
         (_, Phase::Tailing, None) => Some(format!("the lag of `{name}` is not known")),
@@ -86,6 +89,7 @@ mod tests {
     #[test]
     fn ready_means_caught_up_or_standing_by() {
         let ready = |role, phase, lag_seconds| {
+            let role = Some(role);
             let status = CollectionStatus::new("games");
             not_ready(&CollectionStatus { role, phase, lag_seconds, ..status }).is_none()
         };
@@ -100,5 +104,7 @@ mod tests {
                 assert!(!ready(role, Phase::Refused, lag));
             }
         }
+        let unknown = CollectionStatus { role: None, ..CollectionStatus::new("games") };
+        assert!(not_ready(&unknown).is_some());
     }
 }

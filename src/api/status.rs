@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{ApiState, value};
-use crate::status::CollectionStatus;
+use crate::status::{CollectionStatus, Role};
 
 pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let collections: Vec<Value> =
@@ -29,7 +29,7 @@ fn collection(status: &CollectionStatus) -> Value {
     });
     json!({
         "name": status.name,
-        "role": status.role,
+        "role": status.role.unwrap_or(Role::Standby),
         "phase": status.phase,
         "version_gaps": status.version_gaps,
         "quarantined": status.quarantined,

@@ -30,8 +30,20 @@ pub struct LeaseSettings {
 /// How often the leases are looked at: what bounds the time until a lease that was given back is taken.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
-/// A lease that this instance could lead: the epoch under which it does, while it does.
-pub type Leadership = watch::Sender<Option<i64>>;
+/// Where this instance stands with a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// The leases have not been read yet, or could not be for the lease time.
+    #[default]
+    Unknown,
+    /// It could lead, but another instance does, or nobody yet.
+    Standby,
+    /// It leads, under this epoch.
+    Leader(i64),
+}
+
+/// A lease that this instance could lead: who projects under it follows the other end.
+pub type Leadership = watch::Sender<Standing>;
 
 /// The one loop that keeps all leases of an instance.
 pub struct Keeper<L: Leases, T: Time> {
@@ -96,11 +108,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
             }
         }
-        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
-        for name in held {
-            if let Err(error) = self.give_back(&name).await {
-                warn!(%error, lease = %name, "a lease could not be given back: it runs out by itself");
-            }
+        if let Err(error) = self.give_back_all().await {
+            warn!(%error, "leases could not be given back: they run out by themselves");
         }
         if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
             warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
@@ -126,6 +135,11 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         }
         for (name, seen) in take {
             self.take(name, seen).await?;
+        }
+        for (name, leadership) in &self.leaderships {
+            if !self.held.contains_key(name) {
+                tell(leadership, Standing::Standby);
+            }
         }
         for instance in departed {
             self.leases.remove_presence(&instance).await?;
@@ -173,7 +187,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             }
             self.held.insert(name.clone(), lease);
             if let Some(leadership) = self.leaderships.get(&name) {
-                leadership.send_replace(Some(epoch));
+                tell(leadership, Standing::Leader(epoch));
             }
         }
         Ok(())
@@ -187,11 +201,23 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         self.leases.renew_lease(&lease).await.map(drop)
     }
 
+    /// Gives back what is held, and what was taken by a request whose answer never came.
+    async fn give_back_all(&mut self) -> Result<()> {
+        for lease in self.leases.load_roster().await?.leases {
+            if lease.holder.as_ref() == Some(&self.settings.instance) {
+                self.lose(&lease.name, "giving it back");
+                let beat = lease.beat + 1;
+                self.leases.renew_lease(&Lease { holder: None, beat, ..lease }).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn lose(&mut self, name: &LeaseName, why: &str) {
         if self.held.remove(name).is_some() {
             info!(lease = %name, why, "not leading any more");
             if let Some(leadership) = self.leaderships.get(name) {
-                leadership.send_replace(None);
+                tell(leadership, Standing::Standby);
             }
         }
     }
@@ -204,5 +230,12 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         for name in held {
             self.lose(&name, "it could not be renewed within the lease time");
         }
+        for leadership in self.leaderships.values() {
+            tell(leadership, Standing::Unknown);
+        }
     }
+}
+
+fn tell(leadership: &Leadership, standing: Standing) {
+    leadership.send_if_modified(|now| std::mem::replace(now, standing) != standing);
 }

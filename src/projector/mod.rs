@@ -26,6 +26,7 @@ use tracing::error;
 use crate::{
     database::{Error, Verdict},
     health::beating,
+    lease::Standing,
     log::LogSource,
     model::{document::FoldLimits, part::Part},
     retry::Backoff,
@@ -98,26 +99,27 @@ pub struct Projector<S: LogSource, D: Store, T: Time> {
 }
 
 impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
-    /// Projects whenever `leadership` says under which epoch, until `stop`; then flushes, saves the
-    /// checkpoint and returns. A leadership that is lost ends the projection on the spot, which is safe.
-    pub async fn lead(self, mut leadership: watch::Receiver<Option<i64>>, stop: CancellationToken) {
-        loop {
-            self.observer.standby();
-            let led = beating(self.observer.heart(), &self.time, async {
-                leadership.wait_for(Option::is_some).await.map(|epoch| *epoch)
-            });
-            let epoch = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                epoch = led => epoch,
+    /// Projects whenever `leadership` says so, until `stop`; then flushes, saves the checkpoint and
+    /// returns. A leadership that is lost ends the projection on the spot, which is safe.
+    pub async fn lead(self, mut leadership: watch::Receiver<Standing>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let standing = *leadership.borrow_and_update();
+            self.observer.standing(standing);
+            let changed = if let Standing::Leader(epoch) = standing {
+                tokio::select! {
+                    biased;
+                    changed = leadership.changed() => changed,
+                    () = self.run(epoch, &stop) => return,
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    changed = beating(self.observer.heart(), &self.time, leadership.changed()) => changed,
+                }
             };
-            let Ok(epoch) = epoch else { return };
-            let Some(leading) = epoch else { continue };
-            self.observer.leading(leading);
-            tokio::select! {
-                biased;
-                _lost = leadership.wait_for(|now| *now != epoch) => {}
-                () = self.run(leading, &stop) => return,
+            if changed.is_err() {
+                return;
             }
         }
     }

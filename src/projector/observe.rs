@@ -11,6 +11,7 @@ use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
     health::Heart,
+    lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op},
     status::{CollectionStatus, LastError, Phase, Role},
@@ -76,18 +77,16 @@ impl Observer {
         self.status.borrow().name.clone()
     }
 
-    pub(super) fn standby(&self) {
-        self.role(Role::Standby);
+    /// Where this instance stands with the lease of what it projects.
+    pub(super) fn standing(&self, standing: Standing) {
+        let (role, epoch) = match standing {
+            Standing::Unknown => (None, None),
+            Standing::Standby => (Some(Role::Standby), None),
+            Standing::Leader(epoch) => (Some(Role::Leader), Some(epoch)),
+        };
         self.phase(Phase::Starting);
-    }
-
-    pub(super) fn leading(&self, epoch: i64) {
-        info!(collection = self.collection(), epoch, "leading");
-        self.role(Role::Leader);
-    }
-
-    fn role(&self, role: Role) {
-        self.status.send_if_modified(|status| std::mem::replace(&mut status.role, role) != role);
+        self.status.send_modify(|status| (status.role, status.lease_epoch) = (role, epoch));
+        info!(collection = self.collection(), ?standing, "the lease");
     }
 
     pub(super) fn phase(&self, phase: Phase) {

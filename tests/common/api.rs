@@ -7,7 +7,7 @@ use alluvium::{
     health::Heartbeats,
     metrics::Metrics,
     read::{ReadLimits, Reader},
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
     time::SystemTime,
 };
 use mongodb::Database;
@@ -55,6 +55,7 @@ impl Api {
     /// Serves `games` of `db`, caught up.
     pub async fn start(db: &Database, limits: ApiLimits) -> Self {
         let mut games = CollectionStatus::new("games");
+        games.role = Some(Role::Leader);
         games.phase = Phase::Tailing;
         games.lag_seconds = Some(0.0);
         let (status, receiver) = watch::channel(games);

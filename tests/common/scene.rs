@@ -125,6 +125,14 @@ impl Scene {
         self.collection(&format!("{name}.events")).insert_many(events).await.unwrap();
     }
 
+    /// Appends to `d0`, `d1`, … in turn until each has so many versions.
+    pub async fn write_on(&self, documents: i64, versions: std::ops::RangeInclusive<i64>) {
+        for version in versions {
+            let events = (0..documents).map(|document| event(format!("d{document}"), version));
+            self.append(events).await;
+        }
+    }
+
     /// The projected row of a document of `games`, in whatever state.
     pub async fn row(&self, id: impl Into<Bson>) -> Option<Document> {
         self.collection("games").find_one(doc! { "_id": id.into() }).await.unwrap()
@@ -133,6 +141,14 @@ impl Scene {
     /// Waits until a document of `games` has reached a version, and gives its row.
     pub async fn reached(&self, id: impl Into<Bson>, version: i64) -> Document {
         let filter = doc! { "_id": id.into(), "version": version };
+        let games = self.collection("games");
+        wait_for(&format!("{filter}"), async || games.find_one(filter.clone()).await.ok()?).await
+    }
+
+    /// Waits until the row of a document of `games` bears the mark of the event at which it is parked, and
+    /// gives it. The record comes before the mark: waiting for the one says nothing of the other.
+    pub async fn parked(&self, id: impl Into<Bson>, poison: i64) -> Document {
+        let filter = doc! { "_id": id.into(), "version": poison - 1, "quarantine.version": poison };
         let games = self.collection("games");
         wait_for(&format!("{filter}"), async || games.find_one(filter.clone()).await.ok()?).await
     }

@@ -14,6 +14,7 @@ use super::{
     store::SimStore, world::COLLECTION,
 };
 use crate::{
+    lease::Standing,
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
     projector::{
@@ -65,7 +66,7 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         time,
         subscribe,
     };
-    let (leadership, led) = watch::channel(Some(node.promoted().unwrap_or(plan.epoch)));
+    let (leadership, led) = watch::channel(Standing::Leader(node.promoted().unwrap_or(plan.epoch)));
     sim.spawn(node.owner, async move {
         projector.lead(led, CancellationToken::new()).await;
         drop(leadership);

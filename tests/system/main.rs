@@ -10,6 +10,7 @@ mod scene;
 
 mod gaps;
 mod identity;
+mod leases;
 mod poison;
 mod safety;
 mod sizes;

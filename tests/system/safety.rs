@@ -10,22 +10,12 @@ use mongodb::{
     options::{CollectionOptions, WriteConcern},
 };
 
-use alluvium::{
-    embedded::{Mongod, Options},
-    status::Role,
-};
+use alluvium::embedded::{Mongod, Options};
 
 use crate::{
     common::{wait_for, wait_until},
-    scene::{Running, Scene, change, event},
+    scene::{Scene, change, event},
 };
-
-/// Appends to every document in turn until each has so many versions.
-async fn write_on(scene: &Scene, documents: i64, versions: std::ops::RangeInclusive<i64>) {
-    for version in versions {
-        scene.append((0..documents).map(|document| event(format!("d{document}"), version))).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_the_majority_holds_is_projected() {
@@ -78,45 +68,17 @@ fn number(value: &bson::Bson) -> Option<i64> {
     value.as_i64().or_else(|| value.as_i32().map(i64::from))
 }
 
-fn leads(daemon: &Running) -> bool {
-    daemon.status().role == Role::Leader
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_daemon_stands_by_and_takes_over_from_one_that_stops_or_dies() {
-    let mut scene = Scene::new().await;
-    scene.lease_time = Duration::from_secs(15);
-    write_on(&scene, 20, 1..=5).await;
-    let first = scene.start().await;
-    first.says("the first leads", |status| status.role == Role::Leader).await;
-    let second = scene.start().await;
-    write_on(&scene, 20, 6..=10).await;
-    scene.level("games").await;
-    assert!(!leads(&second));
-    first.stop().await;
-    write_on(&scene, 20, 11..=15).await;
-    scene.level("games").await;
-    assert!(leads(&second));
-    let third = scene.start().await;
-    second.crash().await;
-    write_on(&scene, 20, 16..=20).await;
-    scene.level("games").await;
-    assert!(leads(&third));
-    third.stop().await;
-    assert_eq!(scene.judged().await.events, 400);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_that_both_lead_do_no_harm() {
     let scene = Scene::new().await;
-    write_on(&scene, 40, 1..=5).await;
+    scene.write_on(40, 1..=5).await;
     let first = scene.start().await;
     scene.level("games").await;
     // Leases are thrown away again and again, so that leaders lead on without knowing of each other.
     let second = scene.start().await;
     for version in 6..=40 {
         scene.forget_leases().await;
-        write_on(&scene, 40, version..=version).await;
+        scene.write_on(40, version..=version).await;
     }
     // A hole and a poison for both of them, and rows that nobody expects to change.
     scene.append([event("hole", 1), event("hole", 3), event("d0", 41)]).await;
@@ -139,7 +101,7 @@ async fn two_daemons_that_both_lead_do_no_harm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_a_later_epoch_is_never_overwritten_and_its_owner_is_not_disturbed() {
     let scene = Scene::new().await;
-    write_on(&scene, 3, 1..=3).await;
+    scene.write_on(3, 1..=3).await;
     let daemon = scene.start().await;
     scene.level("games").await;
     let checkpoints = scene.collection("alluvium.checkpoints");
@@ -148,7 +110,7 @@ async fn a_checkpoint_of_a_later_epoch_is_never_overwritten_and_its_owner_is_not
     let raise = doc! { "$set": { "epoch": 1_000_000_i64 } };
     checkpoints.update_one(filter.clone(), raise).await.unwrap();
     let theirs = checkpoints.find_one(filter.clone()).await.unwrap();
-    write_on(&scene, 3, 4..=6).await;
+    scene.write_on(3, 4..=6).await;
     daemon
         .says("it notices", |status| {
             status.last_error.as_ref().is_some_and(|error| error.message.contains("taken over"))
@@ -165,7 +127,7 @@ async fn a_checkpoint_of_a_later_epoch_is_never_overwritten_and_its_owner_is_not
 async fn two_folds_of_the_same_events_give_the_same_bytes() {
     let scene = Scene::new().await;
     let daemon = scene.start().await;
-    write_on(&scene, 10, 1..=5).await;
+    scene.write_on(10, 1..=5).await;
     let clients = ["b", "a", "\u{7e}", "Z"];
     for (client, version) in clients.iter().zip(6..) {
         let update = doc! { "op": "update", "merge": { *client: version }, "client": *client };

@@ -277,6 +277,7 @@ async fn a_daemon_that_starts_before_its_server_waits_for_it() {
     daemon.stop().await;
     mongod.kill().await.unwrap();
     let daemon = scene.start().await;
+    assert_eq!(daemon.status().role, None);
     mongod.restart().await.unwrap();
     goes_on(&scene, &daemon).await;
     daemon.stop().await;
