@@ -1,6 +1,7 @@
 //! What a client is missing, exactly and of one moment. First the places of the oldest missing events are
 //! found by their keys and clients alone ([`super::walk`]), then those events are read whole. Memory is bounded
-//! by the page, however much is missing.
+//! by the page, however much is missing. A client that lacks just the last events gets them for one read of
+//! the log ([`super::suffix`]).
 
 use bson::RawDocumentBuf;
 use mongodb::options::ReadConcern;
@@ -9,6 +10,7 @@ use super::{
     Reader,
     error::{ReadError, Result},
     moment::{Moment, Pick, at_one_moment, by_id},
+    suffix::suffix,
     walk::{Place, client_of, oldest},
 };
 use crate::model::{
@@ -98,23 +100,27 @@ impl Reader {
         // The order matters: see `Moment::log`.
         let row = moment.document(id).await?;
         let log = moment.log().await?;
+        let limit = query.limit.clamp(1, self.limits.events_max);
+        let is_other = query.log.is_some_and(|known| known != log);
+        if let Some(document) = row.as_ref().filter(|_| !is_other) {
+            let (known, bytes_max) = (&query.clock, self.limits.bytes_max);
+            let events = suffix(&mut moment, id, document, known, limit, bytes_max).await?;
+            if let Some(events) = events {
+                return Ok(Some(answer(log, document.clone(), query, events)));
+            }
+        }
         let Some(current) = self.with_tail(&mut moment, id, row).await? else { return Ok(None) };
         let document = current.document;
-        if query.log.is_some_and(|known| known != log) {
+        if is_other {
             return Ok(Some(snapshot(log, document)));
         }
-        let limit = query.limit.clamp(1, self.limits.events_max);
         let Some(places) = oldest(&mut moment, &document, &query.clock, limit).await? else {
             return Ok(Some(snapshot(log, document)));
         };
         let Some(events) = self.bodies(&mut moment, id, &places).await? else {
             return Ok(Some(snapshot(log, document)));
         };
-        let mut next_clock = query.clock.clone();
-        events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
-        let more = next_clock != document.clock;
-        let Document { version, clock, .. } = document;
-        Ok(Some(Missing { log, version, clock, snapshot: None, events, next_clock, more }))
+        Ok(Some(answer(log, document, query, events)))
     }
 
     /// The events at `places` (ascending), as many as fit into one answer. `None` if one is not there.
@@ -154,6 +160,20 @@ impl Reader {
         }
         Ok(Some(events))
     }
+}
+
+/// The answer of these events, of a document as it stands.
+fn answer(
+    log: LogId,
+    document: Document,
+    query: &MissingQuery,
+    events: Vec<MissingEvent>,
+) -> Missing {
+    let mut next_clock = query.clock.clone();
+    events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
+    let more = next_clock != document.clock;
+    let Document { version, clock, .. } = document;
+    Missing { log, version, clock, snapshot: None, events, next_clock, more }
 }
 
 /// The answer that needs no events: the document itself.

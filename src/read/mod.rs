@@ -7,6 +7,7 @@ mod fold;
 mod history;
 mod missing;
 mod moment;
+mod suffix;
 mod walk;
 
 use bson::{DateTime, RawDocumentBuf};

@@ -229,6 +229,25 @@ async fn a_document_that_a_validator_refuses_is_parked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_refused_row_among_many_keeps_no_other_from_being_written() {
+    let scene = Scene::new().await;
+    let validator = doc! { "state.n": { "$ne": 1_000 } };
+    scene.db.run_command(doc! { "create": "games", "validator": validator }).await.unwrap();
+    let daemon = scene.start().await;
+    scene.write_on(500, 1..=1).await;
+    scene.level("games").await;
+    let refused = doc! { "op": "update", "merge": { "n": 1_000 } };
+    let mut second: Vec<_> = (0..500).map(|d| event(format!("d{d}"), 2)).collect();
+    second[250] = change("d250", 2, refused);
+    scene.append(second).await;
+    scene.parked("d250", 2).await;
+    for document in (0..500).filter(|document| *document != 250) {
+        scene.reached(format!("d{document}"), 2).await;
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_a_geo_index_refuses_is_parked() {
     let scene = Scene::new().await;
     let index = IndexModel::builder().keys(doc! { "state.place": "2dsphere" }).build();

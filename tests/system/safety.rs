@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Document, Regex, Timestamp, doc, raw::CString};
 use futures::TryStreamExt;
 use mongodb::{
     Client,
@@ -146,4 +146,23 @@ async fn two_folds_of_the_same_events_give_the_same_bytes() {
     scene.level("games").await;
     daemon.stop().await;
     assert_eq!(rows().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_looks_like_expressions_is_written_as_it_is() {
+    let scene = Scene::new().await;
+    let text = |text: &str| CString::try_from(text).unwrap();
+    let state = doc! {
+        "path": "$version", "root": "$$ROOT", "sum": { "$add": [1, 2] }, "literal": { "$literal": 1 },
+        "a.b": ["$$at", { "$cond": [true, 1, 2] }, Timestamp { time: 0, increment: 0 }],
+        "nan": f64::NAN, "zero": -0.0, "": Regex { pattern: text("$x"), options: text("i") },
+    };
+    let daemon = scene.start().await;
+    scene.append([change("a", 1, doc! { "op": "create", "state": state })]).await;
+    scene.reached("a", 1).await;
+    let more = doc! { "op": "update", "merge": { "more": "$$expected" } };
+    scene.append([change("a", 2, more)]).await;
+    scene.reached("a", 2).await;
+    daemon.stop().await;
+    scene.judged().await;
 }

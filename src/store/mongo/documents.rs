@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 
-use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 
-use super::{MongoStore, MongoVersions, update_statement};
+use super::{
+    MongoStore, MongoVersions,
+    statements::{judge, replacement, replacement_of_many, write_errors},
+};
 use crate::{
     database::{Error, Result},
     model::id::{DocumentId, IdError, integral},
@@ -19,16 +22,13 @@ const STATEMENTS_MAX: usize = 1_000;
 /// The most bytes of rows in one command: below the 16 MB of a message, with room for the filters. One
 /// larger row still goes alone.
 const STATEMENT_BYTES_MAX: usize = 8 << 20;
+/// The most rows of one statement: each row is looked up among them.
+const TOGETHER_ROWS_MAX: usize = 200;
+/// The largest row that shares a statement.
+const TOGETHER_BYTES_MAX: usize = 1 << 20;
 /// How many commands are under way at once. Two and more let the server work on both sides of a
 /// round trip; beyond four nothing is gained (benches/README.md).
 const CONNECTIONS: usize = 4;
-
-/// The server's code for a key that exists.
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-
-/// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
-/// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
-const REFUSALS: [i32; 8] = [DUPLICATE_KEY, 121, 171, 16755, 15, 10334, 17280, 17419];
 
 impl Documents for MongoStore {
     type Versions = MongoVersions;
@@ -61,31 +61,46 @@ impl Documents for MongoStore {
     }
 }
 
+/// How the rows of a command are written.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// There is no row yet.
+    Insert,
+    /// Many rows by one statement.
+    Together,
+    /// A statement for each row: for large ones, and to learn which one the server refuses.
+    OneByOne,
+}
+
 /// One command's share of the writes, by index.
 struct Command {
-    insert: bool,
+    form: Form,
     writes: Vec<usize>,
 }
 
 fn commands(writes: &[RowWrite]) -> Vec<Command> {
+    let form = |write: &RowWrite| match write.row.as_bytes().len() {
+        _ if write.expected == 0 => Form::Insert,
+        ..=TOGETHER_BYTES_MAX => Form::Together,
+        _ => Form::OneByOne,
+    };
     let mut commands = Vec::new();
-    for insert in [true, false] {
+    for kind in [Form::Insert, Form::Together, Form::OneByOne] {
         let mut bytes = 0;
         let mut share = Vec::new();
-        for (index, write) in writes.iter().enumerate().filter(|(_, w)| (w.expected == 0) == insert)
-        {
+        for (index, write) in writes.iter().enumerate().filter(|(_, write)| form(write) == kind) {
             let size = write.row.as_bytes().len();
             if !share.is_empty()
                 && (share.len() == STATEMENTS_MAX || bytes + size > STATEMENT_BYTES_MAX)
             {
-                commands.push(Command { insert, writes: std::mem::take(&mut share) });
+                commands.push(Command { form: kind, writes: std::mem::take(&mut share) });
                 bytes = 0;
             }
             bytes += size;
             share.push(index);
         }
         if !share.is_empty() {
-            commands.push(Command { insert, writes: share });
+            commands.push(Command { form: kind, writes: share });
         }
     }
     commands
@@ -95,25 +110,44 @@ impl MongoStore {
     /// Carries out one command. Not as a transaction, although the server would spend less on each row:
     /// one that a killed daemon leaves open holds its rows for a minute.
     async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
-        let Command { insert, writes: indexes } = command;
-        let mut outcomes = HashMap::new();
-        let rows = indexes.iter().map(|index| &writes[*index]);
-        let reply = if insert {
-            let statements = rows.map(|write| write.row.clone()).collect();
-            self.bulk("insert", &self.collection, "documents", statements).await?
+        let Command { form, writes: indexes } = command;
+        let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
+        if form == Form::Together {
+            let statements = rows.chunks(TOGETHER_ROWS_MAX).map(replacement_of_many).collect();
+            let reply = self.bulk("update", &self.collection, "updates", statements).await?;
+            // An error stops its statement at one of its rows, and does not say at which.
+            if write_errors(&reply).next().is_none() {
+                return self.outcomes(writes, indexes, &reply, "nModified").await;
+            }
+        }
+        let (reply, counted) = if form == Form::Insert {
+            let statements = rows.iter().map(|write| write.row.clone()).collect();
+            (self.bulk("insert", &self.collection, "documents", statements).await?, "n")
         } else {
-            let statements: RawArrayBuf = rows.map(replacement).collect();
-            self.bulk("update", &self.collection, "updates", statements).await?
+            let statements = rows.iter().map(|write| replacement(write)).collect();
+            (self.bulk("update", &self.collection, "updates", statements).await?, "n")
         };
-        for (at, error) in write_errors(&reply) {
+        self.outcomes(writes, indexes, &reply, counted).await
+    }
+
+    /// What a reply says of the rows of its command, of which it has counted those that were written.
+    async fn outcomes(
+        &self,
+        writes: &[RowWrite],
+        indexes: Vec<usize>,
+        reply: &Document,
+        counted: &str,
+    ) -> Result<Vec<(usize, RowOutcome)>> {
+        let mut outcomes = HashMap::new();
+        for (at, error) in write_errors(reply) {
             if let Some(outcome) = judge(error)? {
                 outcomes.insert(indexes[at], outcome);
             }
         }
-        // A count that is short does not say which statement missed, and an error of a key that exists may be
+        // A count that is short does not say which row missed, and an error of a key that exists may be
         // our own earlier attempt: the rows themselves tell.
-        let written = usize::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
-        if written + outcomes.len() < indexes.len() {
+        let written = usize::try_from(reply.get_i32(counted).unwrap_or_default());
+        if written.unwrap_or_default() + outcomes.len() < indexes.len() {
             self.compare(writes, &indexes, &mut outcomes).await?;
         }
         let outcome = |index| (index, outcomes.remove(&index).unwrap_or(RowOutcome::Written));
@@ -160,36 +194,4 @@ impl MongoStore {
 
 pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
     Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
-}
-
-fn replacement(write: &RowWrite) -> RawDocumentBuf {
-    let mut filter = rawdoc! {};
-    filter.append(bson::raw::cstr!("_id"), write.id.as_raw());
-    filter.append(bson::raw::cstr!("version"), write.expected);
-    update_statement(filter, write.row.clone(), false)
-}
-
-fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Document)> {
-    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
-    errors.iter().filter_map(Bson::as_document).filter_map(|error| {
-        let at = error.get_i32("index").ok()?;
-        Some((usize::try_from(at).ok()?, error))
-    })
-}
-
-/// What a write error says of its row; `None` when the row was merely there already.
-///
-/// # Errors
-/// When it says nothing about the row: the server was stepping down, say.
-fn judge(error: &Document) -> Result<Option<RowOutcome>> {
-    let code = error.get_i32("code").unwrap_or_default();
-    let reason = error.get_str("errmsg").unwrap_or("the server refused the row").to_owned();
-    let key = error.get_document("keyPattern");
-    if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {
-        Ok(None)
-    } else if REFUSALS.contains(&code) {
-        Ok(Some(RowOutcome::Rejected { code, reason }))
-    } else {
-        Err(Error::server(code, reason))
-    }
 }

@@ -6,6 +6,7 @@ mod documents;
 mod leases;
 mod overview;
 mod quarantine;
+mod statements;
 mod versions;
 
 pub use leases::MongoLeases;

@@ -6,8 +6,8 @@ use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{
-    MongoStore, collection_key, collection_range, documents::DUPLICATE_KEY, no_write_errors,
-    no_write_errors_but, update_statement,
+    MongoStore, collection_key, collection_range, no_write_errors, no_write_errors_but,
+    statements::DUPLICATE_KEY, update_statement,
 };
 use crate::{
     database::{Error, Result},
