@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, ApiLimits, ApiState, Served},
     config::{CollectionConfig, Config},
-    database,
+    database, headroom,
     health::Heartbeats,
     lease::{Keeper, Leadership, LeaseSettings, Standing},
     log::mongo::MongoSource,
@@ -105,6 +105,7 @@ impl Daemon {
         let Parts {
             projectors, observers, statuses, served, leaderships, requests, metrics, ..
         } = parts;
+        let observers_by_name = observers.0.clone();
         let mut services = JoinSet::new();
         let heart = heartbeats.register("change stream", LOOP_LIMIT, time.now());
         let source = MongoSource::new(database.clone());
@@ -113,6 +114,15 @@ impl Daemon {
         services.spawn(async move {
             match intake.run_until_cancelled(distributor.run()).await {
                 Some(()) => "change stream",
+                None => STOPPED,
+            }
+        });
+        let heart = heartbeats.register("oplog headroom", LOOP_LIMIT, time.now());
+        let (watching, until) =
+            (headroom::watch(database.clone(), observers_by_name, time, heart), goodbye.clone());
+        services.spawn(async move {
+            match until.run_until_cancelled(watching).await {
+                Some(()) => "oplog headroom",
                 None => STOPPED,
             }
         });

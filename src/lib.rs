@@ -32,6 +32,7 @@ pub mod lease;
 pub mod metrics;
 pub mod read;
 pub mod health;
+pub mod headroom;
 pub mod api;
 pub mod writer;
 pub mod config;

@@ -72,7 +72,7 @@ definitions! {
     LAG_EVENTS Gauge "apply_lag_events" ["collection"], &[],
         "Events that are not yet visible; absent while unknown.";
     HEADROOM Gauge "oplog_headroom_seconds" ["collection"], &[],
-        "How much older the checkpoint could be before the oplog no longer reached it.";
+        "How much older the checkpoint could be before the oplog no longer reached it; absent while unknown, as without the right to read the oplog.";
     VISIBLE Histogram "append_to_visible_seconds" ["collection"], LATENCY,
         "From an event's commit, by the server's clock, to its document's flush at majority.";
     FLUSH Histogram "flush_seconds" ["collection"], LATENCY,

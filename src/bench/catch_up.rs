@@ -114,7 +114,7 @@ pub(super) async fn run_recovery(
 }
 
 /// Makes a log of one event per document, and its projection, without a daemon.
-async fn project_beforehand(fresh: &Fresh, documents: usize) -> Result<Expected> {
+pub(super) async fn project_beforehand(fresh: &Fresh, documents: usize) -> Result<Expected> {
     let shape = Shape::Interleaved { documents, each: 1, before: 0 };
     let expected = backlog::append(&fresh.database, shape).await?;
     let at = DateTime::now();

@@ -7,6 +7,7 @@ mod bare;
 mod catch_up;
 mod daemon;
 mod error;
+mod growth;
 mod missing;
 mod process;
 mod report;
@@ -47,11 +48,13 @@ pub enum Scenario {
     Missing,
     /// A cache too small for the working set.
     SmallCache,
+    /// Ever more documents, and ever more clients of a document.
+    Growth,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -63,6 +66,7 @@ impl Scenario {
         Self::Append,
         Self::Missing,
         Self::SmallCache,
+        Self::Growth,
     ];
 
     /// As it is written on the command line.
@@ -79,6 +83,7 @@ impl Scenario {
             Self::Append => "append",
             Self::Missing => "missing",
             Self::SmallCache => "small-cache",
+            Self::Growth => "growth",
         }
     }
 }
@@ -160,5 +165,6 @@ async fn measure(
             let shape = Shape::Zipf { documents: scaled(1e5), events: scaled(3e5) };
             tail::run_small_cache(server, shape, repeat).await
         }
+        Scenario::Growth => growth::run(server, |documents| scaled(documents as f64)).await,
     }
 }

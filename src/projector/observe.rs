@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
+    headroom::Headroom,
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
@@ -136,6 +137,26 @@ impl Observer {
             "gap",
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
             "find the writer that took this version and never committed it; appending the missing event heals the document",
+        );
+    }
+
+    /// How the checkpoint stands in the oplog; `None` while that is not known.
+    pub fn headroom(&self, headroom: Option<Headroom>) {
+        let seconds = headroom.map(|headroom| headroom.seconds);
+        self.status.send_modify(|status| status.oplog_headroom_seconds = seconds);
+        let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
+            return;
+        };
+        warn!(
+            collection = self.collection(),
+            headroom_seconds = seconds,
+            lost_in_seconds = left,
+            "the oplog will soon no longer reach the checkpoint"
+        );
+        self.last_error(
+            "oplog_headroom",
+            format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
+            "nothing is lost if it does, but the whole log is scanned then: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
         );
     }
 

@@ -3,6 +3,8 @@
 
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 
+use alluvium::status::CollectionStatus;
+
 use crate::{
     common::{wait_for, wait_until},
     scene::{Running, Scene, change, event, events},
@@ -232,6 +234,18 @@ async fn the_checkpoint_of_an_idle_collection_moves_on() {
     })
     .await;
     checkpoint_passes(&scene).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_the_checkpoint_stays_within_the_oplog_is_told() {
+    let scene = Scene::new().await;
+    scene.append(events("a", 1..=3)).await;
+    let daemon = scene.start().await;
+    // The oplog is as old as the server, which the checkpoint is not.
+    let told = |status: &CollectionStatus| status.oplog_headroom_seconds.is_some_and(|s| s >= 0.0);
+    daemon.says("its headroom", told).await;
+    assert!(daemon.metric("oplog_headroom_seconds", "").is_some());
     daemon.stop().await;
 }
 

@@ -10,7 +10,7 @@ mod statements;
 mod versions;
 
 pub use leases::MongoLeases;
-pub use overview::{Overview, Saved, overview};
+pub use overview::{Overview, Saved, overview, saved_checkpoints};
 pub use versions::MongoVersions;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};

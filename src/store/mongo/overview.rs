@@ -46,13 +46,17 @@ pub async fn overview(database: &Database, collection: &str) -> Result<Overview>
     holders.sort();
     holders.dedup();
     Ok(Overview {
-        checkpoints: load_checkpoints(database, collection).await?,
+        checkpoints: saved_checkpoints(database, collection).await?,
         holders,
         waiting: count_waiting(database, collection).await?,
     })
 }
 
-async fn load_checkpoints(
+/// The saved checkpoints of `collection`, one for each part, by name.
+///
+/// # Errors
+/// When the database refuses, or a row is damaged.
+pub async fn saved_checkpoints(
     database: &Database,
     collection: &str,
 ) -> Result<BTreeMap<String, Saved>> {

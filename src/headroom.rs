@@ -1,0 +1,149 @@
+//! How long each checkpoint will stay within the oplog. A daemon that was away for longer than the oplog
+//! reaches back loses nothing, since it scans the log instead, but that takes its time: whoever is told
+//! in time can make the oplog larger, or the daemon faster.
+
+use std::{collections::HashMap, time::Duration};
+
+use bson::{RawDocumentBuf, Timestamp, doc};
+use mongodb::Database;
+use tracing::debug;
+
+use crate::{
+    database::{Error, Result},
+    health::{Heart, beating},
+    projector::observe::Observer,
+    retry::{ATTEMPT_LIMIT, limited},
+    store::mongo::saved_checkpoints,
+    time::Time,
+};
+
+/// How often to look. Every look reads two entries of the oplog and the checkpoints.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A checkpoint in the oldest tenth of a full oplog is worth a warning.
+const WARNING_SHARE: f64 = 0.1;
+
+/// What the oplog holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Window {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+/// How a checkpoint stands in the oplog.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headroom {
+    /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
+    /// no longer does.
+    pub seconds: f64,
+    /// When that will be at the rate at which the oplog forgets at present; unknown while it forgets nothing.
+    pub lost_in_seconds: Option<f64>,
+    /// Whether that is soon.
+    pub is_low: bool,
+}
+
+/// Looks at the oplog until it is cancelled, and tells each collection's observer.
+pub async fn watch<T: Time>(
+    database: Database,
+    observers: HashMap<String, Observer>,
+    time: T,
+    heart: Heart,
+) {
+    let mut before: Option<(Window, Duration)> = None;
+    loop {
+        let attempt = limited(&time, ATTEMPT_LIMIT, window(&database));
+        match beating(&heart, &time, attempt).await {
+            Ok(window) => {
+                let now = time.now();
+                let rate = before.map_or(0.0, |(before, at)| window.forgets(&before, now - at));
+                for (name, observer) in &observers {
+                    let look = look(&database, name, &time, &window, rate);
+                    observer.headroom(beating(&heart, &time, look).await);
+                }
+                before = Some((window, now));
+            }
+            // Unknown, not zero. A right that is missing for ever is no reason for noise either.
+            Err(error) => {
+                debug!(%error, "the oplog cannot be read: its headroom is unknown");
+                observers.values().for_each(|observer| observer.headroom(None));
+            }
+        }
+        beating(&heart, &time, time.sleep(LOOK_INTERVAL)).await;
+    }
+}
+
+async fn look(
+    database: &Database,
+    collection: &str,
+    time: &impl Time,
+    window: &Window,
+    rate: f64,
+) -> Option<Headroom> {
+    let saved = limited(time, ATTEMPT_LIMIT, saved_checkpoints(database, collection)).await;
+    let oldest = saved.ok()?.values().map(|saved| saved.cluster_time).min()?;
+    Some(window.headroom(oldest, rate))
+}
+
+async fn window(database: &Database) -> Result<Window> {
+    let oplog = database.client().database("local").collection::<RawDocumentBuf>("oplog.rs");
+    let end = async |order: i32| {
+        let find = oplog.find_one(doc! {}).sort(doc! { "$natural": order });
+        let entry = find.projection(doc! { "ts": 1 }).await?;
+        let entry = entry.ok_or_else(|| Error::damaged("the oplog is empty"))?;
+        Ok::<_, Error>(entry.get_timestamp("ts")?)
+    };
+    Ok(Window { first: end(1).await?, last: end(-1).await? })
+}
+
+impl Window {
+    /// How many seconds of its past the oplog forgot in each of the last `elapsed` seconds.
+    fn forgets(&self, before: &Window, elapsed: Duration) -> f64 {
+        let forgotten = self.first.time.saturating_sub(before.first.time);
+        f64::from(forgotten) / elapsed.as_secs_f64().max(1.0)
+    }
+
+    fn headroom(&self, checkpoint: Timestamp, rate: f64) -> Headroom {
+        let seconds = f64::from(checkpoint.time) - f64::from(self.first.time);
+        let whole = f64::from(self.last.time) - f64::from(self.first.time);
+        // An oplog that forgets nothing yet has room for longer than it reaches back.
+        let lost_in_seconds = (rate > 0.0).then(|| (seconds / rate).max(0.0));
+        let is_low = lost_in_seconds.is_some() && seconds < whole * WARNING_SHARE;
+        Headroom { seconds, lost_in_seconds, is_low }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: u32) -> Timestamp {
+        Timestamp { time, increment: 1 }
+    }
+
+    fn window(first: u32, last: u32) -> Window {
+        Window { first: at(first), last: at(last) }
+    }
+
+    #[test]
+    fn a_checkpoint_near_the_end_of_a_full_oplog_is_warned_of_with_the_time_that_is_left() {
+        let rate = window(1_020, 5_000).forgets(&window(1_000, 4_990), Duration::from_secs(10));
+        assert_eq!(rate, 2.0);
+        let low = window(1_020, 5_000).headroom(at(1_320), rate);
+        assert_eq!(low, Headroom { seconds: 300.0, lost_in_seconds: Some(150.0), is_low: true });
+        assert!(!window(1_020, 5_000).headroom(at(1_520), rate).is_low);
+    }
+
+    #[test]
+    fn an_oplog_that_forgets_nothing_is_no_reason_to_warn() {
+        let rate = window(1_000, 1_020).forgets(&window(1_000, 1_010), Duration::from_secs(10));
+        let headroom = window(1_000, 1_020).headroom(at(1_001), rate);
+        assert_eq!(headroom, Headroom { seconds: 1.0, lost_in_seconds: None, is_low: false });
+    }
+
+    #[test]
+    fn a_checkpoint_that_has_left_the_oplog_has_less_than_nothing() {
+        let headroom = window(1_000, 2_000).headroom(at(900), 1.0);
+        assert_eq!(headroom.seconds, -100.0);
+        assert_eq!((headroom.lost_in_seconds, headroom.is_low), (Some(0.0), true));
+    }
+}
