@@ -43,6 +43,16 @@ impl Waiting {
         self.rows.insert(row.document.clone(), row);
     }
 
+    /// Takes over what another instance has put on record, unless more is known here.
+    pub(super) fn learn(&mut self, row: QuarantineRow) {
+        let version = row.mark.version;
+        let waits = self.rows.get(&row.document).is_some_and(|known| known.mark.version > version);
+        let healed = self.healed.get(&row.document).is_some_and(|reached| *reached >= version);
+        if !waits && !healed {
+            self.rows.insert(row.document.clone(), row);
+        }
+    }
+
     /// A document that has reached `version` waits no more; whether it did.
     pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
         let waited = self.rows.remove(document).is_some();

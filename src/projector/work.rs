@@ -232,19 +232,48 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
         let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
         self.counts.loaded += ids.len() as u64;
-        for row in batches.iter().flatten() {
-            let document = Document::from_raw(row).map_err(|error| {
-                Error::damaged(format!(
-                    "a row of `{}` was not written by this program: {error}",
-                    self.observer.collection()
-                ))
-            })?;
+        let documents: Result<Vec<Document>> = batches
+            .iter()
+            .flatten()
+            .map(|row| {
+                Document::from_raw(row).map_err(|error| {
+                    Error::damaged(format!(
+                        "a row of `{}` was not written by this program: {error}",
+                        self.observer.collection()
+                    ))
+                })
+            })
+            .collect();
+        let documents = documents?;
+        self.learn_of_parked(&documents).await?;
+        for document in documents {
             let stored = document.version;
             self.admit(document, stored);
         }
         for id in ids {
             if !self.cache.holds(id) {
                 self.admit(Document::new(id.clone()), 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the records again when a row bears a mark of which nothing is known here: an operator has
+    /// removed its record, or another instance has parked the document and this one leads no more.
+    async fn learn_of_parked(&mut self, documents: &[Document]) -> Result<()> {
+        let unknown = |document: &&Document| {
+            document.quarantine.is_some() && self.waiting.park(&document.id).is_none()
+        };
+        let unknown: Vec<&Document> = documents.iter().filter(unknown).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let load = self.settings.backoff.retry(time, report, || store.load_quarantine());
+        for row in drive(&mut self.flush, &mut self.flushed, load).await? {
+            if unknown.iter().any(|document| document.id == row.document) {
+                self.waiting.learn(row);
             }
         }
         Ok(())
