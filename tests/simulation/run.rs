@@ -158,14 +158,7 @@ impl Run {
         self.nodes.iter().chain(&self.daemons).for_each(Node::heal);
         let mut state = self.world.state();
         (state.stalled, state.lagging) = (false, false);
-        // A rollback may have taken back the log's return to its name.
-        let aside = "aside.events".to_owned();
-        let collections = &state.latest.collections;
-        let is_lost = collections.contains_key(&aside) && !collections.contains_key(EVENTS);
         drop(state);
-        if is_lost {
-            self.world.apply(vec![Op::Rename { from: aside, to: EVENTS.to_owned() }]);
-        }
         self.daemons.iter().for_each(|daemon| self.sim.resume(daemon.owner));
         self.sim.changed();
     }
@@ -326,7 +319,9 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
                 world.state().log_is_aside = true;
                 world.apply(vec![Op::Rename { from: name(), to: aside() }]);
                 sim.sleep(gone).await;
-                world.apply(vec![Op::Rename { from: aside(), to: name() }]);
+                // Until it has its name for good: a rollback may take the name away again.
+                let back = || world.apply(vec![Op::Rename { from: aside(), to: name() }]);
+                while world.majority(back()).await.is_err() {}
                 world.state().log_is_aside = false;
             }
         }
