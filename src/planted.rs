@@ -14,6 +14,10 @@ pub(crate) enum Bug {
     ParkedEventForgotten,
     /// A hole does not go on record.
     HoleNotRecorded,
+    /// The record of a hole is removed although the row above it was not written.
+    RecordRemovedBeforeRow,
+    /// A row at the right version is taken for written, whatever mark it bears.
+    MarkNotCompared,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
     /// A flush takes error 11000 for success, whoever's row is there.

@@ -95,6 +95,7 @@ impl Flush {
             .iter()
             .zip(outcomes)
             .filter(|(_, outcome)| **outcome != RowOutcome::Written)
+            .filter(|_| !planted(Bug::RecordRemovedBeforeRow))
             .map(|(write, _)| &write.id)
             .collect();
         self.waiting.remove.iter().cloned().partition(|(document, _)| !unwritten.contains(document))

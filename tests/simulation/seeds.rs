@@ -71,6 +71,8 @@ fn every_planted_bug_is_found() {
         ScanWithoutCausalSession,
         ParkedEventForgotten,
         HoleNotRecorded,
+        RecordRemovedBeforeRow,
+        MarkNotCompared,
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,

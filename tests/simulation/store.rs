@@ -164,7 +164,7 @@ impl World {
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
     let same = |row: &RawDocument| {
-        let marked = mark(row) == mark(&write.row);
+        let marked = mark(row) == mark(&write.row) || planted(Bug::MarkNotCompared);
         version_of(row) == Some(write.version) && marked
     };
     match row_of(&state.visible, &write.id) {
