@@ -71,6 +71,11 @@ impl Cache {
         self.working.contains_key(id) || self.idle.peek(id).is_some()
     }
 
+    /// Whether the document may have changes that are not written yet.
+    pub(super) fn is_worked_on(&self, id: &DocumentId) -> bool {
+        self.working.contains_key(id)
+    }
+
     /// Adds a document that was just loaded.
     pub(super) fn admit(&mut self, slot: Slot) {
         let id = slot.document.id.clone();

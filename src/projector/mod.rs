@@ -9,6 +9,7 @@ pub mod feed;
 mod flush;
 pub mod observe;
 mod progress;
+mod review;
 mod rows;
 mod run;
 mod scan;

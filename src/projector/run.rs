@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bson::Timestamp;
 use tokio::sync::mpsc;
@@ -46,6 +46,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) covers: Option<Position>,
     /// The overdue hole that was last told of.
     pub(super) overdue: Option<(DocumentId, i64)>,
+    pub(super) review_at: Duration,
 }
 
 /// What the loop met.
@@ -95,7 +96,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             flushed: None,
         };
         for document in work.waiting.holes() {
-            work.read_on(&document).await?;
+            work.read_on(&document, 0).await?;
         }
         observer.resumed(&work.waiting.classes());
         let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
@@ -110,6 +111,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             epoch,
             covers: None,
             overdue: None,
+            review_at: Self::first_review(time.now()),
         })
     }
 
@@ -135,6 +137,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 Met::Tick => {}
             }
             self.flush_if_due();
+            self.review_if_due().await?;
             self.tell();
         }
     }
@@ -291,7 +294,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
             Ok(key) if self.work.part.holds(&key.document) => {
-                self.work.read_on(&key.document).await
+                self.work.read_on(&key.document, key.version).await
             }
             Ok(_) => Ok(()),
             Err(error) => {

@@ -67,7 +67,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                         "the stored row is not what was read: folding the document again"
                     );
                     self.cache.evict(&row.id);
-                    self.read_on(&row.id).await?;
+                    self.read_on(&row.id, row.version).await?;
                 }
                 RowOutcome::Rejected { code, reason } => {
                     let reason = format!("the server refuses the row: {reason} (code {code})");

@@ -43,14 +43,16 @@ impl Waiting {
         self.rows.insert(row.document.clone(), row);
     }
 
-    /// Takes over what another instance has put on record, unless more is known here.
-    pub(super) fn learn(&mut self, row: QuarantineRow) {
-        let version = row.mark.version;
-        let waits = self.rows.get(&row.document).is_some_and(|known| known.mark.version > version);
-        let healed = self.healed.get(&row.document).is_some_and(|reached| *reached >= version);
-        if !waits && !healed {
+    /// Takes over what another instance has put on record, unless as much is known here; whether it did.
+    pub(super) fn learn(&mut self, row: QuarantineRow) -> bool {
+        let rank = |row: &QuarantineRow| (row.mark.version, row.mark.class != Class::Gap);
+        let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
+        let healed = self.healed.get(&row.document).is_some_and(|at| *at >= row.mark.version);
+        let is_news = !known && !healed;
+        if is_news {
             self.rows.insert(row.document.clone(), row);
         }
+        is_news
     }
 
     /// A document that has reached `version` waits no more; whether it did.

@@ -2,7 +2,7 @@
 //! document, and for whoever lacks an earlier event read the log itself. Where the events come from,
 //! and when to flush, is decided elsewhere.
 
-use std::{collections::BTreeSet, task::Poll};
+use std::{collections::BTreeMap, task::Poll};
 
 use bson::{DateTime, RawDocument, Timestamp};
 use futures::{
@@ -78,19 +78,21 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// record as waiting.
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
         self.load_missing(chunk).await?;
-        let mut behind = BTreeSet::new();
+        // With the last version that is known to be there.
+        let mut behind = BTreeMap::new();
         for step in chunk.chunks(STEP_EVENTS) {
             for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
                 if let Some(first) = events.first()
                     && self.offer(&first.key.document, events)
                 {
-                    behind.insert(first.key.document.clone());
+                    let known = behind.entry(first.key.document.clone()).or_insert(0);
+                    *known = events.iter().map(|event| event.key.version).fold(*known, i64::max);
                 }
             }
             self.advance_flush().await;
         }
-        for id in behind {
-            self.read_on(&id).await?;
+        for (id, known) in behind {
+            self.read_on(&id, known).await?;
         }
         Ok(())
     }
@@ -148,7 +150,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
-    pub(super) async fn read_on(&mut self, id: &DocumentId) -> Result<()> {
+    /// An end below `known`, a version that was seen to be there, is one as well: a log that has another
+    /// name for a moment reads as empty.
+    pub(super) async fn read_on(&mut self, id: &DocumentId, known: i64) -> Result<()> {
         if !self.cache.holds(id) {
             self.load(std::slice::from_ref(id)).await?;
         }
@@ -186,6 +190,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 Some(_) if version > after => {}
+                _ if version < known => {
+                    self.record_hole(id, version + 1);
+                    return Ok(());
+                }
                 _ => {
                     if self.waiting.heal(id, version) {
                         self.note_change();
@@ -253,27 +261,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         for id in ids {
             if !self.cache.holds(id) {
                 self.admit(Document::new(id.clone()), 0);
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the records again when a row bears a mark of which nothing is known here: an operator has
-    /// removed its record, or another instance has parked the document and this one leads no more.
-    async fn learn_of_parked(&mut self, documents: &[Document]) -> Result<()> {
-        let unknown = |document: &&Document| {
-            document.quarantine.is_some() && self.waiting.park(&document.id).is_none()
-        };
-        let unknown: Vec<&Document> = documents.iter().filter(unknown).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let (store, time, observer) = (&self.store, &self.time, &self.observer);
-        let report = |error: &Error, _| observer.tried(error, time);
-        let load = self.settings.backoff.retry(time, report, || store.load_quarantine());
-        for row in drive(&mut self.flush, &mut self.flushed, load).await? {
-            if unknown.iter().any(|document| document.id == row.document) {
-                self.waiting.learn(row);
             }
         }
         Ok(())
