@@ -30,13 +30,13 @@ use crate::{
 pub(super) async fn supervise(node: Node, monitor: Monitor, plan: DaemonPlan) {
     let sim = node.sim().clone();
     sim.sleep(plan.start).await;
+    node.stay_down().await;
     let mut starts = 0;
     loop {
         sim.tell(|| format!("{:?} starts", node.owner));
         start(&node, &monitor, &plan, starts);
-        let crashed = node.clone();
-        let down = sim.until(move || crashed.take_crash()).await;
-        sim.sleep(down).await;
+        node.crashed().await;
+        node.stay_down().await;
         starts += 1;
     }
 }

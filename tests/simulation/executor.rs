@@ -43,9 +43,9 @@ struct Task {
 }
 
 struct TaskWaker {
-    id: u64,
+    id: usize,
     queued: AtomicBool,
-    ready: Arc<Mutex<Vec<u64>>>,
+    ready: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Wake for TaskWaker {
@@ -74,8 +74,9 @@ struct Core {
 /// A handle on the simulation: its clock, its randomness, its tasks and its story.
 #[derive(Clone)]
 pub(super) struct Sim {
+    is_told: bool,
     core: Arc<Mutex<Core>>,
-    ready: Arc<Mutex<Vec<u64>>>,
+    ready: Arc<Mutex<Vec<usize>>>,
 }
 
 impl Sim {
@@ -95,7 +96,7 @@ impl Sim {
             story: story.then(Vec::new),
             violation: None,
         };
-        Self { core: Arc::new(Mutex::new(core)), ready: Arc::default() }
+        Self { is_told: story, core: Arc::new(Mutex::new(core)), ready: Arc::default() }
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -189,8 +190,16 @@ impl Sim {
         }
     }
 
+    /// Whether a story is written.
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
+    }
+
     /// Adds a line to the story, if one is written.
     pub(super) fn tell(&self, line: impl FnOnce() -> String) {
+        if !self.is_told {
+            return;
+        }
         let mut core = self.core();
         let now = core.now.as_millis();
         if let Some(story) = &mut core.story {
@@ -214,13 +223,13 @@ impl Sim {
 /// Runs the tasks of a simulation, and owns them: they end with it.
 pub(super) struct Executor {
     sim: Sim,
-    tasks: BTreeMap<u64, Task>,
-    next_id: u64,
+    /// By their ids; those that have ended are none.
+    tasks: Vec<Option<Task>>,
 }
 
 impl Executor {
     pub(super) fn new(sim: &Sim) -> Self {
-        Self { sim: sim.clone(), tasks: BTreeMap::new(), next_id: 0 }
+        Self { sim: sim.clone(), tasks: Vec::new() }
     }
 
     /// Runs until `done`, until the world stands still, until a violation, or until `horizon`.
@@ -249,42 +258,55 @@ impl Executor {
             let spawned =
                 spawned.into_iter().filter(|(owner, _)| !killed.contains(owner)).collect();
             self.sim.core().spawned = spawned;
-            self.tasks.retain(|_, task| !killed.contains(&task.owner));
+            for slot in &mut self.tasks {
+                if slot.as_ref().is_some_and(|task| killed.contains(&task.owner)) {
+                    *slot = None;
+                }
+            }
         }
     }
 
     fn adopt(&mut self) {
         let spawned = std::mem::take(&mut self.sim.core().spawned);
         for (owner, future) in spawned {
-            let (id, ready) = (self.next_id, Arc::clone(&self.sim.ready));
+            let (id, ready) = (self.tasks.len(), Arc::clone(&self.sim.ready));
             let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), ready });
             Arc::clone(&waker).wake();
-            self.tasks.insert(id, Task { owner, future, waker });
-            self.next_id += 1;
+            self.tasks.push(Some(Task { owner, future, waker }));
         }
     }
 
     /// One of the ready tasks, at random.
-    fn pick(&self) -> Option<u64> {
+    fn pick(&self) -> Option<usize> {
         let mut ready = self.sim.ready.lock().unwrap();
-        ready.retain(|id| self.tasks.contains_key(id));
         let mut core = self.sim.core();
-        let awake = |id: &u64| !core.suspended.contains(&self.tasks[id].owner);
-        let choices: Vec<usize> =
-            (0..ready.len()).filter(|at| core.suspended.is_empty() || awake(&ready[*at])).collect();
-        if choices.is_empty() {
-            return None;
-        }
-        let choice = choices[core.scheduler.usize(..choices.len())];
-        Some(ready.remove(choice))
+        let suspended = |core: &Core, id: usize| {
+            let owner = self.tasks[id].as_ref().map(|task| task.owner);
+            owner.is_some_and(|owner| core.suspended.contains(&owner))
+        };
+        let mut aside = Vec::new();
+        let picked = loop {
+            if ready.is_empty() {
+                break None;
+            }
+            let choice = core.scheduler.usize(..ready.len());
+            let id = ready.swap_remove(choice);
+            if !core.suspended.is_empty() && suspended(&core, id) {
+                aside.push(id);
+            } else if self.tasks[id].is_some() {
+                break Some(id);
+            }
+        };
+        ready.extend(aside);
+        picked
     }
 
-    fn poll(&mut self, id: u64) {
-        let Some(task) = self.tasks.get_mut(&id) else { return };
+    fn poll(&mut self, id: usize) {
+        let Some(task) = self.tasks[id].as_mut() else { return };
         task.waker.queued.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&task.waker));
         if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
-            self.tasks.remove(&id);
+            self.tasks[id] = None;
         }
     }
 }

@@ -76,7 +76,8 @@ impl LogSource for SimLogSource {
         let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
         let (world, watched, from) = (self.node.world.clone(), events.clone(), start.clone());
         let work = async move { world.state().open(&watched, &from) };
-        let (next, term) = self.node.call(&format!("tail {start:?}"), work).await?;
+        let (next, term) =
+            self.node.call(&self.node.name(|| format!("tail {start:?}")), work).await?;
         Ok(SimTail { node: self.node.clone(), collections: events, bodies, next, term })
     }
 
@@ -92,16 +93,12 @@ impl Tail for SimTail {
         let (next, term, limit) = (self.next, self.term, 1 + self.node.random(6));
         let work = async move {
             let sim = world.sim.clone();
-            let found = world.clone();
+            let (found, awaited) = (world.clone(), watched.clone());
             let wait = sim.until(move || {
                 let state = found.state();
-                (state.term != term || state.changes(&watched, next, limit).is_some())
-                    .then_some(watched.clone())
+                (state.term != term || state.has_changes(&awaited, next)).then_some(())
             });
-            let watched = match select(Box::pin(wait), Box::pin(sim.sleep(AWAIT_TIME))).await {
-                Either::Left((watched, _)) => Some(watched),
-                Either::Right(_) => None,
-            };
+            let came = select(Box::pin(wait), Box::pin(sim.sleep(AWAIT_TIME))).await;
             let state = world.state();
             if state.term != term {
                 return Err(Error::unreachable("the cursor died with its node"));
@@ -109,16 +106,19 @@ impl Tail for SimTail {
             if next.entry < state.window {
                 return Err(Error::server(136, "the cursor's place has been overwritten"));
             }
-            Ok(watched
-                .and_then(|watched| state.changes(&watched, next, limit))
-                .unwrap_or_else(|| state.nothing(next)))
+            let found = match came {
+                Either::Left(_) => state.changes(&watched, next, limit),
+                Either::Right(_) => None,
+            };
+            Ok(found.unwrap_or_else(|| state.nothing(next)))
         };
         let found = self.node.call("next of tail", work).await?;
         self.next = found.next;
         if !found.changes.is_empty() {
-            self.node
-                .sim()
-                .tell(|| format!("{:?} is sent {}", self.node.owner, found.names.join(", ")));
+            self.node.sim().tell(|| {
+                let names: Vec<String> = found.changes.iter().map(|(one, _)| name(one)).collect();
+                format!("{:?} is sent {}", self.node.owner, names.join(", "))
+            });
         }
         let is_full = found.changes.len() == limit;
         let mut changes = RawArrayBuf::new();
@@ -150,7 +150,6 @@ impl SimTail {
 struct Found {
     /// Each with whether it is too large for one reply.
     changes: Vec<(RawDocumentBuf, bool)>,
-    names: Vec<String>,
     next: Place,
     position: Position,
 }
@@ -187,18 +186,28 @@ impl State {
         (entry, op.map_or(0, |op| op + 1))
     }
 
+    /// Whether there is a change that concerns `watched`.
+    fn has_changes(&self, watched: &[String], from: Place) -> bool {
+        let entries = self.oplog.iter().take(self.seen).enumerate().skip(from.entry);
+        entries.into_iter().any(|(at, entry)| {
+            let first = if at == from.entry { from.op } else { 0 };
+            entry.ops.iter().skip(first).any(|op| concerns(op, watched))
+        })
+    }
+
     /// The next changes that concern `watched`, at most `limit`; none if there are none yet.
     fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Found> {
         let mut changes = Vec::new();
-        let mut names = Vec::new();
         let mut last = from;
         for entry in from.entry..self.seen {
+            if changes.len() == limit {
+                break;
+            }
             let first = if entry == from.entry { from.op } else { 0 };
             for op in first..self.oplog[entry].ops.len() {
                 if concerns(&self.oplog[entry].ops[op], watched) && changes.len() < limit {
                     last = Place { entry, op };
                     changes.push((self.change(last), is_big(&self.oplog[entry].ops[op])));
-                    names.push(name(&self.oplog[entry].ops[op]));
                 }
             }
         }
@@ -207,7 +216,7 @@ impl State {
         }
         let time = self.oplog[last.entry].time;
         let position = Position { token: token(time, Some(last.op)), cluster_time: time };
-        Some(Found { changes, names, next: Place { entry: last.entry, op: last.op + 1 }, position })
+        Some(Found { changes, next: Place { entry: last.entry, op: last.op + 1 }, position })
     }
 
     /// An empty batch: its token moves on to what the server has looked at.
@@ -218,12 +227,7 @@ impl State {
         let looked_at = next.entry.saturating_sub(usize::from(!stays)).min(self.oplog.len() - 1);
         let time = self.oplog[looked_at].time;
         let token = token(time, stays.then(|| from.op - 1));
-        Found {
-            changes: Vec::new(),
-            names: Vec::new(),
-            next,
-            position: Position { token, cluster_time: time },
-        }
+        Found { changes: Vec::new(), next, position: Position { token, cluster_time: time } }
     }
 
     fn change(&self, place: Place) -> RawDocumentBuf {
@@ -274,10 +278,11 @@ fn is_big(op: &Op) -> bool {
     row.raw().is_some_and(|event| event.get_bool("big").unwrap_or(false))
 }
 
-fn name(op: &Op) -> String {
-    match op {
-        Op::Put { key: Key::Event(key), .. } => format!("{} {}", key.document, key.version),
-        other => format!("{other:?}"),
+fn name(change: &RawDocument) -> String {
+    let key = change.get_document("documentKey").ok();
+    match key.and_then(|key| EventKey::from_event(key).ok()) {
+        Some(key) => format!("{} {}", key.document, key.version),
+        None => change.get_str("operationType").unwrap_or_default().to_owned(),
     }
 }
 
@@ -342,7 +347,8 @@ impl EventLog for SimLog {
             events.for_each(|(_, event)| batch.push(event.clone()));
             Ok(batch.into())
         };
-        self.node.call(&format!("read {document} above {after}"), work).await
+        let name = self.node.name(|| format!("read {document} above {after}"));
+        self.node.call(&name, work).await
     }
 }
 

@@ -11,11 +11,12 @@ use futures::FutureExt;
 
 use super::{
     store::{log_id, row_of, saved, version_of, waiting},
-    world::{EVENTS, Key, Op, State, World},
+    world::{COLLECTION, EVENTS, Key, Op, State, World},
 };
 use crate::{
     judge::{Reference, Stop, Walk},
     model::{
+        event::EventKey,
         id::DocumentId,
         position::{Checkpoint, LogId},
     },
@@ -33,7 +34,7 @@ pub(super) struct Monitor {
 struct Inner {
     /// The log that is projected: the first of which anything was written.
     log: Option<LogId>,
-    histories: BTreeMap<DocumentId, History>,
+    histories: BTreeMap<DocumentId, Arc<History>>,
     deleted_by_hand: BTreeSet<DocumentId>,
 }
 
@@ -117,6 +118,10 @@ impl Monitor {
             let (epoch, later) = (checkpoint.epoch, later.epoch);
             return Err(format!("a checkpoint of epoch {epoch} replaces one of epoch {later}"));
         }
+        if saved(&state.latest).is_none() && !has_rows(state) {
+            // Whatever there was of another log was taken back before anybody could rely on it.
+            self.inner.lock().unwrap().log = None;
+        }
         let pinned = self.pin(Some(checkpoint.log));
         if pinned != Some(checkpoint.log) {
             return Err(format!("a checkpoint of log {} after rows of {pinned:?}", checkpoint.log));
@@ -166,20 +171,19 @@ impl Monitor {
         state: &State,
         log: Option<LogId>,
         document: &DocumentId,
-    ) -> History {
-        let events: BTreeMap<i64, Document> = log
-            .and_then(|log| state.archive.get(&log))
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| key.document == *document)
-            .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)))
-            .collect();
+    ) -> Arc<History> {
+        let key = |version| EventKey { document: document.clone(), version };
+        let events = log.and_then(|log| state.archive.get(&log)).into_iter();
+        let events = events.flat_map(|events| events.range(key(i64::MIN)..=key(i64::MAX)));
         let mut inner = self.inner.lock().unwrap();
         let history = inner.histories.entry(document.clone()).or_default();
-        if history.events != events.len() {
-            *history = replay(&events);
+        let count = events.clone().count();
+        if history.events != count {
+            let decoded = events
+                .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)));
+            *history = Arc::new(History { events: count, ..replay(&decoded.collect()) });
         }
-        history.clone()
+        Arc::clone(history)
     }
 
     fn pin(&self, log: Option<LogId>) -> Option<LogId> {
@@ -189,6 +193,10 @@ impl Monitor {
         }
         inner.log
     }
+}
+
+fn has_rows(state: &State) -> bool {
+    state.latest.collections.get(COLLECTION).is_some_and(|documents| !documents.rows.is_empty())
 }
 
 fn replay(events: &BTreeMap<i64, Document>) -> History {
@@ -204,7 +212,7 @@ fn replay(events: &BTreeMap<i64, Document>) -> History {
                     None => walk.all(events, |_| false).await,
                     poison => poison,
                 };
-                return History { events: events.len(), rows, stop };
+                return History { rows, stop, ..History::default() };
             }
             rows.extend(walk.row(events).await);
         }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
     executor::{Owner, Sim},
@@ -24,6 +25,8 @@ pub(super) struct Node {
     pub(super) world: World,
     pub(super) owner: Owner,
     inner: Arc<Mutex<Inner>>,
+    /// Is told of every crash.
+    crashes: Arc<Notify>,
 }
 
 struct Inner {
@@ -55,7 +58,8 @@ impl Node {
             crashed: None,
             promoted: None,
         };
-        Self { world: world.clone(), owner, inner: Arc::new(Mutex::new(inner)) }
+        let inner = Arc::new(Mutex::new(inner));
+        Self { world: world.clone(), owner, inner, crashes: Arc::default() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -80,11 +84,24 @@ impl Node {
     pub(super) fn crash(&self, down: Duration) {
         self.inner().crashed = Some(down);
         self.sim().kill(self.owner);
-        self.sim().changed();
+        self.crashes.notify_one();
     }
 
-    /// If the process has crashed since the last time this was asked: for how long.
-    pub(super) fn take_crash(&self) -> Option<Duration> {
+    /// Completes when the process has crashed.
+    pub(super) async fn crashed(&self) {
+        while self.inner().crashed.is_none() {
+            self.crashes.notified().await;
+        }
+    }
+
+    /// Waits for as long as the process is to stay down; it may be struck again meanwhile.
+    pub(super) async fn stay_down(&self) {
+        while let Some(down) = self.take_crash() {
+            self.sim().sleep(down).await;
+        }
+    }
+
+    fn take_crash(&self) -> Option<Duration> {
         self.inner().crashed.take()
     }
 
@@ -103,6 +120,11 @@ impl Node {
         let mut inner = self.inner();
         inner.faults.clear();
         inner.cut_until = Duration::ZERO;
+    }
+
+    /// The name of a call, which only a story tells.
+    pub(super) fn name(&self, name: impl FnOnce() -> String) -> String {
+        if self.sim().is_told() { name() } else { String::new() }
     }
 
     /// Sends a request and waits for the answer. `work` is the server's part.
@@ -131,8 +153,7 @@ impl Node {
             told("fails during");
             return self.fail(fault.trouble, Duration::ZERO).await;
         }
-        let slot = Arc::clone(&answer);
-        let answer = self.sim().until(move || slot.lock().unwrap().take()).await;
+        let Ok(answer) = answer.await else { return pending().await };
         self.sim().sleep(back).await;
         if let Some(fault @ CallFault { when: When::After, .. }) = fault {
             told("fails after");
@@ -164,13 +185,13 @@ impl Node {
         &self,
         there: Duration,
         work: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Arc<Mutex<Option<Result<T>>>> {
-        let answer = Arc::new(Mutex::new(None));
-        let (sim, slot) = (self.sim().clone(), Arc::clone(&answer));
+    ) -> oneshot::Receiver<Result<T>> {
+        let (sender, answer) = oneshot::channel();
+        let sim = self.sim().clone();
         self.sim().spawn(Owner::World, async move {
             sim.sleep(there).await;
-            let result = work.await;
-            *slot.lock().unwrap() = Some(result);
+            // Whoever asked may not wait any more.
+            let _unheard = sender.send(work.await);
             sim.changed();
         });
         answer

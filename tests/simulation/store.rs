@@ -78,7 +78,7 @@ impl Documents for SimStore {
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let (world, ids) = (self.node.world.clone(), ids.to_vec());
-        let name = format!("load {}", list(ids.iter()));
+        let name = self.node.name(|| format!("load {}", list(ids.iter())));
         let work = async move {
             let state = world.state();
             let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
@@ -90,11 +90,12 @@ impl Documents for SimStore {
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
         let (world, monitor, writes) =
             (self.node.world.clone(), self.monitor.clone(), writes.to_vec());
-        let steps = writes
-            .iter()
-            .map(|write| format!("{} {}->{}", write.id, write.expected, write.version));
         let count = writes.len();
-        let name = format!("write {}", steps.collect::<Vec<_>>().join(", "));
+        let name = self.node.name(|| {
+            let step =
+                |write: &RowWrite| format!("{} {}->{}", write.id, write.expected, write.version);
+            format!("write {}", writes.iter().map(step).collect::<Vec<_>>().join(", "))
+        });
         // The server carries out one statement after the other, and others' writes fall between them.
         let pauses: Vec<u64> =
             writes.iter().map(|_| self.node.random(8).saturating_sub(5) as u64).collect();
@@ -200,10 +201,10 @@ impl Checkpoints for SimStore {
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         let (world, monitor, checkpoint) =
             (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
-        let name = format!(
-            "save_checkpoint {:?}",
-            checkpoint.position.as_ref().map(|position| position.cluster_time)
-        );
+        let name = self.node.name(|| {
+            let time = checkpoint.position.as_ref().map(|position| position.cluster_time);
+            format!("save_checkpoint {time:?}")
+        });
         let work = async move {
             let stored = saved(&world.state().latest);
             let fences = |stored: &Checkpoint| {
@@ -247,10 +248,12 @@ impl QuarantineRows for SimStore {
             (row.document.clone(), waits_for, Op::Put { collection, key, row: put })
         });
         let puts = puts.collect();
-        let marks = rows
-            .iter()
-            .map(|row| format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version));
-        let name = format!("put_quarantine {}", marks.collect::<Vec<_>>().join(", "));
+        let name = self.node.name(|| {
+            let mark = |row: &QuarantineRow| {
+                format!("{} {:?} at {}", row.document, row.mark.class, row.mark.version)
+            };
+            format!("put_quarantine {}", rows.iter().map(mark).collect::<Vec<_>>().join(", "))
+        });
         self.bookkeeping(&name, puts).await
     }
 
@@ -261,7 +264,8 @@ impl QuarantineRows for SimStore {
         });
         let deletes = deletes.collect();
         let documents = healed.iter().map(|(document, _)| document);
-        self.bookkeeping(&format!("remove_quarantine {}", list(documents)), deletes).await
+        let name = self.node.name(|| format!("remove_quarantine {}", list(documents)));
+        self.bookkeeping(&name, deletes).await
     }
 }
 

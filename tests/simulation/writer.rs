@@ -95,9 +95,10 @@ impl Writer {
 
     /// Takes one step, trying again while it fails.
     pub(super) async fn step(&mut self, document: DocumentId, action: Action) {
-        self.marks += 1;
-        let mark = format!("{}#{}", self.client, self.marks);
         for _ in 0..ATTEMPTS {
+            // What is decided again is another event.
+            self.marks += 1;
+            let mark = format!("{}#{}", self.client, self.marks);
             let done = match action {
                 Action::Fill => self.fill(&document).await,
                 action => self.append(&document, action, &mark).await,
@@ -108,7 +109,7 @@ impl Writer {
                 Err(_) => self.node.sim().sleep(Duration::from_millis(self.rng.u64(1..200))).await,
             }
         }
-        self.node.sim().tell(|| format!("{} gives up {mark}", self.client));
+        self.node.sim().tell(|| format!("{} gives up on {document}", self.client));
     }
 
     /// One attempt: `false` means that somebody else took the version, and to decide again.
@@ -236,8 +237,10 @@ impl Writer {
         if reversed {
             rows.reverse();
         }
-        let keys: Vec<String> =
-            rows.iter().map(|(key, _)| format!("{} {}", key.document, key.version)).collect();
+        let name = self.node.name(|| {
+            let key = |(key, _): &(EventKey, _)| format!("{} {}", key.document, key.version);
+            format!("insert {}", rows.iter().map(key).collect::<Vec<_>>().join(", "))
+        });
         let work = async move {
             if world.state().log_is_aside {
                 return Err(Error::server(13, "not authorized to make a collection"));
@@ -251,7 +254,7 @@ impl Writer {
             }
             Ok(world.state().operation_time())
         };
-        let time = self.node.call(&format!("insert {}", keys.join(", ")), work).await?;
+        let time = self.node.call(&name, work).await?;
         self.seen = self.seen.max(time);
         Ok(())
     }
