@@ -6,7 +6,8 @@ use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
 
 use super::{
     clock::{CLIENT_RULE, is_client_name},
-    id::{DocumentId, INTEGER_MAX, IdError, integral},
+    id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
+    shown::shown,
 };
 
 /// The place of an event: which document, and the version that the document has after it.
@@ -155,7 +156,7 @@ impl EventKey {
                 found: other.element_type(),
             }),
             Ok(None) => Err(EventError::Missing("_id")),
-            Err(error) => Err(EventError::Malformed(error.to_string())),
+            Err(error) => Err(malformed(&error)),
         }
     }
 
@@ -168,9 +169,10 @@ impl EventKey {
         let mut field = |name: &str| match fields.next() {
             Some(Ok((key, value))) if key == name => Ok(value),
             Some(Ok((key, _))) => {
+                let key = shown(key.as_str().as_bytes());
                 Err(EventError::Key(format!("found `{key}` where `{name}` belongs")))
             }
-            Some(Err(error)) => Err(EventError::Malformed(error.to_string())),
+            Some(Err(error)) => Err(malformed(&error)),
             None => Err(EventError::Key(format!("`{name}` is missing"))),
         };
         let (d, s) = (field("d")?, field("s")?);
@@ -179,7 +181,7 @@ impl EventKey {
         }
         let document = DocumentId::from_raw(d)?;
         let version = integral(s).filter(|version| (1..=INTEGER_MAX).contains(version));
-        let version = version.ok_or_else(|| EventError::Version(format!("{s:?}")))?;
+        let version = version.ok_or_else(|| EventError::Version(display_number(s)))?;
         Ok(Self { document, version })
     }
 }
@@ -201,7 +203,7 @@ impl<'a> Fields<'a> {
     fn read(raw: &'a RawDocument) -> Result<Self, EventError> {
         let mut fields = Self::default();
         for element in raw {
-            let (key, value) = element.map_err(|error| EventError::Malformed(error.to_string()))?;
+            let (key, value) = element.map_err(|error| malformed(&error))?;
             let slot = match key.as_str() {
                 "client" => &mut fields.client,
                 "op" => &mut fields.op,
@@ -247,7 +249,7 @@ impl<'a> Fields<'a> {
             ("delete", ..) => {
                 shape("delete", "carries none of `state`, `patch`, `merge` and `array_filters`")
             }
-            (other, ..) => Err(EventError::Op(other.to_owned())),
+            (other, ..) => Err(EventError::Op(shown(other.as_bytes()))),
         }
     }
 }
@@ -269,7 +271,7 @@ impl<'a> Event<'a> {
         let fields = Fields::read(raw)?;
         let client = string("client", fields.client)?;
         if !is_client_name(client) {
-            return Err(EventError::Client(client.to_owned()));
+            return Err(EventError::Client(shown(client.as_bytes())));
         }
         let change = fields.change()?;
         if key.version == 1 && change.op() != Op::Create {
@@ -284,6 +286,10 @@ impl<'a> Event<'a> {
         };
         Ok(Self { key, client, change, at, id: fields.id, raw })
     }
+}
+
+fn malformed(error: &bson::error::Error) -> EventError {
+    EventError::Malformed(shown(error.to_string().as_bytes()))
 }
 
 fn wrong_type(field: &'static str, expected: &'static str, found: RawBsonRef<'_>) -> EventError {
@@ -336,6 +342,25 @@ mod tests {
         check(event(doc! { "op": "update", "merge": {} }), Ok(Op::Update));
         check(event(doc! { "op": "delete", "extra": 1, "type": "x" }), Ok(Op::Delete));
         check(event(doc! { "op": "delete", "_id": { "d": 5.0, "s": 7.0 } }), Ok(Op::Delete));
+    }
+
+    #[test]
+    fn what_is_said_of_an_event_is_short_however_long_the_event_is() {
+        let long = "x".repeat(1_000_000);
+        let nested = |value: bson::Bson| doc! { "d": "a", "s": value };
+        for fields in [
+            doc! { "op": &long },
+            doc! { "op": "delete", "client": &long },
+            doc! { "op": "delete", "_id": { &long: 1, "s": 2 } },
+            doc! { "op": "delete", "_id": { "d": &long, "s": 2 } },
+            doc! { "op": "delete", "_id": nested(long.as_str().into()) },
+            doc! { "op": "delete", "_id": nested(doc! { "a": &long }.into()) },
+            doc! { "op": "delete", "_id": nested(f64::MAX.into()) },
+        ] {
+            let raw = RawDocumentBuf::try_from(&event(fields)).unwrap();
+            let message = Event::decode(&raw).unwrap_err().to_string();
+            assert!(message.len() < 1_000, "{} bytes: {}", message.len(), &message[..100]);
+        }
     }
 
     #[test]

@@ -204,7 +204,8 @@ pub fn integral(value: RawBsonRef<'_>) -> Option<i64> {
     }
 }
 
-fn display_number(value: RawBsonRef<'_>) -> String {
+/// The number as text, or the type of what is none.
+pub(super) fn display_number(value: RawBsonRef<'_>) -> String {
     match value {
         RawBsonRef::Int32(number) => number.to_string(),
         RawBsonRef::Int64(number) => number.to_string(),

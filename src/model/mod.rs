@@ -12,3 +12,4 @@ pub mod document;
 pub mod missing;
 pub mod position;
 pub mod part;
+mod shown;

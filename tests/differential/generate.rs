@@ -47,7 +47,7 @@ fn state(rng: &mut Rng) -> Document {
     let mut document = document(rng, 3);
     document.remove("_id");
     // Names that no path reaches and the server refuses to see at the root of an update.
-    if !chance(rng, 3) {
+    if !chance(rng, 8) {
         document = document.into_iter().filter(|(name, _)| !name.starts_with('$')).collect();
     }
     document

@@ -11,6 +11,7 @@
 //! case of one seed alone runs with `ALLUVIUM_CASES=1 ALLUVIUM_SEED=<seed>`.
 
 mod condition;
+mod deliberate;
 mod generate;
 mod named;
 mod nasty;
@@ -43,7 +44,7 @@ async fn patches_mean_what_the_server_means() {
         for ((seed, case), theirs) in seeds.iter().zip(&cases).zip(&theirs) {
             let ours = sides::ours(case);
             tally.count(case, theirs);
-            if !ours.agrees(theirs) {
+            if !deliberate::agrees(case, &ours, theirs) {
                 report(&mut server, *seed, case).await;
                 tally.diverged += 1;
             }
@@ -71,6 +72,20 @@ async fn named_cases_mean_what_the_server_means() {
         }
     }
     assert!(diverged.is_empty(), "{}", diverged.join("\n"));
+}
+
+#[tokio::test]
+async fn deliberate_differences_are_what_they_are_said_to_be() {
+    let mut server = Server::start().await;
+    let mut wrong = Vec::new();
+    for (name, case, our_way, their_way) in deliberate::differences() {
+        let theirs = server.outcomes(std::slice::from_ref(&case)).await.remove(0);
+        let ours = sides::ours(&case);
+        if !our_way.is(&ours) || !their_way.is(&theirs) {
+            wrong.push(format!("{name}\n  ours   {}\n  theirs {}", shown(&ours), shown(&theirs)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The server takes a first name without `$` for a whole document; such cases are covered by name.
@@ -112,7 +127,7 @@ async fn report(server: &mut Server, seed: u64, case: &Case) {
         for batch in shrink::candidates(&smallest).chunks(BATCH) {
             let theirs = server.outcomes(batch).await;
             for (case, theirs) in batch.iter().zip(theirs) {
-                if !sides::ours(case).agrees(&theirs) {
+                if !deliberate::agrees(case, &sides::ours(case), &theirs) {
                     smallest = case.clone();
                     continue 'smaller;
                 }

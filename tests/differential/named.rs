@@ -99,6 +99,14 @@ pub(crate) fn regressions() -> Vec<(&'static str, Case)> {
             case(doc! {"$db": []}, doc! {"$push": {"$db": {"$each": [null], "$slice": 0}}}),
         ),
         (
+            "renaming onto an equal value looks at the root's names",
+            case(doc! {"a": "1", "$id": "1"}, doc! {"$rename": {"a": "$id"}}),
+        ),
+        (
+            "renaming nothing does not look at the root's names",
+            case(doc! {"$id": "1"}, doc! {"$rename": {"a": "$id"}}),
+        ),
+        (
             "an empty pattern matches every text",
             case(doc! {"a": ["", 1]}, doc! {"$pull": {"a": {"$regex": ""}}}),
         ),

@@ -10,6 +10,7 @@ use super::error::PatchError;
 use super::plan::Entry;
 use super::push::Push;
 use super::sort::{Sort, sort};
+use super::steps::{Halt, Steps};
 use super::walk::{Place, Walk};
 
 /// Arrays and sets up to this size are searched one by one.
@@ -51,7 +52,7 @@ impl Walk<'_> {
             self.insert_all(place, entry, array, at, &push.values)?;
         }
         if let Some(sort) = &push.sort {
-            self.sort(array, sort)?;
+            self.sort(array, sort).map_err(|halt| self.halted(halt, entry))?;
         }
         self.keep(array, push.kept(self.state.len(array)));
         Ok(())
@@ -75,7 +76,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn sort(&mut self, array: NodeId, by: &Sort<'_>) -> Result<(), PatchError> {
+    fn sort(&mut self, array: NodeId, by: &Sort<'_>) -> Result<(), Halt> {
         let fields = self.state.node(array).fields.clone();
         let mut elements = Vec::with_capacity(fields.len());
         for field in &fields {
@@ -87,7 +88,11 @@ impl Walk<'_> {
         }
         let mut order: Vec<usize> = (0..fields.len()).collect();
         let raw = |at: usize| RawValue::new(elements[at].0, &elements[at].1);
-        sort(&mut order, &|left, right| by.compare(raw(left), raw(right)).is_lt());
+        // Out of steps nothing is less than anything, which ends the sorting at once.
+        sort(&mut order, &|left, right| {
+            by.compare(raw(left), raw(right), &self.steps).is_ok_and(Ordering::is_lt)
+        });
+        self.steps.take(1)?;
         self.state.rearrange(array, order.into_iter().map(|at| fields[at]).collect());
         Ok(())
     }
@@ -169,20 +174,20 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Removes the elements that `takes` says, which makes `weight` tests of each.
+    /// Removes the elements that `takes` says.
     pub(crate) fn cull(
         &mut self,
         place: Place<'_>,
         found: usize,
         entry: &Entry<'_>,
-        weight: usize,
-        takes: &mut dyn FnMut(RawValue<'_>) -> Result<bool, Malformed>,
+        takes: &mut dyn FnMut(RawValue<'_>, &Steps) -> Result<bool, Halt>,
     ) -> Result<(), PatchError> {
         let array = self.array(place, found, entry)?;
-        self.step(weight.saturating_mul(self.state.len(array)), entry)?;
+        let steps = &self.steps;
         let mut kept: Vec<Field> = Vec::new();
         for field in &self.state.node(array).fields {
-            if !self.state.with_raw(&field.value, &mut *takes)? {
+            let taken = self.state.with_raw(&field.value, |element| takes(element, steps));
+            if !taken.map_err(|halt| self.halted(halt, entry))? {
                 kept.push(*field);
             }
         }

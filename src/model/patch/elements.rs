@@ -6,6 +6,7 @@ use crate::model::state::raw::tag;
 use super::error::PatchError;
 use super::path;
 use super::plan::{self, Entry};
+use super::steps::Halt;
 use super::walk::{Place, Walk};
 
 impl Walk<'_> {
@@ -26,8 +27,9 @@ impl Walk<'_> {
         let choices = Choices::new(group, at);
         let mut last: Option<(Vec<bool>, Vec<Entry<'_>>)> = None;
         for index in 0..self.state.len(array) {
-            self.step(self.filters.weight() + group.len(), &group[0])?;
-            let chosen = self.chosen(&choices, array, index)?;
+            self.step(group.len(), &group[0])?;
+            let chosen = self.chosen(&choices, array, index);
+            let chosen = chosen.map_err(|halt| self.halted(halt, &group[0]))?;
             if last.as_ref().is_none_or(|(known, _)| *known != chosen) {
                 last = Some((chosen.clone(), choices.merged(&chosen)?));
             }
@@ -48,13 +50,12 @@ impl Walk<'_> {
         choices: &Choices<'_, '_>,
         array: NodeId,
         index: usize,
-    ) -> Result<Vec<bool>, PatchError> {
+    ) -> Result<Vec<bool>, Halt> {
         let value = self.state.value(array, index);
         let admits = |identifier: &[u8]| {
-            self.state.with_raw(&value, |raw| self.filters.admits(identifier, raw))
+            self.state.with_raw(&value, |raw| self.filters.admits(identifier, raw, &self.steps))
         };
-        let chosen = choices.0.iter().map(|(identifier, _)| admits(identifier));
-        Ok(chosen.collect::<Result<_, _>>()?)
+        choices.0.iter().map(|(identifier, _)| admits(identifier)).collect()
     }
 }
 

@@ -135,17 +135,6 @@ impl PatchError {
     }
 }
 
-/// Longest part of a hostile path or value that is worth repeating in a message, in bytes.
-const SHOWN_BYTES_MAX: usize = 200;
-
-/// Text for a message, shortened.
-pub(crate) fn shown(bytes: &[u8]) -> String {
-    if bytes.len() <= SHOWN_BYTES_MAX {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    format!("{}…", String::from_utf8_lossy(&bytes[..SHOWN_BYTES_MAX]))
-}
-
 /// What a type is called in a message.
 pub(crate) fn type_name(tag: u8) -> &'static str {
     use crate::model::state::raw::tag;

@@ -4,7 +4,9 @@
 use crate::model::state::raw::{self, Element, Elements, RawValue, tag};
 use crate::model::state::{Limits, NodeId, State};
 
-use super::error::{PatchError, shown};
+use crate::model::shown::shown;
+
+use super::error::PatchError;
 use super::within;
 
 const NAME: &str = "merge";

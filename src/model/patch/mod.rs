@@ -32,6 +32,7 @@ mod query;
 mod rename;
 mod reserved;
 mod sort;
+mod steps;
 mod update;
 mod walk;
 
@@ -39,9 +40,11 @@ use bson::{DateTime, RawArray, RawDocument};
 
 pub use error::PatchError;
 use merge::Merge;
-use query::Filters;
+use query::{Filters, Patterns};
+use steps::Steps;
 use walk::Walk;
 
+use super::state::raw::{self, RawValue};
 use super::state::{Limits, Malformed, State};
 
 /// Applies update operators to the state, as if the state were the document itself.
@@ -59,14 +62,16 @@ pub fn apply(
     at: DateTime,
     limits: &Limits,
 ) -> Result<(), PatchError> {
-    let entries = plan::parse(patch.as_bytes())?;
+    let patterns = Patterns::default();
+    let entries = plan::parse(patch.as_bytes(), &patterns)?;
     let filters = match array_filters {
-        Some(filters) => Filters::parse(filters.as_bytes())?,
+        Some(filters) => Filters::parse(filters.as_bytes(), &patterns)?,
         None => Filters::default(),
     };
     filters.check_use(plan::identifiers(&entries))?;
     transact(state, limits, |state| {
-        Walk { state, limits, at, filters: &filters, steps: 0 }.run(&entries)
+        Walk { state, limits, at, filters: &filters, steps: Steps::new(limits.steps_max) }
+            .run(&entries)
     })
 }
 
@@ -102,6 +107,18 @@ const STATE_BYTES_MAX: usize = 256 * 1024 * 1024;
 fn within(bytes: usize, max: usize) -> Result<(), PatchError> {
     let max = max.min(STATE_BYTES_MAX);
     if bytes > max { Err(PatchError::TooLarge { bytes, max }) } else { Ok(()) }
+}
+
+/// Deepest argument of which values are compared with each other, in levels: more than a server
+/// stores, and much less than a stack holds.
+const ARGUMENT_DEPTH_MAX: usize = 250;
+
+/// Refuses a value that is not BSON all the way down, or nests too deep to be compared.
+fn check_comparable(value: RawValue<'_>) -> Result<(), String> {
+    if raw::depth(value, ARGUMENT_DEPTH_MAX).map_err(unreadable)? > ARGUMENT_DEPTH_MAX {
+        return Err(format!("nests deeper than {ARGUMENT_DEPTH_MAX} levels; flatten it"));
+    }
+    Ok(())
 }
 
 /// What is said of an argument that is not BSON.

@@ -1,14 +1,19 @@
 //! The table of operators: what each takes, and whether it makes something out of nothing.
 
+use std::rc::Rc;
+
 use crate::model::state::raw::{RawValue, tag};
 
-use super::error::{shown, type_name};
+use crate::model::shown::shown;
+
+use super::error::type_name;
 use super::number::Number;
 use super::push::Push;
-use super::query::{Pull, Sorted};
-use super::unreadable;
+use super::query::{Patterns, Pull, Sorted};
+use super::{check_comparable, unreadable};
 
-/// An operator with its argument.
+/// An operator with its argument. Every element that `$[]` reaches gets a copy, so what may be large is
+/// shared.
 #[derive(Clone, Debug)]
 pub(crate) enum Operator<'p> {
     Set(RawValue<'p>),
@@ -18,7 +23,7 @@ pub(crate) enum Operator<'p> {
     Mul(Number),
     Min(RawValue<'p>),
     Max(RawValue<'p>),
-    Bit(Vec<(Bitwise, Number)>),
+    Bit(Rc<Vec<(Bitwise, Number)>>),
     CurrentDate {
         timestamp: bool,
     },
@@ -31,13 +36,13 @@ pub(crate) enum Operator<'p> {
         from: &'p [u8],
     },
     SetOnInsert,
-    Push(Box<Push<'p>>),
-    AddToSet(Vec<RawValue<'p>>),
+    Push(Rc<Push<'p>>),
+    AddToSet(Rc<Vec<RawValue<'p>>>),
     Pop {
         first: bool,
     },
-    Pull(Box<Pull<'p>>),
-    PullAll(Sorted<'p>),
+    Pull(Rc<Pull<'p>>),
+    PullAll(Rc<Sorted<'p>>),
 }
 
 /// An operation of `$bit`.
@@ -69,7 +74,11 @@ impl<'p> Operator<'p> {
     ];
 
     /// Checks an operator's argument. An error says what is wrong with it and what to write.
-    pub(crate) fn parse(name: &str, value: RawValue<'p>) -> Result<Self, String> {
+    pub(crate) fn parse(
+        name: &str,
+        value: RawValue<'p>,
+        patterns: &Patterns,
+    ) -> Result<Self, String> {
         Ok(match name {
             "$set" => Self::Set(value),
             "$unset" => Self::Unset,
@@ -78,14 +87,14 @@ impl<'p> Operator<'p> {
             "$mul" => Self::Mul(number(value)?),
             "$min" => Self::Min(value),
             "$max" => Self::Max(value),
-            "$bit" => Self::Bit(bitwise(value)?),
+            "$bit" => Self::Bit(Rc::new(bitwise(value)?)),
             "$currentDate" => Self::CurrentDate { timestamp: wants_timestamp(value)? },
             "$rename" => Self::Rename { to: new_name(value)? },
-            "$push" => Self::Push(Box::new(Push::parse(value)?)),
-            "$addToSet" => Self::AddToSet(set_elements(value)?),
+            "$push" => Self::Push(Rc::new(Push::parse(value)?)),
+            "$addToSet" => Self::AddToSet(Rc::new(set_elements(value)?)),
             "$pop" => Self::Pop { first: pops_first(value)? },
-            "$pull" => Self::Pull(Box::new(Pull::parse(value)?)),
-            "$pullAll" => Self::PullAll(Sorted::new(elements(value)?)),
+            "$pull" => Self::Pull(Rc::new(Pull::parse(value, patterns)?)),
+            "$pullAll" => Self::PullAll(Rc::new(Sorted::new(elements(value)?))),
             _ => return Err("is not an update operator".to_owned()),
         })
     }
@@ -139,7 +148,7 @@ fn elements(value: RawValue<'_>) -> Result<Vec<RawValue<'_>>, String> {
     if value.tag != tag::ARRAY {
         return Err(format!("takes an array, not {}", type_name(value.tag)));
     }
-    crate::model::state::raw::depth(value, usize::MAX >> 1).map_err(unreadable)?;
+    check_comparable(value)?;
     let mut values = Vec::new();
     let mut elements = value.elements().map_err(unreadable)?;
     while let Some(element) = elements.next().map_err(unreadable)? {

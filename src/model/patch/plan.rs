@@ -1,11 +1,14 @@
 //! What a patch asks for: its operators, checked without looking at any state, and sorted by path,
 //! because the server visits fields in path order whatever operator they came from.
 
-use crate::model::state::raw::{Elements, RawValue, tag};
+use crate::model::state::raw::{Element, Elements, tag};
 
-use super::error::{PatchError, shown, type_name};
+use crate::model::shown::shown;
+
+use super::error::{PatchError, type_name};
 use super::operator::Operator;
 use super::path;
+use super::query::Patterns;
 
 /// One operator on one path.
 #[derive(Clone, Debug)]
@@ -31,7 +34,10 @@ impl Entry<'_> {
 }
 
 /// Reads the operators of a patch, in path order and free of conflicts.
-pub(crate) fn parse(patch: &[u8]) -> Result<Vec<Entry<'_>>, PatchError> {
+pub(crate) fn parse<'p>(
+    patch: &'p [u8],
+    patterns: &Patterns,
+) -> Result<Vec<Entry<'p>>, PatchError> {
     let mut entries = Vec::with_capacity(8);
     let mut operators = Elements::new(patch)?;
     while let Some(element) = operators.next()? {
@@ -49,7 +55,7 @@ pub(crate) fn parse(patch: &[u8]) -> Result<Vec<Entry<'_>>, PatchError> {
         let mut fields = element.value.elements()?;
         while let Some(field) = fields.next()? {
             check_path(name, field.name)?;
-            parse_field(name, field.name, field.value, &mut entries)?;
+            parse_field(name, field, patterns, &mut entries)?;
         }
     }
     if entries.len() > 1 {
@@ -76,11 +82,13 @@ fn operator_name(name: &[u8]) -> Result<&'static str, PatchError> {
 
 fn parse_field<'p>(
     name: &'static str,
-    path: &'p [u8],
-    value: RawValue<'p>,
+    field: Element<'p>,
+    patterns: &Patterns,
     entries: &mut Vec<Entry<'p>>,
 ) -> Result<(), PatchError> {
-    let operator = Operator::parse(name, value).map_err(|reason| PatchError::Argument {
+    let path = field.name;
+    let operator = Operator::parse(name, field.value, patterns);
+    let operator = operator.map_err(|reason| PatchError::Argument {
         operator: name,
         path: shown(path),
         reason,

@@ -2,7 +2,9 @@
 
 use crate::model::state::raw::{RawValue, tag};
 
-use super::error::{shown, type_name};
+use crate::model::shown::shown;
+
+use super::error::type_name;
 use super::number::Number;
 use super::sort::Sort;
 use super::unreadable;

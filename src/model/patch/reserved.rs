@@ -31,14 +31,19 @@ impl Walk<'_> {
         ) {
             return self.change(place, found, entry);
         }
+        // Renaming counts as a change whatever was there.
+        let moves = match entry.operator {
+            Operator::RenameInto { from } => self.rename_source(entry, from)?.is_some(),
+            _ => false,
+        };
         let before = self.bytes_at(place.node, found);
         self.change(place, found, entry)?;
         // A renaming may have moved the field.
         let Some(found) = self.state.find(place.node, place.name) else { return Ok(()) };
-        if self.rewrites(place.node, found, entry) || self.bytes_at(place.node, found) != before {
-            self.check_reserved(place.node, found, entry)?;
-        }
-        Ok(())
+        let changed = moves
+            || self.rewrites(place.node, found, entry)
+            || self.bytes_at(place.node, found) != before;
+        if changed { self.check_reserved(place.node, found, entry) } else { Ok(()) }
     }
 
     /// Whether the server counts the operation as a change even where the bytes are the same.

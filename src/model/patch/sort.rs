@@ -9,6 +9,7 @@ use crate::model::state::raw::{self, RawValue, tag};
 
 use super::compare::compare;
 use super::number::Number;
+use super::steps::{Halt, Steps};
 
 /// How to order the elements of an array.
 #[derive(Clone, Debug)]
@@ -41,19 +42,32 @@ impl<'p> Sort<'p> {
     }
 
     /// Compares two elements. They must have been checked to be well-formed.
-    pub(crate) fn compare(&self, left: RawValue<'_>, right: RawValue<'_>) -> Ordering {
+    pub(crate) fn compare(
+        &self,
+        left: RawValue<'_>,
+        right: RawValue<'_>,
+        steps: &Steps,
+    ) -> Result<Ordering, Halt> {
         let by_value = |left, right, descending: bool| {
             let order = compare(left, right).unwrap_or(Ordering::Equal);
             if descending { order.reverse() } else { order }
         };
-        match self {
-            Self::Whole { descending } => by_value(left, right, *descending),
-            Self::Fields(fields) => fields
-                .iter()
-                .map(|(path, descending)| by_value(key(left, path), key(right, path), *descending))
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal),
+        let fields = match self {
+            Self::Whole { descending } => {
+                steps.look(left)?;
+                return Ok(by_value(left, right, *descending));
+            }
+            Self::Fields(fields) => fields,
+        };
+        for (path, descending) in fields {
+            steps.look(left)?;
+            steps.look(right)?;
+            let order = by_value(key(left, path), key(right, path), *descending);
+            if order.is_ne() {
+                return Ok(order);
+            }
         }
+        Ok(Ordering::Equal)
     }
 }
 

@@ -58,11 +58,10 @@ impl Walk<'_> {
             Operator::AddToSet(values) => self.add_to_set(place, found, entry, values),
             Operator::Pop { first } => self.pop(place, found, entry, *first),
             Operator::Pull(pull) => {
-                self.cull(place, found, entry, pull.weight(), &mut |element| pull.takes(element))
+                self.cull(place, found, entry, &mut |element, steps| pull.takes(element, steps))
             }
-            Operator::PullAll(values) => {
-                self.cull(place, found, entry, 16, &mut |element| values.contains(element))
-            }
+            Operator::PullAll(values) => self
+                .cull(place, found, entry, &mut |element, steps| values.contains(element, steps)),
             Operator::RenameInto { from } => self.rename(place, Some(found), entry, from),
             Operator::Rename { .. } | Operator::SetOnInsert => Ok(()),
         }

@@ -5,10 +5,13 @@ use bson::DateTime;
 use crate::model::state::raw::tag;
 use crate::model::state::{Limits, NodeId, State, Value};
 
-use super::error::{PatchError, shown};
+use crate::model::shown::shown;
+
+use super::error::PatchError;
 use super::operator::Operator;
 use super::plan::Entry;
 use super::query::Filters;
+use super::steps::{Halt, Steps};
 use super::{path, reserved, within};
 
 /// One application of one patch.
@@ -17,8 +20,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) at: DateTime,
     pub(crate) filters: &'a Filters<'a>,
-    /// Steps taken so far.
-    pub(crate) steps: usize,
+    pub(crate) steps: Steps,
 }
 
 /// A field that exists or is to exist: its parent, its name and how deep it lies.
@@ -213,14 +215,19 @@ impl Walk<'_> {
     }
 
     /// Counts steps, and refuses a patch that takes too many.
-    pub(crate) fn step(&mut self, steps: usize, entry: &Entry<'_>) -> Result<(), PatchError> {
-        self.steps = self.steps.saturating_add(steps);
-        let max = self.limits.steps_max;
-        if self.steps > max {
-            let (operator, path) = (entry.name, shown(entry.full));
-            return Err(PatchError::TooMuchWork { operator, path, max });
+    pub(crate) fn step(&self, steps: usize, entry: &Entry<'_>) -> Result<(), PatchError> {
+        self.steps.take(steps).map_err(|halt| self.halted(halt, entry))
+    }
+
+    /// What a halt on the way of that entry means.
+    pub(crate) fn halted(&self, halt: Halt, entry: &Entry<'_>) -> PatchError {
+        match halt {
+            Halt::Malformed(malformed) => malformed.into(),
+            Halt::OutOfSteps => {
+                let (operator, path, max) = (entry.name, shown(entry.full), self.limits.steps_max);
+                PatchError::TooMuchWork { operator, path, max }
+            }
         }
-        Ok(())
     }
 
     pub(crate) fn check_growth(&self) -> Result<(), PatchError> {

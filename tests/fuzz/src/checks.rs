@@ -18,7 +18,7 @@ const NARROW: Limits =
 /// Reads the input as an event, as it is and rebuilt as BSON.
 pub(crate) fn event(data: &[u8]) {
     if let Ok(raw) = RawDocument::from_bytes(data) {
-        let _ = Event::decode(raw);
+        decoded(raw);
     }
     let mut choices = Choices(data);
     let key = bson::doc! {"d": choices.value(1), "s": choices.value(0)};
@@ -26,8 +26,14 @@ pub(crate) fn event(data: &[u8]) {
     event.insert("patch", choices.patch());
     event.extend(choices.document(3));
     if let Ok(raw) = RawDocumentBuf::try_from(&event) {
-        let _ = Event::decode(&raw);
-        cut(raw.as_bytes(), data, |raw| drop(Event::decode(raw)));
+        decoded(&raw);
+        cut(raw.as_bytes(), data, decoded);
+    }
+}
+
+fn decoded(raw: &RawDocument) {
+    if let Err(error) = Event::decode(raw) {
+        assert!(error.to_string().len() < 2_000, "the message is too long");
     }
 }
 

@@ -1,10 +1,14 @@
 //! Array filters: conditions with an identifier, which `$[identifier]` in a path refers to.
 
-use crate::model::patch::error::{PatchError, shown};
+use crate::model::patch::error::PatchError;
 use crate::model::patch::path::component;
-use crate::model::state::raw::{Elements, Malformed, RawValue, tag};
+use crate::model::patch::steps::{Halt, Steps};
+use crate::model::shown::shown;
+use crate::model::state::raw::{Elements, RawValue, tag};
 
-use super::{Condition, Subject, parse};
+use super::parse::{self, Reading};
+use super::pattern::Patterns;
+use super::{Condition, Subject};
 
 /// The array filters of one patch.
 #[derive(Clone, Debug, Default)]
@@ -12,19 +16,26 @@ pub(crate) struct Filters<'p>(Vec<(&'p [u8], Condition<'p>)>);
 
 impl<'p> Filters<'p> {
     /// Reads filters. Each must be about one identifier of its own.
-    pub(crate) fn parse(array: &'p [u8]) -> Result<Self, PatchError> {
+    pub(crate) fn parse(array: &'p [u8], patterns: &Patterns) -> Result<Self, PatchError> {
         let mut filters: Vec<(&[u8], Condition<'_>)> = Vec::new();
         let mut elements = Elements::new(array)?;
         while let Some(element) = elements.next()? {
-            let (name, condition) = filter(element.value)
+            let filter = filter(element.value, Reading::new(patterns))
                 .map_err(|(name, reason)| PatchError::ArrayFilter { name: shown(name), reason })?;
-            if filters.iter().any(|(known, _)| *known == name) {
-                let reason = "there are two filters for it; combine them with $and".to_owned();
-                return Err(PatchError::ArrayFilter { name: shown(name), reason });
-            }
-            filters.push((name, condition));
+            filters.push(filter);
         }
-        Ok(Self(filters))
+        filters.sort_by_key(|(name, _)| *name);
+        match filters.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            None => Ok(Self(filters)),
+            Some(pair) => {
+                let reason = "there are two filters for it; combine them with $and".to_owned();
+                Err(PatchError::ArrayFilter { name: shown(pair[0].0), reason })
+            }
+        }
+    }
+
+    fn find(&self, identifier: &[u8]) -> Option<usize> {
+        self.0.binary_search_by(|(name, _)| (*name).cmp(identifier)).ok()
     }
 
     /// Refuses a filter that no path refers to, and an identifier without a filter.
@@ -32,26 +43,21 @@ impl<'p> Filters<'p> {
         &self,
         identifiers: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), PatchError> {
-        let mut unused: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();
+        let mut used = vec![false; self.0.len()];
         for identifier in identifiers.filter(|identifier| !identifier.is_empty()) {
-            if !self.0.iter().any(|(name, _)| *name == identifier) {
+            let Some(at) = self.find(identifier) else {
                 let reason = "no filter in array_filters has that name; add one".to_owned();
                 return Err(PatchError::ArrayFilter { name: shown(identifier), reason });
-            }
-            unused.retain(|name| *name != identifier);
+            };
+            used[at] = true;
         }
-        match unused.first() {
+        match self.0.iter().zip(used).find(|(_, used)| !used) {
             None => Ok(()),
-            Some(name) => {
+            Some(((name, _), _)) => {
                 let reason = "no path refers to it; remove it, or use $[name] in a path".to_owned();
                 Err(PatchError::ArrayFilter { name: shown(name), reason })
             }
         }
-    }
-
-    /// How many tests all the filters consist of.
-    pub(crate) fn weight(&self) -> usize {
-        self.0.iter().map(|(_, condition)| condition.weight()).sum()
     }
 
     /// Whether the identifier's filter lets the element through. `$[]` has no filter and takes all.
@@ -59,9 +65,10 @@ impl<'p> Filters<'p> {
         &self,
         identifier: &[u8],
         element: RawValue<'_>,
-    ) -> Result<bool, Malformed> {
-        match self.0.iter().find(|(name, _)| *name == identifier) {
-            Some((_, condition)) => condition.matches(Subject::Element(element)),
+        steps: &Steps,
+    ) -> Result<bool, Halt> {
+        match self.find(identifier) {
+            Some(at) => self.0[at].1.matches(Subject::Element(element), steps),
             None => Ok(true),
         }
     }
@@ -70,11 +77,14 @@ impl<'p> Filters<'p> {
 /// A filter's name, as far as it is known, and what is wrong with it.
 type Refusal<'p> = (&'p [u8], String);
 
-fn filter(value: RawValue<'_>) -> Result<(&[u8], Condition<'_>), Refusal<'_>> {
+fn filter<'p>(
+    value: RawValue<'p>,
+    reading: Reading<'_>,
+) -> Result<(&'p [u8], Condition<'p>), Refusal<'p>> {
     if value.tag != tag::DOCUMENT {
         return Err((b"", "is not a document; write {name: condition}".to_owned()));
     }
-    let condition = parse::document(value).map_err(|reason| (&b""[..], reason))?;
+    let condition = parse::document(value, reading).map_err(|reason| (&b""[..], reason))?;
     let mut name = None;
     identifier(&condition, &mut name)?;
     let Some(name) = name else {

@@ -2,6 +2,7 @@
 
 use crate::model::patch::compare::{compare, rank};
 use crate::model::patch::number::Number;
+use crate::model::patch::steps::{Halt, Steps};
 use crate::model::state::raw::{Malformed, RawValue, tag};
 
 use super::Sorted;
@@ -16,7 +17,7 @@ pub(crate) enum Test<'p> {
     Exists,
     Type { tags: Vec<u8>, number: bool },
     Mod { divisor: i64, remainder: i64 },
-    Bits(Bits),
+    Bits(Bits<'p>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +31,20 @@ pub(crate) enum Relation {
 
 /// A test of bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Bits {
-    pub(crate) positions: Vec<u32>,
+pub(crate) struct Bits<'p> {
+    pub(crate) mask: Mask<'p>,
     /// The value that the bits should have.
     pub(crate) set: bool,
     /// Whether all of them should, or any.
     pub(crate) all: bool,
+}
+
+/// Which bits are tested.
+#[derive(Clone, Debug)]
+pub(crate) enum Mask<'p> {
+    Positions(Vec<u32>),
+    /// Those that are set here. Their positions would take 32 times the memory.
+    Bytes(&'p [u8]),
 }
 
 /// The rank of a missing value, which it shares with undefined.
@@ -43,19 +52,13 @@ const MISSING_RANK: i32 = 0;
 const NULL_RANK: i32 = 5;
 
 impl Test<'_> {
-    /// How many tests these are in truth.
-    pub(super) fn weight(&self) -> usize {
-        match self {
-            Self::In { patterns, .. } => 16 + patterns.len(),
-            Self::Bits(bits) => bits.positions.len(),
-            _ => 1,
-        }
-    }
-
     /// Whether the value passes; nothing stands for a missing one.
-    pub(super) fn passes(&self, value: Option<RawValue<'_>>) -> Result<bool, Malformed> {
+    pub(super) fn passes(&self, value: Option<RawValue<'_>>, steps: &Steps) -> Result<bool, Halt> {
+        if let Some(value) = value {
+            steps.look(value)?;
+        }
         if let Self::Compare(relation, operand) = self {
-            return relation.holds(value, *operand);
+            return Ok(relation.holds(value, *operand)?);
         }
         let Some(value) = value else {
             return Ok(matches!(self, Self::In { null: true, .. }));
@@ -63,10 +66,10 @@ impl Test<'_> {
         Ok(match self {
             Self::In { values, patterns, null } => {
                 *null && value.tag == tag::UNDEFINED
-                    || values.contains(value)?
-                    || patterns.iter().any(|pattern| pattern.matches(value))
+                    || values.contains(value, steps)?
+                    || any_matches(patterns, value, steps)?
             }
-            Self::Matches(pattern) => pattern.matches(value),
+            Self::Matches(pattern) => pattern.matches(value, steps)?,
             Self::Exists => true,
             Self::Type { tags, number } => {
                 tags.contains(&value.tag) || *number && Number::read(value).is_some()
@@ -75,10 +78,22 @@ impl Test<'_> {
                 let dividend = Number::read(value).and_then(Number::truncated);
                 dividend.is_some_and(|dividend| dividend.wrapping_rem(*divisor) == *remainder)
             }
-            Self::Bits(bits) => bits.test(value),
+            Self::Bits(bits) => {
+                steps.take(bits.mask.len())?;
+                bits.test(value)
+            }
             Self::Compare(..) => false,
         })
     }
+}
+
+fn any_matches(patterns: &[Pattern<'_>], value: RawValue<'_>, steps: &Steps) -> Result<bool, Halt> {
+    for pattern in patterns {
+        if pattern.matches(value, steps)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Relation {
@@ -122,7 +137,17 @@ impl Relation {
     }
 }
 
-impl Bits {
+impl Mask<'_> {
+    /// How many bits there are to look at.
+    fn len(&self) -> usize {
+        match self {
+            Self::Positions(positions) => positions.len(),
+            Self::Bytes(bytes) => 8 * bytes.len(),
+        }
+    }
+}
+
+impl Bits<'_> {
     fn test(&self, value: RawValue<'_>) -> bool {
         if value.tag == tag::BINARY {
             let data = value.bytes.get(5..).unwrap_or_default();
@@ -136,11 +161,21 @@ impl Bits {
     }
 
     fn holds(&self, bit: impl Fn(u32) -> bool) -> bool {
-        let mut positions = self.positions.iter();
-        if self.all {
-            positions.all(|position| bit(*position) == self.set)
-        } else {
-            positions.any(|position| bit(*position) == self.set)
+        let as_wanted = |position| bit(position) == self.set;
+        match &self.mask {
+            Mask::Positions(positions) => self.holds_for(positions.iter().copied(), as_wanted),
+            Mask::Bytes(bytes) => {
+                let is_set = |at: &u32| bytes[*at as usize / 8] >> (at % 8) & 1 == 1;
+                self.holds_for((0..8 * bytes.len() as u32).filter(is_set), as_wanted)
+            }
         }
+    }
+
+    fn holds_for(
+        &self,
+        mut positions: impl Iterator<Item = u32>,
+        as_wanted: impl Fn(u32) -> bool,
+    ) -> bool {
+        if self.all { positions.all(as_wanted) } else { positions.any(as_wanted) }
     }
 }

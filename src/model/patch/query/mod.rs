@@ -10,12 +10,14 @@ mod visit;
 
 use std::cmp::Ordering;
 
-use crate::model::state::raw::{Malformed, RawValue, is_container, tag};
+use crate::model::state::raw::{RawValue, is_container, tag};
 
 use super::compare::compare;
+use super::steps::{Halt, Steps};
 pub(crate) use filter::Filters;
 use leaf::Test;
-use visit::{Leaf, Subject, visit};
+pub(crate) use pattern::Patterns;
+use visit::{Leaf, Subject, Visit};
 
 /// A parsed condition.
 #[derive(Clone, Debug)]
@@ -59,82 +61,65 @@ pub(crate) enum Pull<'p> {
 }
 
 impl<'p> Pull<'p> {
-    pub(crate) fn parse(value: RawValue<'p>) -> Result<Self, String> {
+    pub(crate) fn parse(value: RawValue<'p>, patterns: &Patterns) -> Result<Self, String> {
+        let reading = parse::Reading::new(patterns);
         if value.tag == tag::REGEX {
-            return parse::named(b"", value).map(Self::Elements);
+            return parse::named(b"", value, reading).map(Self::Elements);
         }
         if value.tag != tag::DOCUMENT {
             return Ok(Self::Equal(value));
         }
         if parse::begins_with_operator(value)? {
-            return parse::operators(b"", value).map(Self::Elements);
+            return parse::operators(b"", value, reading).map(Self::Elements);
         }
-        parse::document(value).map(Self::Documents)
-    }
-
-    /// How many tests there are.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Self::Equal(_) => 1,
-            Self::Documents(condition) | Self::Elements(condition) => condition.weight(),
-        }
+        parse::document(value, reading).map(Self::Documents)
     }
 
     /// Whether the element is to be removed.
-    pub(crate) fn takes(&self, element: RawValue<'_>) -> Result<bool, Malformed> {
+    pub(crate) fn takes(&self, element: RawValue<'_>, steps: &Steps) -> Result<bool, Halt> {
         match self {
-            Self::Equal(value) => super::compare::equal(element, *value),
-            Self::Documents(condition) => {
-                Ok(element.tag == tag::DOCUMENT && condition.matches(Subject::Document(element))?)
+            Self::Equal(value) => {
+                steps.look(element)?;
+                Ok(super::compare::equal(element, *value)?)
             }
-            Self::Elements(condition) => condition.matches(Subject::Element(element)),
+            Self::Documents(condition) => Ok(element.tag == tag::DOCUMENT
+                && condition.matches(Subject::Document(element), steps)?),
+            Self::Elements(condition) => condition.matches(Subject::Element(element), steps),
         }
     }
 }
 
 impl Condition<'_> {
-    /// How many tests the condition consists of.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Self::And(all) | Self::Or(all) | Self::Nor(all) => {
-                1 + all.iter().map(Self::weight).sum::<usize>()
-            }
-            Self::Not(inner) => 1 + inner.weight(),
-            Self::Array { test: ArrayTest::ElementIs(all), .. } => {
-                1 + all.iter().map(Self::weight).sum::<usize>()
-            }
-            Self::Array { test: ArrayTest::ElementMatches(inner), .. } => 1 + inner.weight(),
-            Self::Field { test, .. } => test.weight(),
-            Self::Constant(_) | Self::Array { .. } => 1,
-        }
-    }
-
     /// Whether the subject meets the condition.
-    pub(crate) fn matches(&self, subject: Subject<'_>) -> Result<bool, Malformed> {
+    pub(crate) fn matches(&self, subject: Subject<'_>, steps: &Steps) -> Result<bool, Halt> {
+        steps.take(1)?;
         match self {
             Self::Field { path, test } => {
-                visit(subject, path, Leaf::Traverse, &mut |value| test.passes(value))
+                let mut offer = |value: Option<RawValue<'_>>| test.passes(value, steps);
+                Visit { leaf: Leaf::Traverse, steps, offer: &mut offer }.from(subject, path)
             }
             Self::Array { path, test } => {
-                visit(subject, path, Leaf::Whole, &mut |value| test.passes(value))
+                let mut offer = |value: Option<RawValue<'_>>| test.passes(value, steps);
+                Visit { leaf: Leaf::Whole, steps, offer: &mut offer }.from(subject, path)
             }
-            _ => self.combine(&mut |condition| condition.matches(subject)),
+            _ => self.combine(&mut |condition| condition.matches(subject, steps)),
         }
     }
 
     /// Whether a value alone passes, without looking at the elements of an array.
-    fn passes(&self, value: RawValue<'_>) -> Result<bool, Malformed> {
+    fn passes(&self, value: RawValue<'_>, steps: &Steps) -> Result<bool, Halt> {
+        steps.take(1)?;
         match self {
-            Self::Field { test, .. } => test.passes(Some(value)),
-            Self::Array { test, .. } => test.passes(Some(value)),
-            _ => self.combine(&mut |condition| condition.passes(value)),
+            Self::Field { test, .. } => test.passes(Some(value), steps),
+            Self::Array { test, .. } => test.passes(Some(value), steps),
+            _ => self.combine(&mut |condition| condition.passes(value, steps)),
         }
     }
 
     fn combine(
         &self,
-        ask: &mut dyn FnMut(&Condition<'_>) -> Result<bool, Malformed>,
-    ) -> Result<bool, Malformed> {
+        ask: &mut dyn FnMut(&Condition<'_>) -> Result<bool, Halt>,
+    ) -> Result<bool, Halt> {
         match self {
             Self::And(all) => Ok(!any(all, &mut |condition| Ok(!ask(condition)?))?),
             Self::Or(some) => any(some, ask),
@@ -148,8 +133,8 @@ impl Condition<'_> {
 
 fn any(
     conditions: &[Condition<'_>],
-    ask: &mut dyn FnMut(&Condition<'_>) -> Result<bool, Malformed>,
-) -> Result<bool, Malformed> {
+    ask: &mut dyn FnMut(&Condition<'_>) -> Result<bool, Halt>,
+) -> Result<bool, Halt> {
     for condition in conditions {
         if ask(condition)? {
             return Ok(true);
@@ -159,20 +144,21 @@ fn any(
 }
 
 impl ArrayTest<'_> {
-    fn passes(&self, value: Option<RawValue<'_>>) -> Result<bool, Malformed> {
+    fn passes(&self, value: Option<RawValue<'_>>, steps: &Steps) -> Result<bool, Halt> {
         let Some(array) = value.filter(|value| value.tag == tag::ARRAY) else { return Ok(false) };
         let mut elements = array.elements()?;
         let mut size = 0;
         while let Some(element) = elements.next()? {
             size += 1;
+            steps.take(1)?;
             let found = match self {
                 Self::Size(_) => false,
                 Self::ElementIs(tests) => {
-                    !any(tests, &mut |test| Ok(!test.passes(element.value)?))?
+                    !any(tests, &mut |test| Ok(!test.passes(element.value, steps)?))?
                 }
                 Self::ElementMatches(condition) => {
                     is_container(element.value.tag)
-                        && condition.matches(Subject::Document(element.value))?
+                        && condition.matches(Subject::Document(element.value), steps)?
                 }
             };
             if found {
@@ -195,7 +181,9 @@ impl<'p> Sorted<'p> {
     }
 
     /// Whether an equal value is among them.
-    pub(crate) fn contains(&self, value: RawValue<'_>) -> Result<bool, Malformed> {
+    pub(crate) fn contains(&self, value: RawValue<'_>, steps: &Steps) -> Result<bool, Halt> {
+        // As many comparisons as a search among many takes.
+        steps.take(16 + value.bytes.len())?;
         let mut malformed = None;
         let found = self.0.binary_search_by(|known| {
             compare(*known, value).unwrap_or_else(|error| {
@@ -203,6 +191,6 @@ impl<'p> Sorted<'p> {
                 Ordering::Equal
             })
         });
-        malformed.map_or(Ok(found.is_ok()), Err)
+        malformed.map_or(Ok(found.is_ok()), |malformed| Err(malformed.into()))
     }
 }

@@ -1,12 +1,13 @@
 //! Reading conditions. Every refusal says which operator, and what it takes.
 
-use crate::model::patch::error::{shown, type_name};
+use crate::model::patch::error::type_name;
 use crate::model::patch::number::Number;
-use crate::model::patch::unreadable;
+use crate::model::patch::{check_comparable, unreadable};
+use crate::model::shown::shown;
 use crate::model::state::raw::{Element, Elements, RawValue, tag};
 
 use super::leaf::{Relation, Test};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Patterns};
 use super::{ArrayTest, Condition, Sorted};
 
 mod arguments;
@@ -16,19 +17,21 @@ type Parsed<'p> = Result<Condition<'p>, String>;
 /// Deepest nesting of conditions.
 const DEPTH_MAX: usize = 100;
 
-/// A condition on the fields of a document.
-pub(super) fn document(value: RawValue<'_>) -> Parsed<'_> {
-    document_at(value, 0)
+/// What reading a condition goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'b> {
+    depth: usize,
+    patterns: &'b Patterns,
 }
 
-/// Operators on the value of that name.
-pub(super) fn operators<'p>(path: &'p [u8], value: RawValue<'p>) -> Parsed<'p> {
-    operators_at(path, value, 0)
-}
+impl<'b> Reading<'b> {
+    pub(super) fn new(patterns: &'b Patterns) -> Self {
+        Self { depth: 0, patterns }
+    }
 
-/// A value that the field of that name must be equal to, a pattern, or operators.
-pub(super) fn named<'p>(path: &'p [u8], value: RawValue<'p>) -> Parsed<'p> {
-    named_at(path, value, 0)
+    fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
 }
 
 /// Whether the document's first field is an operator on values.
@@ -52,8 +55,9 @@ fn each<'p>(
     Ok(())
 }
 
-fn document_at(value: RawValue<'_>, depth: usize) -> Parsed<'_> {
-    if depth > DEPTH_MAX {
+/// A condition on the fields of a document.
+pub(super) fn document<'p>(value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
+    if reading.depth > DEPTH_MAX {
         return Err(format!("nests conditions deeper than {DEPTH_MAX} levels; flatten them"));
     }
     let mut all = Vec::new();
@@ -63,8 +67,8 @@ fn document_at(value: RawValue<'_>, depth: usize) -> Parsed<'_> {
             b"$ref" | b"$id" | b"$db" => {
                 all.push(compare(element.name, Relation::Equal, element.value)?);
             }
-            name if name.starts_with(b"$") => all.push(logical(name, element.value, depth)?),
-            name => all.push(named_at(name, element.value, depth)?),
+            name if name.starts_with(b"$") => all.push(logical(name, element.value, reading)?),
+            name => all.push(named(name, element.value, reading)?),
         }
         Ok(())
     })?;
@@ -84,7 +88,7 @@ fn single_or<'p>(
     }
 }
 
-fn logical<'p>(name: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
+fn logical<'p>(name: &'p [u8], value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
     let combine: fn(Vec<Condition<'p>>) -> Condition<'p> = match name {
         b"$and" => Condition::And,
         b"$or" => Condition::Or,
@@ -112,19 +116,20 @@ fn logical<'p>(name: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> 
         if element.value.tag != tag::DOCUMENT {
             return Err(wrong());
         }
-        conditions.push(document_at(element.value, depth + 1)?);
+        conditions.push(document(element.value, reading.deeper())?);
         Ok(())
     })?;
     if conditions.is_empty() { Err(wrong()) } else { Ok(combine(conditions)) }
 }
 
-fn named_at<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
+/// A value that the field of that name must be equal to, a pattern, or operators.
+pub(super) fn named<'p>(path: &'p [u8], value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
     if is_expression(value, false)? {
-        return operators_at(path, value, depth);
+        return operators(path, value, reading);
     }
     if value.tag == tag::REGEX {
         let (pattern, options) = value.regex();
-        let test = Test::Matches(Pattern::new(pattern, options)?);
+        let test = Test::Matches(Pattern::new(pattern, options, reading.patterns)?);
         return Ok(Condition::Field { path, test });
     }
     compare(path, Relation::Equal, value)
@@ -148,10 +153,19 @@ fn is_expression(value: RawValue<'_>, or_part_of_reference: bool) -> Result<bool
     Ok(!reference)
 }
 
-fn operators_at<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
+/// Operators on the value of that name.
+pub(super) fn operators<'p>(
+    path: &'p [u8],
+    value: RawValue<'p>,
+    reading: Reading<'_>,
+) -> Parsed<'p> {
     let mut all = Vec::new();
+    let is_pattern = value.elements().and_then(|all| all.find(b"$regex")).map_err(unreadable)?;
     each(value, |element| {
-        all.extend(operator(path, value, element, depth)?);
+        if element.name == b"$options" && is_pattern.is_some() {
+            return Ok(());
+        }
+        all.push(operator(path, value, element, reading)?);
         Ok(())
     })?;
     Ok(single_or(all, Condition::And))
@@ -161,11 +175,11 @@ fn operator<'p>(
     path: &'p [u8],
     siblings: RawValue<'p>,
     element: Element<'p>,
-    depth: usize,
-) -> Result<Option<Condition<'p>>, String> {
+    reading: Reading<'_>,
+) -> Parsed<'p> {
     let (name, value) = (element.name, element.value);
     let field = |test| Condition::Field { path, test };
-    Ok(Some(match name {
+    Ok(match name {
         b"$eq" => compare(path, Relation::Equal, value)?,
         b"$ne" => {
             not(no_pattern(name, value).and_then(|()| compare(path, Relation::Equal, value))?)
@@ -174,9 +188,9 @@ fn operator<'p>(
             no_pattern(name, value)?;
             compare(path, arguments::relation(name), value)?
         }
-        b"$in" => field(contained(name, value)?),
-        b"$nin" => not(field(contained(name, value)?)),
-        b"$not" => not(negated(path, value, depth)?),
+        b"$in" => field(contained(name, value, reading)?),
+        b"$nin" => not(field(contained(name, value, reading)?)),
+        b"$not" => not(negated(path, value, reading)?),
         b"$exists" if arguments::is_true(value) => field(Test::Exists),
         b"$exists" => not(field(Test::Exists)),
         b"$type" => field(arguments::types(value)?),
@@ -184,20 +198,12 @@ fn operator<'p>(
         b"$bitsAllSet" | b"$bitsAllClear" | b"$bitsAnySet" | b"$bitsAnyClear" => {
             field(Test::Bits(arguments::bits(name, value)?))
         }
-        b"$regex" => field(Test::Matches(arguments::pattern(siblings)?)),
-        b"$options"
-            if siblings
-                .elements()
-                .and_then(|all| all.find(b"$regex"))
-                .is_ok_and(|found| found.is_some()) =>
-        {
-            return Ok(None);
-        }
+        b"$regex" => field(Test::Matches(arguments::pattern(siblings, reading.patterns)?)),
         b"$size" => Condition::Array { path, test: ArrayTest::Size(arguments::size(value)?) },
-        b"$elemMatch" => elem_match(path, value, depth)?,
-        b"$all" => all_of(path, value, depth)?,
+        b"$elemMatch" => elem_match(path, value, reading)?,
+        b"$all" => all_of(path, value, reading)?,
         _ => return Err(format!("{:?} is not an operator on values here", shown(name))),
-    }))
+    })
 }
 
 fn not(condition: Condition<'_>) -> Condition<'_> {
@@ -221,7 +227,11 @@ fn compare<'p>(path: &'p [u8], relation: Relation, value: RawValue<'p>) -> Parse
     Ok(Condition::Field { path, test: Test::Compare(relation, value) })
 }
 
-fn contained<'p>(name: &[u8], value: RawValue<'p>) -> Result<Test<'p>, String> {
+fn contained<'p>(
+    name: &[u8],
+    value: RawValue<'p>,
+    reading: Reading<'_>,
+) -> Result<Test<'p>, String> {
     if value.tag != tag::ARRAY {
         return Err(format!("{} takes an array, not {}", shown(name), type_name(value.tag)));
     }
@@ -233,9 +243,9 @@ fn contained<'p>(name: &[u8], value: RawValue<'p>) -> Result<Test<'p>, String> {
         }
         if value.tag == tag::REGEX {
             let (pattern, options) = value.regex();
-            patterns.push(Pattern::new(pattern, options)?);
+            patterns.push(Pattern::new(pattern, options, reading.patterns)?);
         } else {
-            arguments::check(value)?;
+            check_comparable(value)?;
             null |= value.tag == tag::NULL;
             values.push(value);
         }
@@ -244,34 +254,34 @@ fn contained<'p>(name: &[u8], value: RawValue<'p>) -> Result<Test<'p>, String> {
     Ok(Test::In { values: Sorted::new(values), patterns, null })
 }
 
-fn negated<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
-    if depth > DEPTH_MAX {
+fn negated<'p>(path: &'p [u8], value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
+    if reading.depth > DEPTH_MAX {
         return Err(format!("nests conditions deeper than {DEPTH_MAX} levels; flatten them"));
     }
     if value.tag == tag::REGEX {
-        return named_at(path, value, depth + 1);
+        return named(path, value, reading.deeper());
     }
     if value.tag != tag::DOCUMENT || first_name(value)?.is_none() {
         return Err("$not takes a regular expression or a document of operators".to_owned());
     }
-    operators_at(path, value, depth + 1)
+    operators(path, value, reading.deeper())
 }
 
-fn elem_match<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
-    if value.tag != tag::DOCUMENT || depth > DEPTH_MAX {
+fn elem_match<'p>(path: &'p [u8], value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
+    if value.tag != tag::DOCUMENT || reading.depth > DEPTH_MAX {
         return Err("$elemMatch takes a document, nested at most 100 levels deep".to_owned());
     }
     let first = first_name(value)?.unwrap_or_default();
     let test = if is_expression(value, true)? && !arguments::LOGICAL.contains(&first) {
-        let condition = operators_at(b"", value, depth + 1)?;
+        let condition = operators(b"", value, reading.deeper())?;
         ArrayTest::ElementIs(vec![condition])
     } else {
-        ArrayTest::ElementMatches(Box::new(document_at(value, depth + 1)?))
+        ArrayTest::ElementMatches(Box::new(document(value, reading.deeper())?))
     };
     Ok(Condition::Array { path, test })
 }
 
-fn all_of<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
+fn all_of<'p>(path: &'p [u8], value: RawValue<'p>, reading: Reading<'_>) -> Parsed<'p> {
     if value.tag != tag::ARRAY {
         return Err(format!("$all takes an array, not {}", type_name(value.tag)));
     }
@@ -288,11 +298,11 @@ fn all_of<'p>(path: &'p [u8], value: RawValue<'p>, depth: usize) -> Parsed<'p> {
         if is_elem_match && elem_matches == Some(true) {
             let inner = value.elements().and_then(|fields| fields.find(b"$elemMatch"));
             let inner = inner.map_err(unreadable)?.unwrap_or(value);
-            all.push(elem_match(path, inner, depth + 1)?);
+            all.push(elem_match(path, inner, reading.deeper())?);
         } else if first.is_some_and(|name| arguments::OPERATORS.contains(&name)) {
             return Err("$all takes values, without operators but $elemMatch".to_owned());
         } else if value.tag == tag::REGEX {
-            all.push(named_at(path, value, depth)?);
+            all.push(named(path, value, reading)?);
         } else {
             all.push(compare(path, Relation::Equal, value)?);
         }

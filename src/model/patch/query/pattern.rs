@@ -4,11 +4,13 @@
 
 mod translate;
 
+use std::cell::Cell;
 use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::model::patch::error::shown;
+use crate::model::patch::steps::{Halt, Steps};
+use crate::model::shown::shown;
 use crate::model::state::raw::{RawValue, tag};
 
 /// A compiled pattern.
@@ -19,14 +21,37 @@ pub(crate) struct Pattern<'p> {
     regex: Regex,
 }
 
-/// Largest compiled pattern, in bytes.
+/// Largest compiled pattern, in bytes. Matching with it takes up to four times as much.
 const COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
+/// Most patterns in one patch: together with their size it bounds what they take.
+const PATTERNS_MAX: usize = 64;
+
+/// How many patterns a patch may still have.
+pub(crate) struct Patterns(Cell<usize>);
+
+impl Default for Patterns {
+    fn default() -> Self {
+        Self(Cell::new(PATTERNS_MAX))
+    }
+}
+
 impl<'p> Pattern<'p> {
-    pub(crate) fn new(source: &'p [u8], options: &'p [u8]) -> Result<Self, String> {
+    /// Compiles a pattern, one of those that are left.
+    pub(crate) fn new(
+        source: &'p [u8],
+        options: &'p [u8],
+        left: &Patterns,
+    ) -> Result<Self, String> {
         let refuse = |reason: &str| {
             Err(format!("regular expression {:?} cannot be used: {reason}", shown(source)))
         };
+        match left.0.get().checked_sub(1) {
+            Some(fewer) => left.0.set(fewer),
+            None => {
+                return refuse(&format!("there are more than {PATTERNS_MAX}; split the patch"));
+            }
+        }
         if source.contains(&0) || options.contains(&0) {
             return refuse("it has a zero byte in it");
         }
@@ -61,12 +86,16 @@ impl<'p> Pattern<'p> {
     }
 
     /// Whether a text matches. A regular expression in the state matches when it is this one.
-    pub(crate) fn matches(&self, value: RawValue<'_>) -> bool {
-        match value.tag {
-            tag::STRING | tag::SYMBOL => self.regex.is_match(value.text()),
+    pub(crate) fn matches(&self, value: RawValue<'_>, steps: &Steps) -> Result<bool, Halt> {
+        Ok(match value.tag {
+            tag::STRING | tag::SYMBOL => {
+                // Byte by byte, unlike all other looking.
+                steps.take(value.text().len())?;
+                self.regex.is_match(value.text())
+            }
             tag::REGEX => value.regex() == (self.source, self.options),
             _ => false,
-        }
+        })
     }
 }
 

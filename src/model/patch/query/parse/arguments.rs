@@ -1,12 +1,12 @@
 //! The arguments of single operators.
 
-use crate::model::patch::error::{shown, type_name};
+use crate::model::patch::error::type_name;
 use crate::model::patch::number::Number;
-use crate::model::patch::unreadable;
-use crate::model::state::raw::{self, RawValue, tag};
+use crate::model::shown::shown;
+use crate::model::state::raw::{RawValue, tag};
 
-use super::super::leaf::{Bits, Relation, Test};
-use super::super::pattern::Pattern;
+use super::super::leaf::{Bits, Mask, Relation, Test};
+use super::super::pattern::{Pattern, Patterns};
 use super::each;
 
 /// Operators on values: a document that begins with one is not a value to compare with. The
@@ -80,11 +80,6 @@ const TYPES: [(&[u8], u8); 21] = [
     (b"maxKey", tag::MAX_KEY),
 ];
 
-/// Refuses a value that is not BSON all the way down, so that it can be sorted.
-pub(super) fn check(value: RawValue<'_>) -> Result<(), String> {
-    raw::depth(value, 1_000).map_err(unreadable).map(drop)
-}
-
 pub(super) fn relation(name: &[u8]) -> Relation {
     match name {
         b"$lt" => Relation::Less,
@@ -153,13 +148,14 @@ pub(super) fn modulo<'p>(value: RawValue<'p>) -> Result<Test<'p>, String> {
     }
 }
 
-pub(super) fn bits(name: &[u8], value: RawValue<'_>) -> Result<Bits, String> {
+pub(super) fn bits<'p>(name: &[u8], value: RawValue<'p>) -> Result<Bits<'p>, String> {
     let wrong = || {
         format!(
             "{} takes a mask of at least 0, an array of bit positions or binary data",
             shown(name)
         )
     };
+    let (set, all) = (name.ends_with(b"Set"), name.starts_with(b"$bitsAll"));
     let mut positions = Vec::new();
     match value.tag {
         tag::ARRAY => each(value, |element| {
@@ -171,10 +167,8 @@ pub(super) fn bits(name: &[u8], value: RawValue<'_>) -> Result<Bits, String> {
             Ok(())
         })?,
         tag::BINARY => {
-            let data = value.bytes.get(5..).unwrap_or_default();
-            let bits =
-                (0..8 * data.len() as u32).filter(|at| data[*at as usize / 8] >> (at % 8) & 1 == 1);
-            positions.extend(bits);
+            let mask = Mask::Bytes(value.bytes.get(5..).unwrap_or_default());
+            return Ok(Bits { mask, set, all });
         }
         _ => {
             let mask = Number::read(value).and_then(Number::to_integer).filter(|mask| *mask >= 0);
@@ -182,8 +176,7 @@ pub(super) fn bits(name: &[u8], value: RawValue<'_>) -> Result<Bits, String> {
             positions.extend((0..64).filter(|at| mask >> at & 1 == 1));
         }
     }
-    let (set, all) = (name.ends_with(b"Set"), name.starts_with(b"$bitsAll"));
-    Ok(Bits { positions, set, all })
+    Ok(Bits { mask: Mask::Positions(positions), set, all })
 }
 
 pub(super) fn size(value: RawValue<'_>) -> Result<i64, String> {
@@ -194,7 +187,10 @@ pub(super) fn size(value: RawValue<'_>) -> Result<i64, String> {
 }
 
 /// The pattern of `$regex` and its options, which may stand in either of the two operators.
-pub(super) fn pattern<'p>(siblings: RawValue<'p>) -> Result<Pattern<'p>, String> {
+pub(super) fn pattern<'p>(
+    siblings: RawValue<'p>,
+    patterns: &Patterns,
+) -> Result<Pattern<'p>, String> {
     let (mut pattern, mut options): (&[u8], &[u8]) = (b"", b"");
     let twice = || "$regex has its options twice; give them once".to_owned();
     each(siblings, |element| {
@@ -220,5 +216,5 @@ pub(super) fn pattern<'p>(siblings: RawValue<'p>) -> Result<Pattern<'p>, String>
         }
         Ok(())
     })?;
-    Pattern::new(pattern, options)
+    Pattern::new(pattern, options, patterns)
 }

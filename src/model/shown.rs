@@ -1,0 +1,13 @@
+//! What a message repeats of a value that may be hostile: enough to find it, never enough to make the
+//! message, and the row that it is written into, too large.
+
+/// Longest part of a value that is worth repeating in a message, in bytes.
+const SHOWN_BYTES_MAX: usize = 200;
+
+/// Text for a message, shortened.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    if bytes.len() <= SHOWN_BYTES_MAX {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    format!("{}…", String::from_utf8_lossy(&bytes[..SHOWN_BYTES_MAX]))
+}
