@@ -105,16 +105,21 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     /// Hands on batches until the stream fails or has to be opened again for a new subscriber.
     async fn follow(&mut self, mut tail: S::Tail) -> Result<(), Error> {
         loop {
+            let Self { requests, subscribers, heart, time, backoff, .. } = self;
+            let next = async {
+                beating(heart, time, room(subscribers)).await;
+                limited(time, backoff.attempt_limit, tail.next()).await
+            };
             tokio::select! {
                 biased;
-                request = self.requests.recv(), if !self.requests.is_closed() => {
+                request = requests.recv(), if !requests.is_closed() => {
                     if let Some(request) = request {
                         self.admit(request);
                         self.restarts.restarted(&self.collections(), RestartReason::CollectionsChanged);
                         return Ok(());
                     }
                 }
-                batch = limited(&self.time, self.backoff.attempt_limit, tail.next()) => {
+                batch = next => {
                     self.deliver(batch?).await;
                     self.note_progress();
                     if self.subscribers.is_empty() {
@@ -204,6 +209,14 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     fn pause(&self) -> Duration {
         let doublings = self.losses.saturating_sub(1).min(16);
         self.backoff.shortest.saturating_mul(1 << doublings).min(self.backoff.longest)
+    }
+}
+
+/// Waits until everybody can take a batch: one that is fetched before only takes memory.
+async fn room(subscribers: &[Subscribe]) {
+    for subscriber in subscribers {
+        // That nobody receives any more is noticed when the batch is sent.
+        let _room = subscriber.feed.reserve().await;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 
 /// How many batches may wait in front of a projector. More only takes memory: a full channel makes the
 /// stream wait, which is what bounds the daemon.
-pub const FEED_BATCHES_MAX: usize = 2;
+pub const FEED_BATCHES_MAX: usize = 1;
 
 /// What a projector receives.
 #[derive(Clone, Debug)]

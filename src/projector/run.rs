@@ -29,8 +29,33 @@ use crate::{
     time::Time,
 };
 
-/// How many events are folded before it is looked whether a flush is due.
+/// How many events, or bytes of them, are folded before it is looked whether a flush is due.
 const CHUNK_EVENTS: usize = 4_096;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Events of one batch that are folded together.
+#[derive(Default)]
+struct Chunk<'a> {
+    arrivals: Vec<Arrival<'a>>,
+    bytes: usize,
+}
+
+impl<'a> Chunk<'a> {
+    fn push(&mut self, arrival: Arrival<'a>) {
+        self.bytes += arrival.event.as_bytes().len();
+        self.arrivals.push(arrival);
+    }
+
+    fn is_full(&self) -> bool {
+        self.arrivals.len() >= CHUNK_EVENTS || self.bytes >= CHUNK_BYTES
+    }
+
+    fn take(&mut self) -> Vec<Arrival<'a>> {
+        self.bytes = 0;
+        let room = Vec::with_capacity(self.arrivals.len());
+        std::mem::replace(&mut self.arrivals, room)
+    }
+}
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
@@ -190,15 +215,15 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
-                let mut chunk = Vec::with_capacity(CHUNK_EVENTS);
+                let mut chunk = Chunk::default();
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
-                    if chunk.len() == CHUNK_EVENTS {
-                        self.work.fold_scanned(&mut walk, std::mem::take(&mut chunk)).await?;
+                    if chunk.is_full() {
+                        self.work.fold_scanned(&mut walk, chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, chunk).await?;
+                self.work.fold_scanned(&mut walk, chunk.take()).await?;
                 self.walk = Some(walk);
             }
             Ok(None) => {
@@ -235,7 +260,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
         self.work.seen = self.work.seen.max(batch.position.cluster_time);
         let events = self.events.clone();
-        let mut chunk = Vec::with_capacity(CHUNK_EVENTS);
+        let mut chunk = Chunk::default();
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
@@ -248,24 +273,21 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
-                    self.work.fold(&chunk).await?;
-                    chunk.clear();
+                    self.work.fold(&chunk.take()).await?;
                     self.fetch(key).await?;
                 }
                 item if item.moves(&events) => {
-                    self.work.fold(&chunk).await?;
-                    chunk.clear();
+                    self.work.fold(&chunk.take()).await?;
                     self.find_log_again(batch.position.cluster_time).await?;
                 }
                 _ => {}
             }
-            if chunk.len() == CHUNK_EVENTS {
-                self.work.fold(&chunk).await?;
-                chunk.clear();
+            if chunk.is_full() {
+                self.work.fold(&chunk.take()).await?;
                 self.make_room().await?;
             }
         }
-        self.work.fold(&chunk).await?;
+        self.work.fold(&chunk.take()).await?;
         self.progress.folded(batch, self.work.time.now());
         Ok(())
     }
@@ -282,7 +304,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Ok(())
     }
 
-    fn arrive<'a>(&self, chunk: &mut Vec<Arrival<'a>>, event: &'a bson::RawDocument) {
+    fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
             Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
             Ok(_) => {}

@@ -19,9 +19,9 @@ use crate::{
 
 /// The most rows in one command.
 const STATEMENTS_MAX: usize = 1_000;
-/// The most bytes of rows in one command: below the 16 MB of a message, with room for the filters. One
-/// larger row still goes alone.
-const STATEMENT_BYTES_MAX: usize = 8 << 20;
+/// The most bytes of rows in one command, of which there are a few copies until it is sent. One larger row
+/// still goes alone.
+const STATEMENT_BYTES_MAX: usize = 2 << 20;
 /// The most rows of one statement: each row is looked up among them.
 const TOGETHER_ROWS_MAX: usize = 200;
 /// The largest row that shares a statement.
