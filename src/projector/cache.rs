@@ -112,6 +112,14 @@ impl Cache {
     /// The documents being worked on that have changed, in the order of their ids, which a replay
     /// of a simulation needs and the server's index likes. The others become idle.
     pub(super) fn changed(&mut self) -> Vec<&Slot> {
+        self.rest_unchanged();
+        let mut changed: Vec<&Slot> = self.working.values().collect();
+        changed.sort_unstable_by(|a, b| a.document.id.cmp(&b.document.id));
+        changed
+    }
+
+    /// Documents being worked on that have not changed become idle.
+    pub(super) fn rest_unchanged(&mut self) {
         let mut unchanged: Vec<DocumentId> = self
             .working
             .iter()
@@ -120,9 +128,6 @@ impl Cache {
             .collect();
         unchanged.sort_unstable();
         unchanged.iter().for_each(|id| self.rest(id));
-        let mut changed: Vec<&Slot> = self.working.values().collect();
-        changed.sort_unstable_by(|a, b| a.document.id.cmp(&b.document.id));
-        changed
     }
 
     /// Notes that the row of a document is stored at `version` with `mark`.

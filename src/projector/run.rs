@@ -15,6 +15,7 @@ use super::{
     flush::{CheckpointOutcome, Flushed},
     observe::Counts,
     progress::Progress,
+    review::records,
     scan::Walk,
     waiting::Waiting,
     work::{Arrival, Work},
@@ -72,6 +73,8 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     /// The overdue hole that was last told of.
     pub(super) overdue: Option<(DocumentId, i64)>,
     pub(super) review_at: Duration,
+    /// The last of the parked documents that were looked at, if there are more.
+    pub(super) reviewed: Option<DocumentId>,
 }
 
 /// What the loop met.
@@ -93,9 +96,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             projector;
         let log = source.log(collection);
         let begin = Begin::decide(source, &log, store, collection, epoch).await?;
-        let mut waiting = store.load_quarantine().await?;
-        waiting.retain(|_| !planted(Bug::ParkedEventForgotten));
-        let waiting = Waiting::new(waiting);
+        let waiting = Waiting::new(records(store).await?);
         let (sender, feed) = feed::channel();
         let request =
             Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
@@ -123,6 +124,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         for document in work.waiting.holes() {
             work.read_on(&document, 0).await?;
         }
+        let parked = work.waiting.parked(None, usize::MAX);
+        work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
         let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
@@ -136,6 +139,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             epoch,
             covers: None,
             overdue: None,
+            reviewed: None,
             review_at: Self::first_review(time.now()),
         })
     }

@@ -97,6 +97,16 @@ impl Waiting {
         holes
     }
 
+    /// At most `limit` of the parked documents, from behind `after` on.
+    pub(super) fn parked(&self, after: Option<&DocumentId>, limit: usize) -> Vec<DocumentId> {
+        let behind = |id: &&DocumentId| after.is_none_or(|after| *id > after);
+        let parked = self.rows.keys().filter(|id| self.park(id).is_some()).filter(behind);
+        let mut parked: Vec<DocumentId> = parked.cloned().collect();
+        parked.sort_unstable();
+        parked.truncate(limit);
+        parked
+    }
+
     /// The hole that has been open the longest.
     pub(super) fn oldest_hole(&self) -> Option<&QuarantineRow> {
         let holes = self.rows.values().filter(|row| row.mark.class == Class::Gap);

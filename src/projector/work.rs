@@ -284,7 +284,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
     }
 
-    fn note_change(&mut self) {
+    pub(super) fn note_change(&mut self) {
         if self.changed_at.is_none() {
             self.changed_at = Some(self.time.now());
         }
