@@ -14,10 +14,8 @@ pub(crate) enum Bug {
     ParkedEventForgotten,
     /// A hole does not go on record.
     HoleNotRecorded,
-    /// The record of a hole is removed although the row above it was not written.
+    /// The record of a hole is removed before the row above it is written.
     RecordRemovedBeforeRow,
-    /// A row at the right version is taken for written, whatever mark it bears.
-    MarkNotCompared,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
     /// A flush takes error 11000 for success, whoever's row is there.
@@ -32,6 +30,10 @@ pub(crate) enum Bug {
     TailStartsTooLate,
     /// A checkpoint replaces that of a later epoch.
     CheckpointWithoutEpoch,
+    /// A lease is taken under an epoch that its checkpoint has left behind.
+    LeaseBelowCheckpoint,
+    /// A lease is taken whatever has become of it since it was looked at.
+    LeaseTakenUnseen,
     /// A log with another identity is taken for the same at the beginning.
     IdentityIgnored,
     /// The identity of the log is not looked at again after reading from it.

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::{
     database::Result,
     health::Heart,
+    planted::{Bug, planted},
     store::{Lease, LeaseName, Leases, Presence},
     time::Time,
 };
@@ -161,8 +162,12 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         for name in held {
             let Some(lease) = self.held.get_mut(&name) else { continue };
             lease.beat += 1;
-            if !self.leases.renew_lease(&lease.clone()).await? {
+            let lease = lease.clone();
+            if !self.leases.renew_lease(&lease).await? {
                 self.lose(&name, "another instance has taken it");
+            } else if self.floor(&name).await? > lease.epoch {
+                // The row of the lease was lost more than once: under this epoch nothing can be saved.
+                self.lose(&name, "its checkpoint is of a later epoch; taking it above that");
             }
         }
         // The time before the writes: what others measure from can only be later.
@@ -171,7 +176,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     }
 
     async fn take(&mut self, name: LeaseName, seen: Option<Lease>) -> Result<()> {
-        let floor = self.leases.epoch_floor(&name).await?;
+        let floor = self.floor(&name).await?;
         let epoch = seen.as_ref().map_or(0, |lease| lease.epoch).max(floor) + 1;
         let lease = Lease {
             name: name.clone(),
@@ -191,6 +196,14 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             }
         }
         Ok(())
+    }
+
+    /// The epoch that a lease has to be above.
+    async fn floor(&self, name: &LeaseName) -> Result<i64> {
+        match planted(Bug::LeaseBelowCheckpoint) {
+            true => Ok(0),
+            false => self.leases.epoch_floor(name).await,
+        }
     }
 
     async fn give_back(&mut self, name: &LeaseName) -> Result<()> {

@@ -95,7 +95,6 @@ impl Flush {
             .iter()
             .zip(outcomes)
             .filter(|(_, outcome)| **outcome != RowOutcome::Written)
-            .filter(|_| !planted(Bug::RecordRemovedBeforeRow))
             .map(|(write, _)| &write.id)
             .collect();
         self.waiting.remove.iter().cloned().partition(|(document, _)| !unwritten.contains(document))
@@ -122,6 +121,9 @@ impl Flush {
         }
         if !self.waiting.put.is_empty() {
             backoff.retry(time, report, || store.put_quarantine(&self.waiting.put)).await?;
+        }
+        if planted(Bug::RecordRemovedBeforeRow) && !self.waiting.remove.is_empty() {
+            store.remove_quarantine(&self.waiting.remove).await?;
         }
         let outcomes = match self.writes.is_empty() {
             true => Vec::new(),

@@ -1,7 +1,9 @@
 //! A daemon of the simulation: the real distributor and the real projector over this process's
-//! connection, started again after every crash.
+//! connection, and the real keeper of leases where leases decide who leads; started again after
+//! every crash and every stop.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -10,44 +12,63 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    executor::VirtualTime, log::SimLogSource, monitor::Monitor, node::Node, plan::DaemonPlan,
-    store::SimStore, world::COLLECTION,
+    executor::VirtualTime, leases::SimLeases, log::SimLogSource, monitor::Monitor, node::Node,
+    plan::DaemonPlan, store::SimStore, world::COLLECTION,
 };
 use crate::{
-    lease::Standing,
+    lease::{Keeper, Leadership, LeaseSettings, Standing},
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
+        feed::Subscribe,
         observe::Observer,
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
+    store::LeaseName,
 };
 
-/// Starts the daemon, and again whenever it has crashed.
-pub(super) async fn supervise(node: Node, monitor: Monitor, plan: DaemonPlan) {
+/// Starts the daemon, and again whenever it has crashed. Without a lease time it leads from the start.
+pub(super) async fn supervise(
+    node: Node,
+    monitor: Monitor,
+    plan: DaemonPlan,
+    lease_time: Option<Duration>,
+) {
     let sim = node.sim().clone();
     sim.sleep(plan.start).await;
     node.stay_down().await;
     let mut starts = 0;
     loop {
         sim.tell(|| format!("{:?} starts", node.owner));
-        start(&node, &monitor, &plan, starts);
+        let leads = match lease_time {
+            None => Standing::Leader(node.promoted().unwrap_or(plan.epoch)),
+            Some(_) => Standing::Unknown,
+        };
+        let (leadership, led) = watch::channel(leads);
+        let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
+        node.begins(led.clone(), stop.clone());
+        project(&node, &monitor, &plan, starts, (led, stop, goodbye.clone()));
+        keep(&node, &plan, starts, lease_time, (leadership, goodbye));
         node.crashed().await;
         node.stay_down().await;
         starts += 1;
     }
 }
 
-fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
+type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken);
+
+/// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
+fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: Led) {
+    let (led, stop, goodbye) = led;
     let sim = node.sim();
-    let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: plan.wall_ahead_millis };
+    let time = time(node, plan);
     let source = SimLogSource { node: node.clone() };
     let store = SimStore { node: node.clone(), monitor: monitor.clone() };
     let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
-    let (subscribe, requests) = mpsc::channel(1);
+    let (subscribe, requests): (mpsc::Sender<Subscribe>, _) = mpsc::channel(1);
     let backoff = Backoff {
         shortest: Duration::from_millis(50),
         longest: Duration::from_secs(2),
@@ -66,11 +87,42 @@ fn start(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64) {
         time,
         subscribe,
     };
-    let (leadership, led) = watch::channel(Standing::Leader(node.promoted().unwrap_or(plan.epoch)));
     sim.spawn(node.owner, async move {
-        projector.lead(led, CancellationToken::new()).await;
-        drop(leadership);
+        projector.lead(led, stop).await;
+        goodbye.cancel();
     });
+}
+
+/// Keeps the leases, or merely the leadership that was given, until the goodbye, which ends the process.
+fn keep(
+    node: &Node,
+    plan: &DaemonPlan,
+    starts: u64,
+    lease_time: Option<Duration>,
+    (leadership, goodbye): (Leadership, CancellationToken),
+) {
+    let process = node.clone();
+    let Some(lease_time) = lease_time else {
+        node.sim().spawn(node.owner, async move {
+            goodbye.cancelled().await;
+            drop(leadership);
+            process.exit();
+        });
+        return;
+    };
+    let settings = LeaseSettings { instance: format!("{:?}.{starts}", node.owner), lease_time };
+    let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+    let leases = SimLeases { node: node.clone() };
+    let leaderships = BTreeMap::from([(name, leadership)]);
+    let keeper = Keeper::new(leases, time(node, plan), settings, leaderships);
+    node.sim().spawn(node.owner, async move {
+        keeper.run(goodbye).await;
+        process.exit();
+    });
+}
+
+fn time(node: &Node, plan: &DaemonPlan) -> VirtualTime {
+    VirtualTime { sim: node.sim().clone(), wall_ahead_millis: plan.wall_ahead_millis }
 }
 
 struct Uncounted;

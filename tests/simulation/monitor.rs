@@ -11,7 +11,7 @@ use futures::FutureExt;
 
 use super::{
     store::{log_id, row_of, saved, version_of, waiting},
-    world::{COLLECTION, EVENTS, Key, Op, State, World},
+    world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
 use crate::{
     judge::{Reference, Stop, Walk},
@@ -130,6 +130,32 @@ impl Monitor {
             // Nobody will ever read on from there.
             return Ok(());
         }
+        self.nothing_passed(state, checkpoint, |id, data| {
+            waiting(data).iter().any(|row| row.document == *id)
+        })
+    }
+
+    /// The record of a document is about to be removed: no checkpoint may rest on it.
+    pub(super) fn record_removed(
+        &self,
+        state: &State,
+        document: &DocumentId,
+    ) -> Result<(), String> {
+        match saved(&state.latest) {
+            Some(saved) if !self.blind && log_id(&state.latest) == Some(saved.log) => {
+                self.nothing_passed(state, &saved, |id, _| id != document)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything before a checkpoint must be in the rows that the majority has, but for what is excused.
+    fn nothing_passed(
+        &self,
+        state: &State,
+        checkpoint: &Checkpoint,
+        excused: impl Fn(&DocumentId, &Data) -> bool,
+    ) -> Result<(), String> {
         let Some(position) = &checkpoint.position else { return Ok(()) };
         let before = state.before(position);
         let events = state.oplog[..before.0].iter().flat_map(|entry| &entry.ops);
@@ -137,7 +163,6 @@ impl Monitor {
             state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();
         let mut log = None;
         state.majority(|data| {
-            let waiting = waiting(data);
             for op in events.chain(partly) {
                 let key = match op {
                     Op::Create { collection, id } if collection == EVENTS => {
@@ -153,8 +178,10 @@ impl Monitor {
                 };
                 let version =
                     row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
-                let waits = waiting.iter().any(|row| row.document == key.document);
-                if version < key.version && !waits && !self.was_deleted_by_hand(&key.document) {
+                if version < key.version
+                    && !excused(&key.document, data)
+                    && !self.was_deleted_by_hand(&key.document)
+                {
                     return Err(format!(
                         "a checkpoint passes event {} of {}, which the majority has at {version}",
                         key.version, key.document

@@ -10,14 +10,18 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     executor::{Owner, Sim},
     plan::{CallFault, Trouble, When},
     world::World,
 };
-use crate::database::{Error, Result};
+use crate::{
+    database::{Error, Result},
+    lease::Standing,
+};
 
 /// A process's connection.
 #[derive(Clone)]
@@ -39,6 +43,15 @@ struct Inner {
     crashed: Option<Duration>,
     /// The leadership that its next start has, if it was given one.
     promoted: Option<i64>,
+    process: Option<Process>,
+}
+
+/// A daemon that is up.
+struct Process {
+    standing: watch::Receiver<Standing>,
+    stop: CancellationToken,
+    /// It was told to stop, and is to stay down for this long then.
+    stops_for: Option<Duration>,
 }
 
 impl Node {
@@ -57,6 +70,7 @@ impl Node {
             cut_until: Duration::ZERO,
             crashed: None,
             promoted: None,
+            process: None,
         };
         let inner = Arc::new(Mutex::new(inner));
         Self { world: world.clone(), owner, inner, crashes: Arc::default() }
@@ -82,9 +96,46 @@ impl Node {
 
     /// Kills the process; it stays down for `down`.
     pub(super) fn crash(&self, down: Duration) {
-        self.inner().crashed = Some(down);
+        let process = {
+            let mut inner = self.inner();
+            inner.crashed = Some(down);
+            inner.process.take()
+        };
+        drop(process);
         self.sim().kill(self.owner);
         self.crashes.notify_one();
+    }
+
+    /// The process is up: where it stands is to be seen in `standing`, and `stop` tells it to end.
+    pub(super) fn begins(&self, standing: watch::Receiver<Standing>, stop: CancellationToken) {
+        self.inner().process = Some(Process { standing, stop, stops_for: None });
+    }
+
+    /// The epoch under which this process leads, if it does.
+    pub(super) fn leads(&self) -> Option<i64> {
+        match *self.inner().process.as_ref()?.standing.borrow() {
+            Standing::Leader(epoch) => Some(epoch),
+            Standing::Unknown | Standing::Standby => None,
+        }
+    }
+
+    /// Tells the process to end, and to stay down for `down` then.
+    pub(super) fn stop(&self, down: Duration) {
+        let mut inner = self.inner();
+        let Some(process) = &mut inner.process else { return };
+        process.stops_for = Some(down);
+        let stop = process.stop.clone();
+        drop(inner);
+        stop.cancel();
+    }
+
+    /// The process ends if it was told to stop, whether it is ready to or not.
+    pub(super) fn exit(&self) {
+        let stops_for = self.inner().process.as_ref().and_then(|process| process.stops_for);
+        if let Some(down) = stops_for {
+            self.sim().tell(|| format!("{:?} has stopped", self.owner));
+            self.crash(down);
+        }
     }
 
     /// Completes when the process has crashed.

@@ -14,6 +14,10 @@ pub(super) struct Plan {
     pub(super) readers: Vec<ReaderPlan>,
     pub(super) daemons: Vec<DaemonPlan>,
     pub(super) mishaps: Vec<Mishap>,
+    /// The lease time, where leases decide which of the daemons leads; else all of them do.
+    pub(super) lease_time: Option<Duration>,
+    /// Whether the leases are lost before the last start.
+    pub(super) loses_leases: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +77,7 @@ pub(super) struct ReaderPlan {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DaemonPlan {
     pub(super) start: Duration,
+    /// The leadership that it has where no leases decide.
     pub(super) epoch: i64,
     pub(super) wall_ahead_millis: i64,
     /// Often so small that documents are evicted all the time.
@@ -127,12 +132,16 @@ pub(super) enum What {
     Crash { daemon: usize, down: Duration },
     /// The daemon stands still while its clocks go on.
     Suspend { daemon: usize, time: Duration },
+    /// The daemon is told to stop, and is started again after a while.
+    Stop { daemon: usize, down: Duration },
     /// The daemon cannot reach the server.
     Cut { daemon: usize, time: Duration },
     /// Somebody deletes a projected row by hand.
     DeleteRow { document: usize },
     /// Somebody deletes the checkpoint.
     DeleteCheckpoint,
+    /// Somebody deletes all leases.
+    DeleteLeases,
     /// The log is renamed, and gets its name back after a while.
     RenameLog { gone: Duration },
     /// The log is dropped, and made again after a while.
@@ -145,6 +154,7 @@ impl Mishap {
         match self.what {
             What::Crash { daemon, .. }
             | What::Suspend { daemon, .. }
+            | What::Stop { daemon, .. }
             | What::Cut { daemon, .. } => daemon,
             _ => 0,
         }
@@ -175,6 +185,9 @@ impl Plan {
             .collect();
         let daemons: Vec<DaemonPlan> =
             (0..daemons).map(|number| daemon(&mut rng, number as i64, length)).collect();
+        let leased = !rivals && rng.bool();
+        let lease_time = leased.then(|| millis(&mut rng, 1_500..8_000));
+        let loses_leases = rng.bool();
         let mut mishaps = mishaps(&mut rng, documents, daemons.len(), length);
         for mishap in &mut mishaps {
             if let What::DropLog { gone } = &mut mishap.what
@@ -197,7 +210,7 @@ impl Plan {
             let renames = matches!(mishap.what, What::RenameLog { .. });
             !(renames && std::mem::replace(&mut renamed, true))
         });
-        Self { seed, writers, readers, daemons, mishaps }
+        Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases }
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
@@ -296,7 +309,7 @@ fn faults(rng: &mut Rng, calls: u32, most: usize, crashes: bool) -> Vec<CallFaul
 }
 
 fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) -> Vec<Mishap> {
-    let kinds: Vec<u8> = (0..11).filter(|_| rng.u8(..3) == 0).collect();
+    let kinds: Vec<u8> = (0..13).filter(|_| rng.u8(..3) == 0).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
@@ -314,6 +327,8 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 7 => What::Suspend { daemon, time: time * 3 },
                 8 => What::Cut { daemon, time },
                 10 if rng.bool() => What::RenameLog { gone: time },
+                11 => What::Stop { daemon, down: time },
+                12 => What::DeleteLeases,
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
                     _ => What::DeleteCheckpoint,

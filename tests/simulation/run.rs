@@ -15,17 +15,19 @@ use futures::FutureExt;
 use super::{
     daemon,
     executor::{Executor, Owner, Sim},
+    leases::roster,
     monitor::Monitor,
     node::Node,
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
     reader::{self, Answers},
-    store::{CHECKPOINTS, row_of, waiting},
+    store::{CHECKPOINTS, row_of, saved, waiting},
     world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
     judge::{Evidence, Reference, Report, Stop, compare, judge},
     model::id::DocumentId,
+    store::Lease,
 };
 
 /// How long actors and faults may take, in virtual time.
@@ -34,6 +36,8 @@ const TROUBLE_LIMIT: Duration = Duration::from_secs(120);
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a run whose log was dropped is watched for writes that must not come.
 const WATCH_TIME: Duration = Duration::from_secs(20);
+/// How long a daemon may take to stop.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 /// The first number of a reader among the actors.
 const READERS: usize = 50;
 /// The leadership of the last start: above all others.
@@ -44,7 +48,8 @@ const LAST_EPOCH: i64 = 1_000;
 pub(super) struct Outcome {
     pub(super) violation: Option<String>,
     pub(super) story: Vec<String>,
-    pub(super) report: Report,
+    /// What the judge counted, in a run that came to him: one whose log is lost does not.
+    pub(super) report: Option<Report>,
 }
 
 struct Run {
@@ -82,7 +87,7 @@ pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
     run.mishaps(plan);
     let report = run.phases(plan);
     let (violation, story) = sim.outcome();
-    Outcome { violation, story, report: report.unwrap_or_default() }
+    Outcome { violation, story, report }
 }
 
 impl Run {
@@ -97,9 +102,16 @@ impl Run {
             self.watch();
             return None;
         }
-        self.settle("after the trouble", true)?;
+        let led = plan.lease_time.is_some();
+        self.settle("after the trouble", true, led.then_some(1))?;
+        let epoch = saved(&self.world.state().visible).map_or(0, |saved| saved.epoch);
+        if plan.loses_leases {
+            self.world.lose_leases();
+        }
         self.epilogue();
-        self.settle("after a restart and one more event for each", false)?;
+        // It takes over, under an epoch of its own.
+        let lowest = led.then_some(epoch + 1);
+        self.settle("after a restart and one more event for each", false, lowest)?;
         self.judge()
     }
 
@@ -108,7 +120,10 @@ impl Run {
             let node = Node::new(&self.world, Owner::Daemon(number), &daemon.faults);
             self.daemons.push(node.clone());
             let monitor = self.monitor.clone();
-            self.sim.spawn(Owner::World, daemon::supervise(node, monitor, daemon.clone()));
+            self.sim.spawn(
+                Owner::World,
+                daemon::supervise(node, monitor, daemon.clone(), plan.lease_time),
+            );
         }
     }
 
@@ -163,19 +178,30 @@ impl Run {
         self.sim.changed();
     }
 
-    /// Waits until every document is what the log makes of it, and what waits is on record.
-    fn settle(&mut self, when: &str, excuse_deleted: bool) -> Option<()> {
+    /// Waits until every document is what the log makes of it, and what waits is on record; and, where leases
+    /// decide, until one daemon leads, under an epoch that is not below `lowest_epoch`.
+    fn settle(
+        &mut self,
+        when: &str,
+        excuse_deleted: bool,
+        lowest_epoch: Option<i64>,
+    ) -> Option<()> {
         let limit = self.sim.now() + SETTLE_LIMIT;
         let mut looked_at = usize::MAX;
         let mut left = Vec::new();
         let (world, monitor) = (self.world.clone(), self.monitor.clone());
+        let daemons = self.daemons.clone();
         let settled = self.executor.run(limit, || {
-            let (seen, written) = (world.state().seen, world.state().oplog.len());
-            let moved = std::mem::replace(&mut looked_at, seen) != seen;
-            if moved && seen == written {
+            let (seen, is_behind) = {
+                let state = world.state();
+                (state.seen, state.seen < state.oplog.len())
+            };
+            let moved = std::mem::replace(&mut looked_at, seen) != seen && !is_behind;
+            if moved {
                 left = differences(&world, &monitor, excuse_deleted);
+                left.extend(lowest_epoch.and_then(|lowest| misled(&world, &daemons, lowest)));
             }
-            moved && seen == written && left.is_empty()
+            moved && left.is_empty()
         });
         if !settled {
             let left = left.join("; ");
@@ -277,6 +303,35 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     differences
 }
 
+/// What is wrong with who leads: exactly one has to, as its lease says, and its checkpoints are saved.
+fn misled(world: &World, daemons: &[Node], lowest_epoch: i64) -> Option<String> {
+    let leaders: Vec<(&Node, i64)> =
+        daemons.iter().filter_map(|daemon| Some((daemon, daemon.leads()?))).collect();
+    let state = world.state();
+    let saved = saved(&state.visible).map_or(0, |saved| saved.epoch);
+    let leases = roster(&state.visible).leases;
+    let says = |owner: Owner, epoch: i64| {
+        let instance = format!("{owner:?}.");
+        let holds = |lease: &Lease| {
+            lease.holder.as_ref().is_some_and(|holder| holder.starts_with(&instance))
+        };
+        leases.iter().any(|lease| lease.epoch == epoch && holds(lease))
+    };
+    match leaders[..] {
+        [(leader, epoch)]
+            if says(leader.owner, epoch) && saved == epoch && epoch >= lowest_epoch =>
+        {
+            None
+        }
+        _ => {
+            let leaders: Vec<_> = leaders.iter().map(|(node, epoch)| (node.owner, epoch)).collect();
+            Some(format!(
+                "{leaders:?} lead, not one from epoch {lowest_epoch} on; the checkpoint is of epoch {saved}, the leases are {leases:?}"
+            ))
+        }
+    }
+}
+
 async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mishap) {
     let sim = &world.sim;
     sim.tell(|| format!("*** {:?}", mishap.what));
@@ -303,6 +358,11 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             sim.sleep(time).await;
             sim.resume(daemons[daemon].owner);
         }
+        What::Stop { daemon, down } => {
+            daemons[daemon].stop(down);
+            sim.sleep(SHUTDOWN_LIMIT).await;
+            daemons[daemon].exit();
+        }
         What::Cut { daemon, time } => daemons[daemon].cut(sim.now() + time),
         What::DeleteRow { document } => {
             monitor.deleted_by_hand(document_id(document));
@@ -313,6 +373,7 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
             world.apply(vec![Op::Delete { collection, key }]);
         }
+        What::DeleteLeases => world.lose_leases(),
         What::RenameLog { gone } => {
             let (name, aside) = (|| EVENTS.to_owned(), || "aside.events".to_owned());
             let there = world.state().latest.collections.contains_key(EVENTS);

@@ -102,8 +102,13 @@ impl Documents for SimStore {
         let work = async move {
             let mut outcomes = Vec::new();
             let mut last = None;
+            let term = world.state().term;
             for (write, pause) in writes.iter().zip(pauses) {
                 world.sim.sleep(std::time::Duration::from_millis(pause)).await;
+                if world.state().term != term {
+                    // No command outlives the primary that carries it out.
+                    return Err(Error::unreachable("the primary stepped down"));
+                }
                 let (outcome, ticket) = world.write_row(write, &monitor);
                 last = ticket.or(last);
                 outcomes.push(outcome);
@@ -165,7 +170,7 @@ impl World {
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
     let same = |row: &RawDocument| {
-        let marked = mark(row) == mark(&write.row) || planted(Bug::MarkNotCompared);
+        let marked = mark(row) == mark(&write.row);
         version_of(row) == Some(write.version) && marked
     };
     match row_of(&state.visible, &write.id) {
@@ -273,7 +278,7 @@ impl SimStore {
     /// Carries out the statements one by one, at majority, each only where no record waits for a version
     /// above its own.
     async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
-        let world = self.node.world.clone();
+        let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
         let work = async move {
             let mut last = None;
             for (document, version, op) in ops {
@@ -281,13 +286,16 @@ impl SimStore {
                 let later =
                     |row: &QuarantineRow| row.document == document && row.mark.version > version;
                 if !recorded.iter().any(later) {
+                    if matches!(op, Op::Delete { .. }) {
+                        let check = monitor.record_removed(&world.state(), &document);
+                        world.insist(check);
+                    }
                     last = Some(world.apply(vec![op]));
                 }
             }
-            match last {
-                Some(ticket) => world.majority(ticket).await,
-                None => Ok::<(), Error>(()),
-            }
+            // What changes nothing waits as well: for what it found.
+            let found = world.state().last();
+            world.majority(last.unwrap_or(found)).await
         };
         self.node.call(name, work).await
     }

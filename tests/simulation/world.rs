@@ -18,7 +18,7 @@ use crate::{
         id::DocumentId,
         position::{Checkpoint, LogId},
     },
-    store::QuarantineRow,
+    store::{Lease, LeaseName, Presence, QuarantineRow},
 };
 
 /// The collection that everything in the simulation projects.
@@ -32,6 +32,8 @@ pub(super) enum Key {
     Event(EventKey),
     Document(DocumentId),
     Checkpoint,
+    Lease(LeaseName),
+    Presence(String),
 }
 
 /// A row. What is not BSON here has no bytes that the simulation would look at.
@@ -40,6 +42,8 @@ pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
     Quarantine(QuarantineRow),
+    Lease(Lease),
+    Presence(Presence),
 }
 
 impl Row {
@@ -217,6 +221,7 @@ impl World {
             COLLECTION,
             super::store::CHECKPOINTS,
             super::store::QUARANTINE,
+            super::leases::LEASES,
         ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
@@ -272,7 +277,7 @@ impl World {
     pub(super) fn elect(&self, entries: usize) {
         let mut state = self.state();
         // It knows at least of the collections.
-        let seen = state.seen.saturating_sub(entries).max(5).min(state.seen);
+        let seen = state.seen.saturating_sub(entries).max(6).min(state.seen);
         state.elect(seen);
         state.lagging = true;
     }
@@ -317,6 +322,11 @@ impl State {
         self.last_time = time;
         self.oplog.push(Entry { time, ops });
         Ticket { entry: self.oplog.len() - 1, time }
+    }
+
+    /// The newest change on the primary.
+    pub(super) fn last(&self) -> Ticket {
+        Ticket { entry: self.oplog.len() - 1, time: self.oplog[self.oplog.len() - 1].time }
     }
 
     /// What replication could move to, if there is anything to move.

@@ -10,10 +10,14 @@ use crate::{
         document::{Class, Quarantine},
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId, Position},
     },
     simulation::world::{COLLECTION, EVENTS},
-    store::{Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowWrite},
+    store::{
+        Checkpoints, Documents, Lease, LeaseName, Leases, Presence, QuarantineRow, QuarantineRows,
+        RowOutcome, RowWrite,
+    },
 };
 
 fn event(document: &str, version: i64) -> RawDocumentBuf {
@@ -312,4 +316,49 @@ pub(super) async fn a_record_of_quarantine_gives_way_to_later_ones_only(server: 
     assert_eq!(versions().await, [5]);
     store.remove_quarantine(&[(id("a"), 5)]).await.unwrap();
     assert_eq!(versions().await, [0; 0]);
+}
+
+fn lease(holder: Option<&str>, epoch: i64, beat: i64) -> Lease {
+    let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+    Lease { name, holder: holder.map(str::to_owned), epoch, beat }
+}
+
+pub(super) async fn a_lease_changes_hands_only_as_it_was_seen(server: &impl Server) {
+    let leases = server.leases();
+    let (free, mine, theirs) =
+        (lease(None, 1, 2), lease(Some("me"), 1, 0), lease(Some("it"), 2, 0));
+    for (wanted, seen, taken) in [
+        (&mine, Some(&theirs), false),
+        (&mine, None, true),
+        (&theirs, None, false),
+        (&theirs, Some(&free), false),
+        (&theirs, Some(&mine), true),
+    ] {
+        assert_eq!(leases.take_lease(wanted, seen).await.unwrap(), taken, "{wanted:?} {seen:?}");
+    }
+    let given_back = lease(None, 2, 3);
+    for (renewed, is_held) in [(&lease(Some("me"), 1, 1), false), (&given_back, true)] {
+        assert_eq!(leases.renew_lease(renewed).await.unwrap(), is_held, "{renewed:?}");
+    }
+    assert_eq!(leases.load_roster().await.unwrap().leases, [given_back]);
+}
+
+pub(super) async fn a_presence_is_there_until_it_is_removed(server: &impl Server) {
+    let leases = server.leases();
+    let me = |beat| Presence { instance: "me".into(), beat };
+    leases.show_presence(&me(1)).await.unwrap();
+    leases.show_presence(&me(2)).await.unwrap();
+    assert_eq!(leases.load_roster().await.unwrap().instances, [me(2)]);
+    leases.remove_presence("me").await.unwrap();
+    leases.remove_presence("me").await.unwrap();
+    assert_eq!(leases.load_roster().await.unwrap().instances, []);
+}
+
+pub(super) async fn the_epoch_of_a_checkpoint_is_the_floor_of_a_lease(server: &impl Server) {
+    let (leases, name) = (server.leases(), lease(None, 0, 0).name);
+    assert_eq!(leases.epoch_floor(&name).await.unwrap(), 0);
+    let log = LogId(Uuid::from_bytes([1; 16]));
+    let checkpoint = Checkpoint { epoch: 7, log, position: None };
+    server.store().save_checkpoint(&checkpoint).await.unwrap();
+    assert_eq!(leases.epoch_floor(&name).await.unwrap(), 7);
 }

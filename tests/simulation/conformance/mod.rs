@@ -7,16 +7,22 @@ mod twin;
 
 use bson::RawDocumentBuf;
 
-use crate::{log::LogSource, store::Store};
+use crate::{
+    log::LogSource,
+    store::{Leases, Store},
+};
 
 /// A server with one log, as a test body drives it.
 trait Server {
     type Source: LogSource;
     type Store: Store;
+    type Leases: Leases;
 
     fn source(&self) -> Self::Source;
 
     fn store(&self) -> Self::Store;
+
+    fn leases(&self) -> Self::Leases;
 
     /// Appends events in order, at majority, each by itself.
     async fn append(&self, events: &[RawDocumentBuf]);
@@ -70,4 +76,7 @@ conform!(
     a_refused_row_is_told_of,
     a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log,
     a_record_of_quarantine_gives_way_to_later_ones_only,
+    a_lease_changes_hands_only_as_it_was_seen,
+    a_presence_is_there_until_it_is_removed,
+    the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
 );

@@ -15,7 +15,7 @@ use crate::{
     log::mongo::MongoSource,
     model::part::Part,
     simulation::world::{COLLECTION, EVENTS},
-    store::mongo::MongoStore,
+    store::mongo::{MongoLeases, MongoStore},
 };
 
 pub(super) struct Real {
@@ -48,6 +48,7 @@ impl Real {
 impl Server for Real {
     type Source = MongoSource;
     type Store = MongoStore;
+    type Leases = MongoLeases;
 
     fn source(&self) -> MongoSource {
         MongoSource::new(self.database.db.clone())
@@ -55,6 +56,10 @@ impl Server for Real {
 
     fn store(&self) -> MongoStore {
         MongoStore::new(&self.database.db, COLLECTION, Part::WHOLE)
+    }
+
+    fn leases(&self) -> MongoLeases {
+        MongoLeases::new(&self.database.db)
     }
 
     async fn append(&self, events: &[RawDocumentBuf]) {

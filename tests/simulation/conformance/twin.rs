@@ -9,6 +9,7 @@ use crate::{
     model::event::EventKey,
     simulation::{
         executor::{Executor, Owner, Sim},
+        leases::SimLeases,
         log::SimLogSource,
         monitor::Monitor,
         node::Node,
@@ -63,6 +64,7 @@ impl Twin {
 impl Server for Twin {
     type Source = SimLogSource;
     type Store = SimStore;
+    type Leases = SimLeases;
 
     fn source(&self) -> SimLogSource {
         SimLogSource { node: self.node.clone() }
@@ -70,6 +72,10 @@ impl Server for Twin {
 
     fn store(&self) -> SimStore {
         SimStore { node: self.node.clone(), monitor: Monitor::blind() }
+    }
+
+    fn leases(&self) -> SimLeases {
+        SimLeases { node: self.node.clone() }
     }
 
     async fn append(&self, events: &[RawDocumentBuf]) {
