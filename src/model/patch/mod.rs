@@ -2,18 +2,27 @@
 //! a refusal where the server refuses. A patch is read and checked as a whole, sorted by path, and
 //! then walked through the state once.
 //!
-//! The differential test compares with a real server. These differences are deliberate:
+//! The differential test compares with a real server. These differences are deliberate, and
+//! `tests/differential/deliberate.rs` shows what each side does:
 //!
 //! - `$currentDate` writes the event's own time, because folding the same events again must give the
 //!   same bytes. As a timestamp its increment is 0.
-//! - Paths that begin with `_id` are refused even where they would change nothing: the state has
-//!   none. So is the positional `$`, which needs a query.
-//! - Regular expressions are matched in linear time. What that excludes is refused: looking around,
-//!   back references, possessive quantifiers, inline options, named classes, and a `$` in the middle.
+//! - `$setOnInsert` does nothing, because a patch never makes a document: a create carries its state.
+//! - `{}` changes nothing, and a document without operators is refused, where the server takes both for
+//!   the new document. Pipelines are refused: an event's patch is a document. All three would make
+//!   an event mean something else than a change.
+//! - Paths that begin with `_id` are refused even where they would change nothing: the state has none.
+//! - The positional `$` is refused always, because it needs a query, which an event has not. The server
+//!   refuses it too, but does nothing where no element leads to it.
+//! - Regular expressions are matched in linear time. What that excludes, or what would be read
+//!   differently, is refused: looking around, back references, possessive quantifiers, inline options,
+//!   named classes, and a `$` in the middle. One patch compiles at most 64 of them, of 1 MiB each.
 //! - Geographic conditions, `$sampleRate` and the server's internal operators are refused in `$pull`
-//!   and array filters. (The server itself refuses `$expr`, `$where`, `$text` and `$jsonSchema` there.)
-//! - The limits on size, depth and steps refuse what the server would store at the expense of memory
-//!   or time without bound.
+//!   and array filters, because they ask about more than a value, or by chance. (The server itself
+//!   refuses `$expr`, `$where`, `$text` and `$jsonSchema` there.)
+//! - The limits on size, depth, padding and steps, and at most 250 levels in what `$addToSet`,
+//!   `$pullAll` and `$in` compare with each other, refuse what the server would do at the expense of memory
+//!   or time without bound: see [`Limits`].
 //! - A patch that reaches one element by two spellings of its index (`a.1` and `a.01`) makes some
 //!   servers abort (6.0.5 does). Here both operators are applied, in the order of their paths.
 
@@ -49,8 +58,8 @@ use super::state::{Limits, Malformed, State};
 
 /// Applies update operators to the state, as if the state were the document itself.
 ///
-/// `at` is the event's own time. It is what `$currentDate` writes: the one deliberate difference
-/// from the server, because folding the same events again must give the same bytes.
+/// `at` is the event's own time, which `$currentDate` writes: folding the same events again must give
+/// the same bytes.
 ///
 /// # Errors
 ///
