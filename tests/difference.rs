@@ -66,7 +66,7 @@ enum Edit {
 type Turn = u16;
 
 fn at(turn: Turn, length: usize) -> usize {
-    usize::from(turn) * length >> 16
+    (usize::from(turn) * length) >> 16
 }
 
 fn edit() -> impl Strategy<Value = (Vec<Turn>, Edit)> {

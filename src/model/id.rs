@@ -81,7 +81,9 @@ impl DocumentId {
             }
             RawBsonRef::Int32(_) | RawBsonRef::Int64(_) | RawBsonRef::Double(_) => {
                 match integral(value) {
-                    Some(number) if number.abs() <= INTEGER_MAX => Ok(Self::Integer(number)),
+                    Some(number) if (-INTEGER_MAX..=INTEGER_MAX).contains(&number) => {
+                        Ok(Self::Integer(number))
+                    }
                     _ => Err(IdError::NotAnInteger { value: display_number(value) }),
                 }
             }
@@ -243,6 +245,7 @@ mod tests {
         assert!(matches!(id(f64::NAN), Err(IdError::NotAnInteger { .. })));
         assert!(matches!(id(1_i64 << 53), Err(IdError::NotAnInteger { .. })));
         assert!(matches!(id(i64::MIN + 1), Err(IdError::NotAnInteger { .. })));
+        assert!(matches!(id(i64::MIN), Err(IdError::NotAnInteger { .. })));
         assert!(matches!(id(""), Err(IdError::StringLength { bytes: 0 })));
         assert!(matches!(id("x".repeat(1025)), Err(IdError::StringLength { bytes: 1025 })));
         assert!(matches!(id(true), Err(IdError::Type { .. })));

@@ -17,6 +17,10 @@ fn decimal(text: &str) -> Bson {
     Bson::Decimal128(text.parse().unwrap())
 }
 
+fn nan(bits: u64) -> Bson {
+    Bson::Double(f64::from_bits(bits))
+}
+
 /// A zero with a coefficient beyond 34 digits.
 fn odd_decimal() -> Bson {
     Bson::Decimal128(Decimal128::from_bytes(
@@ -105,6 +109,16 @@ pub(crate) fn regressions() -> Vec<(&'static str, Case)> {
         (
             "renaming nothing does not look at the root's names",
             case(doc! {"$id": "1"}, doc! {"$rename": {"a": "$id"}}),
+        ),
+        (
+            "what a NaN carries along survives in a decimal",
+            case(
+                doc! {"a": decimal("1"), "b": decimal("2"), "c": decimal("3"), "d": nan(0xfff8_0000_0000_0001)},
+                doc! {
+                    "$mul": {"a": nan(0xfff8_f3c9_492f_371d), "b": nan(0x7fff_ffff_ffff_ffff)},
+                    "$inc": {"c": nan(0x7ff0_0000_0000_0001), "d": decimal("1")},
+                },
+            ),
         ),
         (
             "an empty pattern matches every text",

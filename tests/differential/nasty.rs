@@ -66,7 +66,7 @@ pub(crate) const DECIMALS: [&str; 24] = [
     "12345.678901234567890123456789",
 ];
 
-pub(crate) const DOUBLES: [f64; 24] = [
+pub(crate) const DOUBLES: [f64; 26] = [
     0.0,
     -0.0,
     1.0,
@@ -85,6 +85,8 @@ pub(crate) const DOUBLES: [f64; 24] = [
     5e-324,
     0.3,
     f64::NAN,
+    f64::from_bits(0xfff8_f3c9_492f_371d),
+    f64::from_bits(0x7fff_ffff_ffff_ffff),
     f64::INFINITY,
     f64::NEG_INFINITY,
     2147483647.0,

@@ -20,7 +20,9 @@ impl Decimal {
     pub(crate) fn from_f64(value: f64) -> Self {
         let negative = value.is_sign_negative();
         if value.is_nan() {
-            return Self::Nan(u128::from(negative) << 127 | NAN);
+            // What a NaN carries along stands to the left in both formats.
+            let payload = u128::from(value.to_bits() << 13) << 64 >> 18;
+            return Self::Nan(u128::from(negative) << 127 | NAN | payload);
         }
         if value.is_infinite() {
             return Self::Infinite { negative };
