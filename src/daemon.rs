@@ -23,7 +23,7 @@ use crate::{
     database, headroom,
     health::Heartbeats,
     lease::{Keeper, Leadership, LeaseSettings, Standing},
-    log::mongo::MongoSource,
+    log::{LogSource, mongo::MongoSource},
     metrics::{Metrics, RestartReason},
     model::part::Part,
     projector::{
@@ -37,9 +37,13 @@ use crate::{
     status::CollectionStatus,
     store::{
         LeaseName,
-        mongo::{MongoLeases, MongoStore},
+        mongo::{MongoJobs, MongoLeases, MongoStore},
     },
     time::{SystemTime, Time},
+    upkeep::{
+        desk::{Desk, Ward},
+        snapshot::Snapshotter,
+    },
 };
 
 /// How long a loop may be silent: longer than its longest attempt at anything.
@@ -103,7 +107,15 @@ impl Daemon {
             parts.add(collection, &stop)?;
         }
         let Parts {
-            projectors, observers, statuses, served, leaderships, requests, metrics, ..
+            projectors,
+            observers,
+            statuses,
+            served,
+            leaderships,
+            wards,
+            requests,
+            metrics,
+            ..
         } = parts;
         let observers_by_name = observers.0.clone();
         let mut services = JoinSet::new();
@@ -134,8 +146,24 @@ impl Daemon {
             keeper.run(until).await;
             STOPPED
         });
+        let jobs = MongoJobs::new(database);
+        let desk = Desk {
+            jobs: jobs.clone(),
+            instance: instance.clone(),
+            time,
+            backoff: Backoff::default(),
+            wards,
+        };
+        let intake = stop.clone();
+        services.spawn(async move {
+            match intake.run_until_cancelled(desk.run()).await {
+                Some(()) => "jobs",
+                None => STOPPED,
+            }
+        });
         let limits = ApiLimits::default();
         let state = ApiState {
+            jobs,
             instance,
             collections: served,
             metrics: metrics.clone(),
@@ -223,6 +251,7 @@ struct Parts<'a> {
     statuses: Vec<watch::Receiver<CollectionStatus>>,
     served: BTreeMap<String, Served>,
     leaderships: BTreeMap<LeaseName, Leadership>,
+    wards: Vec<Ward<MongoSource, MongoStore>>,
     subscribe: mpsc::Sender<Subscribe>,
     requests: mpsc::Receiver<Subscribe>,
 }
@@ -247,6 +276,7 @@ impl<'a> Parts<'a> {
             statuses: Vec::new(),
             served: BTreeMap::new(),
             leaderships: BTreeMap::new(),
+            wards: Vec::new(),
             subscribe,
             requests,
         }
@@ -269,13 +299,22 @@ impl<'a> Parts<'a> {
         let settings = settings(self.config, collection);
         let limits = ReadLimits { fold: settings.limits, ..ReadLimits::default() };
         let reader = Reader::new(self.database, name, limits);
-        self.served.insert(name.clone(), Served { reader, status, metrics });
         let part = Part::WHOLE;
+        let source = MongoSource::new(self.database.clone());
+        let store = MongoStore::new(self.database, name, part);
+        let snapshotter = Snapshotter {
+            log: source.log(name),
+            source: source.clone(),
+            store: store.clone(),
+            metrics: metrics.clone(),
+        };
+        let served = Served { reader, snapshotter: snapshotter.clone(), status, metrics };
+        self.served.insert(name.clone(), served);
         let projector = Projector {
             collection: name.clone(),
             part,
-            source: MongoSource::new(self.database.clone()),
-            store: MongoStore::new(self.database, name, part),
+            source,
+            store,
             time: self.time,
             settings,
             observer,
@@ -283,6 +322,10 @@ impl<'a> Parts<'a> {
         };
         let (leadership, led) = watch::channel(Standing::Unknown);
         self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
+        let heart =
+            self.heartbeats.register(format!("jobs of {name}"), LOOP_LIMIT, self.time.now());
+        let collection = name.clone();
+        self.wards.push(Ward { collection, snapshotter, led: led.clone(), heart });
         let stop = stop.clone();
         self.projectors.spawn(async move {
             projector.lead(led, stop).await;

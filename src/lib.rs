@@ -30,6 +30,7 @@ pub mod status;
 pub mod projector;
 pub mod lease;
 pub mod metrics;
+pub mod upkeep;
 pub mod read;
 pub mod health;
 pub mod headroom;

@@ -2,6 +2,8 @@
 //! operators, and a test compares the two. Label values come from closed sets only. A gauge whose value
 //! is not known is absent; it never reads 0 for want of knowledge.
 
+mod upkeep;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
@@ -17,6 +19,8 @@ use crate::{
     model::{document::Class, event::Op},
     status::{CollectionStatus, Phase, Role},
 };
+
+pub use upkeep::UpkeepMetrics;
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,12 @@ definitions! {
         "1 while this instance leads the collection, 0 while it stands by; absent while unknown.";
     EPOCH Gauge "lease_epoch" ["collection"], &[],
         "The epoch under which this instance leads; absent while it does not.";
+    SNAPSHOTS Counter "snapshots_taken_total" ["collection", "reason"], &[],
+        "Snapshots stored, by why they were taken.";
+    JOBS Counter "jobs_finished_total" ["collection", "kind", "outcome"], &[],
+        "Jobs of this instance that ended.";
+    JOBS_RUNNING Gauge "jobs_running" ["collection"], &[],
+        "Jobs that this instance is at.";
     MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
         "Missing-events requests by their answer.";
     MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
@@ -155,6 +165,8 @@ pub struct CollectionMetrics {
     missing: [IntCounter; 4],
     quarantined: IntGaugeVec,
     collection: String,
+    /// Snapshots and jobs.
+    pub upkeep: UpkeepMetrics,
     /// Rows of projected documents written.
     pub document_writes: IntCounter,
     /// Events read by scanning.
@@ -188,6 +200,7 @@ struct Families {
     flush: HistogramVec,
     flushed: HistogramVec,
     missing_seconds: HistogramVec,
+    upkeep: upkeep::Families,
 }
 
 impl Metrics {
@@ -213,6 +226,7 @@ impl Metrics {
             flush: histograms(r, &FLUSH)?,
             flushed: histograms(r, &FLUSHED)?,
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
+            upkeep: upkeep::Families::new(r, [&SNAPSHOTS, &JOBS, &JOBS_RUNNING])?,
         };
         gauges(r, &BUILD)?.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         registry.register(Box::new(statuses.clone()))?;
@@ -247,6 +261,7 @@ impl Metrics {
             missing: each(&f.missing, collection, ["events", "snapshot", "none", "ahead"])?,
             quarantined: f.quarantined.clone(),
             collection: collection.to_owned(),
+            upkeep: f.upkeep.collection(collection)?,
             document_writes: f.writes.get_metric_with_label_values(&one)?,
             scanned_events: f.scanned.get_metric_with_label_values(&one)?,
             cache_misses: f.cache_misses.get_metric_with_label_values(&one)?,

@@ -1,13 +1,15 @@
 //! The HTTP API: JSON over the reads of every configured collection, the daemon's status, health and
-//! metrics. It only reads and waits; what it answers comes from [`crate::read`], and every error is a
+//! metrics. What it answers comes from [`crate::read`], what it starts is a job, and every error is a
 //! problem of a closed list (README.md beside this file). A route is a row of `views` or
 //! `probes`.
 
 mod documents;
 mod extract;
 mod health;
+pub(crate) mod jobs;
 mod missing;
 pub mod problem;
+mod snapshot;
 mod status;
 pub(crate) mod value;
 
@@ -19,7 +21,7 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tower_http::{
@@ -28,10 +30,13 @@ use tower_http::{
 
 use crate::{
     health::Heartbeats,
+    log::mongo::MongoSource,
     metrics::{CollectionMetrics, Metrics},
     read::Reader,
     status::CollectionStatus,
+    store::mongo::{MongoJobs, MongoStore},
     time::SystemTime,
+    upkeep::snapshot::Snapshotter,
 };
 use problem::{Kind, Problem};
 
@@ -42,6 +47,8 @@ pub struct ApiState {
     pub instance: String,
     /// The configured collections, by name.
     pub collections: BTreeMap<String, Served>,
+    /// What the leaders are asked to do.
+    pub jobs: MongoJobs,
     /// All metrics of the process.
     pub metrics: Metrics,
     /// The loops whose turning means that the process lives.
@@ -57,6 +64,8 @@ pub struct ApiState {
 pub struct Served {
     /// Reads it.
     pub reader: Reader,
+    /// Takes its snapshots.
+    pub snapshotter: Snapshotter<MongoSource, MongoStore>,
     /// How its projection is doing.
     pub status: watch::Receiver<CollectionStatus>,
     /// Counts its requests.
@@ -112,12 +121,18 @@ fn probes() -> Router<Arc<ApiState>> {
 
 /// What backends ask.
 fn views() -> Router<Arc<ApiState>> {
+    const COLLECTION: &str = "/v1/collections/{collection}";
     const DOCUMENT: &str = "/v1/collections/{collection}/documents/{id}";
     Router::new()
         .route("/v1/status", get(status::status))
         .route(DOCUMENT, get(documents::document))
         .route(&format!("{DOCUMENT}/events"), get(documents::events))
         .route(&format!("{DOCUMENT}/missing"), get(missing::get).post(missing::post))
+        .route(&format!("{DOCUMENT}/snapshot"), post(snapshot::post))
+        .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
+        .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::get).delete(jobs::cancel))
 }
 
 /// Serves `router` until `stop` completes; then takes no new requests and completes once those under way

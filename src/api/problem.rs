@@ -58,12 +58,16 @@ kinds! {
     UnknownCollection "unknown-collection" NOT_FOUND "No such collection is configured";
     /// No such document.
     UnknownDocument "unknown-document" NOT_FOUND "The document was never written";
+    /// No such job.
+    UnknownJob "unknown-job" NOT_FOUND "There is no such job";
     /// The path exists, the method does not.
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The path does not take this method";
     /// The clock claims more than exists.
     ClockAhead "clock-ahead" CONFLICT "The clock claims events that do not exist";
     /// The version does not exist yet.
     VersionAhead "version-ahead" CONFLICT "The document has not come to this version";
+    /// The job cannot be cancelled any more.
+    JobFinished "job-finished" CONFLICT "The job has ended";
     /// The events are gone.
     BelowFloor "below-floor" GONE "The log no longer reaches back that far";
     /// The body is beyond the limit.
@@ -114,14 +118,6 @@ impl Problem {
         let detail = format!("the projection of `{collection}` is stopped: {why}");
         Self::new(Kind::CollectionRefused, detail)
     }
-
-    fn database(error: &database::Error) -> Self {
-        let detail = match error.verdict() {
-            Verdict::Stop(advice) => format!("{error}; {advice}"),
-            _ => format!("{error}; try again in a moment, and see /v1/status if it lasts"),
-        };
-        Self::new(Kind::DatabaseAway, detail)
-    }
 }
 
 impl From<ReadError> for Problem {
@@ -155,8 +151,18 @@ impl From<ReadError> for Problem {
                 Kind::DamagedData,
                 format!("{said}; compare the document with its log: `alluvium verify`"),
             ),
-            ReadError::Database(error) => Self::database(&error),
+            ReadError::Database(error) => error.into(),
         }
+    }
+}
+
+impl From<database::Error> for Problem {
+    fn from(error: database::Error) -> Self {
+        let detail = match error.verdict() {
+            Verdict::Stop(advice) => format!("{error}; {advice}"),
+            _ => format!("{error}; try again in a moment, and see /v1/status if it lasts"),
+        };
+        Self::new(Kind::DatabaseAway, detail)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{clock::Clock, document::Document},
+    model::{clock::Clock, document::Document, snapshot::Snapshot},
     read::{Missing, MissingEvent, StoredEvent},
 };
 
@@ -67,6 +67,19 @@ impl Notation {
             "deleted": document.is_deleted(),
             "taken_at": time(taken_at),
             "reason": "request",
+        })
+    }
+
+    /// Writes a stored snapshot, in the same shape.
+    pub(crate) fn stored_snapshot(self, snapshot: &Snapshot) -> Value {
+        let state = snapshot.state.as_deref();
+        json!({
+            "version": snapshot.version,
+            "clock": clock(&snapshot.clock),
+            "state": state.map_or(Value::Null, |state| self.raw(RawBsonRef::Document(state))),
+            "deleted": snapshot.state.is_none(),
+            "taken_at": time(snapshot.taken_at),
+            "reason": snapshot.reason.name(),
         })
     }
 

@@ -6,18 +6,22 @@ mod bench;
 mod config_check;
 mod demo;
 mod dev;
+mod follow;
 mod get;
 mod globals;
 mod history;
 mod init;
+mod jobs;
 mod logging;
 mod missing;
 mod output;
 mod private;
 mod roles;
 mod run;
+mod snapshot;
 mod status;
 mod target;
+mod verify;
 
 use std::ffi::OsString;
 
@@ -59,6 +63,13 @@ enum Command {
     History(history::History),
     /// Show what a client with a given vector clock has not seen of a document
     Missing(missing::Missing),
+    /// Take the snapshot of a document, or of every document of a collection
+    Snapshot(snapshot::Snapshot),
+    /// Fold the log anew and compare every document with it; exit code 3 when one differs
+    Verify(verify::Verify),
+    /// List, show and cancel what the daemons are asked to do
+    #[command(subcommand)]
+    Jobs(jobs::Jobs),
     /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
     Bench(bench::Bench),
 }
@@ -115,11 +126,15 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Get(command) => command.run(&globals).await,
         Command::History(command) => command.run(&globals).await,
         Command::Missing(command) => command.run(&globals).await,
+        Command::Snapshot(command) => command.run(&globals).await,
+        Command::Verify(command) => command.run(&globals).await,
+        Command::Jobs(command) => command.run(&globals).await,
         Command::Bench(command) => command.run(&globals).await,
     };
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if output::is_closed(&*error) => Ok(()),
+        Err(error) if error.is::<verify::Differs>() => Err(Failure::Difference),
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)

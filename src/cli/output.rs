@@ -44,6 +44,12 @@ pub(super) fn fail(globals: &Globals, error: &dyn Error) {
     });
 }
 
+/// Says something beside the result, on standard error.
+pub(super) fn note(text: impl AsRef<str>) {
+    // With standard error gone there is nobody left to tell.
+    drop(writeln!(io::stderr().lock(), "{}", text.as_ref()));
+}
+
 /// A JSON string without its quotes; anything else as JSON.
 pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

@@ -37,6 +37,17 @@ pub struct Document {
     pub updated_at: Option<DateTime>,
     /// Why it is parked, if it is.
     pub quarantine: Option<Quarantine>,
+    /// The youngest of the events that were applied in memory. Not part of the row.
+    pub youngest: Option<Youngest>,
+}
+
+/// The youngest of a document's last events, by their writers' clocks: what a snapshot keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Youngest {
+    /// It is known of the events above this version.
+    pub above: i64,
+    /// The largest `at` among them.
+    pub at: DateTime,
 }
 
 /// Why an event stands in quarantine. The set is closed: it is a metric's label.
@@ -158,6 +169,7 @@ impl Document {
             body: Body::Absent,
             updated_at: None,
             quarantine: None,
+            youngest: None,
         }
     }
 
@@ -179,6 +191,10 @@ impl Document {
         if let Err((class, reason)) = self.change(event, limits) {
             return poison(event, class, reason);
         }
+        self.youngest = Some(match self.youngest {
+            Some(Youngest { above, at }) => Youngest { above, at: at.max(event.at) },
+            None => Youngest { above: self.version, at: event.at },
+        });
         self.version = event.key.version;
         self.clock.increment(event.client);
         self.updated_at = Some(event.at);

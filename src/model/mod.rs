@@ -9,6 +9,8 @@ pub mod state;
 pub mod patch;
 pub mod diff;
 pub mod document;
+pub mod snapshot;
+pub mod job;
 pub mod missing;
 pub mod position;
 pub mod part;

@@ -7,7 +7,7 @@ use mongodb::{
     options::{CollectionOptions, ReadConcern, WriteConcern},
 };
 
-use super::{META_COLLECTION, snapshots_collection};
+use super::{JOBS_COLLECTION, META_COLLECTION, mongo::JOBS_KEPT_SECONDS, snapshots_collection};
 use crate::database::{
     Error,
     create::{CreateError, Ensured, Report, clustered, ensure, inspect},
@@ -18,6 +18,9 @@ pub const FORMAT: i64 = 1;
 
 /// How many documents of an existing collection are looked at.
 const SAMPLE: i64 = 100;
+
+/// The server's codes for an index that exists with other options.
+const INDEX_DIFFERS: [i32; 2] = [85, 86];
 
 /// The server's code for a key that exists already.
 const DUPLICATE_KEY: i32 = 11000;
@@ -68,6 +71,24 @@ pub async fn create_store(
         }
     }
     Ok(())
+}
+
+/// Makes the index that deletes jobs a while after they have ended. An operator's own choice of that while
+/// stays as it is.
+///
+/// # Errors
+/// [`CreateError`] when the server refuses.
+pub async fn ensure_jobs(database: &Database) -> Result<(), CreateError> {
+    let expiry = doc! {
+        "key": { "finished_at": 1 }, "name": "finished_at", "expireAfterSeconds": JOBS_KEPT_SECONDS,
+    };
+    let command = doc! { "createIndexes": JOBS_COLLECTION, "indexes": [expiry] };
+    match database.run_command(command).await.map_err(Error::from) {
+        Err(error) if !INDEX_DIFFERS.contains(&error.code().unwrap_or_default()) => {
+            Err(CreateError::on(JOBS_COLLECTION)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks the format of the data, and records it where there is none yet.

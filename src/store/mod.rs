@@ -3,7 +3,9 @@
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
 pub mod create;
+pub mod jobs;
 pub mod mongo;
+pub mod snapshots;
 
 use std::{fmt, future::Future};
 
@@ -13,6 +15,9 @@ use crate::{
     database::Result,
     model::{document::Quarantine, id::DocumentId, part::Part, position::Checkpoint},
 };
+
+pub use jobs::{Jobs, Lock};
+pub use snapshots::{PutOutcome, Snapshots};
 
 /// The suffix of the collection that holds the snapshots of a configured collection.
 pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
@@ -32,9 +37,17 @@ pub const QUARANTINE_COLLECTION: &str = "alluvium.quarantine";
 /// The collection that holds who leads which collection.
 pub const LEASES_COLLECTION: &str = "alluvium.leases";
 
+/// The collection that holds what the leaders are asked to do.
+pub const JOBS_COLLECTION: &str = "alluvium.jobs";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 4] =
-    [META_COLLECTION, CHECKPOINTS_COLLECTION, QUARANTINE_COLLECTION, LEASES_COLLECTION];
+pub const BOOKKEEPING_COLLECTIONS: [&str; 5] = [
+    META_COLLECTION,
+    CHECKPOINTS_COLLECTION,
+    QUARANTINE_COLLECTION,
+    LEASES_COLLECTION,
+    JOBS_COLLECTION,
+];
 
 /// The name of the collection that holds the snapshots of `collection`.
 pub fn snapshots_collection(collection: &str) -> String {

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use alluvium::{
     api::{ApiLimits, ApiState, Served, router, serve},
     health::Heartbeats,
+    log::{LogSource, mongo::MongoSource},
     metrics::Metrics,
+    model::part::Part,
     read::{ReadLimits, Reader},
     status::{CollectionStatus, Phase, Role},
+    store::mongo::{MongoJobs, MongoStore},
     time::SystemTime,
+    upkeep::snapshot::Snapshotter,
 };
 use mongodb::Database;
 use serde_json::Value;
@@ -60,14 +64,23 @@ impl Api {
         games.lag_seconds = Some(0.0);
         let (status, receiver) = watch::channel(games);
         let (metrics, heartbeats) = (Metrics::new().unwrap(), Heartbeats::default());
+        let counted = metrics.collection("games", receiver.clone()).unwrap();
+        let source = MongoSource::new(db.clone());
         let served = Served {
             reader: Reader::new(db, "games", ReadLimits::default()),
-            metrics: metrics.collection("games", receiver.clone()).unwrap(),
+            snapshotter: Snapshotter {
+                log: source.log("games"),
+                source,
+                store: MongoStore::new(db, "games", Part::WHOLE),
+                metrics: counted.clone(),
+            },
+            metrics: counted,
             status: receiver,
         };
         let state = ApiState {
             instance: "test".into(),
             collections: BTreeMap::from([("games".to_owned(), served)]),
+            jobs: MongoJobs::new(db),
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
             time: SystemTime::new(),

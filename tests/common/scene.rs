@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of this")]
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use alluvium::{
     config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
@@ -100,9 +100,10 @@ impl Scene {
     pub async fn start(&self) -> Running {
         let daemon = Daemon::start(&self.daemons_database().await, &self.config()).unwrap();
         let (statuses, metrics) = (daemon.statuses().to_vec(), daemon.metrics().clone());
+        let http = daemon.http();
         let stop = CancellationToken::new();
         let task = tokio::spawn(daemon.run_until(stop.clone().cancelled_owned()));
-        Running { statuses, metrics, stop, task }
+        Running { http, statuses, metrics, stop, task }
     }
 
     /// Throws the leases away, which only save work: the next daemon need not wait until they run out.
@@ -218,6 +219,8 @@ impl Scene {
 /// A daemon in this process. Dropping it ends it at once, as a crash would.
 #[derive(Debug)]
 pub struct Running {
+    /// Where it serves HTTP.
+    pub http: SocketAddr,
     statuses: Vec<watch::Receiver<CollectionStatus>>,
     metrics: alluvium::metrics::Metrics,
     stop: CancellationToken,

@@ -3,12 +3,15 @@
 
 mod checkpoints;
 mod documents;
+mod jobs;
 mod leases;
 mod overview;
 mod quarantine;
+mod snapshots;
 mod statements;
 mod versions;
 
+pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use leases::MongoLeases;
 pub use overview::{Overview, Saved, overview, saved_checkpoints};
 pub use versions::MongoVersions;

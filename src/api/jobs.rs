@@ -1,0 +1,181 @@
+//! Jobs over HTTP: asking the leader of a collection for one, watching it and cancelling it. A job is a
+//! row of `alluvium.jobs`, whoever inserted it, so everything here also works from mongosh.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bson::{Bson, RawDocument};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    ApiState,
+    documents::limit,
+    extract::{Collection, Params},
+    problem::{Kind, Problem},
+    value::{self, Notation},
+};
+use crate::{
+    model::{
+        id::DocumentId,
+        job::{self, Order, Outcome, QUEUED, RUNNING},
+    },
+    store::{
+        Jobs,
+        jobs::{Cancelled, JobsQuery},
+    },
+};
+
+/// How many jobs a list gives unless told, and at most.
+const LIST_LIMIT: u32 = 100;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListParams {
+    collection: Option<String>,
+    state: Option<String>,
+    before: Option<String>,
+    limit: Option<u32>,
+}
+
+/// `POST /v1/collections/C/snapshot`
+pub(super) async fn snapshot(
+    state: State<Arc<ApiState>>,
+    collection: Collection,
+) -> Result<Response, Problem> {
+    ask(state, collection, job::Kind::Snapshot).await
+}
+
+/// `POST /v1/collections/C/verify`
+pub(super) async fn verify(
+    state: State<Arc<ApiState>>,
+    collection: Collection,
+) -> Result<Response, Problem> {
+    ask(state, collection, job::Kind::Verify).await
+}
+
+async fn ask(
+    State(state): State<Arc<ApiState>>,
+    Collection(served): Collection,
+    kind: job::Kind,
+) -> Result<Response, Problem> {
+    let collection = served.reader.collection().to_owned();
+    let row = state.jobs.insert_job(&Order { kind, collection, document: None }).await?;
+    let job = view(&row);
+    let id = job.get("id").and_then(Value::as_str).unwrap_or_default();
+    let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
+}
+
+/// `GET /v1/jobs`
+pub(super) async fn list(
+    State(state): State<Arc<ApiState>>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Value>, Problem> {
+    let limit = limit(params.limit, LIST_LIMIT, Kind::MalformedQuery)?.min(LIST_LIMIT);
+    let states = [QUEUED, RUNNING].into_iter().chain(Outcome::ALL.map(Outcome::name));
+    if let Some(wanted) = &params.state
+        && !states.clone().any(|state| state == wanted)
+    {
+        let known: Vec<&str> = states.collect();
+        let detail = format!("`state` is `{wanted}`, but must be one of {}", known.join(", "));
+        return Err(Problem::new(Kind::MalformedQuery, detail));
+    }
+    let before = params.before.as_deref().map(|id| {
+        DocumentId::from_text(id).map_err(|error| {
+            Problem::new(Kind::MalformedQuery, format!("`before` is `{id}`: {error}"))
+        })
+    });
+    let query = JobsQuery {
+        collection: params.collection,
+        state: params.state,
+        before: before.transpose()?.map(|id| id.to_bson()),
+        // One more tells whether there are more.
+        limit: limit + 1,
+    };
+    let rows = state.jobs.jobs(&query).await?;
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    let jobs: Vec<Value> = rows.iter().take(size).map(|row| view(row)).collect();
+    let last = jobs.last().filter(|_| rows.len() > size).and_then(|job| job.get("id"));
+    let next = last.cloned().unwrap_or(Value::Null);
+    Ok(Json(json!({ "jobs": jobs, "next": next })))
+}
+
+/// `GET /v1/jobs/ID`
+pub(super) async fn get(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    Ok(Json(view(&row)))
+}
+
+/// `DELETE /v1/jobs/ID`
+pub(super) async fn cancel(
+    State(state): State<Arc<ApiState>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    match state.jobs.cancel_job(&read(&id)?).await? {
+        Cancelled::Yes(row) => Ok(Json(view(&row))),
+        Cancelled::Unknown => Err(unknown(&id)),
+        Cancelled::TooLate(row) => {
+            let ended = row.get_str("state").unwrap_or_default().to_owned();
+            let detail = format!(
+                "the job `{id}` is {ended} and cannot be cancelled any more; its row goes by itself after a week"
+            );
+            Err(Problem::new(Kind::JobFinished, detail).with("state", ended))
+        }
+    }
+}
+
+fn read(id: &str) -> Result<Bson, Problem> {
+    let id = DocumentId::from_text(id).map_err(|error| {
+        Problem::new(Kind::MalformedId, format!("the id `{id}` of the path: {error}"))
+    });
+    Ok(id?.to_bson())
+}
+
+fn unknown(id: &str) -> Problem {
+    let detail = format!(
+        "there is no job `{id}`: jobs are deleted a week after they have ended; /v1/jobs lists those that there are"
+    );
+    Problem::new(Kind::UnknownJob, detail)
+}
+
+/// Writes a job: `{id, kind, collection, document, state, progress: {done, total}, result, error, started_at,
+/// finished_at}`. A row that was inserted wrongly is written as it stands.
+pub(crate) fn view(row: &RawDocument) -> Value {
+    let notation = Notation::default();
+    let field = |name: &str| row.get(name).ok().flatten();
+    let shown = |name: &str| match field(name).map(Bson::try_from) {
+        Some(Ok(value)) => notation.value(value),
+        _ => Value::Null,
+    };
+    let time = |name: &str| row.get_datetime(name).map_or(Value::Null, value::time);
+    let state = match shown("state") {
+        Value::Null => QUEUED.into(),
+        state => state,
+    };
+    let progress = match shown("progress") {
+        progress @ Value::Object(_) => progress,
+        _ => json!({ "done": 0, "total": null }),
+    };
+    let id = field("_id").and_then(|id| DocumentId::from_raw(id).ok());
+    json!({
+        "id": id.map_or_else(|| shown("_id"), |id| id.to_string().into()),
+        "kind": shown("kind"),
+        "collection": shown("collection"),
+        "document": shown("document"),
+        "state": state,
+        "progress": progress,
+        "result": shown("result"),
+        "error": shown("error"),
+        "started_at": time("started_at"),
+        "finished_at": time("finished_at"),
+    })
+}

@@ -1,0 +1,47 @@
+//! `POST …/documents/{id}/snapshot`: the snapshot of one document, taken before the answer: 201, or 200 when it was
+//! there already. Any instance can take it, since a snapshot is only ever added.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+
+use super::{
+    extract::{Params, Target},
+    problem::{Kind, Problem},
+    value::Notation,
+};
+use crate::{model::snapshot::Reason, upkeep::snapshot::TakeError};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SnapshotParams {
+    #[serde(default)]
+    ejson: Notation,
+}
+
+pub(super) async fn post(
+    target: Target,
+    Params(params): Params<SnapshotParams>,
+) -> Result<Response, Problem> {
+    let taken = target.served.snapshotter.take(&target.id, Reason::Request).await?;
+    let status = if taken.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(params.ejson.stored_snapshot(&taken.snapshot))).into_response())
+}
+
+impl From<TakeError> for Problem {
+    fn from(error: TakeError) -> Self {
+        let said = error.to_string();
+        match error {
+            TakeError::Unknown(_) => Self::new(Kind::UnknownDocument, said),
+            TakeError::Differs { .. } => Self::new(
+                Kind::DamagedData,
+                format!("{said}; `alluvium verify` tells which others are not"),
+            ),
+            TakeError::Conflict { .. } => Self::new(Kind::DamagedData, said),
+            TakeError::Database(error) => error.into(),
+        }
+    }
+}

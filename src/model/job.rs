@@ -1,0 +1,229 @@
+//! Jobs as data: what anybody may ask the leader of a collection to do, by inserting a row. Whatever was
+//! inserted is read here, once, and refused with a sentence that says what a job looks like.
+
+use bson::{RawBsonRef, RawDocument};
+
+use super::id::DocumentId;
+
+/// What a job does. The set is closed: it is a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Takes the snapshot of one document, or of every document of a collection.
+    Snapshot,
+    /// Folds the log anew and compares every row with it.
+    Verify,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Snapshot, Self::Verify];
+
+    /// As it stands in rows, metrics and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How a job ended. The set is closed: it is a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has a result.
+    Done,
+    /// It has an error.
+    Failed,
+    /// Somebody did not want it any more. What it had done stays.
+    Cancelled,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Cancelled];
+
+    /// As it stands in rows, metrics and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The state of a job that nobody has begun. A row without a state is one.
+pub const QUEUED: &str = "queued";
+/// The state of a job that a leader is at, or was when it died.
+pub const RUNNING: &str = "running";
+
+/// Whether a job in this state has ended.
+pub fn is_final(state: &str) -> bool {
+    Outcome::ALL.iter().any(|outcome| outcome.name() == state)
+}
+
+/// The fields that whoever inserts a job sets, and those that its leader does.
+const FIELDS: [&str; 16] = [
+    "_id",
+    "kind",
+    "collection",
+    "document",
+    "state",
+    "progress",
+    "place",
+    "tally",
+    "result",
+    "error",
+    "owner",
+    "epoch",
+    "beat",
+    "beat_at",
+    "started_at",
+    "finished_at",
+];
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What to do.
+    pub kind: Kind,
+    /// The configured collection.
+    pub collection: String,
+    /// The document, where only one is meant.
+    pub document: Option<DocumentId>,
+}
+
+/// Why a row is no job.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// The kind is absent, of another type, or unknown.
+    #[error("`kind` is {0}; the kinds are \"snapshot\" and \"verify\"")]
+    Kind(String),
+    /// The collection is absent or no text.
+    #[error(
+        "`collection` is {0}; it must be the name of a configured collection, such as \"games\""
+    )]
+    Collection(String),
+    /// No document can have this id.
+    #[error("`document`: {0}")]
+    Document(String),
+    /// This kind is for whole collections.
+    #[error("a job of kind \"{0}\" is for a whole collection; leave `document` out")]
+    WholeOnly(&'static str),
+    /// The state is unknown.
+    #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
+    State(String),
+    /// A field that means nothing.
+    #[error("`{0}` is not a field of a job; a job is {{kind, collection, document?}}")]
+    Field(String),
+}
+
+impl Order {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`OrderError`]: such a job can only fail.
+    pub fn from_raw(row: &RawDocument) -> Result<Self, OrderError> {
+        for element in row {
+            let Ok((name, _)) = element else {
+                return Err(OrderError::Field("(unreadable BSON)".into()));
+            };
+            if !FIELDS.contains(&name.as_str()) {
+                return Err(OrderError::Field(name.as_str().to_owned()));
+            }
+        }
+        let field = |name: &str| row.get(name).ok().flatten();
+        let kind = match field("kind") {
+            Some(RawBsonRef::String(name)) => Kind::from_name(name),
+            _ => None,
+        };
+        let kind = kind.ok_or_else(|| OrderError::Kind(shown(field("kind"))))?;
+        let Some(RawBsonRef::String(collection)) = field("collection") else {
+            return Err(OrderError::Collection(shown(field("collection"))));
+        };
+        match field("state") {
+            None | Some(RawBsonRef::Null) => {}
+            Some(RawBsonRef::String(state))
+                if state == QUEUED || state == RUNNING || is_final(state) => {}
+            other => return Err(OrderError::State(shown(other))),
+        }
+        let document = match field("document") {
+            None | Some(RawBsonRef::Null) => None,
+            Some(id) => {
+                let id = DocumentId::from_raw(id);
+                Some(id.map_err(|error| OrderError::Document(error.to_string()))?)
+            }
+        };
+        if kind == Kind::Verify && document.is_some() {
+            return Err(OrderError::WholeOnly(kind.name()));
+        }
+        Ok(Self { kind, collection: collection.to_owned(), document })
+    }
+}
+
+/// A value as it stands in an error, cut where it would fill it.
+fn shown(value: Option<RawBsonRef<'_>>) -> String {
+    match value {
+        None => "missing".to_owned(),
+        Some(RawBsonRef::String(text)) => {
+            format!("{:?}", text.chars().take(100).collect::<String>())
+        }
+        Some(RawBsonRef::Null) => "null".to_owned(),
+        Some(other) => format!("of type {:?}", other.element_type()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{Document, RawDocumentBuf, doc};
+
+    fn read(row: Document) -> Result<Order, String> {
+        let row = RawDocumentBuf::try_from(&row).unwrap();
+        Order::from_raw(&row).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_row_of_kind_and_collection_is_a_job() {
+        let order = |kind, document| Order { kind, collection: "games".into(), document };
+        let whole = doc! { "_id": 1, "kind": "snapshot", "collection": "games", "document": null };
+        assert_eq!(read(whole), Ok(order(Kind::Snapshot, None)));
+        let one = doc! { "kind": "snapshot", "collection": "games", "document": 5.0 };
+        assert_eq!(read(one), Ok(order(Kind::Snapshot, Some(DocumentId::Integer(5)))));
+        let verify =
+            doc! { "kind": "verify", "collection": "games", "state": "running", "epoch": 3 };
+        assert_eq!(read(verify), Ok(order(Kind::Verify, None)));
+    }
+
+    #[test]
+    fn whatever_else_is_refused_with_what_was_wrong() {
+        for (row, told) in [
+            (doc! {}, "`kind` is missing"),
+            (doc! { "kind": "erase", "collection": "games" }, "`kind` is \"erase\""),
+            (doc! { "kind": 5, "collection": "games" }, "`kind` is of type Int32"),
+            (doc! { "kind": "verify" }, "`collection` is missing"),
+            (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),
+            (doc! { "kind": "snapshot", "collection": "games", "document": 1.5 }, "`document`: "),
+            (
+                doc! { "kind": "verify", "collection": "games", "document": "a" },
+                "leave `document` out",
+            ),
+            (
+                doc! { "kind": "verify", "collection": "games", "state": "soon" },
+                "`state` is \"soon\"",
+            ),
+            (
+                doc! { "kind": "verify", "collection": "games", "dokument": 1 },
+                "`dokument` is not a field",
+            ),
+        ] {
+            let error = read(row.clone()).unwrap_err();
+            assert!(error.contains(told), "{row}: {error}");
+        }
+    }
+}

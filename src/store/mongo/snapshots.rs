@@ -1,0 +1,183 @@
+//! Snapshots on MongoDB, in `games.snapshots`, clustered on `_id: {d, s}`. Reading those of one document
+//! is one bounded range of keys.
+
+use bson::{DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
+use futures::{StreamExt, TryStreamExt, stream};
+use mongodb::{
+    Collection,
+    options::{Hint, ReadConcern},
+};
+
+use super::{MongoStore, no_write_errors, no_write_errors_but, statements::DUPLICATE_KEY};
+use crate::{
+    database::{Error, Result},
+    model::{
+        id::{DocumentId, INTEGER_MAX, integral},
+        snapshot::{FOLD, Snapshot},
+    },
+    store::{PutOutcome, Snapshots, snapshots_collection},
+};
+
+/// The most snapshots in one command.
+const STATEMENTS_MAX: usize = 1_000;
+/// The most bytes of snapshots in one command. One larger snapshot still goes alone.
+const STATEMENT_BYTES_MAX: usize = 8 << 20;
+/// How many documents are looked at at once for what is to be deleted.
+const LOOKS_MAX: usize = 4;
+/// How many snapshots of one document one pruning deletes: what is left goes with the next.
+const PRUNED_MAX: i64 = 100;
+
+impl Snapshots for MongoStore {
+    async fn database_time(&self) -> Result<DateTime> {
+        let hello = self.database.run_command(doc! { "hello": 1 }).await?;
+        hello
+            .get_datetime("localTime")
+            .copied()
+            .map_err(|_| Error::damaged("the server does not tell its time (`hello.localTime`)"))
+    }
+
+    async fn put_snapshots(&self, snapshots: &[Snapshot]) -> Result<Vec<PutOutcome>> {
+        let mut outcomes = Vec::with_capacity(snapshots.len());
+        let mut rest: &[Snapshot] = snapshots;
+        while !rest.is_empty() {
+            let mut statements = RawArrayBuf::new();
+            let (mut count, mut bytes) = (0, 0);
+            for row in rest.iter().take(STATEMENTS_MAX).map(Snapshot::to_raw) {
+                bytes += row.as_bytes().len();
+                if count > 0 && bytes > STATEMENT_BYTES_MAX {
+                    break;
+                }
+                statements.push(row);
+                count += 1;
+            }
+            let (now, later) = rest.split_at(count);
+            let name = snapshots_collection(&self.collection);
+            let reply = self.bulk("insert", &name, "documents", statements).await?;
+            outcomes.extend(self.judge(now, &reply).await?);
+            rest = later;
+        }
+        Ok(outcomes)
+    }
+
+    async fn snapshot(&self, id: &DocumentId, version: i64) -> Result<Option<Snapshot>> {
+        let key = doc! { "_id": { "d": id.to_bson(), "s": version } };
+        let found = self.snapshots().find_one(key).read_concern(ReadConcern::majority()).await?;
+        // One that cannot be used is as good as none.
+        Ok(found.and_then(|row| Snapshot::from_raw(&row).ok()))
+    }
+
+    async fn youngest_at(&self, id: &DocumentId, version: i64) -> Result<Option<(i64, DateTime)>> {
+        let mut filter = keys(id, version);
+        filter.insert("fold", FOLD);
+        let found = self
+            .snapshots()
+            .find_one(filter)
+            .sort(doc! { "_id": -1 })
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .projection(doc! { "at_max": 1 })
+            .read_concern(ReadConcern::majority())
+            .await?;
+        let Some(row) = found else { return Ok(None) };
+        let at = row.get_datetime("at_max").ok();
+        Ok(version_of(&row).zip(at))
+    }
+
+    async fn prune_snapshots(&self, ids: &[DocumentId], keep: u32) -> Result<u64> {
+        let looks = ids.iter().cloned().map(|id| async move { self.surplus(&id, keep).await });
+        let surplus = stream::iter(looks).buffer_unordered(LOOKS_MAX);
+        let keys: Vec<Vec<RawDocumentBuf>> = surplus.try_collect().await?;
+        let keys: Vec<RawDocumentBuf> = keys.into_iter().flatten().collect();
+        let mut pruned = 0;
+        for keys in keys.chunks(STATEMENTS_MAX) {
+            let statements: RawArrayBuf = keys
+                .iter()
+                .map(|key| {
+                    let filter = rawdoc! { "_id": key.clone(), "base": { "$ne": true } };
+                    rawdoc! { "q": filter, "limit": 1 }
+                })
+                .collect();
+            let name = snapshots_collection(&self.collection);
+            let reply = self.bulk("delete", &name, "deletes", statements).await?;
+            no_write_errors(&reply)?;
+            pruned += u64::try_from(reply.get_i32("n").unwrap_or_default()).unwrap_or_default();
+        }
+        Ok(pruned)
+    }
+
+    async fn estimate_documents(&self) -> Result<u64> {
+        Ok(self.documents.estimated_document_count().await?)
+    }
+}
+
+impl MongoStore {
+    fn snapshots(&self) -> Collection<RawDocumentBuf> {
+        self.database.collection(&snapshots_collection(&self.collection))
+    }
+
+    /// What became of snapshots that were inserted. A key that exists is our own earlier attempt, or
+    /// another instance's, exactly if what is stored has the same hash and fold.
+    async fn judge(&self, snapshots: &[Snapshot], reply: &Document) -> Result<Vec<PutOutcome>> {
+        no_write_errors_but(&[DUPLICATE_KEY], reply)?;
+        let mut outcomes = vec![PutOutcome::Stored; snapshots.len()];
+        let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+        for error in errors.iter().filter_map(bson::Bson::as_document) {
+            let at = error.get_i32("index").ok().and_then(|at| usize::try_from(at).ok());
+            let Some((at, snapshot)) = at.and_then(|at| Some((at, snapshots.get(at)?))) else {
+                return Err(Error::damaged("a write error without a place"));
+            };
+            outcomes[at] = self.compare_with_stored(snapshot).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn compare_with_stored(&self, snapshot: &Snapshot) -> Result<PutOutcome> {
+        let stored = self
+            .snapshots()
+            .find_one(rawdoc! { "_id": snapshot.key() }.try_into()?)
+            .read_concern(ReadConcern::majority())
+            .await?;
+        let Some(stored) = stored else {
+            return Err(Error::unreachable("a snapshot that exists has gone again"));
+        };
+        let fold = stored.get("fold")?.and_then(integral);
+        if fold != Some(FOLD) {
+            let reason = match fold {
+                Some(found) => format!("the stored one was taken under fold {found}, not {FOLD}"),
+                None => "the stored one has no `fold`".to_owned(),
+            };
+            return Ok(PutOutcome::Conflict { reason });
+        }
+        let same = stored.get_binary("hash").is_ok_and(|hash| hash.bytes == snapshot.hash());
+        Ok(match same {
+            true => PutOutcome::Existed,
+            false => PutOutcome::Conflict { reason: "the stored one has another hash".to_owned() },
+        })
+    }
+
+    /// The keys of a document's snapshots that are beyond the newest `keep` and no base.
+    async fn surplus(&self, id: &DocumentId, keep: u32) -> Result<Vec<RawDocumentBuf>> {
+        let found = self
+            .snapshots()
+            .find(keys(id, INTEGER_MAX))
+            .sort(doc! { "_id": -1 })
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .skip(u64::from(keep))
+            .limit(PRUNED_MAX)
+            .projection(doc! { "base": 1 })
+            .read_concern(ReadConcern::majority())
+            .await?;
+        let rows: Vec<RawDocumentBuf> = found.try_collect().await?;
+        let surplus = rows.iter().filter(|row| !row.get_bool("base").unwrap_or_default());
+        surplus.map(|row| Ok(row.get_document("_id")?.to_owned())).collect()
+    }
+}
+
+/// The snapshots of one document up to a version.
+fn keys(id: &DocumentId, version: i64) -> Document {
+    let key = |version: i64| doc! { "d": id.to_bson(), "s": version };
+    doc! { "_id": { "$gte": key(0), "$lte": key(version) } }
+}
+
+fn version_of(row: &RawDocument) -> Option<i64> {
+    row.get_document("_id").ok()?.get("s").ok().flatten().and_then(integral)
+}

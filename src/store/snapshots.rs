@@ -1,0 +1,65 @@
+//! Snapshots of one collection, as whoever takes them sees the database.
+
+use std::future::Future;
+
+use bson::DateTime;
+
+use crate::{
+    database::Result,
+    model::{id::DocumentId, snapshot::Snapshot},
+};
+
+/// What became of a snapshot that was to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The majority holds it.
+    Stored,
+    /// There is one of the same content already.
+    Existed,
+    /// There is another one of this version: one of the two is wrong.
+    Conflict {
+        /// How they differ.
+        reason: String,
+    },
+}
+
+/// The snapshots of one collection.
+pub trait Snapshots: Clone + Send + Sync + 'static {
+    /// The database's clock, by which snapshots are dated: a wrong clock of ours must not decide what
+    /// is old enough to be pruned.
+    fn database_time(&self) -> impl Future<Output = Result<DateTime>> + Send;
+
+    /// Stores snapshots at majority; never replaces one. Gives one outcome for each, in order.
+    ///
+    /// # Errors
+    /// When the outcome of any of them is unknown: the same ones may be put again.
+    fn put_snapshots(
+        &self,
+        snapshots: &[Snapshot],
+    ) -> impl Future<Output = Result<Vec<PutOutcome>>> + Send;
+
+    /// The snapshot of this version, if there is one that can be used.
+    fn snapshot(
+        &self,
+        id: &DocumentId,
+        version: i64,
+    ) -> impl Future<Output = Result<Option<Snapshot>>> + Send;
+
+    /// Version and `at_max` of the newest snapshot of this program's fold, at or below `version`.
+    fn youngest_at(
+        &self,
+        id: &DocumentId,
+        version: i64,
+    ) -> impl Future<Output = Result<Option<(i64, DateTime)>>> + Send;
+
+    /// Deletes all snapshots of these documents but the newest `keep` of each, and never a base. Gives
+    /// how many went.
+    fn prune_snapshots(
+        &self,
+        ids: &[DocumentId],
+        keep: u32,
+    ) -> impl Future<Output = Result<u64>> + Send;
+
+    /// About how many documents are projected.
+    fn estimate_documents(&self) -> impl Future<Output = Result<u64>> + Send;
+}

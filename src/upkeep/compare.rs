@@ -1,0 +1,240 @@
+//! A walk over a collection's rows and its log together, in the order of the ids: every document is folded
+//! anew, up to the version of its row. The projection may go on meanwhile: a row is read before its
+//! events are folded, and what the scan had passed before is read again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bson::{RawDocumentBuf, Timestamp};
+
+use super::{
+    fold::{Stop, offer, read_on},
+    snapshot::version_of,
+};
+use crate::{
+    database::{Error, Result},
+    log::{EventLog, LogSource, Scan},
+    model::{
+        document::Document,
+        event::EventKey,
+        id::{DocumentId, INTEGER_MAX},
+    },
+    store::{Documents, Versions},
+};
+
+/// How many rows are compared at once. The place of a job is saved after as many.
+const ROWS_MAX: usize = 256;
+/// How many rows one query loads.
+const LOAD_MAX: usize = 64;
+/// The most documents in one step, those without a row among them.
+const DOCUMENTS_MAX: usize = 1_024;
+
+/// One document as it is stored, and as its log makes it.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    /// The row, if there is one.
+    pub(super) row: Option<RawDocumentBuf>,
+    /// Folded from the first event to the version of the row; without a row, of the first event alone.
+    pub(super) folded: Document,
+    /// Why the fold ended.
+    pub(super) stop: Stop,
+}
+
+impl Checked {
+    fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
+        Self { row, folded: Document::new(id), stop: Stop::End }
+    }
+
+    fn until(&self) -> i64 {
+        self.row.as_deref().map_or(1, version_of)
+    }
+}
+
+/// See the module.
+pub(super) struct Walk<L: EventLog, D: Documents> {
+    log: L,
+    store: D,
+    versions: Option<D::Versions>,
+    rows: VecDeque<DocumentId>,
+    scan: Option<L::Scan>,
+    events: VecDeque<RawDocumentBuf>,
+    after: Option<DocumentId>,
+}
+
+impl<L: EventLog, D: Documents> Walk<L, D> {
+    /// A walk that begins behind `after`.
+    ///
+    /// # Errors
+    /// When the database refuses or is away.
+    pub(super) async fn begin<S: LogSource<Log = L>>(
+        source: &S,
+        log: &L,
+        store: &D,
+        after: Option<DocumentId>,
+    ) -> Result<Self> {
+        let behind = after
+            .as_ref()
+            .map(|document| EventKey { document: document.clone(), version: INTEGER_MAX });
+        let versions = store.versions(after.as_ref()).await?;
+        let scan = log.scan(behind.as_ref(), source.now().await?).await?;
+        Ok(Self {
+            log: log.clone(),
+            store: store.clone(),
+            versions: Some(versions),
+            rows: VecDeque::new(),
+            scan: Some(scan),
+            events: VecDeque::new(),
+            after,
+        })
+    }
+
+    /// The next documents in the order of their ids, or `None` at the end.
+    ///
+    /// # Errors
+    /// The walk is then over; another may begin behind the last document that was given.
+    pub(super) async fn next(
+        &mut self,
+        source: &impl LogSource<Log = L>,
+    ) -> Result<Option<Vec<Checked>>> {
+        loop {
+            let ids = self.next_rows().await?;
+            let end = match self.rows.is_empty() && self.versions.is_none() {
+                true => None,
+                false => ids.last().cloned(),
+            };
+            let rows = load(&self.store, &ids).await?.into_iter();
+            let mut step: BTreeMap<DocumentId, Checked> =
+                rows.map(|(id, row)| (id.clone(), Checked::new(id, Some(row)))).collect();
+            self.fold(&mut step, end.as_ref()).await?;
+            load_new(&self.store, &mut step).await?;
+            // Everything that the rows were made of is in the log by now.
+            complete(&self.log, &mut step, source.now().await?).await?;
+            let is_over = end.is_none() && self.scan.is_none() && self.rows.is_empty();
+            if let Some(last) = step.keys().next_back().or(end.as_ref()) {
+                self.after = Some(last.clone());
+            }
+            if !step.is_empty() {
+                return Ok(Some(step.into_values().collect()));
+            }
+            if is_over {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn next_rows(&mut self) -> Result<Vec<DocumentId>> {
+        while self.rows.len() < ROWS_MAX
+            && let Some(versions) = &mut self.versions
+        {
+            match versions.next().await? {
+                Some(rows) => {
+                    let after = self.after.as_ref();
+                    let new = rows.into_iter().filter(|row| after.is_none_or(|id| row.id > *id));
+                    self.rows.extend(new.map(|row| row.id));
+                }
+                None => self.versions = None,
+            }
+        }
+        let count = self.rows.len().min(ROWS_MAX);
+        Ok(self.rows.drain(..count).collect())
+    }
+
+    /// Folds the events of the documents up to `end`; of all that are left, if there is none.
+    async fn fold(
+        &mut self,
+        step: &mut BTreeMap<DocumentId, Checked>,
+        end: Option<&DocumentId>,
+    ) -> Result<()> {
+        loop {
+            let Some(event) = self.events.front() else {
+                if !self.fetch().await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            let Ok(key) = EventKey::from_event(event) else {
+                self.events.pop_front();
+                continue;
+            };
+            if end.is_some_and(|end| key.document > *end) {
+                return Ok(());
+            }
+            if !step.contains_key(&key.document) {
+                if step.len() >= DOCUMENTS_MAX {
+                    // The rows behind this document come with the next step.
+                    let later = step.split_off(&key.document);
+                    later.into_keys().rev().for_each(|id| self.rows.push_front(id));
+                    return Ok(());
+                }
+                let checked = Checked::new(key.document.clone(), None);
+                step.insert(key.document.clone(), checked);
+            }
+            if let Some(checked) = step.get_mut(&key.document)
+                && checked.stop == Stop::End
+            {
+                let until = checked.until();
+                let stop = offer(&mut checked.folded, event, until);
+                checked.stop = stop.unwrap_or(Stop::End);
+            }
+            self.events.pop_front();
+        }
+    }
+
+    async fn fetch(&mut self) -> Result<bool> {
+        let Some(scan) = &mut self.scan else { return Ok(false) };
+        match scan.next().await? {
+            Some(batch) => {
+                for event in batch.documents()? {
+                    self.events.push_back(event?.to_owned());
+                }
+                Ok(true)
+            }
+            None => {
+                self.scan = None;
+                Ok(false)
+            }
+        }
+    }
+}
+
+async fn load<D: Documents>(
+    store: &D,
+    ids: &[DocumentId],
+) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LOAD_MAX) {
+        for row in store.load(ids).await? {
+            let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
+            let id = DocumentId::from_raw(id).map_err(|error| Error::damaged(error.to_string()))?;
+            rows.push((id, row));
+        }
+    }
+    Ok(rows)
+}
+
+/// Loads the rows that have come since the walk passed.
+async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Checked>) -> Result<()> {
+    let without = step.values().filter(|checked| checked.row.is_none());
+    let without: Vec<DocumentId> = without.map(|checked| checked.folded.id.clone()).collect();
+    for (id, row) in load(store, &without).await? {
+        if let Some(checked) = step.get_mut(&id) {
+            checked.row = Some(row);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the events that came after the scan had passed.
+async fn complete(
+    log: &impl EventLog,
+    step: &mut BTreeMap<DocumentId, Checked>,
+    now: Timestamp,
+) -> Result<()> {
+    for checked in step.values_mut() {
+        let until = checked.until();
+        let is_short = checked.row.is_some() && checked.folded.version < until;
+        if is_short && !matches!(checked.stop, Stop::Poison(_)) {
+            checked.stop = read_on(log, &mut checked.folded, until, now).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Folding the log anew, independently of what the projection has stored: the same fold, up to a
+//! version that is known to have been reached.
+
+use bson::{RawDocument, Timestamp};
+
+use crate::{
+    database::Result,
+    log::EventLog,
+    model::{
+        document::{Class, Document, FoldLimits, Outcome, Quarantine},
+        event::{Event, EventKey},
+        state::Limits,
+    },
+};
+
+/// How many events of one document are asked for at once.
+const READ_EVENTS_MAX: u32 = 1_000;
+
+/// Why a fold stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stop {
+    /// It has come to the version that was asked for.
+    Reached,
+    /// The log has no further event of the document.
+    End,
+    /// The next event is missing while later ones exist.
+    Hole,
+    /// The next event cannot be applied.
+    Poison(Quarantine),
+}
+
+/// A document was projected under the limits of its time. A limit only ever refuses an event, so what
+/// has been applied is folded without any.
+const WIDEST: FoldLimits = FoldLimits {
+    state: Limits {
+        state_bytes_max: usize::MAX / 4,
+        depth_max: 179,
+        padding_max: 1_500_000,
+        steps_max: usize::MAX,
+    },
+    clients_max: usize::MAX,
+};
+
+/// Offers the document an event that should be its next. `None` when it was, or had been applied before,
+/// or is beyond `until`.
+pub(super) fn offer(document: &mut Document, raw: &RawDocument, until: i64) -> Option<Stop> {
+    // What has no readable key belongs to no document.
+    let key = EventKey::from_event(raw).ok()?;
+    let version = key.version;
+    if version <= document.version || version > until {
+        return None;
+    }
+    if version != document.version + 1 {
+        return Some(Stop::Hole);
+    }
+    let outcome = match Event::decode_at(key, raw) {
+        Ok(event) => document.apply(&event, &WIDEST),
+        Err(error) => {
+            let reason = error.to_string();
+            Outcome::Poison(Quarantine { class: Class::BadEvent, version, reason })
+        }
+    };
+    match outcome {
+        Outcome::Applied(_) | Outcome::Replay => None,
+        Outcome::Gap { .. } => Some(Stop::Hole),
+        Outcome::Poison(mark) => Some(Stop::Poison(mark)),
+        Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
+    }
+}
+
+/// Folds what the log holds of the document above its version, up to `until`. Sees every event that was
+/// majority-committed before `at_least`.
+///
+/// # Errors
+/// When the database refuses or is away.
+pub(super) async fn read_on(
+    log: &impl EventLog,
+    document: &mut Document,
+    until: i64,
+    at_least: Timestamp,
+) -> Result<Stop> {
+    while document.version < until {
+        let before = document.version;
+        let batch = log.read(&document.id, before, READ_EVENTS_MAX, Some(at_least)).await?;
+        for event in batch.documents()? {
+            if let Some(stop) = offer(document, event?, until) {
+                return Ok(stop);
+            }
+        }
+        if document.version == before {
+            return Ok(Stop::End);
+        }
+    }
+    Ok(Stop::Reached)
+}

@@ -1,0 +1,70 @@
+//! Comparing the projection with its log.
+
+use bson::{Document, doc};
+
+use crate::{
+    became, count, documents, insert,
+    scene::{Scene, change, event},
+};
+
+async fn verified(scene: &Scene) -> Document {
+    let id = insert(scene, doc! { "kind": "verify", "collection": "games" }).await;
+    became(scene, &id, "done").await.get_document("result").unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_every_row_that_is_not_what_its_log_makes_of_it() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    documents(&scene, 20, 3).await;
+    // Documents that wait are as they should be.
+    scene.append([event("hole", 1), event("hole", 3), event("early", 2)]).await;
+    let poison = doc! { "op": "update", "patch": { "$push": { "n": 1 } } };
+    scene.append([event("poison", 1), change("poison", 2, poison)]).await;
+    scene.recorded("hole", "gap", 2).await;
+    scene.recorded("poison", "bad_patch", 2).await;
+    scene.recorded("early", "gap", 1).await;
+    scene.reached("hole", 1).await;
+    scene.reached("poison", 1).await;
+    let clean = verified(&scene).await;
+    assert_eq!((count(&clean, "documents"), count(&clean, "differences")), (23, 0));
+
+    let games = scene.collection("games");
+    let change = async |id: &str, update: Document| {
+        let changed = games.update_one(doc! { "_id": id }, update).await.unwrap();
+        assert_eq!(changed.modified_count, 1);
+    };
+    change("d0001", doc! { "$set": { "state.n": 4 } }).await;
+    change("d0002", doc! { "$set": { "clock.x": 3_i32 } }).await;
+    change("d0003", doc! { "$set": { "version": 9_i64 } }).await;
+    change("d0004", doc! { "$unset": { "updated_at": "" } }).await;
+    games.delete_one(doc! { "_id": "d0005" }).await.unwrap();
+    let stranger = doc! { "_id": "z", "version": 1_i64, "clock": { "x": 1_i64 }, "state": {} };
+    games.insert_one(stranger).await.unwrap();
+    let result = verified(&scene).await;
+    let findings: Vec<(String, String)> = result
+        .get_array("findings")
+        .unwrap()
+        .iter()
+        .map(|finding| finding.as_document().unwrap())
+        .map(|finding| {
+            let text = |field: &str| finding.get_str(field).unwrap().to_owned();
+            (text("document"), text("problem"))
+        })
+        .collect();
+    let expected = [
+        ("d0001", "`state` differs"),
+        ("d0002", "`clock` differs"),
+        ("d0003", "its log ends at version 3"),
+        ("d0004", "`updated_at` differs"),
+        ("z", "its log ends at version 0"),
+        ("d0005", "its log has events, but there is no row"),
+    ];
+    let mut expected = expected.map(|(id, told)| (id.to_owned(), told.to_owned()));
+    expected.sort();
+    let mut found = findings;
+    found.sort();
+    assert_eq!(found, expected);
+    assert_eq!(count(&result, "differences"), 6);
+    daemon.stop().await;
+}
