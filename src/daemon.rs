@@ -1,59 +1,37 @@
 //! The composition root: makes every part, owns every task, and knows the order of stopping. The
 //! only place that spawns. A loop of ours that returns before it was told to is an error.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod parts;
+
+use std::{net::SocketAddr, time::Duration};
 
 use mongodb::Database;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiLimits, ApiState, Served},
-    config::{CollectionConfig, Config},
-    database, headroom,
+    api::{self, ApiLimits, ApiState},
+    config::Config,
+    headroom,
     health::Heartbeats,
-    lease::{Keeper, Leadership, LeaseSettings, Standing},
-    log::{LogSource, mongo::MongoSource},
-    metrics::{Metrics, RestartReason},
-    model::part::Part,
-    projector::{
-        Projector, Settings,
-        distributor::{Distributor, Restarts},
-        feed::Subscribe,
-        observe::Observer,
-    },
-    read::{ReadLimits, Reader},
+    lease::{Keeper, LeaseSettings},
+    log::mongo::MongoSource,
+    metrics::Metrics,
+    projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::{
-        LeaseName,
-        mongo::{MongoJobs, MongoLeases, MongoStore},
-    },
+    store::mongo::{MongoJobs, MongoLeases},
     time::{SystemTime, Time},
-    upkeep::{
-        desk::{Desk, Ward},
-        snapshot::Snapshotter,
-    },
+    upkeep::desk::Desk,
 };
+use parts::Parts;
 
 /// How long a loop may be silent: longer than its longest attempt at anything.
 const LOOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a service says that was told to stop.
 const STOPPED: &str = "stopped";
-
-/// How many projectors may ask for the stream at once before one waits.
-const REQUESTS_MAX: usize = 16;
 
 /// A running daemon.
 pub struct Daemon {
@@ -94,10 +72,7 @@ impl Daemon {
     /// # Errors
     /// When a part cannot be made. An unreachable database is none: the parts back off.
     pub fn start(database: &Database, config: &Config) -> Result<Self, DaemonError> {
-        let listener = listen(config.http.listen)?;
-        let http = listener
-            .local_addr()
-            .map_err(|reason| DaemonError::Listen { address: config.http.listen, reason })?;
+        let (listener, http) = listen(config.http.listen)?;
         let time = SystemTime::new();
         let heartbeats = Heartbeats::default();
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
@@ -113,6 +88,7 @@ impl Daemon {
             served,
             leaderships,
             wards,
+            policies,
             requests,
             metrics,
             ..
@@ -123,27 +99,16 @@ impl Daemon {
         let source = MongoSource::new(database.clone());
         let distributor = Distributor::new(source, time, Backoff::default(), requests, observers);
         let (distributor, intake) = (distributor.with_heart(heart), stop.clone());
-        services.spawn(async move {
-            match intake.run_until_cancelled(distributor.run()).await {
-                Some(()) => "change stream",
-                None => STOPPED,
-            }
-        });
+        services.spawn(until(intake, "change stream", distributor.run()));
         let heart = heartbeats.register("oplog headroom", LOOP_LIMIT, time.now());
-        let (watching, until) =
-            (headroom::watch(database.clone(), observers_by_name, time, heart), goodbye.clone());
-        services.spawn(async move {
-            match until.run_until_cancelled(watching).await {
-                Some(()) => "oplog headroom",
-                None => STOPPED,
-            }
-        });
+        let watching = headroom::watch(database.clone(), observers_by_name, time, heart);
+        services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let heart = heartbeats.register("leases", LOOP_LIMIT, time.now());
         let instance = settings.instance.clone();
         let keeper = Keeper::new(MongoLeases::new(database), time, settings, leaderships);
-        let (keeper, until) = (keeper.with_heart(heart), goodbye.clone());
+        let (keeper, end) = (keeper.with_heart(heart), goodbye.clone());
         services.spawn(async move {
-            keeper.run(until).await;
+            keeper.run(end).await;
             STOPPED
         });
         let jobs = MongoJobs::new(database);
@@ -154,13 +119,10 @@ impl Daemon {
             backoff: Backoff::default(),
             wards,
         };
-        let intake = stop.clone();
-        services.spawn(async move {
-            match intake.run_until_cancelled(desk.run()).await {
-                Some(()) => "jobs",
-                None => STOPPED,
-            }
-        });
+        services.spawn(until(stop.clone(), "jobs", desk.run()));
+        for policy in policies {
+            services.spawn(until(stop.clone(), "snapshots", policy.run()));
+        }
         let limits = ApiLimits::default();
         let state = ApiState {
             jobs,
@@ -171,9 +133,9 @@ impl Daemon {
             time,
             limits,
         };
-        let until = goodbye.clone().cancelled_owned();
+        let end = goodbye.clone().cancelled_owned();
         services.spawn(async move {
-            match api::serve(listener, api::router(state), until).await {
+            match api::serve(listener, api::router(state), end).await {
                 Ok(()) => STOPPED,
                 Err(_) => "HTTP server",
             }
@@ -239,106 +201,23 @@ impl Daemon {
     }
 }
 
-/// What is made for every collection.
-struct Parts<'a> {
-    database: &'a Database,
-    config: &'a Config,
-    time: SystemTime,
-    heartbeats: &'a Heartbeats,
-    metrics: Metrics,
-    projectors: JoinSet<&'static str>,
-    observers: Observers,
-    statuses: Vec<watch::Receiver<CollectionStatus>>,
-    served: BTreeMap<String, Served>,
-    leaderships: BTreeMap<LeaseName, Leadership>,
-    wards: Vec<Ward<MongoSource, MongoStore>>,
-    subscribe: mpsc::Sender<Subscribe>,
-    requests: mpsc::Receiver<Subscribe>,
-}
-
-impl<'a> Parts<'a> {
-    fn new(
-        database: &'a Database,
-        config: &'a Config,
-        time: SystemTime,
-        heartbeats: &'a Heartbeats,
-        metrics: Metrics,
-    ) -> Self {
-        let (subscribe, requests) = mpsc::channel(REQUESTS_MAX);
-        Self {
-            database,
-            config,
-            time,
-            heartbeats,
-            metrics,
-            projectors: JoinSet::new(),
-            observers: Observers::default(),
-            statuses: Vec::new(),
-            served: BTreeMap::new(),
-            leaderships: BTreeMap::new(),
-            wards: Vec::new(),
-            subscribe,
-            requests,
-        }
-    }
-
-    fn add(
-        &mut self,
-        collection: &CollectionConfig,
-        stop: &CancellationToken,
-    ) -> Result<(), DaemonError> {
-        let name = &collection.name;
-        let (sender, status) = watch::channel(CollectionStatus::new(name));
-        let metrics = self.metrics.collection(name, status.clone())?;
-        let heart =
-            self.heartbeats.register(format!("projector of {name}"), LOOP_LIMIT, self.time.now());
-        let observer =
-            Observer::new(Arc::new(sender), metrics.clone(), self.time).with_heart(heart);
-        self.observers.0.insert(name.clone(), observer.clone());
-        self.statuses.push(status.clone());
-        let settings = settings(self.config, collection);
-        let limits = ReadLimits { fold: settings.limits, ..ReadLimits::default() };
-        let reader = Reader::new(self.database, name, limits);
-        let part = Part::WHOLE;
-        let source = MongoSource::new(self.database.clone());
-        let store = MongoStore::new(self.database, name, part);
-        let snapshotter = Snapshotter {
-            log: source.log(name),
-            source: source.clone(),
-            store: store.clone(),
-            metrics: metrics.clone(),
-        };
-        let served = Served { reader, snapshotter: snapshotter.clone(), status, metrics };
-        self.served.insert(name.clone(), served);
-        let projector = Projector {
-            collection: name.clone(),
-            part,
-            source,
-            store,
-            time: self.time,
-            settings,
-            observer,
-            subscribe: self.subscribe.clone(),
-        };
-        let (leadership, led) = watch::channel(Standing::Unknown);
-        self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
-        let heart =
-            self.heartbeats.register(format!("jobs of {name}"), LOOP_LIMIT, self.time.now());
-        let collection = name.clone();
-        self.wards.push(Ward { collection, snapshotter, led: led.clone(), heart });
-        let stop = stop.clone();
-        self.projectors.spawn(async move {
-            projector.lead(led, stop).await;
-            "projector"
-        });
-        Ok(())
+/// Runs a loop that has no end of its own until `stop`.
+async fn until(
+    stop: CancellationToken,
+    name: &'static str,
+    work: impl Future<Output = ()>,
+) -> &'static str {
+    match stop.run_until_cancelled(work).await {
+        Some(()) => name,
+        None => STOPPED,
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, DaemonError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError> {
     let listener = std::net::TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
     });
     listener.map_err(|reason| DaemonError::Listen { address, reason })
 }
@@ -347,35 +226,4 @@ fn lease_settings(config: &Config) -> LeaseSettings {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "alluvium".into());
     let instance = format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..));
     LeaseSettings { instance, lease_time: config.daemon.lease_time }
-}
-
-fn settings(config: &Config, collection: &CollectionConfig) -> Settings {
-    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    Settings {
-        flush_interval: collection.flush_interval,
-        checkpoint_interval: config.daemon.checkpoint_interval,
-        gap_grace: collection.gap_grace,
-        cache_bytes: bytes(collection.cache_bytes),
-        event_bytes_max: bytes(collection.max_event_bytes),
-        limits: collection.fold_limits(),
-        ..Settings::default()
-    }
-}
-
-/// Tells each collection's observer of a restarted stream.
-#[derive(Default)]
-struct Observers(HashMap<String, Observer>);
-
-impl Restarts for Observers {
-    fn restarted(&self, collections: &[String], reason: RestartReason) {
-        for observer in collections.iter().filter_map(|name| self.0.get(name)) {
-            observer.restarted(reason);
-        }
-    }
-
-    fn failed(&self, collections: &[String], error: &database::Error) {
-        for observer in collections.iter().filter_map(|name| self.0.get(name)) {
-            observer.error(error);
-        }
-    }
 }

@@ -52,7 +52,9 @@ fn the_example_shows_every_key_with_its_default() {
     let listed = format!("{http:?}{daemon:?}{:?}{mongodb:?}", collections[0]);
     let keys = listed.split([' ', '{', '(']).filter_map(|word| word.strip_suffix(':'));
     for key in keys {
-        assert!(text.contains(&format!("\n{key} = ")), "the example lacks {key}");
+        let is_there = text.contains(&format!("\n{key} = "))
+            || text.contains(&format!("\n[collections.{key}]\n"));
+        assert!(is_there, "the example lacks {key}");
     }
 }
 
@@ -78,7 +80,10 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         max_event_bytes = "16MiB"
         max_clients = "many"
         [collections.snapshots]
-        keep = 3
+        every_events = -1
+        every = "10ms"
+        keep = 0
+        kept = 3
         [[collections]]
         flush = "1s"
         [collections.compaction]
@@ -99,7 +104,10 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("collections[0].cache_bytes", "must be a size with its unit"),
             ("collections[0].max_event_bytes", "to \"15 MiB\", not \"16 MiB\""),
             ("collections[0].max_clients", "must be a whole number"),
-            ("collections[0].snapshots", "is not supported by this version"),
+            ("collections[0].snapshots.every_events", "must be a whole number"),
+            ("collections[0].snapshots.every", "must be at least \"1s\""),
+            ("collections[0].snapshots.keep", "must be from 1 to 10000, not 0"),
+            ("collections[0].snapshots.kept", "the keys here are every_events, every, keep"),
             ("collections[1].name", "is missing"),
             ("collections[1].compaction", "is not supported by this version"),
             ("collections[1].flush", "is unknown"),

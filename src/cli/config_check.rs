@@ -4,7 +4,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{CommandResult, Globals, output};
-use crate::config::{self, CollectionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig};
+use crate::config::{
+    self, CollectionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig, SnapshotsConfig,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Config {
@@ -58,6 +60,7 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
         max_event_bytes,
         max_state_bytes,
         max_clients,
+        snapshots: SnapshotsConfig { every_events, every, keep },
     } = collection;
     json!({
         "name": name,
@@ -67,5 +70,10 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
         "max_event_bytes": max_event_bytes,
         "max_state_bytes": max_state_bytes,
         "max_clients": max_clients,
+        "snapshots": {
+            "every_events": every_events,
+            "every": humantime::format_duration(*every).to_string(),
+            "keep": keep,
+        },
     })
 }

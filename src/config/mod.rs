@@ -81,6 +81,19 @@ pub struct CollectionConfig {
     pub max_state_bytes: u64,
     /// The largest number of clients in one document's clock.
     pub max_clients: u32,
+    /// `[collections.snapshots]`
+    pub snapshots: SnapshotsConfig,
+}
+
+/// When snapshots are taken without being asked for, and how many are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotsConfig {
+    /// Whenever a document passes a multiple of so many events; 0 is never.
+    pub every_events: u32,
+    /// Of a document that has changed, once its last snapshot is so old; 0 is never.
+    pub every: Duration,
+    /// How many of the newest snapshots of each document are kept.
+    pub keep: u32,
 }
 
 impl Default for HttpConfig {
@@ -99,6 +112,12 @@ impl Default for DaemonConfig {
     }
 }
 
+impl Default for SnapshotsConfig {
+    fn default() -> Self {
+        Self { every_events: 0, every: Duration::ZERO, keep: 3 }
+    }
+}
+
 impl CollectionConfig {
     /// A collection of this name with every other key at its default.
     pub fn new(name: impl Into<String>) -> Self {
@@ -110,6 +129,7 @@ impl CollectionConfig {
             max_event_bytes: 4 << 20,
             max_state_bytes: 15 << 20,
             max_clients: 10_000,
+            snapshots: SnapshotsConfig::default(),
         }
     }
 

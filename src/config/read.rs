@@ -5,7 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    CollectionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig, Uri,
+    CollectionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig,
+    SnapshotsConfig, Uri,
     names::{collection_problem, database_problem},
     section::{Problem, Section},
     values::Bytes,
@@ -127,6 +128,7 @@ fn read_collection(
         max_event_bytes,
         max_state_bytes,
         max_clients,
+        snapshots: _,
     } = CollectionConfig::new("");
     let flush_interval =
         section.bounded("flush_interval", flush_interval, (Duration::ZERO, 10 * SECOND));
@@ -138,7 +140,7 @@ fn read_collection(
     let max_event_bytes = bytes("max_event_bytes", max_event_bytes, KIB, EVENT_BYTES_MAX);
     let max_state_bytes = bytes("max_state_bytes", max_state_bytes, KIB, 15 << 20);
     let max_clients = section.bounded("max_clients", max_clients, (1, 100_000));
-    section.unsupported("snapshots", "remove the table [collections.snapshots]");
+    let snapshots = read_snapshots(section.within("snapshots"));
     section.unsupported("compaction", "remove the table [collections.compaction]");
     section.close();
     Some(CollectionConfig {
@@ -149,5 +151,18 @@ fn read_collection(
         max_event_bytes,
         max_state_bytes,
         max_clients,
+        snapshots,
     })
+}
+
+fn read_snapshots(mut section: Section<'_>) -> SnapshotsConfig {
+    let SnapshotsConfig { every_events, every, keep } = SnapshotsConfig::default();
+    let every_events = section.bounded("every_events", every_events, (0, 1_000_000_000));
+    let every = section.bounded("every", every, (Duration::ZERO, 366 * 86_400 * SECOND));
+    if !every.is_zero() && every < SECOND {
+        section.problem("every", "must be at least \"1s\", or \"0s\" for never");
+    }
+    let keep = section.bounded("keep", keep, (1, 10_000));
+    section.close();
+    SnapshotsConfig { every_events, every, keep }
 }

@@ -106,6 +106,13 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The table under a key, to be read before this one is closed; empty when it is absent.
+    pub(super) fn within(&mut self, key: &'static str) -> Section<'_> {
+        let path = format!("{}.{key}", self.path);
+        let fields = self.table(key);
+        Section::new(path, fields, self.problems)
+    }
+
     /// The array of tables under a key, each with its path; empty when it is absent.
     pub(super) fn tables(&mut self, key: &'static str) -> Vec<(String, Map<String, Value>)> {
         self.known.push(key);

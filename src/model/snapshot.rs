@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     clock::Clock,
-    document::{Body, Document, RowError},
+    document::{Body, Document, RowError, Youngest},
     id::{DocumentId, integral},
     state::State,
 };
@@ -71,6 +71,15 @@ pub struct Snapshot {
     pub base: bool,
 }
 
+/// A projected row of which a snapshot is due.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Due {
+    /// The row, as the majority holds it.
+    pub row: RawDocumentBuf,
+    /// What the projection knows of the times of its events.
+    pub youngest: Option<Youngest>,
+}
+
 /// Why a stored snapshot cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotError {
@@ -112,7 +121,7 @@ impl Snapshot {
         Ok(Self { id, version, clock, state, at_max, taken_at, reason, base: false })
     }
 
-    /// The document, without the time of its last event, which a snapshot does not keep.
+    /// The document to fold on from, without the time of its last event, which a snapshot does not keep.
     ///
     /// # Errors
     /// [`SnapshotError::Field`] when the state is unreadable.
@@ -123,6 +132,7 @@ impl Snapshot {
             version: self.version,
             clock: self.clock.clone(),
             body: state.map_or(Body::Deleted, Body::Live),
+            youngest: Some(Youngest { above: 0, at: self.at_max }),
             ..Document::new(self.id.clone())
         })
     }

@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    model::{document::Quarantine, id::DocumentId, position::Checkpoint},
+    model::{
+        document::{Quarantine, Youngest},
+        id::DocumentId,
+        position::Checkpoint,
+        snapshot::Due,
+    },
     planted::{Bug, planted},
     retry::Backoff,
     store::{RowOutcome, RowWrite, Store},
@@ -29,6 +34,8 @@ pub(super) struct Flush {
     pub(super) writes: Vec<RowWrite>,
     /// For each write, the quarantine mark that the row bears.
     pub(super) marks: Vec<Option<Quarantine>>,
+    /// For each write, whether a snapshot of the row is due, with what is known of its events' times.
+    pub(super) due: Vec<Option<Youngest>>,
     pub(super) waiting: WaitingChanges,
     /// The place that is reached once all of this is written.
     pub(super) checkpoint: Option<Checkpoint>,
@@ -59,6 +66,8 @@ pub(super) struct FlushedRow {
     pub(super) version: i64,
     pub(super) mark: Option<Quarantine>,
     pub(super) outcome: RowOutcome,
+    /// The row, if a snapshot of it is due.
+    pub(super) due: Option<Due>,
 }
 
 /// What became of the checkpoint.
@@ -76,6 +85,12 @@ impl Flushed {
     /// Whether every row is stored as it was meant to be.
     pub(super) fn all_written(&self) -> bool {
         self.rows.iter().all(|row| row.outcome == RowOutcome::Written)
+    }
+
+    /// Takes out the stored rows of which a snapshot is due.
+    pub(super) fn take_due(&mut self) -> Vec<Due> {
+        let written = self.rows.iter_mut().filter(|row| row.outcome == RowOutcome::Written);
+        written.filter_map(|row| row.due.take()).collect()
     }
 }
 
@@ -143,12 +158,13 @@ impl Flush {
             }
             _ => CheckpointOutcome::NotSaved,
         };
-        let rows = self.writes.into_iter().zip(self.marks).zip(outcomes);
-        let rows = rows.map(|((write, mark), outcome)| FlushedRow {
+        let rows = self.writes.into_iter().zip(self.marks).zip(self.due).zip(outcomes);
+        let rows = rows.map(|(((write, mark), due), outcome)| FlushedRow {
             id: write.id,
             version: write.version,
             mark,
             outcome,
+            due: due.map(|youngest| Due { row: write.row, youngest: Some(youngest) }),
         });
         let took = time.now().saturating_sub(started);
         Ok(Flushed {

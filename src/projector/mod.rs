@@ -57,6 +57,8 @@ pub struct Settings {
     pub event_bytes_max: usize,
     /// What a document may become.
     pub limits: FoldLimits,
+    /// A snapshot is due when a document passes a multiple of so many events; never at 0.
+    pub snapshot_events: u32,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// How long a refused collection waits before it looks again whether the cause is gone.
@@ -73,6 +75,7 @@ impl Default for Settings {
             cache_bytes: 64 << 20,
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
+            snapshot_events: 0,
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),
         }

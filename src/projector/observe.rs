@@ -4,8 +4,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
 
 use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
@@ -14,11 +14,14 @@ use crate::{
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
-    model::{document::Class, event::Op},
+    model::{document::Class, event::Op, snapshot::Due},
     status::{CollectionStatus, LastError, Phase, Role},
     store::{QuarantineRow, RowOutcome},
     time::Time,
 };
+
+/// The most bytes of rows of one flush that are handed on for snapshots.
+const DUE_BYTES_MAX: usize = 16 << 20;
 
 /// Events counted since the last flush, told once it has returned.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +45,7 @@ pub struct Observer {
     metrics: CollectionMetrics,
     wall: Wall,
     heart: Heart,
+    snapshots: Option<mpsc::Sender<Vec<Due>>>,
 }
 
 /// The handed wall clock.
@@ -61,13 +65,25 @@ impl Observer {
         metrics: CollectionMetrics,
         time: impl Time,
     ) -> Self {
-        Self { status, metrics, wall: Wall(Arc::new(move || time.wall())), heart: Heart::unheard() }
+        Self {
+            status,
+            metrics,
+            wall: Wall(Arc::new(move || time.wall())),
+            heart: Heart::unheard(),
+            snapshots: None,
+        }
     }
 
     /// The same, with a heart that beats on every turn of the projector.
     #[must_use]
     pub fn with_heart(self, heart: Heart) -> Self {
         Self { heart, ..self }
+    }
+
+    /// The same, which hands on stored rows of which a snapshot is due.
+    #[must_use]
+    pub fn with_snapshots(self, snapshots: mpsc::Sender<Vec<Due>>) -> Self {
+        Self { snapshots: Some(snapshots), ..self }
     }
 
     pub(super) fn heart(&self) -> &Heart {
@@ -191,6 +207,20 @@ impl Observer {
             status.flushes += 1;
             (status.version_gaps, status.quarantined) = gaps;
         });
+    }
+
+    /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
+    /// left out, and due again after as many events.
+    pub(super) fn snapshots_due(&self, mut due: Vec<Due>) {
+        let Some(snapshots) = self.snapshots.as_ref().filter(|_| !due.is_empty()) else { return };
+        let mut bytes = 0;
+        due.retain(|due| {
+            bytes += due.row.as_bytes().len();
+            bytes <= DUE_BYTES_MAX
+        });
+        if snapshots.try_send(due).is_err() {
+            debug!(collection = self.collection(), "snapshots that were due are left out");
+        }
     }
 
     /// Tells how many documents wait, by class; gives the number behind holes and the number parked.

@@ -4,6 +4,7 @@
 use futures::FutureExt;
 
 use super::{
+    cache::Slot,
     flush::{CheckpointOutcome, Flush, Flushed},
     work::Work,
 };
@@ -11,7 +12,7 @@ use crate::{
     database::{Error, Result},
     log::EventLog,
     model::{
-        document::{Class, Quarantine},
+        document::{Class, Quarantine, Youngest},
         id::DocumentId,
         position::Checkpoint,
     },
@@ -37,6 +38,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 row: slot.document.to_raw(),
             });
             flush.marks.push(slot.document.quarantine.clone());
+            flush.due.push(snapshot_due(slot, self.settings.snapshot_events));
         }
         self.changed_at = None;
         if flush.is_empty() {
@@ -54,7 +56,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Takes in what became of a flush. Rows that could not be written are brought in order here, so that
     /// the next flush can carry them.
-    pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<CheckpointOutcome> {
+    pub(super) async fn settle(&mut self, mut flushed: Flushed) -> Result<CheckpointOutcome> {
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Stale if planted(Bug::StaleRowKept) => {}
@@ -79,6 +81,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             self.waiting.still_recorded(document, *version);
         }
         self.observer.flushed(&flushed, self.cache.bytes());
+        self.observer.snapshots_due(flushed.take_due());
         Ok(flushed.checkpoint)
     }
 
@@ -100,4 +103,12 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.park(id, mark);
         Ok(())
     }
+}
+
+/// Whether the flush of a document passes a multiple of `every` events. Stateless, so that neither a restart
+/// nor an eviction from the cache needs to know of earlier snapshots.
+fn snapshot_due(slot: &Slot, every: u32) -> Option<Youngest> {
+    let every = i64::from(every);
+    let passes = every > 0 && slot.stored / every < slot.document.version / every;
+    slot.document.youngest.filter(|_| passes)
 }

@@ -1,6 +1,6 @@
 //! Snapshots of one collection, as whoever takes them sees the database.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use bson::DateTime;
 
@@ -45,12 +45,20 @@ pub trait Snapshots: Clone + Send + Sync + 'static {
         version: i64,
     ) -> impl Future<Output = Result<Option<Snapshot>>> + Send;
 
-    /// Version and `at_max` of the newest snapshot of this program's fold, at or below `version`.
-    fn youngest_at(
+    /// The newest snapshot at or below `version` that can be used.
+    fn newest_snapshot(
         &self,
         id: &DocumentId,
         version: i64,
-    ) -> impl Future<Output = Result<Option<(i64, DateTime)>>> + Send;
+    ) -> impl Future<Output = Result<Option<Snapshot>>> + Send;
+
+    /// The newest snapshot of each of the documents from `first` to `last` that have any: its version, and
+    /// when it was taken.
+    fn newest_between(
+        &self,
+        first: &DocumentId,
+        last: &DocumentId,
+    ) -> impl Future<Output = Result<HashMap<DocumentId, (i64, DateTime)>>> + Send;
 
     /// Deletes all snapshots of these documents but the newest `keep` of each, and never a base. Gives
     /// how many went.

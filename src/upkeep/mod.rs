@@ -5,5 +5,6 @@ pub mod desk;
 mod compare;
 mod fold;
 mod perform;
+pub mod policy;
 pub mod snapshot;
 mod tally;

@@ -199,7 +199,7 @@ where
                 }
             }
         }
-        let outcomes = store.put_snapshots(&snapshots).await?;
+        let outcomes = self.snapshotter.put(&snapshots).await?;
         let mut taken = 0;
         for (snapshot, outcome) in snapshots.iter().zip(outcomes) {
             match outcome {
@@ -212,8 +212,6 @@ where
             }
         }
         self.tally.taken += taken;
-        let taken = u64::try_from(taken).unwrap_or_default();
-        self.snapshotter.metrics.upkeep.taken(Reason::Request).inc_by(taken);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct Snapshotter<S: LogSource, D> {
     pub store: D,
     /// Counts what was taken.
     pub metrics: CollectionMetrics,
+    /// How many of the newest snapshots of each document are kept.
+    pub keep: u32,
 }
 
 /// A snapshot, and whether it was there before.
@@ -91,7 +93,7 @@ impl<S: LogSource, D: Documents + Snapshots> Snapshotter<S, D> {
         let taken_at = self.store.database_time().await?;
         let snapshot = of_folded(&row, &document, taken_at, reason)
             .map_err(|error| differs(error.to_string()))?;
-        let outcome = self.store.put_snapshots(std::slice::from_ref(&snapshot)).await?;
+        let outcome = self.put(std::slice::from_ref(&snapshot)).await?;
         match outcome.into_iter().next() {
             Some(PutOutcome::Conflict { reason }) => {
                 Err(TakeError::Conflict { id: id.clone(), version, reason })
@@ -100,11 +102,28 @@ impl<S: LogSource, D: Documents + Snapshots> Snapshotter<S, D> {
                 let stored = self.store.snapshot(id, version).await?;
                 Ok(Taken { snapshot: stored.unwrap_or(snapshot), is_new: false })
             }
-            _ => {
-                self.metrics.upkeep.taken(reason).inc();
-                Ok(Taken { snapshot, is_new: true })
+            _ => Ok(Taken { snapshot, is_new: true }),
+        }
+    }
+
+    /// Stores snapshots, counts those that are new, and deletes what their documents have too many of.
+    pub(super) async fn put(
+        &self,
+        snapshots: &[Snapshot],
+    ) -> Result<Vec<PutOutcome>, database::Error> {
+        let outcomes = self.store.put_snapshots(snapshots).await?;
+        let mut stored = Vec::new();
+        for (snapshot, outcome) in snapshots.iter().zip(&outcomes) {
+            if *outcome == PutOutcome::Stored {
+                self.metrics.upkeep.taken(snapshot.reason).inc();
+                // The first ones of a document are not too many.
+                if snapshot.version > i64::from(self.keep) {
+                    stored.push(snapshot.id.clone());
+                }
             }
         }
+        self.store.prune_snapshots(&stored, self.keep).await?;
+        Ok(outcomes)
     }
 }
 

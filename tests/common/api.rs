@@ -73,6 +73,7 @@ impl Api {
                 source,
                 store: MongoStore::new(db, "games", Part::WHOLE),
                 metrics: counted.clone(),
+                keep: 3,
             },
             metrics: counted,
             status: receiver,

@@ -1,7 +1,9 @@
 //! Snapshots on MongoDB, in `games.snapshots`, clustered on `_id: {d, s}`. Reading those of one document
 //! is one bounded range of keys.
 
-use bson::{DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, rawdoc};
+use std::collections::HashMap;
+
+use bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::{
     Collection,
@@ -66,7 +68,7 @@ impl Snapshots for MongoStore {
         Ok(found.and_then(|row| Snapshot::from_raw(&row).ok()))
     }
 
-    async fn youngest_at(&self, id: &DocumentId, version: i64) -> Result<Option<(i64, DateTime)>> {
+    async fn newest_snapshot(&self, id: &DocumentId, version: i64) -> Result<Option<Snapshot>> {
         let mut filter = keys(id, version);
         filter.insert("fold", FOLD);
         let found = self
@@ -74,12 +76,35 @@ impl Snapshots for MongoStore {
             .find_one(filter)
             .sort(doc! { "_id": -1 })
             .hint(Hint::Keys(doc! { "_id": 1 }))
-            .projection(doc! { "at_max": 1 })
             .read_concern(ReadConcern::majority())
             .await?;
-        let Some(row) = found else { return Ok(None) };
-        let at = row.get_datetime("at_max").ok();
-        Ok(version_of(&row).zip(at))
+        Ok(found.and_then(|row| Snapshot::from_raw(&row).ok()))
+    }
+
+    async fn newest_between(
+        &self,
+        first: &DocumentId,
+        last: &DocumentId,
+    ) -> Result<HashMap<DocumentId, (i64, DateTime)>> {
+        let key = |id: &DocumentId, version: i64| doc! { "d": id.to_bson(), "s": version };
+        let range = doc! { "_id": { "$gte": key(first, 0), "$lte": key(last, INTEGER_MAX) } };
+        let mut found = self
+            .snapshots()
+            .find(range)
+            .sort(doc! { "_id": 1 })
+            .projection(doc! { "taken_at": 1 })
+            .read_concern(ReadConcern::majority())
+            .await?;
+        let mut newest = HashMap::new();
+        while let Some(row) = found.try_next().await? {
+            let key = row.get_document("_id")?;
+            let id = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
+            let version = key.get("s")?.and_then(integral);
+            if let (Some(id), Some(version), Ok(at)) = (id, version, row.get_datetime("taken_at")) {
+                newest.insert(id, (version, at));
+            }
+        }
+        Ok(newest)
     }
 
     async fn prune_snapshots(&self, ids: &[DocumentId], keep: u32) -> Result<u64> {
@@ -176,8 +201,4 @@ impl MongoStore {
 fn keys(id: &DocumentId, version: i64) -> Document {
     let key = |version: i64| doc! { "d": id.to_bson(), "s": version };
     doc! { "_id": { "$gte": key(0), "$lte": key(version) } }
-}
-
-fn version_of(row: &RawDocument) -> Option<i64> {
-    row.get_document("_id").ok()?.get("s").ok().flatten().and_then(integral)
 }
