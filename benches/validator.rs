@@ -2,11 +2,10 @@
 //! any, in pairs that follow each other at once on the same server; and, since a busy machine spoils
 //! rates, the CPU time of the server's thread that does it. `cargo bench --bench validator`; needs Linux.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+#[path = "server/mod.rs"]
+mod server;
+
+use std::time::{Duration, Instant};
 
 use alluvium::{
     database::create::clustered,
@@ -14,9 +13,7 @@ use alluvium::{
     log::validator::validator,
 };
 use bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, oid::ObjectId, rawdoc};
-use mongodb::{Client, Database, options::ClientOptions};
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+use server::{Outcome, Server};
 
 const EVENT_BYTES_MAX: u64 = 4 << 20;
 
@@ -31,11 +28,7 @@ const PAIRS: usize = 15;
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let mongod = Mongod::start(Options { cache_mib: 1024, ..Options::default() }).await?;
-    let mut options = ClientOptions::parse(mongod.uri()).await?;
-    // So that one thread of the server does it all.
-    options.max_pool_size = Some(1);
-    let database = Client::with_options(options)?.database("bench");
-    let server = Server::find(mongod.pid().ok_or("the server is not running")?, database).await?;
+    let server = Server::connect(&mongod).await?;
     println!(
         "| form | load | rate with / without: median (quartiles) | events/s with | µs of server CPU per event: without, added (quartiles) |"
     );
@@ -120,32 +113,6 @@ struct Load {
     /// How many of them one command carries.
     size: usize,
     concern: &'static str,
-}
-
-/// The server, and the file that tells how long its thread for our connection has run.
-struct Server {
-    database: Database,
-    thread: PathBuf,
-}
-
-impl Server {
-    async fn find(process: u32, database: Database) -> Outcome<Self> {
-        let hello = database.run_command(doc! { "hello": 1 }).await?;
-        let name = format!("conn{}", hello.get_i32("connectionId")?);
-        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-            let thread = thread?.path();
-            if fs::read_to_string(thread.join("comm"))?.trim() == name {
-                return Ok(Self { database, thread: thread.join("schedstat") });
-            }
-        }
-        Err(format!("the server has no thread {name}").into())
-    }
-
-    fn cpu(&self) -> Outcome<Duration> {
-        let text = fs::read_to_string(&self.thread)?;
-        let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
-        Ok(Duration::from_nanos(nanoseconds))
-    }
 }
 
 /// What a run took.

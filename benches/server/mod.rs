@@ -1,0 +1,43 @@
+//! What a benchmark costs the server, told by the CPU time of the one thread of it that serves us: a
+//! busy machine spoils rates, but hardly that. Needs Linux.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use alluvium::embedded::Mongod;
+use bson::doc;
+use mongodb::{Client, Database, options::ClientOptions};
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// The server, and the file that tells how long its thread for our connection has run.
+pub(crate) struct Server {
+    /// A database, through the one connection.
+    pub(crate) database: Database,
+    thread: PathBuf,
+}
+
+impl Server {
+    /// Connects with one connection, so that one thread of the server does it all.
+    pub(crate) async fn connect(mongod: &Mongod) -> Outcome<Self> {
+        let mut options = ClientOptions::parse(mongod.uri()).await?;
+        options.max_pool_size = Some(1);
+        let database = Client::with_options(options)?.database("bench");
+        let process = mongod.pid().ok_or("the server is not running")?;
+        let hello = database.run_command(doc! { "hello": 1 }).await?;
+        let name = format!("conn{}", hello.get_i32("connectionId")?);
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?.path();
+            if fs::read_to_string(thread.join("comm"))?.trim() == name {
+                return Ok(Self { database, thread: thread.join("schedstat") });
+            }
+        }
+        Err(format!("the server has no thread {name}").into())
+    }
+
+    /// The CPU time that the thread has used.
+    pub(crate) fn cpu(&self) -> Outcome<Duration> {
+        let text = fs::read_to_string(&self.thread)?;
+        let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+}
