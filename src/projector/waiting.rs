@@ -18,6 +18,8 @@ pub(super) struct Waiting {
     unsaved: HashSet<DocumentId>,
     /// Documents that wait no more, and the version that they have reached.
     healed: HashMap<DocumentId, i64>,
+    /// The last version that was seen above a hole.
+    seen_above: HashMap<DocumentId, i64>,
 }
 
 /// How many documents wait, by class: every class is there.
@@ -58,6 +60,7 @@ impl Waiting {
     /// A document that has reached `version` waits no more; whether it did.
     pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
         let waited = self.rows.remove(document).is_some();
+        self.seen_above.remove(document);
         if waited {
             self.unsaved.remove(document);
             self.healed.insert(document.clone(), version);
@@ -76,6 +79,16 @@ impl Waiting {
     pub(super) fn hole(&self, document: &DocumentId) -> Option<i64> {
         let row = self.rows.get(document)?;
         (row.mark.class == Class::Gap).then_some(row.mark.version)
+    }
+
+    /// An event above the document's hole was seen.
+    pub(super) fn see_above(&mut self, document: &DocumentId, version: i64) {
+        self.seen_above.insert(document.clone(), version);
+    }
+
+    /// The last version that was seen above the document's hole; 0 if there is none.
+    pub(super) fn seen_above(&self, document: &DocumentId) -> i64 {
+        self.seen_above.get(document).copied().unwrap_or(0)
     }
 
     /// Why a document is parked, if it is.

@@ -156,6 +156,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if !self.cache.holds(id) {
             self.load(std::slice::from_ref(id)).await?;
         }
+        let known = known.max(self.waiting.seen_above(id));
         loop {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
                 return Ok(());
@@ -186,12 +187,12 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             match met {
                 _ if parked => return Ok(()),
                 Some(met) if met > version => {
-                    self.record_hole(id, version + 1);
+                    self.record_hole(id, version + 1, met.max(known));
                     return Ok(());
                 }
                 Some(_) if version > after => {}
                 _ if version < known => {
-                    self.record_hole(id, version + 1);
+                    self.record_hole(id, version + 1, known);
                     return Ok(());
                 }
                 _ => {
@@ -204,7 +205,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
     }
 
-    fn record_hole(&mut self, id: &DocumentId, missing: i64) {
+    fn record_hole(&mut self, id: &DocumentId, missing: i64, known: i64) {
+        self.waiting.see_above(id, known);
         if self.waiting.hole(id) == Some(missing) || planted(Bug::HoleNotRecorded) {
             return;
         }

@@ -10,6 +10,7 @@ mod monitor;
 mod node;
 mod plan;
 mod reader;
+mod regressions;
 mod run;
 mod seeds;
 mod shrink;
