@@ -21,9 +21,9 @@ use crate::{
     projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLeases},
+    store::mongo::{MongoJobs, MongoLeases, MongoPauses},
     time::{SystemTime, Time},
-    upkeep::desk::Desk,
+    upkeep::{desk::Desk, pause::PauseWatch},
 };
 use parts::Parts;
 
@@ -81,23 +81,12 @@ impl Daemon {
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
-        let Parts {
-            projectors,
-            observers,
-            statuses,
-            served,
-            leaderships,
-            wards,
-            policies,
-            requests,
-            metrics,
-            ..
-        } = parts;
-        let observers_by_name = observers.0.clone();
+        let observers_by_name = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let heart = heartbeats.register("change stream", LOOP_LIMIT, time.now());
         let source = MongoSource::new(database.clone());
-        let distributor = Distributor::new(source, time, Backoff::default(), requests, observers);
+        let distributor =
+            Distributor::new(source, time, Backoff::default(), parts.requests, parts.observers);
         let (distributor, intake) = (distributor.with_heart(heart), stop.clone());
         services.spawn(until(intake, "change stream", distributor.run()));
         let heart = heartbeats.register("oplog headroom", LOOP_LIMIT, time.now());
@@ -105,7 +94,7 @@ impl Daemon {
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let heart = heartbeats.register("leases", LOOP_LIMIT, time.now());
         let instance = settings.instance.clone();
-        let keeper = Keeper::new(MongoLeases::new(database), time, settings, leaderships);
+        let keeper = Keeper::new(MongoLeases::new(database), time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart), goodbye.clone());
         services.spawn(async move {
             keeper.run(end).await;
@@ -117,19 +106,25 @@ impl Daemon {
             instance: instance.clone(),
             time,
             backoff: Backoff::default(),
-            wards,
+            wards: parts.wards,
         };
         services.spawn(until(stop.clone(), "jobs", desk.run()));
-        for policy in policies {
+        let pauses = MongoPauses::new(database);
+        let heart = heartbeats.register("pauses", LOOP_LIMIT, time.now());
+        let watching =
+            PauseWatch { pauses: pauses.clone(), time, collections: parts.pauses, heart };
+        services.spawn(until(stop.clone(), "pauses", watching.run()));
+        for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
         let limits = ApiLimits::default();
         let state = ApiState {
             jobs,
+            pauses,
             instance,
-            collections: served,
-            metrics: metrics.clone(),
-            heartbeats,
+            collections: parts.served,
+            metrics: parts.metrics.clone(),
+            heartbeats: heartbeats.clone(),
             time,
             limits,
         };
@@ -142,6 +137,7 @@ impl Daemon {
         });
         info!(address = %http, "serving HTTP");
         let shutdown_timeout = config.daemon.shutdown_timeout;
+        let Parts { projectors, statuses, metrics, .. } = parts;
         Ok(Self { projectors, services, stop, goodbye, shutdown_timeout, statuses, metrics, http })
     }
 

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{model::id::DocumentId, status::Phase};
 
+/// The collection of the path, if it is configured, also while it is refused.
+pub(super) struct Named(pub(super) Served);
+
 /// The collection of the path, if it is served.
 pub(super) struct Collection(pub(super) Served);
 
@@ -48,7 +51,7 @@ async fn path<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, Proble
     path.map(|Path(path)| path).map_err(|rejection| malformed(rejection.body_text()))
 }
 
-impl FromRequestParts<Arc<ApiState>> for Collection {
+impl FromRequestParts<Arc<ApiState>> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Problem> {
@@ -61,11 +64,21 @@ impl FromRequestParts<Arc<ApiState>> for Collection {
             );
             return Err(Problem::new(Kind::UnknownCollection, detail));
         };
-        let status = served.status.borrow();
-        match status.phase {
-            Phase::Refused => Err(Problem::refused(&collection, status.last_error.as_ref())),
-            _ => Ok(Self(served.clone())),
-        }
+        Ok(Self(served.clone()))
+    }
+}
+
+impl FromRequestParts<Arc<ApiState>> for Collection {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let Named(served) = Named::from_request_parts(parts, state).await?;
+        let refused = {
+            let status = served.status.borrow();
+            (status.phase == Phase::Refused)
+                .then(|| Problem::refused(&status.name, status.last_error.as_ref()))
+        };
+        refused.map_or(Ok(Self(served)), Err)
     }
 }
 

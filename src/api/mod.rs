@@ -8,6 +8,7 @@ mod extract;
 mod health;
 pub(crate) mod jobs;
 mod missing;
+mod pause;
 pub mod problem;
 mod snapshot;
 mod status;
@@ -34,7 +35,7 @@ use crate::{
     metrics::{CollectionMetrics, Metrics},
     read::Reader,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoStore},
+    store::mongo::{MongoJobs, MongoPauses, MongoStore},
     time::SystemTime,
     upkeep::snapshot::Snapshotter,
 };
@@ -49,6 +50,8 @@ pub struct ApiState {
     pub collections: BTreeMap<String, Served>,
     /// What the leaders are asked to do.
     pub jobs: MongoJobs,
+    /// Which collections are paused.
+    pub pauses: MongoPauses,
     /// All metrics of the process.
     pub metrics: Metrics,
     /// The loops whose turning means that the process lives.
@@ -131,6 +134,8 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{DOCUMENT}/snapshot"), post(snapshot::post))
         .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
+        .route(&format!("{COLLECTION}/pause"), post(pause::pause))
+        .route(&format!("{COLLECTION}/resume"), post(pause::resume))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::get).delete(jobs::cancel))
 }

@@ -15,6 +15,7 @@ mod jobs;
 mod logging;
 mod missing;
 mod output;
+mod pause;
 mod private;
 mod roles;
 mod run;
@@ -67,6 +68,10 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Fold the log anew and compare every document with it; exit code 3 when one differs
     Verify(verify::Verify),
+    /// Stop projecting a collection, on every instance, until `resume`
+    Pause(pause::Pause),
+    /// Go on projecting a paused collection
+    Resume(pause::Pause),
     /// List, show and cancel what the daemons are asked to do
     #[command(subcommand)]
     Jobs(jobs::Jobs),
@@ -128,6 +133,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Missing(command) => command.run(&globals).await,
         Command::Snapshot(command) => command.run(&globals).await,
         Command::Verify(command) => command.run(&globals).await,
+        Command::Pause(command) => command.run(&globals, true).await,
+        Command::Resume(command) => command.run(&globals, false).await,
         Command::Jobs(command) => command.run(&globals).await,
         Command::Bench(command) => command.run(&globals).await,
     };

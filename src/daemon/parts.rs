@@ -53,6 +53,7 @@ pub(super) struct Parts<'a> {
     pub(super) wards: Vec<Ward<MongoSource, MongoStore>>,
     pub(super) policies: Vec<Policy<MongoSource, MongoStore, SystemTime>>,
     subscribe: mpsc::Sender<Subscribe>,
+    pub(super) pauses: BTreeMap<String, watch::Sender<Option<bool>>>,
     pub(super) requests: mpsc::Receiver<Subscribe>,
 }
 
@@ -79,6 +80,7 @@ impl<'a> Parts<'a> {
             leaderships: BTreeMap::new(),
             wards: Vec::new(),
             policies: Vec::new(),
+            pauses: BTreeMap::new(),
             subscribe,
             requests,
         }
@@ -144,9 +146,11 @@ impl<'a> Parts<'a> {
             heart: self.heart("snapshots", name),
         };
         self.policies.push(policy);
+        let (pause, paused) = watch::channel(None);
+        self.pauses.insert(name.clone(), pause);
         let stop = stop.clone();
         self.projectors.spawn(async move {
-            projector.lead(led, stop).await;
+            projector.lead(led, paused, stop).await;
             "projector"
         });
         Ok(())

@@ -20,6 +20,7 @@ mod work;
 
 use std::time::Duration;
 
+use futures::future::join;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -103,23 +104,50 @@ pub struct Projector<S: LogSource, D: Store, T: Time> {
 }
 
 impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
-    /// Projects whenever `leadership` says so, until `stop`; then flushes, saves the checkpoint and
-    /// returns. A leadership that is lost ends the projection on the spot, which is safe.
-    pub async fn lead(self, mut leadership: watch::Receiver<Standing>, stop: CancellationToken) {
+    /// Projects whenever `leadership` says so and `paused` says no, until `stop`; then flushes, saves the
+    /// checkpoint and returns. A leadership that is lost ends the projection on the spot, which is safe.
+    pub async fn lead(
+        self,
+        mut leadership: watch::Receiver<Standing>,
+        mut paused: watch::Receiver<Option<bool>>,
+        stop: CancellationToken,
+    ) {
         while !stop.is_cancelled() {
             let standing = *leadership.borrow_and_update();
+            let is_paused = *paused.borrow_and_update();
             self.observer.standing(standing);
-            let changed = if let Standing::Leader(epoch) = standing {
-                tokio::select! {
-                    biased;
-                    changed = leadership.changed() => changed,
-                    () = self.run(epoch, &stop) => return,
+            if is_paused == Some(true) {
+                self.observer.phase(Phase::Paused);
+            }
+            let changed = match (standing, is_paused) {
+                (Standing::Leader(epoch), Some(false)) => {
+                    let until = stop.child_token();
+                    tokio::select! {
+                        biased;
+                        changed = leadership.changed() => changed,
+                        // A pause is a stop in order, after which nothing is left undone.
+                        ((), ()) = join(self.run(epoch, &until), async {
+                            tokio::select! {
+                                () = news(&mut paused) => {}
+                                () = stop.cancelled() => {}
+                            }
+                            until.cancel();
+                        }) => continue,
+                    }
                 }
-            } else {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    changed = beating(self.observer.heart(), &self.time, leadership.changed()) => changed,
+                _ => {
+                    let news = async {
+                        tokio::select! {
+                            biased;
+                            changed = leadership.changed() => changed,
+                            () = news(&mut paused) => Ok(()),
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        changed = beating(self.observer.heart(), &self.time, news) => changed,
+                    }
                 }
             };
             if changed.is_err() {
@@ -160,5 +188,12 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
             }
         };
         beating(self.observer.heart(), &self.time, self.time.sleep(pause)).await;
+    }
+}
+
+/// Waits until somebody else decides about the pause; for ever, if nobody can.
+async fn news(paused: &mut watch::Receiver<Option<bool>>) {
+    if paused.changed().await.is_err() {
+        std::future::pending().await
     }
 }

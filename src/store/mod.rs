@@ -5,6 +5,7 @@
 pub mod create;
 pub mod jobs;
 pub mod mongo;
+pub mod pauses;
 pub mod snapshots;
 
 use std::{fmt, future::Future};
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use jobs::{Jobs, Lock};
+pub use pauses::Pauses;
 pub use snapshots::{PutOutcome, Snapshots};
 
 /// The suffix of the collection that holds the snapshots of a configured collection.

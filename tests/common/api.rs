@@ -10,7 +10,7 @@ use alluvium::{
     model::part::Part,
     read::{ReadLimits, Reader},
     status::{CollectionStatus, Phase, Role},
-    store::mongo::{MongoJobs, MongoStore},
+    store::mongo::{MongoJobs, MongoPauses, MongoStore},
     time::SystemTime,
     upkeep::snapshot::Snapshotter,
 };
@@ -82,6 +82,7 @@ impl Api {
             instance: "test".into(),
             collections: BTreeMap::from([("games".to_owned(), served)]),
             jobs: MongoJobs::new(db),
+            pauses: MongoPauses::new(db),
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
             time: SystemTime::new(),

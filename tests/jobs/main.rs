@@ -10,6 +10,7 @@ mod scene;
 
 mod asking;
 mod doing;
+mod pausing;
 mod policy;
 mod snapshots;
 mod verifying;

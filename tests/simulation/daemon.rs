@@ -88,7 +88,8 @@ fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: 
         subscribe,
     };
     sim.spawn(node.owner, async move {
-        projector.lead(led, stop).await;
+        let paused = watch::channel(Some(false)).1;
+        projector.lead(led, paused, stop).await;
         goodbye.cancel();
     });
 }

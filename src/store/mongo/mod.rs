@@ -6,6 +6,7 @@ mod documents;
 mod jobs;
 mod leases;
 mod overview;
+mod pauses;
 mod quarantine;
 mod snapshots;
 mod statements;
@@ -14,6 +15,7 @@ mod versions;
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use leases::MongoLeases;
 pub use overview::{Overview, Saved, overview, saved_checkpoints};
+pub use pauses::MongoPauses;
 pub use versions::MongoVersions;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};

@@ -1,0 +1,38 @@
+//! `alluvium pause` and `alluvium resume`: stop and continue the projection of a collection, on every instance.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{CommandResult, Globals, output};
+use crate::store::{
+    Jobs, Pauses,
+    mongo::{MongoJobs, MongoPauses},
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Pause {
+    /// The collection
+    collection: String,
+}
+
+impl Pause {
+    /// Pauses it, or has it go on.
+    pub(super) async fn run(self, globals: &Globals, paused: bool) -> CommandResult {
+        let connected = globals.connect().await?;
+        let Self { collection } = self;
+        if !MongoJobs::new(&connected.database).is_led(&collection).await? {
+            return Err(format!(
+                "no daemon has ever led `{collection}` in this database; check the name and --database"
+            )
+            .into());
+        }
+        let changed = MongoPauses::new(&connected.database).set_paused(&collection, paused).await?;
+        if globals.json {
+            let report = json!({ "name": collection, "paused": paused, "changed": changed });
+            return Ok(output::json(&report)?);
+        }
+        let now = if paused { "paused" } else { "not paused" };
+        let was = if changed { "is now" } else { "was already" };
+        Ok(output::line(format!("`{collection}` {was} {now}"))?)
+    }
+}

@@ -1,0 +1,18 @@
+//! Which collections an operator has paused: durable, and the same for every instance.
+
+use std::{collections::BTreeSet, future::Future};
+
+use crate::database::Result;
+
+/// The pauses of a database.
+pub trait Pauses: Clone + Send + Sync + 'static {
+    /// The collections that are paused.
+    fn load_pauses(&self) -> impl Future<Output = Result<BTreeSet<String>>> + Send;
+
+    /// Pauses a collection, or has it go on, at majority; whether that changed anything.
+    fn set_paused(
+        &self,
+        collection: &str,
+        paused: bool,
+    ) -> impl Future<Output = Result<bool>> + Send;
+}
