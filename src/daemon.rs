@@ -100,7 +100,7 @@ impl Daemon {
             keeper.run(end).await;
             STOPPED
         });
-        let jobs = MongoJobs::new(database);
+        let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
             jobs: jobs.clone(),
             instance: instance.clone(),
@@ -109,7 +109,6 @@ impl Daemon {
             wards: parts.wards,
         };
         services.spawn(until(stop.clone(), "jobs", desk.run()));
-        let pauses = MongoPauses::new(database);
         let heart = heartbeats.register("pauses", LOOP_LIMIT, time.now());
         let watching =
             PauseWatch { pauses: pauses.clone(), time, collections: parts.pauses, heart };
@@ -117,7 +116,6 @@ impl Daemon {
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
-        let limits = ApiLimits::default();
         let state = ApiState {
             jobs,
             pauses,
@@ -126,15 +124,9 @@ impl Daemon {
             metrics: parts.metrics.clone(),
             heartbeats: heartbeats.clone(),
             time,
-            limits,
+            limits: ApiLimits::default(),
         };
-        let end = goodbye.clone().cancelled_owned();
-        services.spawn(async move {
-            match api::serve(listener, api::router(state), end).await {
-                Ok(()) => STOPPED,
-                Err(_) => "HTTP server",
-            }
-        });
+        services.spawn(serve(listener, state, goodbye.clone()));
         info!(address = %http, "serving HTTP");
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let Parts { projectors, statuses, metrics, .. } = parts;
@@ -194,6 +186,14 @@ impl Daemon {
                 "not everything could be flushed in time; nothing is lost, the next start repeats it"
             ),
         }
+    }
+}
+
+/// Serves HTTP until `end`.
+async fn serve(listener: TcpListener, state: ApiState, end: CancellationToken) -> &'static str {
+    match api::serve(listener, api::router(state), end.cancelled_owned()).await {
+        Ok(()) => STOPPED,
+        Err(_) => "HTTP server",
     }
 }
 
