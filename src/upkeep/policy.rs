@@ -2,7 +2,7 @@
 //! document has passed so many events; and, found by a sweep over the collection, of documents that have
 //! changed and whose last snapshot is old. The projection never waits for any of it.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use bson::{RawDocument, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -36,6 +36,8 @@ const ROWS_MAX: usize = 256;
 const LOAD_MAX: usize = 64;
 /// How many documents are read on at once.
 const READS_MAX: usize = 4;
+/// How long the snapshots of some rows may take before it is tried again.
+const TAKE_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long after its beginning a leader looks for old snapshots at the latest.
 const FIRST_SWEEP: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,8 @@ struct Sweeps<V> {
     /// When the next one begins.
     next: Duration,
     walk: Option<V>,
+    /// Rows that the walk has brought and that have not been looked at.
+    rows: VecDeque<RowVersion>,
 }
 
 impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
@@ -106,7 +110,12 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         };
         let now = self.time.now();
         let interval = every / 2;
-        let begin = || Sweeps { epoch, next: now + interval.min(FIRST_SWEEP), walk: None };
+        let begin = || Sweeps {
+            epoch,
+            next: now + interval.min(FIRST_SWEEP),
+            walk: None,
+            rows: VecDeque::new(),
+        };
         let current = sweeps.get_or_insert_with(begin);
         if current.epoch != epoch {
             *current = begin();
@@ -114,7 +123,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         if current.walk.is_none() && now < current.next {
             return current.next - now;
         }
-        let step = self.step(&mut current.walk, every);
+        let step = self.step(current, every);
         match beating(&self.heart, &self.time, step).await {
             Ok(true) => return Duration::ZERO,
             Ok(false) => {}
@@ -122,34 +131,39 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
                 warn!(collection = self.collection, %error, "a sweep for old snapshots is given up; the next one begins anew");
             }
         }
+        current.rows.clear();
         (current.walk, current.next) = (None, self.time.now() + interval);
         interval
     }
 
-    /// Deals with some rows; false at the end of them.
-    async fn step(&self, walk: &mut Option<D::Versions>, every: Duration) -> Result<bool> {
+    /// Looks at some rows; false at the end of them.
+    async fn step(&self, sweep: &mut Sweeps<D::Versions>, every: Duration) -> Result<bool> {
         let store = &self.snapshotter.store;
-        let versions = match walk {
-            Some(versions) => versions,
-            None => walk.insert(store.versions(None).await?),
-        };
-        let Some(rows) = versions.next().await? else { return Ok(false) };
-        let now = store.database_time().await?;
-        for rows in rows.chunks(ROWS_MAX) {
-            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
-            let newest = store.newest_between(&first.id, &last.id).await?;
-            let is_old = |row: &&RowVersion| {
-                newest.get(&row.id).is_none_or(|(version, taken_at)| {
-                    *version < row.version && now.saturating_duration_since(*taken_at) >= every
-                })
+        if sweep.rows.is_empty() {
+            let versions = match &mut sweep.walk {
+                Some(versions) => versions,
+                walk => walk.insert(store.versions(None).await?),
             };
-            let old: Vec<DocumentId> =
-                rows.iter().filter(is_old).map(|row| row.id.clone()).collect();
-            for ids in old.chunks(LOAD_MAX) {
-                let rows = store.load(ids).await?.into_iter();
-                let due = rows.map(|row| Due { row, youngest: None }).collect();
-                self.take(due, Reason::Time).await;
+            match versions.next().await? {
+                Some(rows) => sweep.rows.extend(rows),
+                None => return Ok(false),
             }
+        }
+        let count = sweep.rows.len().min(ROWS_MAX);
+        let rows: Vec<RowVersion> = sweep.rows.drain(..count).collect();
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(true) };
+        let now = store.database_time().await?;
+        let newest = store.newest_between(&first.id, &last.id).await?;
+        let is_old = |row: &&RowVersion| {
+            newest.get(&row.id).is_none_or(|(version, taken_at)| {
+                *version < row.version && now.saturating_duration_since(*taken_at) >= every
+            })
+        };
+        let old: Vec<DocumentId> = rows.iter().filter(is_old).map(|row| row.id.clone()).collect();
+        for ids in old.chunks(LOAD_MAX) {
+            let rows = store.load(ids).await?.into_iter();
+            let due = rows.map(|row| Due { row, youngest: None }).collect();
+            self.take(due, Reason::Time).await;
         }
         Ok(true)
     }
@@ -160,7 +174,9 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
             let report = |error: &Error, _| {
                 debug!(collection = self.collection, %error, "snapshots could not be taken; trying again");
             };
-            let take = self.backoff.retry(&self.time, report, || self.try_take(due, reason));
+            // Documents without a snapshot are folded from their first event.
+            let backoff = Backoff { attempt_limit: TAKE_LIMIT, ..self.backoff };
+            let take = backoff.retry(&self.time, report, || self.try_take(due, reason));
             if let Err(error) = beating(&self.heart, &self.time, take).await {
                 warn!(collection = self.collection, %error, advice = error.advice(), "snapshots are left out");
             }
