@@ -26,6 +26,8 @@ const STATEMENTS_MAX: usize = 1_000;
 const STATEMENT_BYTES_MAX: usize = 8 << 20;
 /// How many documents are looked at at once for what is to be deleted.
 const LOOKS_MAX: usize = 4;
+/// How many snapshots that are there already are compared at once.
+const COMPARED_MAX: usize = 16;
 /// How many snapshots of one document one pruning deletes: what is left goes with the next.
 const PRUNED_MAX: i64 = 100;
 
@@ -145,20 +147,29 @@ impl MongoStore {
         no_write_errors_but(&[DUPLICATE_KEY], reply)?;
         let mut outcomes = vec![PutOutcome::Stored; snapshots.len()];
         let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+        let mut there = Vec::with_capacity(errors.len());
         for error in errors.iter().filter_map(bson::Bson::as_document) {
             let at = error.get_i32("index").ok().and_then(|at| usize::try_from(at).ok());
             let Some((at, snapshot)) = at.and_then(|at| Some((at, snapshots.get(at)?))) else {
                 return Err(Error::damaged("a write error without a place"));
             };
-            outcomes[at] = self.compare_with_stored(snapshot).await?;
+            there.push((at, snapshot.key(), snapshot.hash()));
+        }
+        let looks = there.into_iter().map(|(at, key, hash)| async move {
+            self.compare_with_stored(key, hash).await.map(|outcome| (at, outcome))
+        });
+        let found: Vec<(usize, PutOutcome)> =
+            stream::iter(looks).buffer_unordered(COMPARED_MAX).try_collect().await?;
+        for (at, outcome) in found {
+            outcomes[at] = outcome;
         }
         Ok(outcomes)
     }
 
-    async fn compare_with_stored(&self, snapshot: &Snapshot) -> Result<PutOutcome> {
+    async fn compare_with_stored(&self, key: RawDocumentBuf, hash: [u8; 32]) -> Result<PutOutcome> {
         let stored = self
             .snapshots()
-            .find_one(rawdoc! { "_id": snapshot.key() }.try_into()?)
+            .find_one(rawdoc! { "_id": key }.try_into()?)
             .read_concern(ReadConcern::majority())
             .await?;
         let Some(stored) = stored else {
@@ -172,7 +183,7 @@ impl MongoStore {
             };
             return Ok(PutOutcome::Conflict { reason });
         }
-        let same = stored.get_binary("hash").is_ok_and(|hash| hash.bytes == snapshot.hash());
+        let same = stored.get_binary("hash").is_ok_and(|stored| stored.bytes == hash);
         Ok(match same {
             true => PutOutcome::Existed,
             false => PutOutcome::Conflict { reason: "the stored one has another hash".to_owned() },
