@@ -14,4 +14,4 @@ pub mod job;
 pub mod missing;
 pub mod position;
 pub mod part;
-mod shown;
+pub(crate) mod shown;

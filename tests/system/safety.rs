@@ -100,7 +100,9 @@ async fn two_daemons_that_both_lead_do_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_a_later_epoch_is_never_overwritten_and_its_owner_is_not_disturbed() {
-    let scene = Scene::new().await;
+    let mut scene = Scene::new().await;
+    // So long that the lease is not renewed meanwhile, which would take it anew above that epoch.
+    scene.lease_time = Duration::from_secs(600);
     scene.write_on(3, 1..=3).await;
     let daemon = scene.start().await;
     scene.level("games").await;

@@ -9,6 +9,7 @@ use bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr, rawd
 use super::update_statement;
 use crate::{
     database::{Error, Result},
+    model::shown::shown,
     store::{RowOutcome, RowWrite},
 };
 
@@ -68,7 +69,8 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
 /// When it says nothing about the row: the server was stepping down, say.
 pub(super) fn judge(error: &Document) -> Result<Option<RowOutcome>> {
     let code = error.get_i32("code").unwrap_or_default();
-    let reason = error.get_str("errmsg").unwrap_or("the server refused the row").to_owned();
+    // It repeats the key of a unique index, however large that is.
+    let reason = shown(error.get_str("errmsg").unwrap_or("the server refused the row").as_bytes());
     let key = error.get_document("keyPattern");
     if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {
         Ok(None)
