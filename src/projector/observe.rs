@@ -28,6 +28,7 @@ const DUE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Counts {
     pub(super) applied: [u64; 3],
     pub(super) replayed: u64,
+    pub(super) skipped: u64,
     pub(super) scanned: u64,
     pub(super) loaded: u64,
 }
@@ -190,6 +191,7 @@ impl Observer {
             metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
         metrics.skipped(SkipReason::Replay).inc_by(counts.replayed);
+        metrics.skipped(SkipReason::Operator).inc_by(counts.skipped);
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
         metrics.document_writes.inc_by(written as u64);

@@ -88,12 +88,11 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Parks a document whose row is refused, at the version that is stored.
     async fn reject(&mut self, id: &DocumentId, reason: String) -> Result<()> {
         self.cache.evict(id);
-        let known = self.waiting.park(id).is_some();
         self.load(std::slice::from_ref(id)).await?;
         let Some(slot) = self.cache.edit(id) else {
             return Err(Error::damaged("a document that was just loaded is not in memory"));
         };
-        if known {
+        if slot.document.quarantine.is_some() {
             // Even the mark is refused: the record alone has to do.
             slot.stored_mark = slot.document.quarantine.clone();
             return Ok(());

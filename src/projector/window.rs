@@ -60,6 +60,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.flush.is_none() && self.work.changed_at.is_none() {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
+            self.askers.idle();
         }
     }
 
@@ -82,6 +83,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let position = self.checkpoint_due(now);
         self.covers = self.progress.folded.clone();
         self.work.start_flush(position.map(|position| self.checkpoint(position)));
+        if self.work.flush.is_some() {
+            self.askers.flushing();
+        }
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
