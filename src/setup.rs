@@ -10,7 +10,7 @@ use crate::{
         create::{Differing, create_log},
         events_collection,
     },
-    store::create::{check_store, create_store, ensure_format, ensure_jobs},
+    store::create::{check_store, create_store, ensure_format, ensure_jobs, ensure_skips},
 };
 
 /// Checks what exists and makes what is missing. May run any number of times, and in several
@@ -29,6 +29,7 @@ pub async fn prepare(
     }
     ensure_format(database).await?;
     ensure_jobs(database).await?;
+    ensure_skips(database).await?;
     let mut report = Report::default();
     for CollectionConfig { name, max_event_bytes, .. } in collections {
         create_log(database, name, *max_event_bytes, differing, &mut report).await?;

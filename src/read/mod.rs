@@ -107,6 +107,11 @@ impl Reader {
         self.documents.name()
     }
 
+    /// Its database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// The bounds of its answers.
     pub fn limits(&self) -> &ReadLimits {
         &self.limits

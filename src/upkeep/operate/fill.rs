@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The client of events that fill holes.
-pub const CLIENT: &str = "alluvium";
+const CLIENT: &str = "alluvium";
 
 /// The most versions that are filled at once.
 const VERSIONS_MAX: i64 = 10_000;
