@@ -159,7 +159,8 @@ async fn perform(
     let version = version.or(waits_for(&served.snapshotter.store, &collection, &id, kind).await?);
     let document = Some(id);
     let row = state.jobs.insert_job(&Order { kind, collection, document, version }).await?;
-    let key: Bson = row.get("_id").ok().flatten().map_or(Bson::Null, |id| id.try_into().unwrap_or(Bson::Null));
+    let key: Bson =
+        row.get("_id").ok().flatten().map_or(Bson::Null, |id| id.try_into().unwrap_or(Bson::Null));
     let deadline = state.time.now() + WAIT_MAX;
     loop {
         let row = state.jobs.job(&key).await?.unwrap_or_else(|| row.clone());

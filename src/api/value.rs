@@ -120,13 +120,7 @@ impl Notation {
 
     /// Whatever stands in an event is written, also where it makes the event unusable: the history of a
     /// parked document is read to see just that.
-    fn event(
-        self,
-        raw: &RawDocument,
-        version: i64,
-        seq: Option<i64>,
-        is_skipped: bool,
-    ) -> Value {
+    fn event(self, raw: &RawDocument, version: i64, seq: Option<i64>, is_skipped: bool) -> Value {
         let field = |name: &str| raw.get(name).ok().flatten();
         let mut json = Map::new();
         let mut put = |name: &str, value: Option<Value>| {

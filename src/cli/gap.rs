@@ -31,7 +31,9 @@ impl Gap {
         }
         let result = follow::result(&row)?;
         output::line(match kind {
-            Kind::GapFill => format!("{} missing versions filled", follow::count(&result, "filled")),
+            Kind::GapFill => {
+                format!("{} missing versions filled", follow::count(&result, "filled"))
+            }
             _ => format!(
                 "{} events discarded; they are kept in `alluvium.quarantine`",
                 follow::count(&result, "discarded")

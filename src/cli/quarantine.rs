@@ -78,7 +78,9 @@ impl Retry {
         let result = follow::result(&row)?;
         let (documents, healed) =
             (follow::count(&result, "documents"), follow::count(&result, "healed"));
-        Ok(output::line(format!("{documents} documents looked at again, {healed} are parked no more"))?)
+        Ok(output::line(format!(
+            "{documents} documents looked at again, {healed} are parked no more"
+        ))?)
     }
 }
 

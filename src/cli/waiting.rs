@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use super::{CommandResult, Globals, follow, output};
 use crate::{
     api::operate::row,
+    model::part::Part,
     model::{
         id::DocumentId,
         job::{Kind, Order},
     },
     store::{
-        mongo::{MongoStore, WaitingQuery, waiting},
         QuarantineRows,
+        mongo::{MongoStore, WaitingQuery, waiting},
     },
-    model::part::Part,
 };
 
 /// How many documents one query lists.
@@ -36,7 +36,7 @@ pub(super) struct One {
     id: DocumentId,
     /// Only if the document waits for this version; without it, for the one that it waits for now
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
-    version: Option<i64>,
+    if_version: Option<i64>,
 }
 
 impl List {
@@ -88,7 +88,7 @@ impl One {
         let database = globals.connect().await?.database;
         let Self { collection, id, .. } = self;
         let store = MongoStore::new(&database, collection, Part::WHOLE);
-        let version = match self.version {
+        let version = match self.if_version {
             Some(version) => Some(version),
             None => store.load_quarantine_of(id).await?.map(|record| record.mark.version),
         };

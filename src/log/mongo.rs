@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use bson::{Bson, Document, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc};
+use bson::{
+    Bson, Document, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc,
+};
 use futures::StreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
@@ -297,9 +299,10 @@ impl MongoLog {
         let reply = self.database.run_raw_command(command).await?;
         let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
         let refused = reply.get_document("writeConcernError").ok().into_iter();
-        let errors = errors.iter().filter_map(Bson::as_document).filter(|error| {
-            !expected.contains(&error.get_i32("code").unwrap_or_default())
-        });
+        let errors = errors
+            .iter()
+            .filter_map(Bson::as_document)
+            .filter(|error| !expected.contains(&error.get_i32("code").unwrap_or_default()));
         match errors.chain(refused).next() {
             Some(error) => Err(Error::server(
                 error.get_i32("code").unwrap_or_default(),

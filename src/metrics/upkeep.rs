@@ -48,7 +48,8 @@ impl Families {
             });
             Ok([done?, failed?, cancelled?])
         };
-        let finished: Result<Vec<[IntCounter; 3]>, Error> = Kind::ALL.into_iter().map(finished).collect();
+        let finished: Result<Vec<[IntCounter; 3]>, Error> =
+            Kind::ALL.into_iter().map(finished).collect();
         let finished = finished?.try_into();
         Ok(UpkeepMetrics {
             taken: each(&self.taken, collection, Reason::ALL.map(Reason::name))?,

@@ -140,7 +140,9 @@ pub enum OrderError {
     #[error("a job of kind \"{0}\" is for one document; give its id in `document`")]
     OneOnly(&'static str),
     /// No document can wait for this version.
-    #[error("`version` is {0}; it is that for which the document waits: an integer from 1 on, or leave it out")]
+    #[error(
+        "`version` is {0}; it is that for which the document waits: an integer from 1 on, or leave it out"
+    )]
     Version(String),
     /// This kind asks for no version.
     #[error("a job of kind \"{0}\" has no `version`; leave it out")]
@@ -236,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_row_of_kind_and_collection_is_a_job() {
-        let order = |kind, document| Order { kind, collection: "games".into(), document, version: None };
+        let order =
+            |kind, document| Order { kind, collection: "games".into(), document, version: None };
         let whole = doc! { "_id": 1, "kind": "snapshot", "collection": "games", "document": null };
         assert_eq!(read(whole), Ok(order(Kind::Snapshot, None)));
         let one = doc! { "kind": "snapshot", "collection": "games", "document": 5.0 };

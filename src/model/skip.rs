@@ -6,12 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use bson::{DateTime, RawDocument};
 
-use super::{
-    clock::is_client_name,
-    document::Class,
-    event::EventKey,
-    id::DocumentId,
-};
+use super::{clock::is_client_name, document::Class, event::EventKey, id::DocumentId};
 
 /// How a skipped event without a usable client counts.
 pub const NAMELESS: &str = "?";
@@ -93,7 +88,9 @@ mod tests {
             (client.to_owned(), at)
         };
         assert_eq!(remains(&rawdoc! { "client": "x", "at": at }), ("x".to_owned(), Some(at)));
-        for damaged in [rawdoc! {}, rawdoc! { "client": 5, "at": "now" }, rawdoc! { "client": "a.b" }] {
+        for damaged in
+            [rawdoc! {}, rawdoc! { "client": 5, "at": "now" }, rawdoc! { "client": "a.b" }]
+        {
             assert_eq!(remains(&damaged), ("?".to_owned(), None), "{damaged:?}");
         }
     }

@@ -93,7 +93,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     pub(super) fn tell(&mut self) {
-        self.tell_overdue_gap();
+        self.tell_oldest_gap();
         let lag = match self.walk {
             None => self.progress.lag_seconds(self.work.time.now()),
             Some(_) => None,
@@ -102,10 +102,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         self.work.observer.lag(lag, caught_up.then_some(0));
     }
 
-    fn tell_overdue_gap(&mut self) {
+    fn tell_oldest_gap(&mut self) {
         let Work { waiting, time, settings, observer, .. } = &self.work;
-        let Some(row) = waiting.oldest_hole() else { return };
+        let Some(row) = waiting.oldest_hole() else { return observer.oldest_gap(Duration::ZERO) };
         let age = time.wall().saturating_duration_since(row.since);
+        observer.oldest_gap(age);
         let hole = (row.document.clone(), row.mark.version);
         if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
             observer.overdue_gap(row, age);

@@ -47,7 +47,13 @@ pub(super) async fn suffix(
         if !is_next || !is_lacking || bytes > bytes_max {
             return Ok(None);
         }
-        events.push(MissingEvent { version, client: name.to_owned(), seq, is_skipped: false, raw: raw.to_owned() });
+        events.push(MissingEvent {
+            version,
+            client: name.to_owned(),
+            seq,
+            is_skipped: false,
+            raw: raw.to_owned(),
+        });
     }
     Ok((clock == document.clock).then_some(events))
 }

@@ -10,11 +10,7 @@ use super::{
     moment::{Moment, Pick},
 };
 use crate::model::{
-    clock::Clock,
-    document::Document,
-    event::EventKey,
-    missing::Missing,
-    skip::client_of,
+    clock::Clock, document::Document, event::EventKey, missing::Missing, skip::client_of,
 };
 
 /// The place of a missing event, before its body is read.

@@ -8,7 +8,8 @@ use mongodb::{
 };
 
 use super::{
-    JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION, mongo::JOBS_KEPT_SECONDS, snapshots_collection,
+    JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION, mongo::JOBS_KEPT_SECONDS,
+    snapshots_collection,
 };
 use crate::database::{
     Error,

@@ -15,11 +15,7 @@ use crate::{
     database::{Error, Result},
     log::{LogSource, Mend},
     metrics::SkipReason,
-    model::{
-        document::Class,
-        id::DocumentId,
-        job::Kind,
-    },
+    model::{document::Class, id::DocumentId, job::Kind},
     projector::revisit::Revisit,
     store::{DiscardedEvents, Documents, Jobs, QuarantineRows, SkipRows, Snapshots},
     time::Time,
@@ -29,8 +25,7 @@ use crate::{
 const REVISIT_LIMIT: Duration = Duration::from_secs(20);
 
 /// What is said of a document that was to be looked at and was not.
-const NOT_LOOKED_AT: &str =
-    "the projection has not looked at the document: it is paused, refused or starting; see its status, and try again";
+const NOT_LOOKED_AT: &str = "the projection has not looked at the document: it is paused, refused or starting; see its status, and try again";
 
 type Done = std::result::Result<Document, Undone>;
 

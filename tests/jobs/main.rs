@@ -10,6 +10,7 @@ mod scene;
 
 mod asking;
 mod doing;
+mod operating;
 mod pausing;
 mod policy;
 mod snapshots;

@@ -91,7 +91,9 @@ impl MongoStore {
         let reply = self.database.run_raw_command(command).session(&mut *session).await?;
         if let Some((_, error)) = write_errors(&reply).next() {
             return Ok(match judge(error)? {
-                Some(RowOutcome::Rejected { code, reason }) => SkipOutcome::Rejected { code, reason },
+                Some(RowOutcome::Rejected { code, reason }) => {
+                    SkipOutcome::Rejected { code, reason }
+                }
                 _ => SkipOutcome::Stale,
             });
         }
@@ -144,7 +146,8 @@ pub(crate) fn skips_of(collection: &str, document: &DocumentId) -> Document {
 
 /// The place that a skip is about.
 pub(crate) fn place(row: &RawDocument) -> Result<EventKey> {
-    let damaged = || Error::damaged(format!("a row of `{SKIPS_COLLECTION}` is about no event: {row:?}"));
+    let damaged =
+        || Error::damaged(format!("a row of `{SKIPS_COLLECTION}` is about no event: {row:?}"));
     let key = row.get_document("_id").map_err(|_| damaged())?;
     let document = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
     let version = key.get("s")?.and_then(integral);

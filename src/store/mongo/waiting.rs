@@ -37,7 +37,11 @@ pub async fn waiting(
         range.insert("$gt", doc! { "c": collection, "d": after.to_bson() });
     }
     let of_holes = Class::Gap.name();
-    let class = if query.behind_holes { doc! { "$eq": of_holes } } else { doc! { "$ne": of_holes } };
+    let class = if query.behind_holes {
+        doc! { "$eq": of_holes }
+    } else {
+        doc! { "$ne": of_holes }
+    };
     filter.insert("class", class);
     let rows = database
         .collection::<RawDocumentBuf>(QUARANTINE_COLLECTION)

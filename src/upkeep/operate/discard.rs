@@ -28,7 +28,8 @@ where
     let mut discarded = 0;
     loop {
         let at_least = source.now().await?;
-        let mut events = above(log, (id, hole), at_least).await.map_err(|error| told(error, discarded))?;
+        let mut events =
+            above(log, (id, hole), at_least).await.map_err(|error| told(error, discarded))?;
         // The first goes alone: once it is gone, what is left stays above a hole whatever arrives.
         if discarded == 0 {
             events.truncate(1);
@@ -37,7 +38,8 @@ where
         let reason = format!("discarded by an operator: version {hole} was missing");
         let since = time.wall();
         let kept = events.iter().map(|event| {
-            let key = EventKey::from_event(event).unwrap_or(EventKey { document: id.clone(), version: hole });
+            let key = EventKey::from_event(event)
+                .unwrap_or(EventKey { document: id.clone(), version: hole });
             Discarded { key, event: event.clone(), reason: reason.clone(), since }
         });
         store.keep_discarded(&kept.collect::<Vec<_>>()).await?;
@@ -56,7 +58,9 @@ where
 
 fn told(error: OperateError, discarded: i64) -> OperateError {
     match error {
-        OperateError::Arrived { id, version, .. } => OperateError::Arrived { id, version, discarded },
+        OperateError::Arrived { id, version, .. } => {
+            OperateError::Arrived { id, version, discarded }
+        }
         other => other,
     }
 }

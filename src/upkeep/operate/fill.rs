@@ -73,11 +73,7 @@ impl Walk<'_> {
         let Ok(EventKey { version, .. }) = EventKey::from_event(event) else { return Ok(()) };
         let missing = version - self.next + self.fillers.len() as i64;
         if missing > VERSIONS_MAX {
-            return Err(OperateError::TooWide {
-                id: self.id.clone(),
-                missing,
-                max: VERSIONS_MAX,
-            });
+            return Err(OperateError::TooWide { id: self.id.clone(), missing, max: VERSIONS_MAX });
         }
         let at = event.get_datetime("at").ok();
         while self.next < version {

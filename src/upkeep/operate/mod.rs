@@ -41,7 +41,9 @@ pub enum OperateError {
         version: i64,
     },
     /// A parked document stands behind no hole.
-    #[error("document {id} is behind no hole: it is parked at version {version}. Retry it, or skip that event")]
+    #[error(
+        "document {id} is behind no hole: it is parked at version {version}. Retry it, or skip that event"
+    )]
     IsParked {
         /// The document.
         id: DocumentId,
@@ -88,7 +90,9 @@ pub enum OperateError {
         from: DateTime,
     },
     /// Too many events are missing for filling to make sense.
-    #[error("{missing} versions of document {id} are missing; at most {max} are filled. Discard what stands above the hole")]
+    #[error(
+        "{missing} versions of document {id} are missing; at most {max} are filled. Discard what stands above the hole"
+    )]
     TooWide {
         /// The document.
         id: DocumentId,
@@ -119,7 +123,9 @@ pub enum OperateError {
         version: i64,
     },
     /// The server does not take the row.
-    #[error("the server refuses the row of document {id} without the event: {reason} (code {code})")]
+    #[error(
+        "the server refuses the row of document {id} without the event: {reason} (code {code})"
+    )]
     Rejected {
         /// The document.
         id: DocumentId,

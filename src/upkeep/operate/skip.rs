@@ -78,7 +78,8 @@ async fn attempt<S: LogSource>(
     let row = row.map_err(|error| Error::damaged(format!("the row of document {id}: {error}")))?;
     let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
     let expected = document.version;
-    let elsewhere = || OperateError::Elsewhere { id: id.clone(), waits: version, version: expected };
+    let elsewhere =
+        || OperateError::Elsewhere { id: id.clone(), waits: version, version: expected };
     if expected != version - 1 {
         return Err(elsewhere());
     }
