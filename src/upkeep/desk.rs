@@ -23,7 +23,7 @@ use crate::{
     },
     projector::revisit::Revisit,
     retry::{Backoff, limited},
-    store::{DiscardedEvents, Documents, Jobs, Lock, QuarantineRows, SkipRows, Snapshots},
+    store::{Jobs, Lock, Snapshots, Store},
     time::Time,
 };
 
@@ -70,7 +70,7 @@ struct Silence(HashMap<String, (i64, i64, Duration)>);
 impl<J: Jobs, S: LogSource, D, T: Time> Desk<J, S, D, T>
 where
     S::Log: Mend,
-    D: Documents + Snapshots + QuarantineRows + SkipRows + DiscardedEvents,
+    D: Store + Snapshots,
 {
     /// Takes and does jobs for ever. May be dropped at any moment: what is under way is taken up again.
     pub async fn run(self) {

@@ -17,7 +17,7 @@ use crate::{
     metrics::SkipReason,
     model::{document::Class, id::DocumentId, job::Kind},
     projector::revisit::Revisit,
-    store::{DiscardedEvents, Documents, Jobs, QuarantineRows, SkipRows, Snapshots},
+    store::{Jobs, Snapshots, Store},
     time::Time,
 };
 
@@ -41,7 +41,7 @@ impl From<OperateError> for Undone {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Documents + Snapshots + QuarantineRows + SkipRows + DiscardedEvents,
+    D: Store + Snapshots,
 {
     /// Does what is asked for one document that waits.
     pub(super) async fn operate(&mut self, id: &DocumentId) -> Done {

@@ -19,10 +19,7 @@ use crate::{
         job::{Kind, Order},
         snapshot::Reason,
     },
-    store::{
-        DiscardedEvents, Documents, Jobs, Lock, PutOutcome, QuarantineRows, SkipRows, Snapshots,
-        jobs::Advance,
-    },
+    store::{Jobs, Lock, PutOutcome, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -68,7 +65,7 @@ impl From<Error> for Undone {
 impl<'a, J: Jobs, S: LogSource, D, T: Time> Performance<'a, J, S, D, T>
 where
     S::Log: Mend,
-    D: Documents + Snapshots + QuarantineRows + SkipRows + DiscardedEvents,
+    D: Store + Snapshots,
 {
     /// The job of this row, from the place that it has come to.
     pub(super) fn new(

@@ -7,7 +7,7 @@ use super::{OperateError, READ_EVENTS_MAX, Result};
 use crate::{
     log::{EventLog, LogSource, Mend},
     model::{event::EventKey, id::DocumentId},
-    store::{Discarded, DiscardedEvents},
+    store::{Discarded, Store},
     time::Time,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub async fn discard<S: LogSource>(
     source: &S,
     log: &S::Log,
-    store: &impl DiscardedEvents,
+    store: &impl Store,
     time: &impl Time,
     (id, hole): (&DocumentId, i64),
 ) -> Result<i64>
@@ -30,6 +30,7 @@ where
         let at_least = source.now().await?;
         let mut events =
             above(log, (id, hole), at_least).await.map_err(|error| told(error, discarded))?;
+        super::same_log(log, store).await?;
         // The first goes alone: once it is gone, what is left stays above a hole whatever arrives.
         if discarded == 0 {
             events.truncate(1);

@@ -12,7 +12,7 @@ use crate::{
         new_event::{NewChange, NewEvent},
         skip::SkippedVersions,
     },
-    store::SkipRows,
+    store::Store,
     time::Time,
 };
 
@@ -43,7 +43,7 @@ struct Walk<'a> {
 pub async fn fill<S: LogSource>(
     source: &S,
     log: &S::Log,
-    store: &impl SkipRows,
+    store: &impl Store,
     time: &impl Time,
     (id, from): (&DocumentId, i64),
 ) -> Result<i64>
@@ -64,6 +64,7 @@ where
             break;
         }
     }
+    super::same_log(log, store).await?;
     log.insert(&walk.fillers).await?;
     Ok(i64::try_from(walk.fillers.len()).unwrap_or(i64::MAX))
 }

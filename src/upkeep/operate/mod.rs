@@ -16,8 +16,9 @@ pub use skip::{Skipped, skip};
 
 use crate::{
     database,
+    log::EventLog,
     model::{document::Class, id::DocumentId},
-    store::{QuarantineRow, QuarantineRows},
+    store::{Checkpoints, QuarantineRow, QuarantineRows},
 };
 
 /// How many events of one document are asked for at once.
@@ -114,6 +115,11 @@ pub enum OperateError {
         /// What had been discarded already.
         discarded: i64,
     },
+    /// The log is not the one that is projected.
+    #[error(
+        "the log is another one than the documents come from, or gone: nothing is done about it. See the status of the collection"
+    )]
+    AnotherLog,
     /// The event is gone.
     #[error("the event at version {version} of document {id} is not in the log")]
     NoEvent {
@@ -183,6 +189,18 @@ pub async fn parked_at(
         _ if mark.class == Class::Gap => Err(OperateError::IsHole { id, version }),
         Some(asked) if asked != version => Err(OperateError::MovedOn { id, asked, waits: version }),
         _ => Ok(version),
+    }
+}
+
+/// Makes sure that the log is the one that the documents come from. To be asked after reading from it.
+///
+/// # Errors
+/// [`OperateError::AnotherLog`].
+pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
+    let Some(saved) = store.load_checkpoint().await? else { return Ok(()) };
+    match log.identity().await? {
+        Some(found) if found == saved.log => Ok(()),
+        _ => Err(OperateError::AnotherLog),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         id::DocumentId,
         skip::{Remains, Skip},
     },
-    store::{Documents, QuarantineRow, QuarantineRows, RowWrite, SkipOutcome, SkipRows},
+    store::{QuarantineRow, RowWrite, SkipOutcome, Store},
     time::Time,
 };
 
@@ -38,7 +38,7 @@ pub struct Skipped {
 pub async fn skip<S: LogSource>(
     source: &S,
     log: &S::Log,
-    store: &(impl Documents + QuarantineRows + SkipRows),
+    store: &impl Store,
     time: &impl Time,
     (id, version): (&DocumentId, i64),
 ) -> Result<Skipped> {
@@ -64,7 +64,7 @@ pub async fn skip<S: LogSource>(
 async fn attempt<S: LogSource>(
     source: &S,
     log: &S::Log,
-    store: &(impl Documents + QuarantineRows + SkipRows),
+    store: &impl Store,
     time: &impl Time,
     (id, version): (&DocumentId, i64),
 ) -> Result<Skipped> {
@@ -92,6 +92,7 @@ async fn attempt<S: LogSource>(
     let Some(event) = event.filter(is_it) else {
         return Err(OperateError::NoEvent { id: id.clone(), version });
     };
+    super::same_log(log, store).await?;
     let remains = Remains::of(event);
     document.quarantine = None;
     document.skip(version, remains);
