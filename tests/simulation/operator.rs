@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::world::COLLECTION;
 use super::{
     executor::VirtualTime,
     log::SimLogSource,
@@ -13,6 +12,7 @@ use super::{
     node::Node,
     plan::{Help, OperatorStep},
     store::SimStore,
+    world::{COLLECTION, Key, Op},
     writer::document_id,
 };
 use crate::{
@@ -71,6 +71,12 @@ async fn step(
             let now = (bson::DateTime::MAX, Duration::ZERO);
             let hole = operate::closable(&store, id, None, now).await?;
             operate::fill(&source, &log, &store, time, (id, hole)).await.map(drop)
+        }
+        Help::Refold => {
+            monitor.deleted_by_hand(id.clone());
+            let (collection, key) = (COLLECTION.into(), Key::Document(id.clone()));
+            node.world.apply(vec![Op::Delete { collection, key }]);
+            Ok(())
         }
     }
 }

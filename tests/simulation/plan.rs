@@ -98,6 +98,8 @@ pub(super) enum Help {
     Skip,
     /// Fills its hole.
     Fill,
+    /// Deletes its row by hand, so that it is folded again from its first event.
+    Refold,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -314,7 +316,12 @@ fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
     let step = |_| OperatorStep {
         pause: millis(rng, 0..pace),
         document: rng.usize(..documents),
-        help: [Help::Retry, Help::Skip, Help::Skip, Help::Fill][rng.usize(..4)],
+        help: match rng.u8(..16) {
+            0..3 => Help::Retry,
+            3..10 => Help::Skip,
+            10..14 => Help::Fill,
+            _ => Help::Refold,
+        },
     };
     let steps = (0..steps).map(step).collect();
     OperatorPlan { faults: faults(rng, 60, 4, false), steps }

@@ -60,16 +60,17 @@ impl SkipRows for SimStore {
                 key: Key::Document(write.id.clone()),
                 row: Row::Raw(write.row.clone()),
             };
-            if planted(Bug::RowBeforeSkip) {
-                world.majority(world.apply(vec![row])).await?;
-                world.sim.sleep(std::time::Duration::from_millis(20)).await;
-                world.majority(world.apply(vec![record])).await?;
-                return Ok(SkipOutcome::Done);
+            let one_by_one = planted(Bug::RowBeforeSkip);
+            let transactions = match one_by_one {
+                true => vec![vec![row], vec![record]],
+                false => vec![vec![row, record]],
+            };
+            for ops in transactions {
+                let ticket = world.apply(ops);
+                let check = monitor.row_written(&world.state(), &write);
+                world.insist(check);
+                world.majority(ticket).await?;
             }
-            let ticket = world.apply(vec![row, record]);
-            let check = monitor.row_written(&world.state(), &write);
-            world.insist(check);
-            world.majority(ticket).await?;
             Ok(SkipOutcome::Done)
         };
         self.node.call(&name, work).await
