@@ -10,6 +10,7 @@ mod flush;
 pub mod observe;
 mod operated;
 mod progress;
+mod refuse;
 pub mod revisit;
 mod review;
 mod rows;

@@ -121,7 +121,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Offers events to their document, which is in memory. True when the log must be read on from the
     /// document's version: an earlier event is missing here, or the one that was missing arrived.
-    fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
+    pub(super) fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
         let hole = self.waiting.hole(id);
         let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return false };

@@ -226,7 +226,7 @@ async fn what_was_put_right_goes_on_when_it_is_retried() {
     let daemon = scene.start().await;
     for id in ["a", "b", "c"] {
         scene.append(events(id, 1..=5)).await;
-        scene.recorded(id, "rejected", 1).await;
+        scene.recorded(id, "rejected", 3).await;
     }
     append_parked(&scene, "p").await;
     scene.record("p", |record| record.is_some()).await;
