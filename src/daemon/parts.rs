@@ -132,16 +132,15 @@ impl<'a> Parts<'a> {
         };
         let (leadership, led) = watch::channel(Standing::Unknown);
         self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
-        let ward = Ward {
+        self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
             revisits,
             gap_grace: collection.gap_grace,
             led: led.clone(),
             heart: self.heart("jobs", name),
-        };
-        self.wards.push(ward);
-        let policy = Policy {
+        });
+        self.policies.push(Policy {
             collection: name.clone(),
             snapshotter,
             due: snapshots_due,
@@ -150,8 +149,7 @@ impl<'a> Parts<'a> {
             time: self.time,
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
-        };
-        self.policies.push(policy);
+        });
         let (pause, paused) = watch::channel(None);
         self.pauses.insert(name.clone(), pause);
         let stop = stop.clone();
