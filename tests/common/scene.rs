@@ -13,7 +13,10 @@ use alluvium::{
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
-use mongodb::{Client, Collection, Database, options::ClientOptions};
+use mongodb::{
+    Client, Collection, Database,
+    options::{ClientOptions, ReadConcern},
+};
 use prometheus::TextEncoder;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -171,12 +174,14 @@ impl Scene {
         .await;
     }
 
-    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`.
+    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`, and the majority
+    /// has it so.
     pub async fn record(&self, id: &str, wanted: impl Fn(Option<&Document>) -> bool) {
         let records = self.collection("alluvium.quarantine");
         let key = doc! { "_id": { "c": "games", "d": id } };
         wait_until(&format!("the record of {id}"), async || {
-            wanted(records.find_one(key.clone()).await.unwrap().as_ref())
+            let found = records.find_one(key.clone()).read_concern(ReadConcern::majority());
+            wanted(found.await.unwrap().as_ref())
         })
         .await;
     }
