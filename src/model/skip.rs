@@ -78,6 +78,10 @@ pub fn client_of(event: &RawDocument) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{
+        document::{Document, FoldLimits, Outcome},
+        event::{Event, Op},
+    };
     use bson::rawdoc;
 
     #[test]
@@ -93,6 +97,32 @@ mod tests {
         {
             assert_eq!(remains(&damaged), ("?".to_owned(), None), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn a_skipped_event_counts_and_leaves_the_state_as_it_was() {
+        let mut document = Document::new(DocumentId::Integer(1));
+        let remains = |client, at| Remains { client, at };
+        let at = DateTime::from_millis(7);
+        assert_eq!(document.skip(2, remains("x", None)), Outcome::Gap { expected: 1 });
+        assert_eq!(document.skip(1, remains("x", None)), Outcome::Skipped);
+        assert_eq!((document.is_deleted(), document.updated_at), (true, None));
+        assert_eq!(document.skip(1, remains("x", None)), Outcome::Replay);
+        let create = rawdoc! {
+            "_id": { "d": 1, "s": 2 }, "client": "y", "op": "create", "state": { "n": 1 }, "at": at,
+        };
+        let create = Event::decode(&create).unwrap();
+        assert_eq!(document.apply(&create, &FoldLimits::default()), Outcome::Applied(Op::Create));
+        let state = document.state().unwrap().to_raw();
+        let later = DateTime::from_millis(5);
+        assert_eq!(document.skip(3, remains("?", Some(later))), Outcome::Skipped);
+        assert_eq!(document.skip(4, remains("y", None)), Outcome::Skipped);
+        assert_eq!(document.state().unwrap().to_raw(), state);
+        assert_eq!((document.version, document.updated_at), (4, Some(later)));
+        assert_eq!(document.clock, [("?", 1), ("x", 1), ("y", 2)].into_iter().collect());
+        assert_eq!(document.youngest.unwrap().at, at);
+        let row = document.to_raw();
+        assert_eq!(Document::from_raw(&row).unwrap().to_raw(), row);
     }
 
     #[test]
