@@ -24,6 +24,7 @@ use crate::{
         distributor::{Distributor, Restarts},
         feed::Subscribe,
         observe::Observer,
+        revisit::{self, Revisits},
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
@@ -49,8 +50,9 @@ pub(super) async fn supervise(
         };
         let (leadership, led) = watch::channel(leads);
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
-        node.begins(led.clone(), stop.clone());
-        project(&node, &monitor, &plan, starts, (led, stop, goodbye.clone()));
+        let (wishes, revisits) = revisit::channel();
+        node.begins(led.clone(), stop.clone(), wishes);
+        project(&node, &monitor, &plan, starts, (led, stop, goodbye.clone(), revisits));
         keep(&node, &plan, starts, lease_time, (leadership, goodbye));
         node.crashed().await;
         node.stay_down().await;
@@ -58,11 +60,11 @@ pub(super) async fn supervise(
     }
 }
 
-type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken);
+type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken, Revisits);
 
 /// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
 fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: Led) {
-    let (led, stop, goodbye) = led;
+    let (led, stop, goodbye, revisits) = led;
     let sim = node.sim();
     let time = time(node, plan);
     let source = SimLogSource { node: node.clone() };
@@ -86,6 +88,7 @@ fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: 
         observer: Observer::new(status, metrics(), time.clone()),
         time,
         subscribe,
+        revisits,
     };
     sim.spawn(node.owner, async move {
         let paused = watch::channel(Some(false)).1;
