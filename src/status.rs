@@ -60,6 +60,9 @@ pub struct CollectionStatus {
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
+    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
+    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    pub checkpoint_lost_in_seconds: Option<f64>,
     /// Documents that wait behind a hole.
     pub version_gaps: u64,
     /// Documents parked by a poison event.
@@ -81,6 +84,7 @@ impl CollectionStatus {
             lag_seconds: None,
             lag_events: None,
             oplog_headroom_seconds: None,
+            checkpoint_lost_in_seconds: None,
             version_gaps: 0,
             quarantined: 0,
             last_error: None,

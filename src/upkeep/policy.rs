@@ -97,7 +97,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
                 due = self.due.recv() => if let Some(due) = due {
                     self.take(due, Reason::Events).await;
                 },
-                () = self.time.sleep(pause.min(crate::health::WAIT_MAX)) => {}
+                () = self.time.sleep(pause.min(self.heart.pause())) => {}
             }
         }
     }

@@ -35,6 +35,10 @@ pub struct Scene {
     pub lease_time: Duration,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+    /// How far behind a daemon may be and still be ready.
+    pub max_ready_lag: Duration,
+    /// How long a loop may go without a turn.
+    pub liveness_limit: Duration,
 }
 
 impl Scene {
@@ -46,8 +50,15 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let (lease_time, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(20));
-        let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
+        let scene = Scene {
+            db,
+            uri,
+            collections: Vec::new(),
+            lease_time: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(20),
+            max_ready_lag: Duration::from_secs(30),
+            liveness_limit: Duration::from_secs(90),
+        };
         scene.with("games").await
     }
 
@@ -82,6 +93,8 @@ impl Scene {
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: self.lease_time,
                 shutdown_timeout: self.shutdown_timeout,
+                max_ready_lag: self.max_ready_lag,
+                liveness_limit: self.liveness_limit,
             },
             collections: self.collections.clone(),
         }
