@@ -9,12 +9,13 @@ use std::{net::SocketAddr, time::Duration};
 use alluvium::{
     config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
     daemon::{Daemon, DaemonError},
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Client, Collection, Database, options::ClientOptions};
 use prometheus::TextEncoder;
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -246,6 +247,11 @@ impl Running {
         self.statuses[0].borrow().clone()
     }
 
+    /// Whether it leads each collection, in the order of the configuration; `None` while that is not known.
+    pub fn roles(&self) -> Vec<Option<Role>> {
+        self.statuses.iter().map(|status| status.borrow().role).collect()
+    }
+
     /// Waits until it says so of `games`.
     pub async fn says(&self, what: &str, wanted: impl Fn(&CollectionStatus) -> bool) {
         wait_until(what, async || wanted(&self.status())).await;
@@ -256,6 +262,35 @@ impl Running {
         self.says("it refuses the collection", |status| status.phase == Phase::Refused).await;
         let last = self.status().last_error.expect("a refusal has a reason");
         format!("{}; {}", last.message, last.advice)
+    }
+
+    /// Asks it with GET: the status code and the body.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let address = format!("http://{}{path}", self.http);
+        let asked = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut answer = agent.get(address).call().unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+        });
+        asked.await.unwrap()
+    }
+
+    /// Waits until it is ready, or not any more, and gives the reasons.
+    pub async fn is_ready(&self, wanted: bool) -> Vec<String> {
+        wait_for(&format!("ready is {wanted}"), async || {
+            let (status, body) = self.get("/readyz").await;
+            assert_eq!(status == 200, body["ready"] == true, "{body}");
+            let reasons = serde_json::from_value(body["reasons"].clone()).unwrap();
+            (body["ready"] == wanted).then_some(reasons)
+        })
+        .await
+    }
+
+    /// Sees that it is alive.
+    pub async fn is_alive(&self) {
+        let (status, body) = self.get("/healthz").await;
+        assert_eq!((status, &body["alive"]), (200, &true.into()), "{body}");
     }
 
     /// The value of a metric by its name without prefix and its labels without the collection, which is
