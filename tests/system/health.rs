@@ -107,8 +107,8 @@ async fn every_collection_has_its_own_role_phase_and_last_error_with_advice() {
     assert!(reasons.len() == 1 && reasons[0].starts_with("`users` is "), "{reasons:?}");
     let users = wait_for("users is refused", async || {
         let (_, status) = daemon.get("/v1/status").await;
-        let users = status["collections"].as_array().unwrap().iter();
-        users.cloned().find(|one| one["name"] == "users" && one["phase"] == "refused")
+        let mut all = status["collections"].as_array().unwrap().iter();
+        all.find(|one| one["name"] == "users" && one["phase"] == "refused").cloned()
     })
     .await;
     assert_eq!(users["last_error"]["class"], "refused", "{users}");
