@@ -60,6 +60,9 @@ pub struct CollectionStatus {
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
+    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
+    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    pub checkpoint_lost_in_seconds: Option<f64>,
     /// Documents that wait behind a hole.
     pub version_gaps: u64,
     /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
@@ -83,6 +86,7 @@ impl CollectionStatus {
             lag_seconds: None,
             lag_events: None,
             oplog_headroom_seconds: None,
+            checkpoint_lost_in_seconds: None,
             version_gaps: 0,
             oldest_gap_seconds: None,
             quarantined: 0,

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DaemonError, LOOP_LIMIT};
+use super::DaemonError;
 use crate::{
     api::Served,
     config::{CollectionConfig, Config},
@@ -163,7 +163,7 @@ impl<'a> Parts<'a> {
     /// The heart of one of the loops of a collection.
     fn heart(&self, what: &str, collection: &str) -> Heart {
         let name = format!("{what} of {collection}");
-        self.heartbeats.register(name, LOOP_LIMIT, self.time.now())
+        self.heartbeats.register(name, self.config.daemon.liveness_limit, self.time.now())
     }
 }
 

@@ -132,8 +132,13 @@ impl Observer {
 
     /// A request failed and is tried again, which is a turn of the loop.
     pub(super) fn tried(&self, error: &Error, time: &impl Time) {
-        self.heart.beat(time.now());
+        self.turned(time);
         self.error(error);
+    }
+
+    /// The loop has got further, within what may be a long turn.
+    pub(super) fn turned(&self, time: &impl Time) {
+        self.heart.beat(time.now());
     }
 
     /// An event that names no document: it can only be reported.
@@ -171,8 +176,11 @@ impl Observer {
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
     pub fn headroom(&self, headroom: Option<Headroom>) {
-        let seconds = headroom.map(|headroom| headroom.seconds);
-        self.status.send_modify(|status| status.oplog_headroom_seconds = seconds);
+        self.status.send_modify(|status| {
+            status.oplog_headroom_seconds = headroom.map(|headroom| headroom.seconds);
+            status.checkpoint_lost_in_seconds =
+                headroom.and_then(|headroom| headroom.lost_in_seconds);
+        });
         let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
             return;
         };
@@ -184,8 +192,11 @@ impl Observer {
         );
         self.last_error(
             "oplog_headroom",
-            format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
-            "nothing is lost if it does, but the whole log is scanned then: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
+            match seconds < 0.0 {
+                true => format!("the oplog begins {:.0} s after the checkpoint, and does not reach it any more", -seconds),
+                false => format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
+            },
+            "no event is lost, but the whole log is scanned when the projection goes on: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
         );
     }
 

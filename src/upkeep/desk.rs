@@ -61,6 +61,8 @@ pub struct Desk<J, S: LogSource, D, T> {
     pub backoff: Backoff,
     /// The configured collections.
     pub wards: Vec<Ward<S, D>>,
+    /// Beats while jobs that are nobody's are looked for.
+    pub heart: Heart,
 }
 
 /// The jobs of other leaders, and since when their beat has been the same.
@@ -203,8 +205,9 @@ where
     async fn refuse_strays(&self) {
         let known: Vec<String> = self.wards.iter().map(|ward| ward.collection.clone()).collect();
         loop {
-            self.time.sleep(LOOK_INTERVAL).await;
-            if let Err(error) = self.look_for_strays(&known).await {
+            beating(&self.heart, &self.time, self.time.sleep(LOOK_INTERVAL)).await;
+            let look = self.look_for_strays(&known);
+            if let Err(error) = beating(&self.heart, &self.time, look).await {
                 warn!(%error, "the jobs of unknown collections could not be looked at; trying again");
             }
         }
@@ -215,7 +218,8 @@ where
         for row in limited(&self.time, limit, self.jobs.stray_jobs(known)).await? {
             match Order::from_raw(&row) {
                 Err(error) => self.refuse(&row, &error.to_string()).await,
-                Ok(order) if self.jobs.is_led(&order.collection).await? => {}
+                Ok(order)
+                    if limited(&self.time, limit, self.jobs.is_led(&order.collection)).await? => {}
                 Ok(order) => {
                     let error = format!(
                         "`{}` is not among the collections of any daemon; those of {} are: {}",

@@ -16,6 +16,7 @@ mod pausing;
 mod policy;
 mod snapshots;
 mod verifying;
+mod watching;
 
 use std::process::Command;
 

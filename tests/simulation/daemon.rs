@@ -12,10 +12,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    executor::VirtualTime, leases::SimLeases, log::SimLogSource, monitor::Monitor, node::Node,
-    plan::DaemonPlan, store::SimStore, world::COLLECTION,
+    executor::{Owner, Sim, VirtualTime},
+    leases::SimLeases,
+    log::SimLogSource,
+    monitor::Monitor,
+    node::Node,
+    plan::DaemonPlan,
+    store::SimStore,
+    world::COLLECTION,
 };
 use crate::{
+    config::DaemonConfig,
+    health::{Heart, Heartbeats, Pulse},
     lease::{Keeper, Leadership, LeaseSettings, Standing},
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
@@ -29,6 +37,7 @@ use crate::{
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
     store::LeaseName,
+    time::Time as _,
 };
 
 /// Starts the daemon, and again whenever it has crashed. Without a lease time it leads from the start.
@@ -52,8 +61,11 @@ pub(super) async fn supervise(
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
         let (wishes, revisits) = revisit::channel();
         node.begins(led.clone(), stop.clone(), wishes);
-        project(&node, &monitor, &plan, starts, (led, stop, goodbye.clone(), revisits));
-        keep(&node, &plan, starts, lease_time, (leadership, goodbye));
+        let hearts = Hearts { beats: Heartbeats::default(), time: time(&node, &plan) };
+        let led = (led, stop, goodbye.clone(), revisits);
+        project(&node, &monitor, (&plan, starts), &hearts, led);
+        keep(&node, (&plan, starts), &hearts, lease_time, (leadership, goodbye));
+        sim.spawn(node.owner, hearts.watch(sim.clone(), node.owner));
         node.crashed().await;
         node.stay_down().await;
         starts += 1;
@@ -62,8 +74,36 @@ pub(super) async fn supervise(
 
 type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken, Revisits);
 
+/// Liveness, as the real daemon has it: nothing that happens to the database may turn it red.
+struct Hearts {
+    beats: Heartbeats,
+    time: VirtualTime,
+}
+
+impl Hearts {
+    fn heart(&self, name: &str) -> Heart {
+        self.beats.register(name, DaemonConfig::default().liveness_limit, self.time.now())
+    }
+
+    async fn watch(self, sim: Sim, owner: Owner) {
+        loop {
+            sim.sleep(Duration::from_secs(10)).await;
+            let pulses = self.beats.pulses(self.time.now());
+            if let Some(complaint) = pulses.iter().find_map(Pulse::complaint) {
+                return sim.violation(format!("{owner:?}: {complaint}"));
+            }
+        }
+    }
+}
+
 /// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
-fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: Led) {
+fn project(
+    node: &Node,
+    monitor: &Monitor,
+    (plan, starts): (&DaemonPlan, u64),
+    hearts: &Hearts,
+    led: Led,
+) {
     let (led, stop, goodbye, revisits) = led;
     let sim = node.sim();
     let time = time(node, plan);
@@ -78,14 +118,15 @@ fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: 
         seed: plan.epoch.unsigned_abs() + starts,
     };
     let distributor = Distributor::new(source.clone(), time.clone(), backoff, requests, Uncounted);
-    sim.spawn(node.owner, distributor.run());
+    sim.spawn(node.owner, distributor.with_heart(hearts.heart("change stream")).run());
     let projector = Projector {
         collection: COLLECTION.into(),
         part: Part::WHOLE,
         source,
         store,
         settings: Settings { backoff, cache_bytes: plan.cache_bytes, ..Settings::default() },
-        observer: Observer::new(status, metrics(), time.clone()),
+        observer: Observer::new(status, metrics(), time.clone())
+            .with_heart(hearts.heart("projector")),
         time,
         subscribe,
         revisits,
@@ -100,8 +141,8 @@ fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: 
 /// Keeps the leases, or merely the leadership that was given, until the goodbye, which ends the process.
 fn keep(
     node: &Node,
-    plan: &DaemonPlan,
-    starts: u64,
+    (plan, starts): (&DaemonPlan, u64),
+    hearts: &Hearts,
     lease_time: Option<Duration>,
     (leadership, goodbye): (Leadership, CancellationToken),
 ) {
@@ -119,6 +160,7 @@ fn keep(
     let leases = SimLeases { node: node.clone() };
     let leaderships = BTreeMap::from([(name, leadership)]);
     let keeper = Keeper::new(leases, time(node, plan), settings, leaderships);
+    let keeper = keeper.with_heart(hearts.heart("leases"));
     node.sim().spawn(node.owner, async move {
         keeper.run(goodbye).await;
         process.exit();

@@ -5,6 +5,7 @@ mod conformance;
 mod daemon;
 mod executor;
 mod leases;
+mod liveness;
 mod log;
 mod monitor;
 mod node;

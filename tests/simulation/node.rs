@@ -253,9 +253,10 @@ impl Node {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> oneshot::Receiver<Result<T>> {
         let (sender, answer) = oneshot::channel();
-        let sim = self.sim().clone();
+        let (sim, world) = (self.sim().clone(), self.world.clone());
         self.sim().spawn(Owner::World, async move {
             sim.sleep(there).await;
+            world.thawed().await;
             // Whoever asked may not wait any more.
             let _unheard = sender.send(work.await);
             sim.changed();

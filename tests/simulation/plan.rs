@@ -154,6 +154,8 @@ pub(super) enum What {
     Elect { entries: usize, lag: Duration },
     /// The majority does not acknowledge anything for a while.
     Stall { time: Duration },
+    /// The server answers nobody for a while, longer at times than anybody waits for an answer.
+    Freeze { time: Duration },
     /// The oplog forgets its past.
     LoseHistory,
     /// The daemon dies wherever it stands.
@@ -202,7 +204,13 @@ impl Plan {
         let rivals = rng.u8(..3) == 0;
         let documents = if rivals { rng.usize(1..=2) } else { rng.usize(1..=4) };
         let length = millis(&mut rng, 500..if rivals { 2_500 } else { 8_000 });
-        let daemons = if rivals { rng.usize(2..=3) } else { [1, 1, 2, 2, 3][rng.usize(..5)] };
+        let leased = !rivals && rng.bool();
+        let daemons = match (rivals, leased) {
+            (true, _) => rng.usize(2..=3),
+            // Enough for two that take over at once from a third.
+            (false, true) => [1, 2, 3, 3, 4][rng.usize(..5)],
+            (false, false) => [1, 1, 2, 2, 3][rng.usize(..5)],
+        };
         let actions = if rivals { Actions::TROUBLE } else { Actions::new(&mut rng) };
         let writers =
             (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
@@ -213,7 +221,6 @@ impl Plan {
             .collect();
         let daemons: Vec<DaemonPlan> =
             (0..daemons).map(|number| daemon(&mut rng, number as i64, length)).collect();
-        let leased = !rivals && rng.bool();
         let lease_time = leased.then(|| millis(&mut rng, 1_500..8_000));
         let loses_leases = rng.bool();
         let mut mishaps = mishaps(&mut rng, documents, daemons.len(), length);
@@ -358,7 +365,7 @@ fn faults(rng: &mut Rng, calls: u32, most: usize, crashes: bool) -> Vec<CallFaul
 }
 
 fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) -> Vec<Mishap> {
-    let kinds: Vec<u8> = (0..13).filter(|_| rng.u8(..3) == 0).collect();
+    let kinds: Vec<u8> = (0..14).filter(|_| rng.u8(..3) == 0).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
@@ -378,6 +385,7 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 10 if rng.bool() => What::RenameLog { gone: time },
                 11 => What::Stop { daemon, down: time },
                 12 => What::DeleteLeases,
+                13 => What::Freeze { time: time * 10 },
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
                     _ => What::DeleteCheckpoint,

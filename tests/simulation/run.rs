@@ -371,6 +371,10 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             sim.sleep(time).await;
             world.state().stalled = false;
         }
+        What::Freeze { time } => {
+            world.freeze(time);
+            sim.sleep(time).await;
+        }
         What::LoseHistory => world.state().lose_history(),
         What::Crash { daemon, down } => daemons[daemon].crash(down),
         What::Suspend { daemon, time } => {
