@@ -4,12 +4,33 @@ use super::work::{Work, drive};
 use crate::{
     database::{Error, Result},
     log::EventLog,
-    model::{event::EventKey, id::DocumentId},
+    model::{document::Quarantine, event::EventKey, id::DocumentId},
     store::Store,
     time::Time,
 };
 
 impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
+    /// Forgets a document that is thought to be parked when an event above its mark comes, so that its row is read
+    /// again. An operator may have had it skipped or retried under another instance, whose record is gone by then; and on
+    /// a record that is gone no checkpoint may pass the event.
+    pub(super) fn doubt_parked(&mut self, key: &EventKey) {
+        let is_above = |mark: &Quarantine| key.version > mark.version;
+        if self.waiting.park(&key.document).is_some_and(is_above)
+            && self.cache.is_unchanged(&key.document)
+        {
+            self.cache.evict(&key.document);
+        }
+    }
+
+    /// Looks up all skips again: another instance may have had one done.
+    pub(super) async fn load_skips(&mut self) -> Result<()> {
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let load = self.settings.backoff.retry(time, report, || store.load_skips());
+        self.skips = drive(&mut self.flush, &mut self.flushed, load).await?;
+        Ok(())
+    }
+
     /// Looks up which of a document's events are skipped. All were looked up in the beginning.
     pub(super) async fn load_skips_of(&mut self, id: &DocumentId) -> Result<()> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);

@@ -112,6 +112,11 @@ impl Waiting {
         (row.mark.class != Class::Gap).then_some(&row.mark)
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Whether a document waits, for whatever reason.
     pub(super) fn waits(&self, document: &DocumentId) -> bool {
         self.rows.contains_key(document)
