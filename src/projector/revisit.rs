@@ -95,8 +95,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// changed, it waits again as before.
     async fn revisit(&mut self, id: &DocumentId) -> Result<()> {
         self.cache.evict(id);
-        // What stood above a hole may have been discarded.
-        self.waiting.forget_seen_above(id);
         self.load(slice::from_ref(id)).await?;
         if let Some(slot) = self.cache.edit(id) {
             slot.document.quarantine = None;

@@ -211,7 +211,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 _ => {
-                    if self.waiting.heal(id, version) {
+                    let closed_at = self.closed_at(id, version).await?;
+                    if self.waiting.heal(id, closed_at) {
                         self.note_change();
                     }
                     return Ok(());
