@@ -43,7 +43,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
+            _ if self.work.cache.is_filling() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
@@ -64,11 +64,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    /// How long a folded event may wait for others under load. Where they are late already, a tenth of
-    /// that more does not matter to anybody, and saves writing a document again and again.
+    /// How long a folded event may wait for others under load. Where they are late already, half of that
+    /// more saves writing a document again and again, and so gets everybody up to date sooner.
     fn window(&self, now: Duration) -> Duration {
         let late = self.progress.lag_seconds(now).unwrap_or_default();
-        let late = Duration::from_secs_f64(late / 10.0).min(LATE_WINDOW_MAX);
+        let late = Duration::from_secs_f64(late / 2.0).min(LATE_WINDOW_MAX);
         self.work.settings.flush_interval.max(late)
     }
 
