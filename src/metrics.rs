@@ -93,6 +93,8 @@ definitions! {
         "Documents that wait, by what they wait for.";
     GAPS Gauge "version_gaps" ["collection"], &[],
         "Documents that wait behind a missing event.";
+    OLDEST_GAP Gauge "oldest_gap_seconds" ["collection"], &[],
+        "How long the oldest missing event has been missing; 0 when none is, absent while unknown.";
     LEADER Gauge "leader" ["collection"], &[],
         "1 while this instance leads the collection, 0 while it stands by; absent while unknown.";
     EPOCH Gauge "lease_epoch" ["collection"], &[],
@@ -316,7 +318,7 @@ struct StatusGauges(Arc<Mutex<Vec<watch::Receiver<CollectionStatus>>>>);
 /// A gauge's value, if it is known.
 type Reading = fn(&CollectionStatus) -> Option<f64>;
 
-const READINGS: [(&Definition, Reading); 8] = [
+const READINGS: [(&Definition, Reading); 9] = [
     (&LAG, |status| status.lag_seconds),
     (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
     (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
@@ -325,6 +327,7 @@ const READINGS: [(&Definition, Reading); 8] = [
     (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
     (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
     (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
+    (&OLDEST_GAP, |status| status.oldest_gap_seconds),
 ];
 
 fn status_gauge(definition: &Definition, collection: &str) -> Result<Gauge, Error> {

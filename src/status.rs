@@ -65,6 +65,8 @@ pub struct CollectionStatus {
     pub checkpoint_lost_in_seconds: Option<f64>,
     /// Documents that wait behind a hole.
     pub version_gaps: u64,
+    /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
+    pub oldest_gap_seconds: Option<f64>,
     /// Documents parked by a poison event.
     pub quarantined: u64,
     /// The last error, kept after it has passed.
@@ -86,6 +88,7 @@ impl CollectionStatus {
             oplog_headroom_seconds: None,
             checkpoint_lost_in_seconds: None,
             version_gaps: 0,
+            oldest_gap_seconds: None,
             quarantined: 0,
             last_error: None,
             flushes: 0,

@@ -22,7 +22,9 @@ use crate::{
     log::{LogSource, mongo::MongoSource},
     metrics::{Metrics, RestartReason},
     model::part::Part,
-    projector::{Projector, Settings, distributor::Restarts, feed::Subscribe, observe::Observer},
+    projector::{
+        Projector, Settings, distributor::Restarts, feed::Subscribe, observe::Observer, revisit,
+    },
     read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
@@ -116,6 +118,7 @@ impl<'a> Parts<'a> {
         };
         let served = Served { reader, snapshotter: snapshotter.clone(), status, metrics };
         self.served.insert(name.clone(), served);
+        let (revisits, revisited) = revisit::channel();
         let projector = Projector {
             collection: name.clone(),
             part,
@@ -125,17 +128,19 @@ impl<'a> Parts<'a> {
             settings,
             observer,
             subscribe: self.subscribe.clone(),
+            revisits: revisited,
         };
         let (leadership, led) = watch::channel(Standing::Unknown);
         self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
-        let ward = Ward {
+        self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
+            revisits,
+            gap_grace: collection.gap_grace,
             led: led.clone(),
             heart: self.heart("jobs", name),
-        };
-        self.wards.push(ward);
-        let policy = Policy {
+        });
+        self.policies.push(Policy {
             collection: name.clone(),
             snapshotter,
             due: snapshots_due,
@@ -144,8 +149,7 @@ impl<'a> Parts<'a> {
             time: self.time,
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
-        };
-        self.policies.push(policy);
+        });
         let (pause, paused) = watch::channel(None);
         self.pauses.insert(name.clone(), pause);
         let stop = stop.clone();

@@ -28,6 +28,7 @@ const DUE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Counts {
     pub(super) applied: [u64; 3],
     pub(super) replayed: u64,
+    pub(super) skipped: u64,
     pub(super) scanned: u64,
     pub(super) loaded: u64,
 }
@@ -116,6 +117,9 @@ impl Observer {
                     status.lag_seconds = None;
                     status.lag_events = None;
                 }
+                if !matches!(phase, Phase::Tailing | Phase::Scanning) {
+                    status.oldest_gap_seconds = None;
+                }
             }
             changed
         });
@@ -157,8 +161,17 @@ impl Observer {
         self.last_error(
             "gap",
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
-            "find the writer that took this version and never committed it; appending the missing event heals the document",
+            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` or `discard` closes the hole, on record",
         );
+    }
+
+    /// How long the oldest hole has been open; zero when there is none.
+    pub(super) fn oldest_gap(&self, age: Duration) {
+        // Whole seconds: whoever waits for news of the status is not woken by more.
+        let seconds = Some(age.as_secs() as f64);
+        self.status.send_if_modified(|status| {
+            std::mem::replace(&mut status.oldest_gap_seconds, seconds) != seconds
+        });
     }
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
@@ -201,6 +214,7 @@ impl Observer {
             metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
         metrics.skipped(SkipReason::Replay).inc_by(counts.replayed);
+        metrics.skipped(SkipReason::Operator).inc_by(counts.skipped);
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
         metrics.document_writes.inc_by(written as u64);

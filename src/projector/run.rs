@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bson::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -16,6 +16,7 @@ use super::{
     observe::Counts,
     progress::Progress,
     review::records,
+    revisit::{Askers, Revisit},
     scan::Walk,
     waiting::Waiting,
     work::{Arrival, Work},
@@ -77,12 +78,15 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) review_at: Duration,
     /// The last of the parked documents that were looked at, if there are more.
     pub(super) reviewed: Option<DocumentId>,
+    revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
+    pub(super) askers: Askers,
 }
 
 /// What the loop met.
 enum Met {
     Flushed(Result<Flushed>),
     Stop,
+    Asked(Revisit),
     Scanned(Result<Option<Batch>>),
     Fed(Option<Feed>),
     Tick,
@@ -94,8 +98,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// # Errors
     /// When the database is away, or going on would be wrong.
     pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
-        let Projector { collection, part, source, store, time, settings, observer, subscribe } =
-            projector;
+        let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
         let decide = Begin::decide(source, &log, store, collection, epoch);
@@ -106,7 +109,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let (sender, feed) = feed::channel();
         let request =
             Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
-        beating(observer.heart(), time, subscribe.send(request))
+        beating(observer.heart(), time, projector.subscribe.send(request))
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
         let mut work = Work {
@@ -118,6 +121,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             settings: *settings,
             observer: observer.clone(),
             cache: Cache::new(settings.cache_bytes),
+            skips: limited(time, limit, store.load_skips()).await?,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -147,6 +151,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             overdue: None,
             reviewed: None,
             review_at: Self::first_review(time.now()),
+            revisits: projector.revisits.clone().lock_owned().await,
+            askers: Askers::default(),
         })
     }
 
@@ -160,6 +166,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain().await,
+                Met::Asked(revisit) => self.revisit(revisit).await?,
                 Met::Scanned(batch) => {
                     self.scanned(batch).await?;
                     // The stream has to move on while a long scan lasts, or the oplog would overtake it.
@@ -183,7 +190,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             return Met::Flushed(flushed);
         }
         let pause = self.pause();
-        let Self { work, walk, feed, .. } = self;
+        let Self { work, walk, feed, revisits, .. } = self;
         let room = !work.cache.is_full();
         let (log, time, limit) =
             (work.log.clone(), work.time.clone(), work.settings.backoff.attempt_limit);
@@ -196,11 +203,13 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             // 2. Stopping goes before more work.
             () = stop.cancelled() => Met::Stop,
-            // 3. Catching up goes before news, which may depend on it.
+            // 3. What an operator asks for is little, and somebody waits for it.
+            Some(revisit) = revisits.recv(), if room => Met::Asked(revisit),
+            // 4. Catching up goes before news, which may depend on it.
             batch = next_scanned(walk, &log, (&time, limit)), if room => Met::Scanned(batch),
-            // 4. News, when there is room for it: not reading is what slows the stream down.
+            // 5. News, when there is room for it: not reading is what slows the stream down.
             fed = feed.recv(), if room => Met::Fed(fed),
-            // 5. Time.
+            // 6. Time.
             () = time.sleep(pause) => Met::Tick,
         }
     }
@@ -219,6 +228,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if all_written {
             self.progress.flushed(self.covers.take());
         }
+        self.askers.flushed();
         Ok(())
     }
 

@@ -59,13 +59,12 @@ impl Waiting {
 
     /// A document that has reached `version` waits no more; whether it did.
     pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
-        let waited = self.rows.remove(document).is_some();
         self.seen_above.remove(document);
-        if waited {
-            self.unsaved.remove(document);
-            self.healed.insert(document.clone(), version);
-        }
-        waited
+        let Some(row) = self.rows.remove(document) else { return false };
+        self.unsaved.remove(document);
+        // What it waited for may have been taken away, and not have come.
+        self.healed.insert(document.clone(), version.max(row.mark.version));
+        true
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.
@@ -84,6 +83,22 @@ impl Waiting {
     /// An event above the document's hole was seen.
     pub(super) fn see_above(&mut self, document: &DocumentId, version: i64) {
         self.seen_above.insert(document.clone(), version);
+    }
+
+    /// What was seen above the document's hole may not be there any more.
+    pub(super) fn forget_seen_above(&mut self, document: &DocumentId) {
+        self.seen_above.remove(document);
+    }
+
+    /// Since when the document is parked at this version for this reason, if it is.
+    pub(super) fn parked_since(
+        &self,
+        document: &DocumentId,
+        mark: &Quarantine,
+    ) -> Option<bson::DateTime> {
+        let row = self.rows.get(document)?;
+        let same = (row.mark.class, row.mark.version) == (mark.class, mark.version);
+        same.then_some(row.since)
     }
 
     /// The last version that was seen above the document's hole; 0 if there is none.

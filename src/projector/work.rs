@@ -27,6 +27,7 @@ use crate::{
         id::DocumentId,
         part::Part,
         position::LogId,
+        skip::{Remains, Skips},
     },
     planted::{Bug, planted},
     store::{QuarantineRow, Store},
@@ -54,6 +55,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) settings: Settings,
     pub(super) observer: Observer,
     pub(super) cache: Cache,
+    /// The events of the collection that an operator has skipped.
+    pub(super) skips: Skips,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
@@ -122,8 +125,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Offers events to their document, which is in memory. True when the log must be read on from the
     /// document's version: an earlier event is missing here, or the one that was missing arrived.
-    fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
+    pub(super) fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
         let hole = self.waiting.hole(id);
+        let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return false };
         let (mut applied, mut reads_on, mut poison) = (false, false, None);
         for Arrival { key, event } in events {
@@ -131,11 +135,17 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
                 self.observer.turned(&self.time);
             }
-            match apply(&mut slot.document, key, event, &self.settings) {
+            let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
+                && !planted(Bug::SkipsForgotten);
+            match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
                 Outcome::Replay => self.counts.replayed += 1,
                 Outcome::Parked => {}
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
+                    applied = true;
+                }
+                Outcome::Skipped => {
+                    self.counts.skipped += 1;
                     applied = true;
                 }
                 // A hole that is on record already needs no second look, unless this event fills it.
@@ -164,6 +174,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if !self.cache.holds(id) {
             self.load(std::slice::from_ref(id)).await?;
         }
+        self.load_skips_of(id).await?;
         let known = known.max(self.waiting.seen_above(id));
         loop {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
@@ -200,7 +211,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 Some(_) if version > after => {}
-                _ if version < known => {
+                _ if version < known && !self.is_discarded(id, known).await? => {
                     self.record_hole(id, version + 1, known);
                     return Ok(());
                 }
@@ -235,7 +246,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             slot.document.quarantine = Some(mark.clone());
         }
         self.cache.edited(id);
-        self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
+        let since = self.waiting.parked_since(id, &mark).unwrap_or_else(|| self.time.wall());
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since });
         self.note_change();
     }
 
@@ -281,9 +293,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     fn admit(&mut self, mut document: Document, stored: i64) {
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
         let stored_mark = document.quarantine.take();
-        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say.
+        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor
+        // one that has moved on, because an operator has skipped the event.
         let mark = self.waiting.park(&document.id);
-        document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
+        let mark = mark.filter(|mark| {
+            let passed = mark.version <= document.version && planted(Bug::PassedMarkParks);
+            mark.version == document.version + 1 || passed
+        });
+        document.quarantine = mark.cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
     }
 
@@ -306,8 +323,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 /// Offers raw bytes: an event that is not the document's next is never decoded.
 fn apply(
     document: &mut Document,
-    key: &EventKey,
-    raw: &RawDocument,
+    (key, raw): (&EventKey, &RawDocument),
+    is_skipped: bool,
     settings: &Settings,
 ) -> Outcome {
     if key.version <= document.version {
@@ -318,6 +335,9 @@ fn apply(
     }
     if key.version != document.version + 1 {
         return Outcome::Gap { expected: document.version + 1 };
+    }
+    if is_skipped {
+        return document.skip(key.version, Remains::of(raw));
     }
     let poison =
         |class, reason| Outcome::Poison(Quarantine { class, version: key.version, reason });

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::{join, join_all};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::{
@@ -16,13 +16,14 @@ use crate::{
     database::{Error, Result},
     health::{Heart, beating},
     lease::Standing,
-    log::LogSource,
+    log::{LogSource, Mend},
     model::{
         id::integral,
         job::{Order, Outcome, RUNNING},
     },
+    projector::revisit::Revisit,
     retry::{Backoff, limited},
-    store::{Documents, Jobs, Lock, QuarantineRows, Snapshots},
+    store::{Jobs, Lock, Snapshots, Store},
     time::Time,
 };
 
@@ -38,6 +39,10 @@ pub struct Ward<S: LogSource, D> {
     pub collection: String,
     /// Takes its snapshots.
     pub snapshotter: Snapshotter<S, D>,
+    /// Has its projector look at a document again.
+    pub revisits: mpsc::Sender<Revisit>,
+    /// A hole that is younger is not closed.
+    pub gap_grace: Duration,
     /// Whether this instance leads it, and under which epoch.
     pub led: watch::Receiver<Standing>,
     /// Beats while it is looked after.
@@ -66,7 +71,8 @@ struct Silence(HashMap<String, (i64, i64, Duration)>);
 
 impl<J: Jobs, S: LogSource, D, T: Time> Desk<J, S, D, T>
 where
-    D: Documents + Snapshots + QuarantineRows,
+    S::Log: Mend,
+    D: Store + Snapshots,
 {
     /// Takes and does jobs for ever. May be dropped at any moment: what is under way is taken up again.
     pub async fn run(self) {
@@ -131,7 +137,7 @@ where
         let kind = order.kind;
         info!(collection = ward.collection, kind = kind.name(), id = ?row.get("_id"), "a job begins");
         let (jobs, time) = (&self.jobs, &self.time);
-        let mut job = Performance::new(jobs, &ward.snapshotter, time, (row, order), lock.clone())?;
+        let mut job = Performance::new(jobs, ward, time, (row, order), lock.clone())?;
         let id = job.id.clone();
         ward.snapshotter.metrics.upkeep.jobs_running.set(1);
         let mut led = ward.led.clone();

@@ -24,7 +24,7 @@ use crate::{
         snapshot::{Due, Reason, Snapshot},
     },
     retry::{Backoff, limited},
-    store::{Documents, PutOutcome, RowVersion, Snapshots, Versions},
+    store::{Documents, PutOutcome, RowVersion, SkipRows, Snapshots, Versions},
     time::Time,
 };
 
@@ -71,7 +71,7 @@ struct Sweeps<V> {
     rows: VecDeque<RowVersion>,
 }
 
-impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
+impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T> {
     /// Takes snapshots for ever. May be dropped at any moment.
     pub async fn run(mut self) {
         let mut sweeps = None;
@@ -227,7 +227,8 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
             return Ok(at_max.and_then(|at| Snapshot::of_row(&row, at, taken_at, reason).ok()));
         };
         let Some((id, version)) = place(&row) else { return Ok(None) };
-        let newest = self.snapshotter.store.newest_snapshot(&id, version).await?;
+        let store = &self.snapshotter.store;
+        let newest = store.newest_snapshot(&id, version).await?;
         if newest.as_ref().is_some_and(|newest| newest.version == version) {
             return Ok(None);
         }
@@ -239,7 +240,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         }
         let newest = newest.and_then(|newest| newest.document().ok());
         let mut document = newest.unwrap_or_else(|| Document::new(id.clone()));
-        let stop = read_on(&self.snapshotter.log, &mut document, version, at_least).await?;
+        let stop = read_on(&self.snapshotter.log, store, &mut document, version, at_least).await?;
         match difference(&row, &document, &stop) {
             None => Ok(of_folded(&row, &document, taken_at, reason).ok()),
             Some(difference) => {

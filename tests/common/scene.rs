@@ -13,7 +13,10 @@ use alluvium::{
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
-use mongodb::{Client, Collection, Database, options::ClientOptions};
+use mongodb::{
+    Client, Collection, Database,
+    options::{ClientOptions, ReadConcern},
+};
 use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
@@ -185,12 +188,14 @@ impl Scene {
         .await;
     }
 
-    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`.
+    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`, and the majority
+    /// has it so.
     pub async fn record(&self, id: &str, wanted: impl Fn(Option<&Document>) -> bool) {
         let records = self.collection("alluvium.quarantine");
-        let key = doc! { "_id.c": "games", "_id.d": id };
+        let key = doc! { "_id": { "c": "games", "d": id } };
         wait_until(&format!("the record of {id}"), async || {
-            wanted(records.find_one(key.clone()).await.unwrap().as_ref())
+            let found = records.find_one(key.clone()).read_concern(ReadConcern::majority());
+            wanted(found.await.unwrap().as_ref())
         })
         .await;
     }
@@ -220,6 +225,8 @@ impl Scene {
             log: log.try_collect().await.unwrap(),
             rows: rows.try_collect().await.unwrap(),
             acknowledged,
+            skipped: self.skipped(name).await,
+            discarded: self.discarded(name).await,
             ..Evidence::default()
         };
         let bench = self.db.client().database(&format!("{}_judge", self.db.name()));
@@ -227,6 +234,26 @@ impl Scene {
             Ok(report) => report,
             Err(findings) => panic!("the judge found:\n{}", findings.join("\n")),
         }
+    }
+
+    /// The places of a collection that are skipped, by the record.
+    pub async fn skipped(&self, name: &str) -> Vec<(Bson, i64)> {
+        let skips = self.collection("alluvium.skips").find(doc! { "_id.c": name }).await.unwrap();
+        let skips: Vec<Document> = skips.try_collect().await.unwrap();
+        let place = |row: &Document| {
+            let key = row.get_document("_id").unwrap();
+            (key.get("d").unwrap().clone(), key.get_i64("s").unwrap())
+        };
+        skips.iter().map(place).collect()
+    }
+
+    /// The events that were taken out of the log of a collection, as they are kept.
+    pub async fn discarded(&self, name: &str) -> Vec<Document> {
+        let filter = doc! { "_id.c": name, "_id.s": { "$exists": true } };
+        let kept = self.collection("alluvium.quarantine").find(filter).await.unwrap();
+        let kept: Vec<Document> = kept.try_collect().await.unwrap();
+        let events = kept.iter().flat_map(|row| row.get_array("events").unwrap());
+        events.map(|event| event.as_document().unwrap().clone()).collect()
     }
 }
 

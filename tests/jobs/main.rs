@@ -9,7 +9,9 @@ mod judge;
 mod scene;
 
 mod asking;
+mod closing;
 mod doing;
+mod operating;
 mod pausing;
 mod policy;
 mod snapshots;

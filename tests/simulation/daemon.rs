@@ -32,6 +32,7 @@ use crate::{
         distributor::{Distributor, Restarts},
         feed::Subscribe,
         observe::Observer,
+        revisit::{self, Revisits},
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
@@ -58,9 +59,10 @@ pub(super) async fn supervise(
         };
         let (leadership, led) = watch::channel(leads);
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
-        node.begins(led.clone(), stop.clone());
+        let (wishes, revisits) = revisit::channel();
+        node.begins(led.clone(), stop.clone(), wishes);
         let hearts = Hearts { beats: Heartbeats::default(), time: time(&node, &plan) };
-        project(&node, &monitor, (&plan, starts), &hearts, (led, stop, goodbye.clone()));
+        project(&node, &monitor, (&plan, starts), &hearts, (led, stop, goodbye.clone(), revisits));
         keep(&node, (&plan, starts), &hearts, lease_time, (leadership, goodbye));
         sim.spawn(node.owner, hearts.watch(sim.clone(), node.owner));
         node.crashed().await;
@@ -69,7 +71,7 @@ pub(super) async fn supervise(
     }
 }
 
-type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken);
+type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken, Revisits);
 
 /// Liveness, as the real daemon has it: nothing that happens to the database may turn it red.
 struct Hearts {
@@ -101,7 +103,7 @@ fn project(
     hearts: &Hearts,
     led: Led,
 ) {
-    let (led, stop, goodbye) = led;
+    let (led, stop, goodbye, revisits) = led;
     let sim = node.sim();
     let time = time(node, plan);
     let source = SimLogSource { node: node.clone() };
@@ -126,6 +128,7 @@ fn project(
             .with_heart(hearts.heart("projector")),
         time,
         subscribe,
+        revisits,
     };
     sim.spawn(node.owner, async move {
         let paused = watch::channel(Some(false)).1;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     lease::Standing,
+    projector::revisit::Revisit,
 };
 
 /// A process's connection.
@@ -50,6 +51,7 @@ struct Inner {
 struct Process {
     standing: watch::Receiver<Standing>,
     stop: CancellationToken,
+    revisits: mpsc::Sender<Revisit>,
     /// It was told to stop, and is to stay down for this long then.
     stops_for: Option<Duration>,
 }
@@ -107,8 +109,21 @@ impl Node {
     }
 
     /// The process is up: where it stands is to be seen in `standing`, and `stop` tells it to end.
-    pub(super) fn begins(&self, standing: watch::Receiver<Standing>, stop: CancellationToken) {
-        self.inner().process = Some(Process { standing, stop, stops_for: None });
+    pub(super) fn begins(
+        &self,
+        standing: watch::Receiver<Standing>,
+        stop: CancellationToken,
+        revisits: mpsc::Sender<Revisit>,
+    ) {
+        self.inner().process = Some(Process { standing, stop, revisits, stops_for: None });
+    }
+
+    /// Asks the process to look at a document again, if it is up and has room for the wish.
+    pub(super) fn revisit(&self, wish: impl FnOnce() -> Revisit) {
+        if let Some(process) = &self.inner().process {
+            // Without room it is left out: the operator asks for more than can be heard.
+            drop(process.revisits.try_send(wish()));
+        }
     }
 
     /// The epoch under which this process leads, if it does.

@@ -12,6 +12,7 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) writers: Vec<WriterPlan>,
     pub(super) readers: Vec<ReaderPlan>,
+    pub(super) operator: OperatorPlan,
     pub(super) daemons: Vec<DaemonPlan>,
     pub(super) mishaps: Vec<Mishap>,
     /// The lease time, where leases decide which of the daemons leads; else all of them do.
@@ -72,6 +73,33 @@ pub(super) enum Action {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ReaderPlan {
     pub(super) pauses: Vec<Duration>,
+}
+
+/// What an operator does. Without steps there is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct OperatorPlan {
+    pub(super) faults: Vec<CallFault>,
+    pub(super) steps: Vec<OperatorStep>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct OperatorStep {
+    pub(super) pause: Duration,
+    pub(super) document: usize,
+    pub(super) help: Help,
+}
+
+/// How an operator helps a document that waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Help {
+    /// Has it looked at again.
+    Retry,
+    /// Skips the event at which it is parked.
+    Skip,
+    /// Fills its hole.
+    Fill,
+    /// Deletes its row by hand, so that it is folded again from its first event.
+    Refold,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -217,7 +245,11 @@ impl Plan {
             let renames = matches!(mishap.what, What::RenameLog { .. });
             !(renames && std::mem::replace(&mut renamed, true))
         });
-        Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases }
+        // Where there is something to do for one.
+        let helps = (actions.poison || actions.holes) && rng.u8(..3) != 0;
+        let operator =
+            if helps { operator(&mut rng, documents, length) } else { OperatorPlan::default() };
+        Self { seed, writers, readers, operator, daemons, mishaps, lease_time, loses_leases }
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
@@ -283,6 +315,23 @@ fn writer(rng: &mut Rng, documents: usize, length: Duration, actions: &Actions) 
             })
             .collect(),
     }
+}
+
+fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
+    let steps = rng.usize(1..10);
+    let pace = ((length.as_millis() as u64 + 4_000) * 2 / steps as u64).max(2);
+    let step = |_| OperatorStep {
+        pause: millis(rng, 0..pace),
+        document: rng.usize(..documents),
+        help: match rng.u8(..16) {
+            0..3 => Help::Retry,
+            3..10 => Help::Skip,
+            10..14 => Help::Fill,
+            _ => Help::Refold,
+        },
+    };
+    let steps = (0..steps).map(step).collect();
+    OperatorPlan { faults: faults(rng, 60, 4, false), steps }
 }
 
 fn daemon(rng: &mut Rng, number: i64, length: Duration) -> DaemonPlan {

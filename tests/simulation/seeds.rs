@@ -85,6 +85,9 @@ fn every_planted_bug_is_found() {
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,
+        RowBeforeSkip,
+        SkipsForgotten,
+        PassedMarkParks,
         StaleRowKept,
         LostHistoryIgnored,
         TailStartsTooLate,
@@ -146,6 +149,8 @@ fn the_runs_meet_what_they_are_meant_to_meet() {
     let all = |count: fn(&crate::judge::Report) -> usize| reports.iter().map(count).sum::<usize>();
     assert!(all(|report| report.documents) > 300);
     assert!(all(|report| report.poisoned) > 0);
+    assert!(all(|report| report.skipped) > 0);
+    assert!(all(|report| report.filled) > 0);
     assert!(all(|report| report.answers) > 0);
     assert!(reports.iter().map(|report| report.events).sum::<i64>() > 3_000);
 }

@@ -17,6 +17,7 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         position::{Checkpoint, LogId},
+        skip::Skip,
     },
     store::{Lease, LeaseName, Presence, QuarantineRow},
 };
@@ -42,6 +43,7 @@ pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
     Quarantine(QuarantineRow),
+    Skip(Skip),
     Lease(Lease),
     Presence(Presence),
 }
@@ -224,6 +226,7 @@ impl World {
             COLLECTION,
             super::store::CHECKPOINTS,
             super::store::QUARANTINE,
+            super::skips::SKIPS,
             super::leases::LEASES,
         ] {
             let id = state.new_id();
@@ -298,7 +301,7 @@ impl World {
     pub(super) fn elect(&self, entries: usize) {
         let mut state = self.state();
         // It knows at least of the collections.
-        let seen = state.seen.saturating_sub(entries).max(6).min(state.seen);
+        let seen = state.seen.saturating_sub(entries).max(7).min(state.seen);
         state.elect(seen);
         state.lagging = true;
     }

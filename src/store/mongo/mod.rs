@@ -8,15 +8,19 @@ mod leases;
 mod overview;
 mod pauses;
 mod quarantine;
+mod skips;
 mod snapshots;
 mod statements;
 mod versions;
+mod waiting;
 
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use leases::MongoLeases;
 pub use overview::{Overview, Saved, overview, saved_checkpoints};
 pub use pauses::MongoPauses;
+pub(crate) use skips::{place as skipped_place, skips_of};
 pub use versions::MongoVersions;
+pub use waiting::{WaitingQuery, waiting};
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
@@ -24,7 +28,7 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION},
+    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
 
 /// One collection's projected documents and bookkeeping in MongoDB.
@@ -36,6 +40,7 @@ pub struct MongoStore {
     documents: Collection<RawDocumentBuf>,
     checkpoints: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
+    skips: Collection<RawDocumentBuf>,
 }
 
 impl MongoStore {
@@ -48,6 +53,7 @@ impl MongoStore {
             documents: database.collection(collection),
             checkpoints: database.collection(CHECKPOINTS_COLLECTION),
             quarantine: database.collection(QUARANTINE_COLLECTION),
+            skips: database.collection(SKIPS_COLLECTION),
         }
     }
 
@@ -130,7 +136,22 @@ fn collection_key(collection: &str, document: &crate::model::id::DocumentId) -> 
     key
 }
 
-/// Matches the rows of one collection whose `_id` is `{c, d}`, as a range that the index on `_id` serves.
+/// The `_id` of a collection's row about one event: `{c, d, s}`.
+fn event_key(collection: &str, event: &crate::model::event::EventKey) -> RawDocumentBuf {
+    let mut key = collection_key(collection, &event.document);
+    key.append(cstr!("s"), event.version);
+    key
+}
+
+/// Matches the records of what waits: those about a document, and not those about an event that was
+/// discarded, whose `_id` goes on with `s`.
+fn waiting_range(collection: &str) -> Document {
+    let mut range = collection_range(collection);
+    range.insert("_id.s", doc! { "$exists": false });
+    range
+}
+
+/// Matches the rows of one collection whose `_id` begins with `{c, d}`, as a range that the index on `_id` serves.
 fn collection_range(collection: &str) -> Document {
     doc! { "_id": {
         "$gte": { "c": collection, "d": bson::Bson::MinKey },

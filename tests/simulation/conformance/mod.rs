@@ -8,13 +8,13 @@ mod twin;
 use bson::RawDocumentBuf;
 
 use crate::{
-    log::LogSource,
+    log::{LogSource, Mend},
     store::{Leases, Store},
 };
 
 /// A server with one log, as a test body drives it.
 trait Server {
-    type Source: LogSource;
+    type Source: LogSource<Log: Mend>;
     type Store: Store;
     type Leases: Leases;
 
@@ -79,4 +79,7 @@ conform!(
     a_lease_changes_hands_only_as_it_was_seen,
     a_presence_is_there_until_it_is_removed,
     the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
+    a_skip_is_on_record_together_with_its_row_or_not_at_all,
+    a_discarded_event_is_kept_beside_what_waits,
+    what_fills_a_hole_takes_the_place_of_nothing,
 );
