@@ -76,6 +76,11 @@ impl Cache {
         self.working.contains_key(id)
     }
 
+    /// Whether nothing of the document waits to be written.
+    pub(super) fn is_unchanged(&self, id: &DocumentId) -> bool {
+        self.working.get(id).is_none_or(|slot| !slot.changed())
+    }
+
     /// Adds a document that was just loaded.
     pub(super) fn admit(&mut self, slot: Slot) {
         let id = slot.document.id.clone();

@@ -70,6 +70,12 @@ fn tell(askers: &mut Vec<oneshot::Sender<()>>) {
 
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     pub(super) async fn revisit(&mut self, Revisit { document, done }: Revisit) -> Result<()> {
+        // What a flush under way makes of the document must not be taken for what becomes of it here.
+        if let Some(flush) = self.work.flush.take() {
+            self.settle(flush.await?).await?;
+        } else if let Some(flushed) = self.work.flushed.take() {
+            self.settle(flushed?).await?;
+        }
         if self.work.part.holds(&document) {
             self.work.revisit(&document).await?;
         }
@@ -89,8 +95,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// changed, it waits again as before.
     async fn revisit(&mut self, id: &DocumentId) -> Result<()> {
         self.cache.evict(id);
-        // What stood above a hole may have been discarded.
-        self.waiting.forget_seen_above(id);
         self.load(slice::from_ref(id)).await?;
         if let Some(slot) = self.cache.edit(id) {
             slot.document.quarantine = None;

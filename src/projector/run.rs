@@ -341,6 +341,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
             Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.doubt_parked(&key);
                 self.work.read_on(&key.document, key.version).await
             }
             Ok(_) => Ok(()),

@@ -59,12 +59,13 @@ impl Waiting {
 
     /// A document that has reached `version` waits no more; whether it did.
     pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
+        let waited = self.rows.remove(document).is_some();
         self.seen_above.remove(document);
-        let Some(row) = self.rows.remove(document) else { return false };
-        self.unsaved.remove(document);
-        // What it waited for may have been taken away, and not have come.
-        self.healed.insert(document.clone(), version.max(row.mark.version));
-        true
+        if waited {
+            self.unsaved.remove(document);
+            self.healed.insert(document.clone(), version);
+        }
+        waited
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.
@@ -83,11 +84,6 @@ impl Waiting {
     /// An event above the document's hole was seen.
     pub(super) fn see_above(&mut self, document: &DocumentId, version: i64) {
         self.seen_above.insert(document.clone(), version);
-    }
-
-    /// What was seen above the document's hole may not be there any more.
-    pub(super) fn forget_seen_above(&mut self, document: &DocumentId) {
-        self.seen_above.remove(document);
     }
 
     /// Since when the document is parked at this version for this reason, if it is.
@@ -110,6 +106,11 @@ impl Waiting {
     pub(super) fn park(&self, document: &DocumentId) -> Option<&Quarantine> {
         let row = self.rows.get(document)?;
         (row.mark.class != Class::Gap).then_some(&row.mark)
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// Whether a document waits, for whatever reason.

@@ -84,6 +84,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them either holds its events or is on
     /// record as waiting.
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        if !self.waiting.is_empty() {
+            chunk.iter().for_each(|arrival| self.doubt_parked(&arrival.key));
+        }
         self.load_missing(chunk).await?;
         // With the last version that is known to be there.
         let mut behind = BTreeMap::new();
@@ -164,7 +167,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             self.park(id, mark);
             return false;
         }
-        reads_on || (applied && hole.is_some())
+        // Whatever it waited for has passed.
+        reads_on || (applied && self.waiting.waits(id))
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
@@ -216,7 +220,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 _ => {
-                    if self.waiting.heal(id, version) {
+                    let closed_at = self.closed_at(id, version).await?;
+                    if self.waiting.heal(id, closed_at) {
                         self.note_change();
                     }
                     return Ok(());
@@ -294,8 +299,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
         let stored_mark = document.quarantine.take();
         // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor
-        // one that has moved on, because an operator has skipped the event.
+        // one that has moved on, or may, because an operator has skipped the event.
         let mark = self.waiting.park(&document.id);
+        let skips = self.skips.of(&document.id);
+        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
         let mark = mark.filter(|mark| {
             let passed = mark.version <= document.version && planted(Bug::PassedMarkParks);
             mark.version == document.version + 1 || passed

@@ -23,7 +23,7 @@ use crate::{
         position::LogId,
         skip::SkippedVersions,
     },
-    store::mongo::{skipped_place, skips_of},
+    store::mongo::{events_of, place_of_row},
 };
 
 /// How often a read whose moment was lost begins again.
@@ -148,12 +148,12 @@ async fn skips(
     session: &mut ClientSession,
     id: &DocumentId,
 ) -> Result<SkippedVersions> {
-    let find = reader.skips.find(skips_of(reader.collection(), id));
+    let find = reader.skips.find(events_of(reader.collection(), id));
     let find = find.projection(bson::doc! { "_id": 1 }).read_concern(ReadConcern::snapshot());
     let mut found = find.session(&mut *session).await?;
     let mut skips = SkippedVersions::new();
     while found.advance(session).await? {
-        skips.insert(skipped_place(found.current())?.version);
+        skips.insert(place_of_row(found.current())?.version);
     }
     Ok(skips)
 }

@@ -1,7 +1,7 @@
 //! What operators have done to events: those that were skipped, and those that were taken out of the log. Both are
 //! on record for ever.
 
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future};
 
 use bson::{DateTime, RawDocumentBuf};
 
@@ -74,6 +74,9 @@ pub trait DiscardedEvents: Clone + Send + Sync + 'static {
     /// Keeps events at majority. One that is kept already is kept once; another one of the same place beside it.
     fn keep_discarded(&self, events: &[Discarded]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Whether an event of this place was taken out.
-    fn is_discarded(&self, key: &EventKey) -> impl Future<Output = Result<bool>> + Send;
+    /// The versions of a document of which events were taken out.
+    fn discarded_of(
+        &self,
+        document: &DocumentId,
+    ) -> impl Future<Output = Result<BTreeSet<i64>>> + Send;
 }

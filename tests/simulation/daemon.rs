@@ -62,7 +62,8 @@ pub(super) async fn supervise(
         let (wishes, revisits) = revisit::channel();
         node.begins(led.clone(), stop.clone(), wishes);
         let hearts = Hearts { beats: Heartbeats::default(), time: time(&node, &plan) };
-        project(&node, &monitor, (&plan, starts), &hearts, (led, stop, goodbye.clone(), revisits));
+        let led = (led, stop, goodbye.clone(), revisits);
+        project(&node, &monitor, (&plan, starts), &hearts, led);
         keep(&node, (&plan, starts), &hearts, lease_time, (leadership, goodbye));
         sim.spawn(node.owner, hearts.watch(sim.clone(), node.owner));
         node.crashed().await;

@@ -1,6 +1,8 @@
 //! Skips and discarded events on the in-memory replica set, as those of `store::mongo` are kept. What this claims is
 //! checked in `conformance`.
 
+use std::collections::BTreeSet;
+
 use super::{
     store::{QUARANTINE, SimStore, refuses, row_of, version_of},
     world::{COLLECTION, Data, Key, Op, Row, State},
@@ -103,16 +105,21 @@ impl DiscardedEvents for SimStore {
         self.node.call("keep_discarded", work).await
     }
 
-    async fn is_discarded(&self, key: &EventKey) -> Result<bool> {
-        let (world, key) = (self.node.world.clone(), Key::Event(key.clone()));
-        let work = async move { Ok(world.state().visible.get(QUARANTINE, &key).is_some()) };
-        self.node.call("is_discarded", work).await
+    async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
+        let (world, document) = (self.node.world.clone(), document.clone());
+        let work = async move { Ok(events_of(&world.state().visible, QUARANTINE, &document)) };
+        self.node.call("discarded_of", work).await
     }
 }
 
 /// The places that are skipped.
 pub(super) fn skipped(data: &Data) -> Vec<EventKey> {
-    let rows = data.collections.get(SKIPS).map(|skips| skips.rows.keys());
+    events(data, SKIPS)
+}
+
+/// The places of the events that the rows of a collection are about.
+fn events(data: &Data, collection: &str) -> Vec<EventKey> {
+    let rows = data.collections.get(collection).map(|found| found.rows.keys());
     let event = |key: &Key| match key {
         Key::Event(key) => Some(key.clone()),
         _ => None,
@@ -122,6 +129,10 @@ pub(super) fn skipped(data: &Data) -> Vec<EventKey> {
 
 /// Those of one document.
 pub(super) fn skipped_of(data: &Data, document: &DocumentId) -> SkippedVersions {
-    let skipped = skipped(data).into_iter().filter(|key| key.document == *document);
-    skipped.map(|key| key.version).collect()
+    events_of(data, SKIPS, document)
+}
+
+fn events_of(data: &Data, collection: &str, document: &DocumentId) -> BTreeSet<i64> {
+    let events = events(data, collection).into_iter().filter(|key| key.document == *document);
+    events.map(|key| key.version).collect()
 }

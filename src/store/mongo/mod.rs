@@ -18,7 +18,7 @@ pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use leases::MongoLeases;
 pub use overview::{Overview, Saved, overview, saved_checkpoints};
 pub use pauses::MongoPauses;
-pub(crate) use skips::{place as skipped_place, skips_of};
+pub(crate) use skips::{events_of, place as place_of_row};
 pub use versions::MongoVersions;
 pub use waiting::{WaitingQuery, waiting};
 

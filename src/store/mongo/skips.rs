@@ -1,6 +1,8 @@
 //! Skips on MongoDB, `{_id: {c, d, s}, client, class, reason, skipped_at}` in `alluvium.skips`; and discarded events,
 //! `{_id: {c, d, s}, class, reason, since, events}` in `alluvium.quarantine`.
 
+use std::collections::BTreeSet;
+
 use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{
@@ -39,7 +41,7 @@ impl SkipRows for MongoStore {
     }
 
     async fn load_skips_of(&self, document: &DocumentId) -> Result<SkippedVersions> {
-        let found = self.skipped(skips_of(&self.collection, document)).await?;
+        let found = self.skipped(events_of(&self.collection, document)).await?;
         Ok(found.into_iter().map(|key| key.version).collect())
     }
 
@@ -131,23 +133,23 @@ impl DiscardedEvents for MongoStore {
         Ok(())
     }
 
-    async fn is_discarded(&self, key: &EventKey) -> Result<bool> {
-        let key = Document::try_from(event_key(&self.collection, key))?;
-        let found = self.quarantine.find_one(doc! { "_id": key }).projection(doc! { "_id": 1 });
-        Ok(found.read_concern(ReadConcern::majority()).await?.is_some())
+    async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
+        let rows = self.quarantine.find(events_of(&self.collection, document));
+        let rows = rows.projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
+        let rows: Vec<RawDocumentBuf> = rows.await?.try_collect().await?;
+        rows.iter().map(|row| place(row).map(|key| key.version)).collect()
     }
 }
 
-/// Matches the skips of one document, as a range that the index on `_id` serves.
-pub(crate) fn skips_of(collection: &str, document: &DocumentId) -> Document {
+/// Matches the rows about events of one document, as a range that the index on `_id` serves.
+pub(crate) fn events_of(collection: &str, document: &DocumentId) -> Document {
     let key = |version: i64| doc! { "c": collection, "d": document.to_bson(), "s": version };
     doc! { "_id": { "$gte": key(1), "$lte": key(INTEGER_MAX) } }
 }
 
-/// The place that a skip is about.
+/// The place of the event that a row is about.
 pub(crate) fn place(row: &RawDocument) -> Result<EventKey> {
-    let damaged =
-        || Error::damaged(format!("a row of `{SKIPS_COLLECTION}` is about no event: {row:?}"));
+    let damaged = || Error::damaged(format!("a row about an event has no usable `_id`: {row:?}"));
     let key = row.get_document("_id").map_err(|_| damaged())?;
     let document = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
     let version = key.get("s")?.and_then(integral);
