@@ -21,9 +21,9 @@ use crate::{
     projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLeases, MongoPauses},
+    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses},
     time::{SystemTime, Time},
-    upkeep::{desk::Desk, pause::PauseWatch},
+    upkeep::{desk::Desk, layout::LayoutWatch, pause::PauseWatch},
 };
 use parts::Parts;
 
@@ -113,6 +113,10 @@ impl Daemon {
         let watching =
             PauseWatch { pauses: pauses.clone(), time, collections: parts.pauses, heart };
         services.spawn(until(stop.clone(), "pauses", watching.run()));
+        let heart = heartbeats.register("layouts", LOOP_LIMIT, time.now());
+        let layouts = MongoLayouts::new(database);
+        let watching = LayoutWatch { layouts, time, collections: parts.layouts, heart };
+        services.spawn(until(stop.clone(), "layouts", watching.run()));
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }

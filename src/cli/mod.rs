@@ -15,6 +15,7 @@ mod jobs;
 mod logging;
 mod missing;
 mod output;
+mod parts;
 mod pause;
 mod private;
 mod roles;
@@ -72,6 +73,8 @@ enum Command {
     Pause(pause::Pause),
     /// Go on projecting a paused collection
     Resume(pause::Pause),
+    /// Show into how many parts a collection is divided, or divide it anew, for several daemons to share it
+    Parts(parts::Parts),
     /// List, show and cancel what the daemons are asked to do
     #[command(subcommand)]
     Jobs(jobs::Jobs),
@@ -135,6 +138,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Verify(command) => command.run(&globals).await,
         Command::Pause(command) => command.run(&globals, true).await,
         Command::Resume(command) => command.run(&globals, false).await,
+        Command::Parts(command) => command.run(&globals).await,
         Command::Jobs(command) => command.run(&globals).await,
         Command::Bench(command) => command.run(&globals).await,
     };

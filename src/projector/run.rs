@@ -95,11 +95,15 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, collection, epoch).await?;
+        let begin = Begin::decide(source, &log, store, (collection, *part), epoch).await?;
         let waiting = Waiting::new(records(store).await?);
         let (sender, feed) = feed::channel();
-        let request =
-            Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
+        let request = Subscribe {
+            collection: collection.clone(),
+            part: *part,
+            start: begin.start(),
+            feed: sender,
+        };
         subscribe
             .send(request)
             .await
@@ -127,11 +131,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
+        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.position),
+            progress: Progress::new(begin.resume),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,

@@ -11,6 +11,7 @@ mod scene;
 mod gaps;
 mod identity;
 mod leases;
+mod parts;
 mod poison;
 mod safety;
 mod sizes;

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod documents;
 mod jobs;
+mod layouts;
 mod leases;
 mod overview;
 mod pauses;
@@ -13,8 +14,9 @@ mod statements;
 mod versions;
 
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
+pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
-pub use overview::{Overview, Saved, overview, saved_checkpoints};
+pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
 pub use versions::MongoVersions;
 
@@ -24,7 +26,7 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION},
+    store::{LeaseName, QUARANTINE_COLLECTION},
 };
 
 /// One collection's projected documents and bookkeeping in MongoDB.
@@ -34,7 +36,6 @@ pub struct MongoStore {
     collection: String,
     part: Part,
     documents: Collection<RawDocumentBuf>,
-    checkpoints: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
 }
 
@@ -46,7 +47,6 @@ impl MongoStore {
             collection: collection.to_owned(),
             part,
             documents: database.collection(collection),
-            checkpoints: database.collection(CHECKPOINTS_COLLECTION),
             quarantine: database.collection(QUARANTINE_COLLECTION),
         }
     }
