@@ -10,7 +10,7 @@ use bson::{Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
-    store::{log_id, row_of, saved, version_of, waiting},
+    store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId},
     },
     store::RowWrite,
@@ -109,16 +110,18 @@ impl Monitor {
     pub(super) fn checkpoint_saved(
         &self,
         state: &State,
+        part: Part,
         checkpoint: &Checkpoint,
     ) -> Result<(), String> {
         if self.blind {
             return Ok(());
         }
-        if let Some(later) = saved(&state.latest).filter(|saved| saved.epoch > checkpoint.epoch) {
+        let before = saved_of(&state.latest, part);
+        if let Some(later) = before.filter(|saved| saved.epoch > checkpoint.epoch) {
             let (epoch, later) = (checkpoint.epoch, later.epoch);
             return Err(format!("a checkpoint of epoch {epoch} replaces one of epoch {later}"));
         }
-        if saved(&state.latest).is_none() && !has_rows(state) {
+        if saved(&state.latest).is_empty() && !has_rows(state) {
             // Whatever there was of another log was taken back before anybody could rely on it.
             self.inner.lock().unwrap().log = None;
         }
@@ -130,7 +133,7 @@ impl Monitor {
             // Nobody will ever read on from there.
             return Ok(());
         }
-        self.nothing_passed(state, checkpoint, |id, data| {
+        self.nothing_passed(state, part, checkpoint, |id, data| {
             waiting(data).iter().any(|row| row.document == *id)
         })
     }
@@ -141,18 +144,24 @@ impl Monitor {
         state: &State,
         document: &DocumentId,
     ) -> Result<(), String> {
-        match saved(&state.latest) {
-            Some(saved) if !self.blind && log_id(&state.latest) == Some(saved.log) => {
-                self.nothing_passed(state, &saved, |id, _| id != document)
-            }
-            _ => Ok(()),
+        if self.blind {
+            return Ok(());
         }
+        let log = log_id(&state.latest);
+        let saved = saved(&state.latest).into_iter();
+        // Also those of other divisions: what they say has to stay true, since it may be believed later.
+        let mut resting =
+            saved.filter(|(part, saved)| part.holds(document) && log == Some(saved.log));
+        resting.try_for_each(|(part, saved)| {
+            self.nothing_passed(state, part, &saved, |id, _| id != document)
+        })
     }
 
     /// Everything before a checkpoint must be in the rows that the majority has, but for what is excused.
     fn nothing_passed(
         &self,
         state: &State,
+        part: Part,
         checkpoint: &Checkpoint,
         excused: impl Fn(&DocumentId, &Data) -> bool,
     ) -> Result<(), String> {
@@ -179,11 +188,12 @@ impl Monitor {
                 let version =
                     row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
                 if version < key.version
+                    && part.holds(&key.document)
                     && !excused(&key.document, data)
                     && !self.was_deleted_by_hand(&key.document)
                 {
                     return Err(format!(
-                        "a checkpoint passes event {} of {}, which the majority has at {version}",
+                        "a checkpoint of part {part} passes event {} of {}, which the majority has at {version}",
                         key.version, key.document
                     ));
                 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     lease::Standing,
+    model::part::Part,
 };
 
 /// A process's connection.
@@ -46,9 +47,12 @@ struct Inner {
     process: Option<Process>,
 }
 
+/// Where a process stands with each part that it projects.
+pub(super) type Standings = Arc<Mutex<BTreeMap<Part, watch::Receiver<Standing>>>>;
+
 /// A daemon that is up.
 struct Process {
-    standing: watch::Receiver<Standing>,
+    standings: Standings,
     stop: CancellationToken,
     /// It was told to stop, and is to stay down for this long then.
     stops_for: Option<Duration>,
@@ -106,17 +110,21 @@ impl Node {
         self.crashes.notify_one();
     }
 
-    /// The process is up: where it stands is to be seen in `standing`, and `stop` tells it to end.
-    pub(super) fn begins(&self, standing: watch::Receiver<Standing>, stop: CancellationToken) {
-        self.inner().process = Some(Process { standing, stop, stops_for: None });
+    /// The process is up: where it stands is to be seen in `standings`, and `stop` tells it to end.
+    pub(super) fn begins(&self, standings: Standings, stop: CancellationToken) {
+        self.inner().process = Some(Process { standings, stop, stops_for: None });
     }
 
-    /// The epoch under which this process leads, if it does.
-    pub(super) fn leads(&self) -> Option<i64> {
-        match *self.inner().process.as_ref()?.standing.borrow() {
-            Standing::Leader(epoch) => Some(epoch),
+    /// The parts that this process leads, each with the epoch under which it does.
+    pub(super) fn leads(&self) -> Vec<(Part, i64)> {
+        let standings = self.inner().process.as_ref().map(|process| process.standings.clone());
+        let standings = standings.unwrap_or_default();
+        let standings = standings.lock().unwrap();
+        let leads = standings.iter().filter_map(|(part, standing)| match *standing.borrow() {
+            Standing::Leader(epoch) => Some((*part, epoch)),
             Standing::Unknown | Standing::Standby => None,
-        }
+        });
+        leads.collect()
     }
 
     /// Tells the process to end, and to stay down for `down` then.

@@ -18,6 +18,8 @@ pub(super) struct Plan {
     pub(super) lease_time: Option<Duration>,
     /// Whether the leases are lost before the last start.
     pub(super) loses_leases: bool,
+    /// Into how many parts the collection is divided at first.
+    pub(super) parts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,12 +140,14 @@ pub(super) enum What {
     Cut { daemon: usize, time: Duration },
     /// Somebody deletes a projected row by hand.
     DeleteRow { document: usize },
-    /// Somebody deletes the checkpoint.
-    DeleteCheckpoint,
+    /// Somebody deletes the checkpoints.
+    DeleteCheckpoints,
     /// Somebody deletes all leases.
     DeleteLeases,
     /// The log is renamed, and gets its name back after a while.
     RenameLog { gone: Duration },
+    /// Somebody divides the collection into so many parts.
+    Divide { of: u32 },
     /// The log is dropped, and made again after a while.
     DropLog { gone: Duration },
 }
@@ -201,7 +205,7 @@ impl Plan {
         if mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. })) {
             // To delete the checkpoint is how an operator says that another log is the right one.
             mishaps.retain(|mishap| {
-                !matches!(mishap.what, What::DeleteCheckpoint | What::RenameLog { .. })
+                !matches!(mishap.what, What::DeleteCheckpoints | What::RenameLog { .. })
             });
         }
         // Two renames at once would only undo each other.
@@ -210,13 +214,30 @@ impl Plan {
             let renames = matches!(mishap.what, What::RenameLog { .. });
             !(renames && std::mem::replace(&mut renamed, true))
         });
-        Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases }
+        let parts = divide(seed, length, &mut mishaps);
+        Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases, parts }
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
     pub(super) fn drops_log(&self) -> bool {
         self.mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. }))
     }
+}
+
+/// In a part of the runs the collection is divided, and mostly divided anew while it is projected. With
+/// randomness of its own, since it came later than the rest.
+fn divide(seed: u64, length: Duration, mishaps: &mut Vec<Mishap>) -> u32 {
+    let mut rng = Rng::with_seed(seed ^ 0xA110_0002);
+    if rng.u8(..3) != 0 {
+        return 1;
+    }
+    let span = length.as_millis() as u64 + 4_000;
+    for _ in 0..rng.usize(..4) {
+        let what = What::Divide { of: rng.u32(1..=3) };
+        mishaps.push(Mishap { at: millis(&mut rng, 0..span), what });
+    }
+    mishaps.sort_by_key(|mishap| mishap.at);
+    rng.u32(1..=3)
 }
 
 /// Which unusual actions the writers of a run may take.
@@ -331,7 +352,7 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 12 => What::DeleteLeases,
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
-                    _ => What::DeleteCheckpoint,
+                    _ => What::DeleteCheckpoints,
                 },
                 _ if rng.u8(..4) != 0 => What::DropLog { gone: time },
                 _ => return None,

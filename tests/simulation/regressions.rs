@@ -12,7 +12,7 @@ use super::{
     monitor::Monitor,
     node::Node,
     plan::DaemonPlan,
-    store::{CHECKPOINTS, QUARANTINE, row_of, saved, version_of, waiting},
+    store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         document::{Class, Quarantine},
         event::EventKey,
         id::DocumentId,
+        part::Part,
     },
     store::QuarantineRow,
 };
@@ -162,12 +163,13 @@ fn a_lease_that_its_checkpoint_has_left_behind_is_raised() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, Some(Duration::from_secs(4)));
         scene.append(&[(1, create())]);
-        let epoch = |world: &World| saved(&world.state().visible).map_or(0, |saved| saved.epoch);
+        let saved = |world: &World| saved_of(&world.state().visible, Part::WHOLE);
+        let epoch = |world: &World| saved(world).map_or(0, |saved| saved.epoch);
         scene.until("it leads", |world| epoch(world) == 1);
         // As one that led before saves it late, after the row of its lease was lost.
-        let mut later = saved(&scene.world.state().visible).unwrap();
+        let mut later = saved(&scene.world).unwrap();
         later.epoch = 10;
-        scene.put(CHECKPOINTS, Key::Checkpoint, Row::Checkpoint(later));
+        scene.put(CHECKPOINTS, Key::Checkpoint(Part::WHOLE), Row::Checkpoint(later));
         scene.until("it leads above that", |world| epoch(world) == 11);
         let leases = roster(&scene.world.state().visible).leases;
         assert_eq!(leases.iter().map(|lease| lease.epoch).collect::<Vec<_>>(), [11]);

@@ -16,6 +16,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId},
     },
     store::{Lease, LeaseName, Presence, QuarantineRow},
@@ -31,7 +32,8 @@ pub(super) const EVENTS: &str = "games.events";
 pub(super) enum Key {
     Event(EventKey),
     Document(DocumentId),
-    Checkpoint,
+    Checkpoint(Part),
+    Layout,
     Lease(LeaseName),
     Presence(String),
 }
@@ -41,6 +43,7 @@ pub(super) enum Key {
 pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
+    Layout(u32),
     Quarantine(QuarantineRow),
     Lease(Lease),
     Presence(Presence),
@@ -222,6 +225,7 @@ impl World {
             super::store::CHECKPOINTS,
             super::store::QUARANTINE,
             super::leases::LEASES,
+            super::layouts::META,
         ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
@@ -277,7 +281,7 @@ impl World {
     pub(super) fn elect(&self, entries: usize) {
         let mut state = self.state();
         // It knows at least of the collections.
-        let seen = state.seen.saturating_sub(entries).max(6).min(state.seen);
+        let seen = state.seen.saturating_sub(entries).max(7).min(state.seen);
         state.elect(seen);
         state.lagging = true;
     }
