@@ -168,8 +168,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         for (name, seen) in take {
             self.take(name, seen).await?;
         }
-        for name in wanted.iter().filter(|name| !self.held.contains_key(name)) {
-            self.leaderships.tell(name, Standing::Standby);
+        for name in &wanted {
+            // Also what is held: it may have been released and wanted again since the last turn.
+            let held = self.held.get(name).map(|lease| Standing::Leader(lease.epoch));
+            self.leaderships.tell(name, held.unwrap_or(Standing::Standby));
         }
         for instance in departed {
             self.leases.remove_presence(&instance).await?;

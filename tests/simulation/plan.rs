@@ -214,8 +214,10 @@ impl Plan {
             let renames = matches!(mishap.what, What::RenameLog { .. });
             !(renames && std::mem::replace(&mut renamed, true))
         });
-        let parts = divide(seed, length, &mut mishaps);
-        Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases, parts }
+        let mut plan =
+            Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases, parts: 1 };
+        divide(&mut plan, length);
+        plan
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
@@ -224,20 +226,34 @@ impl Plan {
     }
 }
 
-/// In a part of the runs the collection is divided, and mostly divided anew while it is projected. With
-/// randomness of its own, since it came later than the rest.
-fn divide(seed: u64, length: Duration, mishaps: &mut Vec<Mishap>) -> u32 {
-    let mut rng = Rng::with_seed(seed ^ 0xA110_0002);
+/// In a part of the runs the collection is divided, and mostly divided anew while it is projected: often when one
+/// of the daemons is in trouble, so that some parts are further than others. With randomness of its own,
+/// since it came later than the rest.
+fn divide(plan: &mut Plan, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0002);
     if rng.u8(..3) != 0 {
-        return 1;
+        return;
     }
-    let span = length.as_millis() as u64 + 4_000;
+    plan.parts = rng.u32(1..=3);
+    if rng.bool() {
+        plan.lease_time.get_or_insert(millis(&mut rng, 1_500..8_000));
+    }
+    let span = length.as_millis() as u64 + 2_000;
     for _ in 0..rng.usize(..4) {
-        let what = What::Divide { of: rng.u32(1..=3) };
-        mishaps.push(Mishap { at: millis(&mut rng, 0..span), what });
+        let at = millis(&mut rng, 0..span);
+        plan.mishaps.push(Mishap { at, what: What::Divide { of: rng.u32(1..=3) } });
+        let (daemon, time) = (rng.usize(..plan.daemons.len()), millis(&mut rng, 10..4_000));
+        let what = match rng.u8(..6) {
+            0 => What::Crash { daemon, down: time },
+            1 => What::Suspend { daemon, time: time * 3 },
+            2 => What::Cut { daemon, time },
+            3 => What::Stop { daemon, down: time },
+            _ => continue,
+        };
+        let at = at.saturating_sub(millis(&mut rng, 0..2_000));
+        plan.mishaps.push(Mishap { at, what });
     }
-    mishaps.sort_by_key(|mishap| mishap.at);
-    rng.u32(1..=3)
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
 }
 
 /// Which unusual actions the writers of a run may take.
