@@ -47,7 +47,6 @@ impl Begin {
         log: &S::Log,
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
-        epoch: i64,
     ) -> Result<Self> {
         let Some(found) = log.identity().await? else {
             return Err(Error::stop(
@@ -65,12 +64,10 @@ impl Begin {
             info!(collection, ?part, cluster_time = at.time, "resuming");
             return Ok(Self { log: found, resume: Some(resume), at });
         }
-        if !saved.iter().any(|(saved, _)| *saved == part) {
-            // Which log the documents come from goes on record before the first of them does.
-            let checkpoint = Checkpoint { position: None, log: found, epoch };
-            if !store.save_checkpoint(&checkpoint).await? {
-                return Err(fenced());
-            }
+        // Which log the documents come from goes on record before the first of them does. Whoever answered just
+        // now may not have known yet what is on record.
+        if !store.claim_log(found).await? {
+            return Err(Error::unreachable("another log is on record by now; looking again"));
         }
         info!(collection, ?part, "there is no place to resume from: scanning the log");
         let at = source.now().await?;

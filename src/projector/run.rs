@@ -95,7 +95,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, subscribe } =
             projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, (collection, *part), epoch).await?;
+        let begin = Begin::decide(source, &log, store, (collection, *part)).await?;
         let waiting = Waiting::new(records(store).await?);
         let (sender, feed) = feed::channel();
         let request = Subscribe {

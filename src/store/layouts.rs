@@ -23,7 +23,8 @@ pub trait Layouts: Clone + Send + Sync + 'static {
 
     /// Forgets the checkpoints and the leases of all other divisions of a collection that is divided into `of`
     /// parts, unless they are still needed: one of these parts has no place of its own yet, or the collection
-    /// is divided differently by now. Whether they are forgotten.
+    /// is divided differently by now. Whether they are forgotten. The checkpoint of the whole stays, which says
+    /// which log the documents come from.
     ///
     /// What is forgotten was true and is merely old: a part without a checkpoint begins with a scan at the worst.
     fn retire_layouts(

@@ -15,7 +15,12 @@ use bson::{DateTime, RawDocumentBuf};
 
 use crate::{
     database::Result,
-    model::{document::Quarantine, id::DocumentId, part::Part, position::Checkpoint},
+    model::{
+        document::Quarantine,
+        id::DocumentId,
+        part::Part,
+        position::{Checkpoint, LogId},
+    },
 };
 
 pub use jobs::{Jobs, Lock};
@@ -140,6 +145,10 @@ pub trait Checkpoints: Clone + Send + Sync + 'static {
     /// All of the collection's as the majority holds them, each with its part, also those of divisions that
     /// the collection had before.
     fn load_checkpoints(&self) -> impl Future<Output = Result<Vec<(Part, Checkpoint)>>> + Send;
+
+    /// Puts on record at majority which log the collection's documents come from, whatever its division, in the
+    /// checkpoint of the whole; `false` when another log is on record there: then nothing was written.
+    fn claim_log(&self, log: LogId) -> impl Future<Output = Result<bool>> + Send;
 
     /// Saves that of the store's own part at majority; `false` when a later epoch has saved its own, or when there is one of another
     /// log: then nothing was written.

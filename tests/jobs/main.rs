@@ -10,6 +10,7 @@ mod scene;
 
 mod asking;
 mod doing;
+mod parts;
 mod pausing;
 mod policy;
 mod snapshots;

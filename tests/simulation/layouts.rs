@@ -49,7 +49,8 @@ impl Layouts for SimLayouts {
         if !Part::all(of).all(has_place) || self.node.call("layout", look).await? != of {
             return Ok(false);
         }
-        let others = saved.iter().map(|(part, _)| *part).filter(|part| part.of != of);
+        let others = saved.iter().map(|(part, _)| *part);
+        let others = others.filter(|part| part.of != of && *part != Part::WHOLE);
         let keys = others.map(Key::Checkpoint).collect();
         self.forget("retire checkpoints", CHECKPOINTS, move |_| keys).await?;
         let others = move |data: &Data| {

@@ -334,7 +334,7 @@ fn misled(world: &World, daemons: &[Node], before: &BTreeMap<Part, i64>) -> Opti
         leases.iter().any(says) && is_saved && before.get(&part).is_none_or(|before| epoch > before)
     };
     let of = layout(&state.visible);
-    let only = saved.iter().all(|(part, _)| part.of == of)
+    let only = saved.iter().all(|(part, _)| part.of == of || *part == Part::WHOLE)
         && leases.iter().all(|lease| lease.name.part.of == of)
         && leaders.iter().all(|(_, part, _)| part.of == of);
     if Part::all(of).all(is_led) && only {

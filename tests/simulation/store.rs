@@ -13,7 +13,7 @@ use crate::{
     model::{
         id::{DocumentId, integral},
         part::Part,
-        position::Checkpoint,
+        position::{Checkpoint, LogId},
     },
     planted::{Bug, planted},
     store::{
@@ -203,6 +203,26 @@ impl Checkpoints for SimStore {
         let world = self.node.world.clone();
         let work = async move { Ok(saved(&world.state().visible)) };
         self.node.call("load_checkpoints", work).await
+    }
+
+    async fn claim_log(&self, log: LogId) -> Result<bool> {
+        let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
+        let work = async move {
+            let stored = saved_of(&world.state().latest, Part::WHOLE);
+            if let Some(stored) = stored {
+                let found = world.state().last();
+                world.majority(found).await?;
+                return Ok(stored.log == log || planted(Bug::IdentityIgnored));
+            }
+            let checkpoint = Checkpoint { position: None, log, epoch: 0 };
+            let check = monitor.checkpoint_saved(&world.state(), Part::WHOLE, &checkpoint);
+            world.insist(check);
+            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(Part::WHOLE));
+            let row = Row::Checkpoint(checkpoint);
+            world.majority(world.apply(vec![Op::Put { collection, key, row }])).await?;
+            Ok(true)
+        };
+        self.node.call("claim_log", work).await
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`,
 //! without token and time until the first scan is over.
 
-use bson::{RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
+use bson::{Document, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
@@ -21,6 +21,15 @@ impl Checkpoints for MongoStore {
         of_collection(&self.database, &self.collection).await
     }
 
+    async fn claim_log(&self, log: LogId) -> Result<bool> {
+        // An upsert whose filter misses because of the log collides with the row that is there.
+        let filter = rawdoc! { "_id": self.collection.as_str(), "log": bson::Binary::from(log.0) };
+        let first = rawdoc! { "$setOnInsert": { "epoch": 0_i64 } };
+        let statements = [update_statement(filter, first, true)].into_iter().collect();
+        let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
+        is_written(&reply)
+    }
+
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         // An upsert whose filter misses because of the epoch or the log collides with the row that is there.
         let log = bson::Binary::from(checkpoint.log.0);
@@ -36,11 +45,16 @@ impl Checkpoints for MongoStore {
         row.append(cstr!("log"), log);
         let statements = [update_statement(filter, row, true)].into_iter().collect();
         let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
-        match no_write_errors(&reply) {
-            Ok(()) => Ok(true),
-            Err(error) if error.code() == Some(11000) => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_written(&reply)
+    }
+}
+
+/// Whether an upsert was carried out, or collided with a row that its filter does not match.
+fn is_written(reply: &Document) -> Result<bool> {
+    match no_write_errors(reply) {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(11000) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bson::{Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
     Collection, Database,
@@ -74,7 +74,8 @@ impl Layouts for MongoLayouts {
         if !Part::all(of).all(has_place) || self.layout(collection).await? != Layout::Parts(of) {
             return Ok(false);
         }
-        let others = saved.iter().filter(|(part, _)| part.of != of);
+        // That of the whole says which log it is.
+        let others = saved.iter().filter(|(part, _)| part.of != of && *part != Part::WHOLE);
         let id = |part: Part| LeaseName { collection: collection.to_owned(), part }.to_string();
         let ids: Vec<String> = others.map(|(part, _)| id(*part)).collect();
         if !ids.is_empty() {
@@ -94,7 +95,10 @@ fn decode(row: &RawDocument) -> Layout {
     let of = found.and_then(integral).and_then(|of| u32::try_from(of).ok());
     match of.filter(|of| (1..=PARTS_MAX).contains(of)) {
         Some(of) => Layout::Parts(of),
-        None => Layout::Damaged(format!("{found:?}")),
+        None => Layout::Damaged(match found.and_then(|found| Bson::try_from(found).ok()) {
+            Some(found) => found.into_relaxed_extjson().to_string(),
+            None => "nothing".into(),
+        }),
     }
 }
 
@@ -120,6 +124,6 @@ mod tests {
             let layout = decode(&rawdoc! { "of": of.clone() });
             assert!(matches!(layout, Layout::Damaged(_)), "{of:?}: {layout:?}");
         }
-        assert_eq!(decode(&rawdoc! {}), Layout::Damaged("None".into()));
+        assert_eq!(decode(&rawdoc! {}), Layout::Damaged("nothing".into()));
     }
 }
