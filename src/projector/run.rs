@@ -23,7 +23,7 @@ use super::{
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, position::Position},
+    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
     planted::{Bug, planted},
     status::Phase,
     store::Store,
@@ -39,12 +39,27 @@ const CHUNK_BYTES: usize = 1 << 20;
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
+    /// and finding out takes longer than reading an event.
+    looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
+    }
+
+    fn is_held(&mut self, part: Part, document: &DocumentId) -> bool {
+        match &self.looked_at {
+            _ if part == Part::WHOLE => true,
+            Some((known, held)) if known == document => *held,
+            _ => {
+                let held = part.holds(document);
+                self.looked_at = Some((document.clone(), held));
+                held
+            }
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -314,7 +329,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if chunk.is_held(self.work.part, &key.document) => {
+                chunk.push(Arrival { key, event });
+            }
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
