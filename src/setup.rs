@@ -10,7 +10,10 @@ use crate::{
         create::{Differing, create_log},
         events_collection,
     },
-    store::create::{check_store, create_store, ensure_format, ensure_jobs},
+    store::{
+        SKIPS_COLLECTION,
+        create::{check_store, create_store, ensure_format, ensure_jobs, ensure_skips},
+    },
 };
 
 /// Checks what exists and makes what is missing. May run any number of times, and in several
@@ -27,8 +30,10 @@ pub async fn prepare(
         inspect(database, &events_collection(&collection.name)).await?;
         check_store(database, &collection.name).await?;
     }
+    inspect(database, SKIPS_COLLECTION).await?;
     ensure_format(database).await?;
     ensure_jobs(database).await?;
+    ensure_skips(database).await?;
     let mut report = Report::default();
     for CollectionConfig { name, max_event_bytes, .. } in collections {
         create_log(database, name, *max_event_bytes, differing, &mut report).await?;

@@ -64,8 +64,13 @@ pub struct CollectionStatus {
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
+    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
+    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    pub checkpoint_lost_in_seconds: Option<f64>,
     /// Documents that wait behind a hole.
     pub version_gaps: u64,
+    /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
+    pub oldest_gap_seconds: Option<f64>,
     /// Documents parked by a poison event.
     pub quarantined: u64,
     /// The last error, kept after it has passed.
@@ -89,6 +94,8 @@ pub struct PartStatus {
     pub lag_seconds: Option<f64>,
     /// As of the collection.
     pub lag_events: Option<u64>,
+    /// How long its oldest hole has been open, in seconds; 0 when there is none.
+    pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
     pub waiting: BTreeMap<Class, u64>,
     /// How many bytes of documents it keeps in memory.
@@ -106,7 +113,9 @@ impl CollectionStatus {
             lag_seconds: None,
             lag_events: None,
             oplog_headroom_seconds: None,
+            checkpoint_lost_in_seconds: None,
             version_gaps: 0,
+            oldest_gap_seconds: None,
             quarantined: 0,
             last_error: None,
             flushes: 0,
@@ -146,18 +155,22 @@ impl CollectionStatus {
             let waiting = counted.iter().flat_map(|part| &part.waiting);
             waiting.filter(|(class, _)| is_it(**class)).map(|(_, count)| count).sum()
         };
-        let lag = |lag: Option<f64>, part: &&PartStatus| Some(lag?.max(part.lag_seconds?));
+        let largest = |of: fn(&PartStatus) -> Option<f64>| {
+            let largest = |largest: Option<f64>, part: &&PartStatus| Some(largest?.max(of(part)?));
+            counted.iter().fold(Some(0.0), largest).filter(|_| !counted.is_empty())
+        };
         let (version_gaps, quarantined) =
             (waiting(|class| class == Class::Gap), waiting(|class| class != Class::Gap));
-        let is_known = !counted.is_empty();
         let role = counted.iter().map(|part| part.role).min_by_key(Option::is_some).flatten();
         let lease_epoch = counted.iter().filter_map(|part| part.lease_epoch).max();
         let phase = counted.iter().map(|part| part.phase).max().unwrap_or(Phase::Starting);
-        let lag_seconds = counted.iter().fold(Some(0.0), lag).filter(|_| is_known);
+        let (lag_seconds, oldest_gap_seconds) =
+            (largest(|part| part.lag_seconds), largest(|part| part.oldest_gap_seconds));
         let lag_events = counted.iter().map(|part| part.lag_events).sum::<Option<u64>>();
-        let lag_events = lag_events.filter(|_| is_known);
+        let lag_events = lag_events.filter(|_| !counted.is_empty());
         (self.role, self.lease_epoch, self.phase) = (role, lease_epoch, phase);
         (self.lag_seconds, self.lag_events) = (lag_seconds, lag_events);
+        self.oldest_gap_seconds = oldest_gap_seconds;
         (self.version_gaps, self.quarantined) = (version_gaps, quarantined);
     }
 }
@@ -170,6 +183,7 @@ impl Default for PartStatus {
             phase: Phase::Starting,
             lag_seconds: None,
             lag_events: None,
+            oldest_gap_seconds: None,
             waiting: BTreeMap::new(),
             cache_bytes: 0,
         }
@@ -191,6 +205,7 @@ mod tests {
             phase: Phase::Tailing,
             lag_seconds: lag,
             lag_events: lag.map(|_| 2),
+            oldest_gap_seconds: lag,
             waiting: BTreeMap::from([(Class::Gap, gaps), (Class::BadPatch, 1)]),
             cache_bytes: 0,
         }

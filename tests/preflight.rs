@@ -185,7 +185,14 @@ async fn what_is_missing_is_made_once_however_many_do_it() {
     for ended in [a, b, c] {
         assert!(ended.output.status.success(), "{}", ended.all());
     }
-    let made = ["alluvium.jobs", "alluvium.meta", "games", "games.events", "games.snapshots"];
+    let made = [
+        "alluvium.jobs",
+        "alluvium.meta",
+        "alluvium.skips",
+        "games",
+        "games.events",
+        "games.snapshots",
+    ];
     assert_eq!(names(&db).await, made);
     let again = init(&db.uri, &db.name, &["--json"]).await;
     let report: serde_json::Value = serde_json::from_str(&again.out()).unwrap();

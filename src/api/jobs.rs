@@ -65,7 +65,8 @@ async fn ask(
     kind: job::Kind,
 ) -> Result<Response, Problem> {
     let collection = served.reader.collection().to_owned();
-    let row = state.jobs.insert_job(&Order { kind, collection, document: None }).await?;
+    let row =
+        state.jobs.insert_job(&Order { kind, collection, document: None, version: None }).await?;
     let job = view(&row);
     let id = job.get("id").and_then(Value::as_str).unwrap_or_default();
     let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];

@@ -8,6 +8,7 @@ mod extract;
 mod health;
 pub(crate) mod jobs;
 mod missing;
+pub(crate) mod operate;
 mod pause;
 pub mod problem;
 mod snapshot;
@@ -84,6 +85,8 @@ pub struct ApiLimits {
     pub request_max: Duration,
     /// The longest `wait`. Below `request_max`, so that a wait ends with its own answer.
     pub wait_max: Duration,
+    /// A leader that is further behind is not ready.
+    pub ready_lag_max: Duration,
 }
 
 impl Default for ApiLimits {
@@ -92,6 +95,7 @@ impl Default for ApiLimits {
             body_bytes_max: 1 << 20,
             request_max: Duration::from_secs(60),
             wait_max: Duration::from_secs(30),
+            ready_lag_max: Duration::from_secs(30),
         }
     }
 }
@@ -136,8 +140,22 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))
         .route(&format!("{COLLECTION}/resume"), post(pause::resume))
+        .merge(waiting())
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::get).delete(jobs::cancel))
+}
+
+/// What operators ask about documents that wait.
+fn waiting() -> Router<Arc<ApiState>> {
+    const QUARANTINE: &str = "/v1/collections/{collection}/quarantine";
+    const GAPS: &str = "/v1/collections/{collection}/gaps";
+    Router::new()
+        .route(QUARANTINE, get(operate::quarantine))
+        .route(&format!("{QUARANTINE}/{{id}}/retry"), post(operate::retry))
+        .route(&format!("{QUARANTINE}/{{id}}/skip"), post(operate::skip))
+        .route(GAPS, get(operate::gaps))
+        .route(&format!("{GAPS}/{{id}}/fill"), post(operate::fill))
+        .route(&format!("{GAPS}/{{id}}/discard"), post(operate::discard))
 }
 
 /// Serves `router` until `stop` completes; then takes no new requests and completes once those under way

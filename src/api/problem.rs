@@ -66,6 +66,10 @@ kinds! {
     ClockAhead "clock-ahead" CONFLICT "The clock claims events that do not exist";
     /// The version does not exist yet.
     VersionAhead "version-ahead" CONFLICT "The document has not come to this version";
+    /// The document does not wait.
+    NotWaiting "not-waiting" NOT_FOUND "The document waits for nothing of this kind";
+    /// What was asked for does not fit how the document waits.
+    ActionRefused "action-refused" CONFLICT "The document does not wait like that, or not for long enough";
     /// The job cannot be cancelled any more.
     JobFinished "job-finished" CONFLICT "The job has ended";
     /// The events are gone.

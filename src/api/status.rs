@@ -39,6 +39,7 @@ fn collection(status: &CollectionStatus) -> Value {
         "lag_seconds": status.lag_seconds,
         "lag_events": status.lag_events,
         "oplog_headroom_seconds": status.oplog_headroom_seconds,
+        "checkpoint_lost_in_seconds": status.checkpoint_lost_in_seconds,
         "last_error": last_error,
     });
     if status.parts.len() > 1 {

@@ -90,12 +90,12 @@ impl Notation {
 
     /// Writes an event of a history.
     pub(crate) fn stored(self, event: &StoredEvent) -> Value {
-        self.event(&event.raw, event.version, None)
+        self.event(&event.raw, event.version, None, event.is_skipped)
     }
 
     /// Writes an event of a missing answer, which has its client sequence.
     pub(crate) fn missing(self, event: &MissingEvent) -> Value {
-        self.event(&event.raw, event.version, Some(event.seq))
+        self.event(&event.raw, event.version, Some(event.seq), event.is_skipped)
     }
 
     /// Writes a missing answer; a snapshot in it was taken at `now`.
@@ -120,7 +120,7 @@ impl Notation {
 
     /// Whatever stands in an event is written, also where it makes the event unusable: the history of a
     /// parked document is read to see just that.
-    fn event(self, raw: &RawDocument, version: i64, seq: Option<i64>) -> Value {
+    fn event(self, raw: &RawDocument, version: i64, seq: Option<i64>, is_skipped: bool) -> Value {
         let field = |name: &str| raw.get(name).ok().flatten();
         let mut json = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
@@ -131,6 +131,7 @@ impl Notation {
         put("version", Some(version.into()));
         put("client", field("client").map(|value| self.raw(value)));
         put("seq", seq.map(Value::from));
+        put("skipped", is_skipped.then_some(Value::Bool(true)));
         put("op", field("op").map(|value| self.raw(value)));
         for name in CHANGE_FIELDS {
             put(name, field(name).map(|value| self.raw(value)));
@@ -176,7 +177,7 @@ mod tests {
 
     fn written(notation: Notation, event: bson::Document) -> String {
         let raw = RawDocumentBuf::try_from(&event).unwrap();
-        notation.stored(&StoredEvent { version: 7, raw }).to_string()
+        notation.stored(&StoredEvent { version: 7, is_skipped: false, raw }).to_string()
     }
 
     #[test]

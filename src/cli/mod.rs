@@ -7,6 +7,7 @@ mod config_check;
 mod demo;
 mod dev;
 mod follow;
+mod gap;
 mod get;
 mod globals;
 mod history;
@@ -18,12 +19,14 @@ mod output;
 mod parts;
 mod pause;
 mod private;
+mod quarantine;
 mod roles;
 mod run;
 mod snapshot;
 mod status;
 mod target;
 mod verify;
+mod waiting;
 
 use std::ffi::OsString;
 
@@ -75,6 +78,12 @@ enum Command {
     Resume(pause::Pause),
     /// Show into how many parts a collection is divided, or divide it anew, for several daemons to share it
     Parts(parts::Parts),
+    /// List, retry and skip what is parked by an event that cannot be applied
+    #[command(subcommand)]
+    Quarantine(quarantine::Quarantine),
+    /// List documents that wait behind a missing event; fill the hole, or discard what stands above it
+    #[command(subcommand)]
+    Gap(gap::Gap),
     /// List, show and cancel what the daemons are asked to do
     #[command(subcommand)]
     Jobs(jobs::Jobs),
@@ -139,6 +148,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Pause(command) => command.run(&globals, true).await,
         Command::Resume(command) => command.run(&globals, false).await,
         Command::Parts(command) => command.run(&globals).await,
+        Command::Quarantine(command) => command.run(&globals).await,
+        Command::Gap(command) => command.run(&globals).await,
         Command::Jobs(command) => command.run(&globals).await,
         Command::Bench(command) => command.run(&globals).await,
     };

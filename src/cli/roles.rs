@@ -8,7 +8,9 @@ use super::output;
 use crate::{
     config::Config,
     log::events_collection,
-    store::{BOOKKEEPING_COLLECTIONS, QUARANTINE_COLLECTION, snapshots_collection},
+    store::{
+        BOOKKEEPING_COLLECTIONS, QUARANTINE_COLLECTION, SKIPS_COLLECTION, snapshots_collection,
+    },
 };
 
 /// Prints the commands that make the roles: for mongosh, or with `as_json` as an array.
@@ -40,7 +42,9 @@ fn daemon(config: &Config) -> Value {
     ];
     for collection in &config.collections {
         let events = events_collection(&collection.name);
-        privileges.push(grant(&events, &["find", "createCollection", "collMod"]));
+        // Events are inserted to fill a hole, and removed to discard what stands above one.
+        let log = ["find", "insert", "remove", "createCollection", "collMod"];
+        privileges.push(grant(&events, &log));
         privileges.push(grant(&collection.name, &rows));
         privileges.push(grant(&snapshots_collection(&collection.name), &rows));
     }
@@ -49,15 +53,15 @@ fn daemon(config: &Config) -> Value {
 }
 
 /// What a writer needs: to insert and to find. Reading consistently, as the typed writer does, looks at
-/// the record of parked documents and at the identity of the log.
+/// the records of parked documents and of skipped events and at the identity of the log.
 fn writer(config: &Config) -> Value {
     let database = config.mongodb.database.as_str();
     let grant = |collection: &str, actions: &[&str]| {
         let resource = json!({ "db": database, "collection": collection });
         json!({ "resource": resource, "actions": actions })
     };
-    let mut privileges =
-        vec![grant("", &["listCollections"]), grant(QUARANTINE_COLLECTION, &["find"])];
+    let mut privileges = vec![grant("", &["listCollections"])];
+    privileges.extend([QUARANTINE_COLLECTION, SKIPS_COLLECTION].map(|name| grant(name, &["find"])));
     for collection in &config.collections {
         privileges.push(grant(&events_collection(&collection.name), &["find", "insert"]));
         privileges.push(grant(&collection.name, &["find"]));

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::error;
 
-use super::{DaemonError, LOOP_LIMIT};
+use super::DaemonError;
 use crate::{
     api::Served,
     config::{CollectionConfig, Config},
@@ -24,8 +24,12 @@ use crate::{
     metrics::{Metrics, RestartReason},
     model::part::Part,
     projector::{
-        Projector, Settings, distributor::Restarts, division::Division, feed::Subscribe,
+        Projector, Settings,
+        distributor::Restarts,
+        division::Division,
+        feed::Subscribe,
         observe::Observer,
+        revisit::{self, Led},
     },
     read::{ReadLimits, Reader},
     retry::Backoff,
@@ -121,14 +125,15 @@ impl<'a> Parts<'a> {
         self.served.insert(name.clone(), served);
         // Who leads the first part does what is done once for the whole collection.
         let (first, led) = watch::channel(Standing::Unknown);
-        let ward = Ward {
+        let parts = revisit::Parts::default();
+        self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
-            led: led.clone(),
+            parts: parts.clone(),
+            gap_grace: collection.gap_grace,
             heart: self.heart("jobs", name),
-        };
-        self.wards.push(ward);
-        let policy = Policy {
+        });
+        self.policies.push(Policy {
             collection: name.clone(),
             snapshotter,
             due: snapshots_due,
@@ -137,12 +142,11 @@ impl<'a> Parts<'a> {
             time: self.time,
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
-        };
-        self.policies.push(policy);
+        });
         let (layout, divided) = watch::channel(None);
         let watched = Watched { layout, first: led, observer: observer.clone() };
         self.layouts.insert(name.clone(), watched);
-        self.project(collection, observer, (divided, first), stop);
+        self.project(collection, observer, (divided, first, parts), stop);
         Ok(())
     }
 
@@ -151,7 +155,11 @@ impl<'a> Parts<'a> {
         &mut self,
         collection: &CollectionConfig,
         observer: Observer,
-        (layout, first): (watch::Receiver<Option<u32>>, watch::Sender<Standing>),
+        (layout, first, parts): (
+            watch::Receiver<Option<u32>>,
+            watch::Sender<Standing>,
+            revisit::Parts,
+        ),
         stop: &CancellationToken,
     ) {
         let name = collection.name.clone();
@@ -169,10 +177,12 @@ impl<'a> Parts<'a> {
         let (database, time) = (self.database.clone(), self.time);
         let (heartbeats, subscribe) = (self.heartbeats.clone(), self.subscribe.clone());
         let settings = settings(self.config, collection);
-        let start = move |part: Part, led, until| {
+        let liveness_limit = self.config.daemon.liveness_limit;
+        let start = move |part: Part, led: watch::Receiver<Standing>, until| {
             let of = if part == Part::WHOLE { String::new() } else { format!(" {part}") };
             let loop_name = format!("projector of {name}{of}");
-            let heart = heartbeats.register(loop_name, LOOP_LIMIT, time.now());
+            let heart = heartbeats.register(loop_name, liveness_limit, time.now());
+            let (wishes, revisits) = revisit::channel();
             let projector = Projector {
                 collection: name.clone(),
                 part,
@@ -182,12 +192,16 @@ impl<'a> Parts<'a> {
                 settings: settings.shared_among(part.of),
                 observer: observer.clone().of_part(part).with_heart(heart.clone()),
                 subscribe: subscribe.clone(),
+                revisits,
             };
+            parts.put(part, Led { standing: led.clone(), wishes });
             let lead = projector.lead(led, paused.clone(), until);
             let task = AbortOnDropHandle::new(tokio::spawn(lead));
-            let heartbeats = heartbeats.clone();
+            let (heartbeats, parts) = (heartbeats.clone(), parts.clone());
             async move {
-                match task.await {
+                let ended = task.await;
+                parts.remove(part);
+                match ended {
                     Ok(()) => heartbeats.forget(&heart),
                     Err(error) => error!(%error, "a projector failed"),
                 }
@@ -203,7 +217,7 @@ impl<'a> Parts<'a> {
     /// The heart of one of the loops of a collection.
     fn heart(&self, what: &str, collection: &str) -> Heart {
         let name = format!("{what} of {collection}");
-        self.heartbeats.register(name, LOOP_LIMIT, self.time.now())
+        self.heartbeats.register(name, self.config.daemon.liveness_limit, self.time.now())
     }
 }
 

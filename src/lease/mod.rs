@@ -17,6 +17,7 @@ use crate::{
     database::Result,
     health::Heart,
     planted::{Bug, planted},
+    retry::ATTEMPT_LIMIT,
     store::{Lease, LeaseName, Leases, Presence},
     time::Time,
 };
@@ -125,7 +126,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         while !stop.is_cancelled() {
             self.heart.beat(self.time.now());
             // A turn that hangs must not keep a leader that others hold to be dead.
-            let (time, limit) = (self.time.clone(), self.settings.lease_time);
+            let (time, limit) = (self.time.clone(), self.settings.lease_time.min(ATTEMPT_LIMIT));
             tokio::select! {
                 biased;
                 result = self.turn() => if let Err(error) = result {
@@ -140,11 +141,12 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
             }
         }
-        if let Err(error) = self.give_back_all().await {
-            warn!(%error, "leases could not be given back: they run out by themselves");
-        }
+        // Before the leases, so that the others count their shares without this instance when they see them free.
         if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
             warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
+        }
+        if let Err(error) = self.give_back_all().await {
+            warn!(%error, "leases could not be given back: they run out by themselves");
         }
     }
 

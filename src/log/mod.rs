@@ -10,7 +10,7 @@ pub mod mongo;
 
 use std::future::Future;
 
-use bson::Timestamp;
+use bson::{RawDocumentBuf, Timestamp};
 
 use crate::{
     database::Result,
@@ -148,6 +148,15 @@ pub trait EventLog: Clone + Send + Sync + 'static {
         limit: u32,
         at_least: Option<Timestamp>,
     ) -> impl Future<Output = Result<Batch>> + Send;
+}
+
+/// What an operator may have done to a log: nothing else of the daemon's ever writes to one.
+pub trait Mend: EventLog {
+    /// Inserts events at majority, in any order. Those whose places are taken are left out.
+    fn insert(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deletes exactly these events at majority, in this order: one that is not there as it was read stays.
+    fn delete(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// An ordered walk over a log.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use bson::{Bson, Document, RawBson, RawBsonRef, Timestamp, doc};
+use bson::{
+    Bson, Document, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc,
+};
 use futures::StreamExt;
 use mongodb::{
     ClientSession, Collection, Database,
@@ -11,7 +13,9 @@ use mongodb::{
     raw_batch_cursor::{RawBatchCursor, SessionRawBatchCursor},
 };
 
-use super::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection};
+use super::{
+    Batch, Bodies, EventLog, LogSource, Mend, Scan, Start, Tail, TailBatch, events_collection,
+};
 use crate::{
     database::{Error, Result},
     model::{
@@ -66,7 +70,7 @@ impl LogSource for MongoSource {
     ) -> Result<MongoTail> {
         let cursor = self
             .database
-            .aggregate(pipeline(collections, start, bodies))
+            .aggregate(pipeline(self.database.name(), collections, start, bodies))
             .max_await_time(AWAIT_TIME)
             .batch_size(BATCH_CHANGES)
             .read_concern(ReadConcern::majority())
@@ -93,8 +97,15 @@ impl LogSource for MongoSource {
 }
 
 /// The stream reduced, on the server, to what the projection needs: inserts into the logs, and what
-/// takes a log away.
-fn pipeline(collections: &[String], start: &Start, bodies: Bodies) -> Vec<Document> {
+/// may take a log away. The form matters, since the server's one thread for the stream is what bounds a
+/// tail: a log is named by its whole `ns`, which the server compares in the oplog itself, and what is rare
+/// is not told apart by name (benches/README.md).
+fn pipeline(
+    database: &str,
+    collections: &[String],
+    start: &Start,
+    bodies: Bodies,
+) -> Vec<Document> {
     let mut stage = Document::new();
     match start {
         Start::After(position) => {
@@ -102,28 +113,27 @@ fn pipeline(collections: &[String], start: &Start, bodies: Bodies) -> Vec<Docume
         }
         Start::At(time) => stage.insert("startAtOperationTime", *time),
     };
-    let events: Vec<String> = collections.iter().map(|name| events_collection(name)).collect();
-    let body = match bodies {
-        Bodies::All => Bson::Int32(1),
-        Bodies::UpTo(bytes) => doc! { "$cond": [
-            { "$lte": [{ "$bsonSize": { "$ifNull": ["$fullDocument", {}] } }, bytes] },
-            "$fullDocument",
-            "$$REMOVE",
-        ] }
-        .into(),
+    let logs: Vec<Document> = collections
+        .iter()
+        .map(|name| doc! { "db": database, "coll": events_collection(name) })
+        .collect();
+    let mut fields = doc! { "operationType": 1, "clusterTime": 1, "wallTime": 1, "ns": 1, "to": 1 };
+    match bodies {
+        Bodies::All => fields.insert("fullDocument", 1),
+        Bodies::UpTo(bytes) => {
+            fields.insert("documentKey", 1);
+            let size = doc! { "$bsonSize": { "$ifNull": ["$fullDocument", {}] } };
+            let fits = doc! { "$lte": [size, bytes] };
+            fields.insert("fullDocument", doc! { "$cond": [fits, "$fullDocument", "$$REMOVE"] })
+        }
     };
     vec![
         doc! { "$changeStream": stage },
         doc! { "$match": { "$or": [
-            { "operationType": "insert", "ns.coll": { "$in": &events } },
-            { "operationType": { "$in": ["drop", "rename"] }, "ns.coll": { "$in": &events } },
-            { "operationType": "rename", "to.coll": { "$in": &events } },
-            { "operationType": { "$in": ["dropDatabase", "invalidate"] } },
+            { "operationType": "insert", "ns": { "$in": logs } },
+            { "operationType": { "$in": ["drop", "rename", "dropDatabase", "invalidate"] } },
         ] } },
-        doc! { "$project": {
-            "operationType": 1, "clusterTime": 1, "wallTime": 1, "ns.coll": 1, "to.coll": 1,
-            "documentKey": 1, "fullDocument": body,
-        } },
+        doc! { "$project": fields },
     ]
 }
 
@@ -250,6 +260,61 @@ impl EventLog for MongoLog {
         match cursor.stream(&mut session).next().await {
             Some(batch) => Ok(Batch::from(batch?)),
             None => Err(Error::unreachable("the server closed a cursor without a batch")),
+        }
+    }
+}
+
+/// The server's code for a key that exists.
+const DUPLICATE_KEY: i32 = 11000;
+
+impl Mend for MongoLog {
+    async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
+        for event in events {
+            let statements = rawdoc! { "documents": [event.clone()] };
+            self.write("insert", statements, &[DUPLICATE_KEY]).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, events: &[RawDocumentBuf]) -> Result<()> {
+        for event in events {
+            let mut filter = rawdoc! {};
+            if let Some(key) = event.get("_id")? {
+                filter.append(cstr!("_id"), key);
+            }
+            // By its whole content: whoever comes late deletes no other event that has taken the place since.
+            filter.append(
+                cstr!("$expr"),
+                rawdoc! { "$eq": ["$$ROOT", { "$literal": event.clone() }] },
+            );
+            self.write("delete", rawdoc! { "deletes": [{ "q": filter, "limit": 1 }] }, &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl MongoLog {
+    /// Runs a write command at majority.
+    async fn write(&self, name: &str, statements: RawDocumentBuf, expected: &[i32]) -> Result<()> {
+        let mut command = RawDocumentBuf::new();
+        command.append(bson::raw::CString::try_from(name)?, self.name.as_str());
+        for (field, value) in statements.iter().flatten() {
+            command.append(field, value);
+        }
+        command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
+        let reply = self.database.run_raw_command(command).await?;
+        let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+        let refused = reply.get_document("writeConcernError").ok().into_iter();
+        let errors = errors
+            .iter()
+            .filter_map(Bson::as_document)
+            .filter(|error| !expected.contains(&error.get_i32("code").unwrap_or_default()));
+        match errors.chain(refused).next() {
+            Some(error) => Err(Error::server(
+                error.get_i32("code").unwrap_or_default(),
+                error.get_str("errmsg").unwrap_or("a write failed"),
+            )),
+            None => Ok(()),
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Families {
 #[derive(Clone, Debug)]
 pub struct UpkeepMetrics {
     taken: [IntCounter; 4],
-    finished: [[IntCounter; 3]; 2],
+    finished: [[IntCounter; 3]; Kind::ALL.len()],
     /// Jobs that this instance is at.
     pub jobs_running: IntGauge,
 }
@@ -48,10 +48,12 @@ impl Families {
             });
             Ok([done?, failed?, cancelled?])
         };
-        let [snapshot, verify] = Kind::ALL.map(finished);
+        let finished: Result<Vec<[IntCounter; 3]>, Error> =
+            Kind::ALL.into_iter().map(finished).collect();
+        let finished = finished?.try_into();
         Ok(UpkeepMetrics {
             taken: each(&self.taken, collection, Reason::ALL.map(Reason::name))?,
-            finished: [snapshot?, verify?],
+            finished: finished.map_err(|_| Error::Msg("as many counters as kinds".into()))?,
             jobs_running: self.running.get_metric_with_label_values(&[collection])?,
         })
     }

@@ -8,6 +8,7 @@ use super::{
     event::{Change, Event, Op},
     id::{DocumentId, IdError, integral},
     patch,
+    skip::Remains,
     state::{Limits, State},
 };
 
@@ -121,6 +122,8 @@ impl Default for FoldLimits {
 pub enum Outcome {
     /// It was the next one and has been applied.
     Applied(Op),
+    /// It was the next one, and an operator has skipped it: it counts, and the state is as it was.
+    Skipped,
     /// It had been applied before.
     Replay,
     /// It is not the next one: an earlier event is missing.
@@ -191,14 +194,43 @@ impl Document {
         if let Err((class, reason)) = self.change(event, limits) {
             return poison(event, class, reason);
         }
-        self.youngest = Some(match self.youngest {
-            Some(Youngest { above, at }) => Youngest { above, at: at.max(event.at) },
-            None => Youngest { above: self.version, at: event.at },
-        });
+        self.note_time(event.at);
         self.version = event.key.version;
         self.clock.increment(event.client);
         self.updated_at = Some(event.at);
         Outcome::Applied(event.change.op())
+    }
+
+    /// Offers the document an event of its own that an operator has skipped. Before its first create a
+    /// document is as good as deleted.
+    pub fn skip(&mut self, version: i64, event: Remains<'_>) -> Outcome {
+        if version <= self.version {
+            return Outcome::Replay;
+        }
+        if self.quarantine.is_some() {
+            return Outcome::Parked;
+        }
+        if version != self.version + 1 {
+            return Outcome::Gap { expected: self.version + 1 };
+        }
+        if matches!(self.body, Body::Absent) {
+            self.body = Body::Deleted;
+        }
+        if let Some(at) = event.at {
+            self.note_time(at);
+            self.updated_at = Some(at);
+        }
+        self.version = version;
+        self.clock.increment(event.client);
+        Outcome::Skipped
+    }
+
+    /// The event after the present version is of this time.
+    fn note_time(&mut self, at: DateTime) {
+        self.youngest = Some(match self.youngest {
+            Some(youngest) => Youngest { at: youngest.at.max(at), ..youngest },
+            None => Youngest { above: self.version, at },
+        });
     }
 
     fn change(&mut self, event: &Event<'_>, limits: &FoldLimits) -> Result<(), (Class, String)> {

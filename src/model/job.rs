@@ -3,7 +3,7 @@
 
 use bson::{RawBsonRef, RawDocument};
 
-use super::id::DocumentId;
+use super::id::{DocumentId, integral};
 
 /// What a job does. The set is closed: it is a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,23 +12,41 @@ pub enum Kind {
     Snapshot,
     /// Folds the log anew and compares every row with it.
     Verify,
+    /// Looks again at a document that waits, or at all that are parked.
+    Retry,
+    /// Skips the event at which a document is parked.
+    Skip,
+    /// Inserts events that change nothing where some are missing.
+    GapFill,
+    /// Takes what stands above a hole out of the log.
+    GapDiscard,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Snapshot, Self::Verify];
+    pub const ALL: [Self; 6] =
+        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill, Self::GapDiscard];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
             Self::Verify => "verify",
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::GapFill => "gap_fill",
+            Self::GapDiscard => "gap_discard",
         }
     }
 
     /// The kind of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether it is for one document, and for that alone.
+    pub fn is_for_one(self) -> bool {
+        matches!(self, Self::Skip | Self::GapFill | Self::GapDiscard)
     }
 }
 
@@ -68,11 +86,12 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "_id",
     "kind",
     "collection",
     "document",
+    "version",
     "state",
     "progress",
     "place",
@@ -96,13 +115,15 @@ pub struct Order {
     pub collection: String,
     /// The document, where only one is meant.
     pub document: Option<DocumentId>,
+    /// What an operator does to a document that waits is done only while it waits for this version.
+    pub version: Option<i64>,
 }
 
 /// Why a row is no job.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// The kind is absent, of another type, or unknown.
-    #[error("`kind` is {0}; the kinds are \"snapshot\" and \"verify\"")]
+    #[error("`kind` is {0}; the kinds are {known}", known = kinds())]
     Kind(String),
     /// The collection is absent or no text.
     #[error(
@@ -115,11 +136,22 @@ pub enum OrderError {
     /// This kind is for whole collections.
     #[error("a job of kind \"{0}\" is for a whole collection; leave `document` out")]
     WholeOnly(&'static str),
+    /// This kind is for one document.
+    #[error("a job of kind \"{0}\" is for one document; give its id in `document`")]
+    OneOnly(&'static str),
+    /// No document can wait for this version.
+    #[error(
+        "`version` is {0}; it is that for which the document waits: an integer from 1 on, or leave it out"
+    )]
+    Version(String),
+    /// This kind asks for no version.
+    #[error("a job of kind \"{0}\" has no `version`; leave it out")]
+    NoVersion(&'static str),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
-    #[error("`{0}` is not a field of a job; a job is {{kind, collection, document?}}")]
+    #[error("`{0}` is not a field of a job; a job is {{kind, collection, document?, version?}}")]
     Field(String),
 }
 
@@ -162,8 +194,24 @@ impl Order {
         if kind == Kind::Verify && document.is_some() {
             return Err(OrderError::WholeOnly(kind.name()));
         }
-        Ok(Self { kind, collection: collection.to_owned(), document })
+        if kind.is_for_one() && document.is_none() {
+            return Err(OrderError::OneOnly(kind.name()));
+        }
+        let version = match field("version") {
+            None | Some(RawBsonRef::Null) => None,
+            Some(_) if !kind.is_for_one() => return Err(OrderError::NoVersion(kind.name())),
+            Some(value) => {
+                let version = integral(value).filter(|version| *version >= 1);
+                Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
+            }
+        };
+        Ok(Self { kind, collection: collection.to_owned(), document, version })
     }
+}
+
+/// The names of all kinds, as a sentence has them.
+fn kinds() -> String {
+    Kind::ALL.map(|kind| format!("\"{}\"", kind.name())).join(", ")
 }
 
 /// A value as it stands in an error, cut where it would fill it.
@@ -190,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_row_of_kind_and_collection_is_a_job() {
-        let order = |kind, document| Order { kind, collection: "games".into(), document };
+        let order =
+            |kind, document| Order { kind, collection: "games".into(), document, version: None };
         let whole = doc! { "_id": 1, "kind": "snapshot", "collection": "games", "document": null };
         assert_eq!(read(whole), Ok(order(Kind::Snapshot, None)));
         let one = doc! { "kind": "snapshot", "collection": "games", "document": 5.0 };
@@ -198,6 +247,9 @@ mod tests {
         let verify =
             doc! { "kind": "verify", "collection": "games", "state": "running", "epoch": 3 };
         assert_eq!(read(verify), Ok(order(Kind::Verify, None)));
+        let skip = doc! { "kind": "skip", "collection": "games", "document": "a", "version": 4.0 };
+        let a = Some(DocumentId::String("a".into()));
+        assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a) }));
     }
 
     #[test]
@@ -212,6 +264,15 @@ mod tests {
             (
                 doc! { "kind": "verify", "collection": "games", "document": "a" },
                 "leave `document` out",
+            ),
+            (doc! { "kind": "gap_fill", "collection": "games" }, "give its id in `document`"),
+            (
+                doc! { "kind": "skip", "collection": "games", "document": "a", "version": 0 },
+                "`version` is of type Int32",
+            ),
+            (
+                doc! { "kind": "retry", "collection": "games", "document": "a", "version": 1 },
+                "has no `version`",
             ),
             (
                 doc! { "kind": "verify", "collection": "games", "state": "soon" },

@@ -198,7 +198,8 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
             Verdict::CatchUp => self.catch_up(&error).await,
             Verdict::Stop(_) => {
                 for subscriber in self.subscribers.drain(..) {
-                    let _ended = subscriber.feed.send(Feed::Failed(error.clone())).await;
+                    let telling = subscriber.feed.send(Feed::Failed(error.clone()));
+                    let _ended = beating(&self.heart, &self.time, telling).await;
                 }
             }
         }
@@ -217,7 +218,8 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         };
         for subscriber in &mut self.subscribers {
             subscriber.start = Start::At(now);
-            let _ended = subscriber.feed.send(Feed::Lost { at: now }).await;
+            let telling = subscriber.feed.send(Feed::Lost { at: now });
+            let _ended = beating(&self.heart, &self.time, telling).await;
         }
     }
 

@@ -9,7 +9,10 @@ pub mod distributor;
 pub mod feed;
 mod flush;
 pub mod observe;
+mod operated;
 mod progress;
+mod refuse;
+pub mod revisit;
 mod review;
 mod rows;
 mod run;
@@ -40,6 +43,7 @@ use crate::{
 
 use feed::Subscribe;
 use observe::Observer;
+use revisit::Revisits;
 use run::Run;
 
 /// How a collection is projected.
@@ -112,6 +116,8 @@ pub struct Projector<S: LogSource, D: Store, T: Time> {
     pub observer: Observer,
     /// Where to ask for changes.
     pub subscribe: mpsc::Sender<Subscribe>,
+    /// Documents to look at again.
+    pub revisits: Revisits,
 }
 
 impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {

@@ -28,6 +28,7 @@ const DUE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Counts {
     pub(super) applied: [u64; 3],
     pub(super) replayed: u64,
+    pub(super) skipped: u64,
     pub(super) scanned: u64,
     pub(super) loaded: u64,
 }
@@ -125,6 +126,9 @@ impl Observer {
             if phase != Phase::Tailing {
                 (part.lag_seconds, part.lag_events) = (None, None);
             }
+            if !matches!(phase, Phase::Tailing | Phase::Scanning) {
+                part.oldest_gap_seconds = None;
+            }
         });
     }
 
@@ -161,8 +165,13 @@ impl Observer {
 
     /// A request failed and is tried again, which is a turn of the loop.
     pub(super) fn tried(&self, error: &Error, time: &impl Time) {
-        self.heart.beat(time.now());
+        self.turned(time);
         self.error(error);
+    }
+
+    /// The loop has got further, within what may be a long turn.
+    pub(super) fn turned(&self, time: &impl Time) {
+        self.heart.beat(time.now());
     }
 
     /// An event that names no document: it can only be reported.
@@ -185,14 +194,31 @@ impl Observer {
         self.last_error(
             "gap",
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
-            "find the writer that took this version and never committed it; appending the missing event heals the document",
+            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` or `discard` closes the hole, on record",
         );
+    }
+
+    /// How long the oldest hole has been open; zero when there is none.
+    pub(super) fn oldest_gap(&self, age: Duration) {
+        // Whole seconds: whoever waits for news of the status is not woken by more.
+        let seconds = Some(age.as_secs() as f64);
+        self.status.send_if_modified(|status| {
+            let known = status.parts.get(&self.part);
+            let changed = known.is_none_or(|part| part.oldest_gap_seconds != seconds);
+            if changed {
+                status.update_part(self.part, |part| part.oldest_gap_seconds = seconds);
+            }
+            changed
+        });
     }
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
     pub fn headroom(&self, headroom: Option<Headroom>) {
-        let seconds = headroom.map(|headroom| headroom.seconds);
-        self.status.send_modify(|status| status.oplog_headroom_seconds = seconds);
+        self.status.send_modify(|status| {
+            status.oplog_headroom_seconds = headroom.map(|headroom| headroom.seconds);
+            status.checkpoint_lost_in_seconds =
+                headroom.and_then(|headroom| headroom.lost_in_seconds);
+        });
         let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
             return;
         };
@@ -204,8 +230,11 @@ impl Observer {
         );
         self.last_error(
             "oplog_headroom",
-            format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
-            "nothing is lost if it does, but the whole log is scanned then: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
+            match seconds < 0.0 {
+                true => format!("the oplog begins {:.0} s after the checkpoint, and does not reach it any more", -seconds),
+                false => format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
+            },
+            "no event is lost, but the whole log is scanned when the projection goes on: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
         );
     }
 
@@ -223,6 +252,7 @@ impl Observer {
             metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
         metrics.skipped(SkipReason::Replay).inc_by(counts.replayed);
+        metrics.skipped(SkipReason::Operator).inc_by(counts.skipped);
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
         metrics.document_writes.inc_by(written as u64);

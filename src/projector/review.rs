@@ -51,6 +51,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Looks at every document of whose record nothing is known here.
     async fn review(&mut self) -> Result<()> {
+        self.load_skips().await?;
         for row in self.records().await? {
             let (id, is_gap) = (row.document.clone(), row.mark.class == Class::Gap);
             // A row that is about to be written is not read again; the next review finds it at rest.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bson::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -16,15 +16,18 @@ use super::{
     observe::Counts,
     progress::Progress,
     review::records,
+    revisit::{Askers, Revisit},
     scan::Walk,
     waiting::Waiting,
     work::{Arrival, Work},
 };
 use crate::{
     database::{Error, Result, Verdict},
+    health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
     model::{event::EventKey, id::DocumentId, part::Part, position::Position},
     planted::{Bug, planted},
+    retry::limited,
     status::Phase,
     store::Store,
     time::Time,
@@ -90,12 +93,15 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) review_at: Duration,
     /// The last of the parked documents that were looked at, if there are more.
     pub(super) reviewed: Option<DocumentId>,
+    revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
+    pub(super) askers: Askers,
 }
 
 /// What the loop met.
 enum Met {
     Flushed(Result<Flushed>),
     Stop,
+    Asked(Revisit),
     Scanned(Result<Option<Batch>>),
     Fed(Option<Feed>),
     Tick,
@@ -107,11 +113,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// # Errors
     /// When the database is away, or going on would be wrong.
     pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
-        let Projector { collection, part, source, store, time, settings, observer, subscribe } =
-            projector;
+        let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, (collection, *part)).await?;
-        let waiting = Waiting::new(records(store).await?);
+        let limit = settings.backoff.attempt_limit;
+        let decide = Begin::decide(source, &log, store, (collection, *part));
+        let begin = limited(time, limit, decide).await?;
+        observer.turned(time);
+        let waiting = Waiting::new(limited(time, limit, records(store)).await?);
+        observer.turned(time);
         let (sender, feed) = feed::channel();
         let request = Subscribe {
             collection: collection.clone(),
@@ -119,8 +128,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             start: begin.start(),
             feed: sender,
         };
-        subscribe
-            .send(request)
+        beating(observer.heart(), time, projector.subscribe.send(request))
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
         let mut work = Work {
@@ -132,8 +140,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             settings: *settings,
             observer: observer.clone(),
             cache: Cache::new(settings.cache_bytes),
+            skips: limited(time, limit, store.load_skips()).await?,
             waiting,
             counts: Counts::default(),
+            offered: 0,
             changed_at: None,
             oldest: None,
             seen: begin.at,
@@ -160,6 +170,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             overdue: None,
             reviewed: None,
             review_at: Self::first_review(time.now()),
+            revisits: projector.revisits.clone().lock_owned().await,
+            askers: Askers::default(),
         })
     }
 
@@ -173,6 +185,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain().await,
+                Met::Asked(revisit) => self.revisit(revisit).await?,
                 Met::Scanned(batch) => {
                     self.scanned(batch).await?;
                     // The stream has to move on while a long scan lasts, or the oplog would overtake it.
@@ -196,9 +209,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             return Met::Flushed(flushed);
         }
         let pause = self.pause();
-        let Self { work, walk, feed, .. } = self;
+        let Self { work, walk, feed, revisits, .. } = self;
         let room = !work.cache.is_full();
-        let (log, time) = (work.log.clone(), work.time.clone());
+        let (log, time, limit) =
+            (work.log.clone(), work.time.clone(), work.settings.backoff.attempt_limit);
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
@@ -208,11 +222,13 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             // 2. Stopping goes before more work.
             () = stop.cancelled() => Met::Stop,
-            // 3. Catching up goes before news, which may depend on it.
-            batch = next_scanned(walk, &log), if room => Met::Scanned(batch),
-            // 4. News, when there is room for it: not reading is what slows the stream down.
+            // 3. What an operator asks for is little, and somebody waits for it.
+            Some(revisit) = revisits.recv(), if room => Met::Asked(revisit),
+            // 4. Catching up goes before news, which may depend on it.
+            batch = next_scanned(walk, &log, (&time, limit)), if room => Met::Scanned(batch),
+            // 5. News, when there is room for it: not reading is what slows the stream down.
             fed = feed.recv(), if room => Met::Fed(fed),
-            // 5. Time.
+            // 6. Time.
             () = time.sleep(pause) => Met::Tick,
         }
     }
@@ -231,6 +247,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if all_written {
             self.progress.flushed(self.covers.take());
         }
+        self.askers.flushed();
         Ok(())
     }
 
@@ -270,7 +287,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
                 // That the log was replaced may be among what was lost.
-                still_followed(&self.work.log, self.work.followed).await?;
+                let Work { log, followed, time, settings, .. } = &self.work;
+                let limit = settings.backoff.attempt_limit;
+                limited(time, limit, still_followed(log, *followed)).await?;
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
@@ -318,7 +337,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The log was taken away. If it is back since, the same as before, then whatever it got under
     /// another name never came through the stream, and is read from the log itself.
     async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        if self.work.log.identity().await? != Some(self.work.followed) {
+        let Work { log, followed, time, settings, .. } = &self.work;
+        let limit = settings.backoff.attempt_limit;
+        if limited(time, limit, log.identity()).await? != Some(*followed) {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
@@ -341,6 +362,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
         match EventKey::from_raw(key) {
             Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.doubt_parked(&key);
                 self.work.read_on(&key.document, key.version).await
             }
             Ok(_) => Ok(()),
@@ -362,9 +384,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
 async fn next_scanned<L: EventLog, D: Store>(
     walk: &mut Option<Walk<L, D>>,
     log: &L,
+    within: (&impl Time, Duration),
 ) -> Result<Option<Batch>> {
     match walk {
-        Some(walk) => walk.next(log).await,
+        Some(walk) => walk.next(log, within).await,
         None => std::future::pending().await,
     }
 }

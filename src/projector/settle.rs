@@ -6,16 +6,13 @@ use futures::FutureExt;
 use super::{
     cache::Slot,
     flush::{CheckpointOutcome, Flush, Flushed},
+    refuse::refusal,
     work::Work,
 };
 use crate::{
-    database::{Error, Result},
+    database::Result,
     log::EventLog,
-    model::{
-        document::{Class, Quarantine, Youngest},
-        id::DocumentId,
-        position::Checkpoint,
-    },
+    model::{document::Youngest, position::Checkpoint},
     planted::{Bug, planted},
     store::{RowOutcome, RowWrite, Store},
     time::Time,
@@ -72,8 +69,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     self.read_on(&row.id, row.version).await?;
                 }
                 RowOutcome::Rejected { code, reason } => {
-                    let reason = format!("the server refuses the row: {reason} (code {code})");
-                    self.reject(&row.id, reason).await?;
+                    let reason = refusal(*code, reason);
+                    self.reject(&row.id, row.version, reason).await?;
                 }
             }
         }
@@ -83,25 +80,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.observer.flushed(&flushed, self.cache.bytes());
         self.observer.snapshots_due(flushed.take_due());
         Ok(flushed.checkpoint)
-    }
-
-    /// Parks a document whose row is refused, at the version that is stored.
-    async fn reject(&mut self, id: &DocumentId, reason: String) -> Result<()> {
-        self.cache.evict(id);
-        let known = self.waiting.park(id).is_some();
-        self.load(std::slice::from_ref(id)).await?;
-        let Some(slot) = self.cache.edit(id) else {
-            return Err(Error::damaged("a document that was just loaded is not in memory"));
-        };
-        if known {
-            // Even the mark is refused: the record alone has to do.
-            slot.stored_mark = slot.document.quarantine.clone();
-            return Ok(());
-        }
-        let mark =
-            Quarantine { class: Class::Rejected, version: slot.document.version + 1, reason };
-        self.park(id, mark);
-        Ok(())
     }
 }
 

@@ -86,6 +86,17 @@ impl Waiting {
         self.seen_above.insert(document.clone(), version);
     }
 
+    /// Since when the document is parked at this version for this reason, if it is.
+    pub(super) fn parked_since(
+        &self,
+        document: &DocumentId,
+        mark: &Quarantine,
+    ) -> Option<bson::DateTime> {
+        let row = self.rows.get(document)?;
+        let same = (row.mark.class, row.mark.version) == (mark.class, mark.version);
+        same.then_some(row.since)
+    }
+
     /// The last version that was seen above the document's hole; 0 if there is none.
     pub(super) fn seen_above(&self, document: &DocumentId) -> i64 {
         self.seen_above.get(document).copied().unwrap_or(0)
@@ -95,6 +106,11 @@ impl Waiting {
     pub(super) fn park(&self, document: &DocumentId) -> Option<&Quarantine> {
         let row = self.rows.get(document)?;
         (row.mark.class != Class::Gap).then_some(&row.mark)
+    }
+
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// Whether a document waits, for whatever reason.

@@ -43,7 +43,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
+            _ if self.work.cache.is_filling() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
@@ -60,14 +60,15 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.flush.is_none() && self.work.changed_at.is_none() {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
+            self.askers.idle();
         }
     }
 
-    /// How long a folded event may wait for others under load. Where they are late already, a tenth of
-    /// that more does not matter to anybody, and saves writing a document again and again.
+    /// How long a folded event may wait for others under load. Where they are late already, half of that
+    /// more saves writing a document again and again, and so gets everybody up to date sooner.
     fn window(&self, now: Duration) -> Duration {
         let late = self.progress.lag_seconds(now).unwrap_or_default();
-        let late = Duration::from_secs_f64(late / 10.0).min(LATE_WINDOW_MAX);
+        let late = Duration::from_secs_f64(late / 2.0).min(LATE_WINDOW_MAX);
         self.work.settings.flush_interval.max(late)
     }
 
@@ -82,6 +83,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let position = self.checkpoint_due(now);
         self.covers = self.progress.folded.clone();
         self.work.start_flush(position.map(|position| self.checkpoint(position)));
+        if self.work.flush.is_some() {
+            self.askers.flushing();
+        }
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
@@ -89,7 +93,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     pub(super) fn tell(&mut self) {
-        self.tell_overdue_gap();
+        self.tell_oldest_gap();
         let lag = match self.walk {
             None => self.progress.lag_seconds(self.work.time.now()),
             Some(_) => None,
@@ -98,10 +102,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         self.work.observer.lag(lag, caught_up.then_some(0));
     }
 
-    fn tell_overdue_gap(&mut self) {
+    fn tell_oldest_gap(&mut self) {
         let Work { waiting, time, settings, observer, .. } = &self.work;
-        let Some(row) = waiting.oldest_hole() else { return };
+        let Some(row) = waiting.oldest_hole() else { return observer.oldest_gap(Duration::ZERO) };
         let age = time.wall().saturating_duration_since(row.since);
+        observer.oldest_gap(age);
         let hole = (row.document.clone(), row.mark.version);
         if age >= settings.gap_grace && self.overdue.as_ref() != Some(&hole) {
             observer.overdue_gap(row, age);

@@ -27,6 +27,7 @@ use crate::{
         id::DocumentId,
         part::Part,
         position::LogId,
+        skip::{Remains, Skips},
     },
     planted::{Bug, planted},
     store::{QuarantineRow, Store},
@@ -37,6 +38,8 @@ use crate::{
 const LOAD_DOCUMENTS_MAX: usize = 1_000;
 /// How many events are folded at a stretch, while the flush under way has to wait.
 const STEP_EVENTS: usize = 512;
+/// After so many events it is said that the loop still turns: each may take some seconds.
+const EVENTS_PER_BEAT: u64 = 8;
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
 
@@ -52,8 +55,12 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) settings: Settings,
     pub(super) observer: Observer,
     pub(super) cache: Cache,
+    /// The events of the collection that an operator has skipped.
+    pub(super) skips: Skips,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
+    /// How many events have been offered to their documents.
+    pub(super) offered: u64,
     /// When the first change since the last flush was folded.
     pub(super) changed_at: Option<std::time::Duration>,
     /// When the oldest event since the last flush was appended.
@@ -77,6 +84,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them either holds its events or is on
     /// record as waiting.
     pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        if !self.waiting.is_empty() {
+            chunk.iter().for_each(|arrival| self.doubt_parked(&arrival.key));
+        }
         self.load_missing(chunk).await?;
         // With the last version that is known to be there.
         let mut behind = BTreeMap::new();
@@ -118,16 +128,27 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Offers events to their document, which is in memory. True when the log must be read on from the
     /// document's version: an earlier event is missing here, or the one that was missing arrived.
-    fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
+    pub(super) fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
         let hole = self.waiting.hole(id);
+        let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return false };
         let (mut applied, mut reads_on, mut poison) = (false, false, None);
         for Arrival { key, event } in events {
-            match apply(&mut slot.document, key, event, &self.settings) {
+            self.offered = self.offered.wrapping_add(1);
+            if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
+                self.observer.turned(&self.time);
+            }
+            let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
+                && !planted(Bug::SkipsForgotten);
+            match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
                 Outcome::Replay => self.counts.replayed += 1,
                 Outcome::Parked => {}
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
+                    applied = true;
+                }
+                Outcome::Skipped => {
+                    self.counts.skipped += 1;
                     applied = true;
                 }
                 // A hole that is on record already needs no second look, unless this event fills it.
@@ -146,7 +167,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             self.park(id, mark);
             return false;
         }
-        reads_on || (applied && hole.is_some())
+        // Whatever it waited for has passed.
+        reads_on || (applied && self.waiting.waits(id))
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
@@ -156,6 +178,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if !self.cache.holds(id) {
             self.load(std::slice::from_ref(id)).await?;
         }
+        self.load_skips_of(id).await?;
         let known = known.max(self.waiting.seen_above(id));
         loop {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
@@ -173,6 +196,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 },
             );
             let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
+            self.observer.turned(&self.time);
             let mut met = None;
             for event in batch.documents()? {
                 let event = event?;
@@ -191,12 +215,13 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 Some(_) if version > after => {}
-                _ if version < known => {
+                _ if version < known && !self.is_discarded(id, known).await? => {
                     self.record_hole(id, version + 1, known);
                     return Ok(());
                 }
                 _ => {
-                    if self.waiting.heal(id, version) {
+                    let closed_at = self.closed_at(id, version).await?;
+                    if self.waiting.heal(id, closed_at) {
                         self.note_change();
                     }
                     return Ok(());
@@ -226,7 +251,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             slot.document.quarantine = Some(mark.clone());
         }
         self.cache.edited(id);
-        self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
+        let since = self.waiting.parked_since(id, &mark).unwrap_or_else(|| self.time.wall());
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since });
         self.note_change();
     }
 
@@ -241,6 +267,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let load = |ids| backoff.retry(time, report, move || store.load(ids));
         let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
         let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
+        self.observer.turned(&self.time);
         self.counts.loaded += ids.len() as u64;
         let documents: Result<Vec<Document>> = batches
             .iter()
@@ -271,9 +298,16 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     fn admit(&mut self, mut document: Document, stored: i64) {
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
         let stored_mark = document.quarantine.take();
-        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say.
+        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor
+        // one that has moved on, or may, because an operator has skipped the event.
         let mark = self.waiting.park(&document.id);
-        document.quarantine = mark.filter(|mark| mark.version <= document.version + 1).cloned();
+        let skips = self.skips.of(&document.id);
+        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
+        let mark = mark.filter(|mark| {
+            let passed = mark.version <= document.version && planted(Bug::PassedMarkParks);
+            mark.version == document.version + 1 || passed
+        });
+        document.quarantine = mark.cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
     }
 
@@ -296,8 +330,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 /// Offers raw bytes: an event that is not the document's next is never decoded.
 fn apply(
     document: &mut Document,
-    key: &EventKey,
-    raw: &RawDocument,
+    (key, raw): (&EventKey, &RawDocument),
+    is_skipped: bool,
     settings: &Settings,
 ) -> Outcome {
     if key.version <= document.version {
@@ -308,6 +342,9 @@ fn apply(
     }
     if key.version != document.version + 1 {
         return Outcome::Gap { expected: document.version + 1 };
+    }
+    if is_skipped {
+        return document.skip(key.version, Remains::of(raw));
     }
     let poison =
         |class, reason| Outcome::Poison(Quarantine { class, version: key.version, reason });

@@ -7,6 +7,7 @@ use super::{error::Result, moment::Events};
 use crate::model::{
     document::{Class, Document, FoldLimits, Outcome, Quarantine},
     event::{Event, EventKey},
+    skip::Remains,
 };
 
 /// How far to fold.
@@ -47,8 +48,10 @@ pub(super) async fn fold(
         if let Some(mark) = &document.quarantine {
             return Ok(Stop::Poison(mark.clone()));
         }
-        let Some(raw) = events.next().await? else { return Ok(Stop::End) };
-        if let Some(stop) = step(document, raw, until, limits) {
+        let Some((raw, is_skipped)) = events.next_to_fold(&document.id).await? else {
+            return Ok(Stop::End);
+        };
+        if let Some(stop) = step(document, raw, is_skipped, until, limits) {
             return Ok(stop);
         }
     }
@@ -57,12 +60,21 @@ pub(super) async fn fold(
 fn step(
     document: &mut Document,
     raw: &RawDocument,
+    is_skipped: bool,
     until: Until,
     limits: &FoldLimits,
 ) -> Option<Stop> {
     // What has no readable key belongs to no document, whatever range it sorts into.
     let key = EventKey::from_event(raw).ok()?;
     let version = key.version;
+    if is_skipped && version == document.version + 1 {
+        let remains = Remains::of(raw);
+        if matches!((until, remains.at), (Until::Time(limit), Some(at)) if at > limit) {
+            return Some(Stop::Reached);
+        }
+        document.skip(version, remains);
+        return None;
+    }
     let event = match Event::decode_at(key, raw) {
         Ok(event) => event,
         Err(_) if version != document.version + 1 => return Some(Stop::Hole),
@@ -75,7 +87,7 @@ fn step(
         return Some(if version == document.version + 1 { Stop::Reached } else { Stop::Hole });
     }
     match document.apply(&event, limits) {
-        Outcome::Applied(_) | Outcome::Replay => None,
+        Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Hole),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),

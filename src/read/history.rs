@@ -10,6 +10,7 @@ use super::{
 use crate::model::{
     event::{Event, EventError, EventKey},
     id::{DocumentId, INTEGER_MAX},
+    skip::SkippedVersions,
 };
 
 /// An event as it is stored.
@@ -17,6 +18,8 @@ use crate::model::{
 pub struct StoredEvent {
     /// The document's version after it.
     pub version: i64,
+    /// Whether an operator has skipped it: it counts, and changes nothing.
+    pub is_skipped: bool,
     /// Its bytes.
     pub raw: RawDocumentBuf,
 }
@@ -39,9 +42,10 @@ impl StoredEvent {
         Event::decode(&self.raw)
     }
 
-    pub(super) fn read(raw: &RawDocument) -> Option<Self> {
+    fn read(raw: &RawDocument, skips: &SkippedVersions) -> Option<Self> {
         let key = EventKey::from_event(raw).ok()?;
-        Some(Self { version: key.version, raw: raw.to_owned() })
+        let is_skipped = skips.contains(&key.version);
+        Some(Self { version: key.version, is_skipped, raw: raw.to_owned() })
     }
 }
 
@@ -59,6 +63,7 @@ impl Reader {
     async fn page(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
         let mut moment = Moment::open(self).await?;
         let range = after.saturating_add(1).max(1)..=INTEGER_MAX;
+        let skips = moment.skips(id).await?;
         let mut log = moment.events(id, range, Pick::Events, i64::from(limit)).await?;
         let mut events: Vec<StoredEvent> = Vec::new();
         let mut bytes = 0;
@@ -69,7 +74,7 @@ impl Reader {
                 let next = Some(last.version);
                 return Ok(History { events, next });
             }
-            events.extend(StoredEvent::read(raw));
+            events.extend(StoredEvent::read(raw, &skips));
         }
         Ok(History { events, next: None })
     }

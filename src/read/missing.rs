@@ -11,10 +11,11 @@ use super::{
     error::{ReadError, Result},
     moment::{Moment, Pick, at_one_moment, by_id},
     suffix::suffix,
-    walk::{Place, client_of, oldest},
+    walk::{Place, oldest},
 };
 use crate::model::{
     clock::Clock, document::Document, event::EventKey, id::DocumentId, position::LogId,
+    skip::client_of,
 };
 
 /// Known events between two missing ones are read along when they are at most this many: about what a
@@ -60,6 +61,8 @@ pub struct MissingEvent {
     pub client: String,
     /// Its rank among its client's events in this document.
     pub seq: i64,
+    /// Whether an operator has skipped it: it counts, and changes nothing.
+    pub is_skipped: bool,
     /// Its bytes.
     pub raw: RawDocumentBuf,
 }
@@ -106,6 +109,7 @@ impl Reader {
             let (known, bytes_max) = (&query.clock, self.limits.bytes_max);
             let events = suffix(&mut moment, id, document, known, limit, bytes_max).await?;
             if let Some(events) = events {
+                let events = mark_skipped(&mut moment, id, events).await?;
                 return Ok(Some(answer(log, document.clone(), query, events)));
             }
         }
@@ -120,6 +124,7 @@ impl Reader {
         let Some(events) = self.bodies(&mut moment, id, &places).await? else {
             return Ok(Some(snapshot(log, document)));
         };
+        let events = mark_skipped(&mut moment, id, events).await?;
         Ok(Some(answer(log, document, query, events)))
     }
 
@@ -151,6 +156,7 @@ impl Reader {
                     version: key.version,
                     client: client_of(raw).to_owned(),
                     seq: place.seq,
+                    is_skipped: false,
                     raw: raw.to_owned(),
                 });
             }
@@ -160,6 +166,21 @@ impl Reader {
         }
         Ok(Some(events))
     }
+}
+
+/// Tells which of the events are skipped, so that a client passes them over as the projection did.
+async fn mark_skipped(
+    moment: &mut Moment<'_>,
+    id: &DocumentId,
+    mut events: Vec<MissingEvent>,
+) -> Result<Vec<MissingEvent>> {
+    if !events.is_empty() {
+        let skips = moment.skips(id).await?;
+        for event in &mut events {
+            event.is_skipped = skips.contains(&event.version);
+        }
+    }
+    Ok(events)
 }
 
 /// The answer of these events, of a document as it stands.

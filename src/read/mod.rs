@@ -26,7 +26,7 @@ use crate::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
     },
-    store::QUARANTINE_COLLECTION,
+    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
 use fold::{Stop, Until, fold};
 use moment::{Moment, Pick, at_one_moment, by_id, read_row};
@@ -59,6 +59,7 @@ pub struct Reader {
     documents: Collection<RawDocumentBuf>,
     events: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
+    skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
 }
 
@@ -95,7 +96,8 @@ impl Reader {
             documents: database.collection_with_options(collection, options.clone()),
             events: database
                 .collection_with_options(&events_collection(collection), options.clone()),
-            quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options),
+            quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options.clone()),
+            skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
         }
     }
@@ -103,6 +105,11 @@ impl Reader {
     /// The name of the collection.
     pub fn collection(&self) -> &str {
         self.documents.name()
+    }
+
+    /// Its database.
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// The bounds of its answers.

@@ -15,10 +15,15 @@ use super::{
     Reader,
     error::{ReadError, Result},
 };
-use crate::model::{
-    document::{Class, Document, Quarantine},
-    id::DocumentId,
-    position::LogId,
+use crate::{
+    model::{
+        document::{Class, Document, Quarantine},
+        event::EventKey,
+        id::DocumentId,
+        position::LogId,
+        skip::SkippedVersions,
+    },
+    store::mongo::{events_of, place_of_row},
 };
 
 /// How often a read whose moment was lost begins again.
@@ -129,17 +134,58 @@ impl<'r> Moment<'r> {
             }
         };
         let cursor = find.session(&mut self.session).await?;
-        Ok(Events { cursor, session: &mut self.session })
+        Ok(Events { reader: self.reader, cursor, session: &mut self.session, skips: None })
     }
+
+    /// Which of the events of a document are skipped.
+    pub(super) async fn skips(&mut self, id: &DocumentId) -> Result<SkippedVersions> {
+        skips(self.reader, &mut self.session, id).await
+    }
+}
+
+async fn skips(
+    reader: &Reader,
+    session: &mut ClientSession,
+    id: &DocumentId,
+) -> Result<SkippedVersions> {
+    let find = reader.skips.find(events_of(reader.collection(), id));
+    let find = find.projection(bson::doc! { "_id": 1 }).read_concern(ReadConcern::snapshot());
+    let mut found = find.session(&mut *session).await?;
+    let mut skips = SkippedVersions::new();
+    while found.advance(session).await? {
+        skips.insert(place_of_row(found.current())?.version);
+    }
+    Ok(skips)
 }
 
 /// The events of a range, one by one.
 pub(super) struct Events<'m> {
+    reader: &'m Reader,
     cursor: SessionCursor<RawDocumentBuf>,
     session: &'m mut ClientSession,
+    /// Which of the document's events are skipped, once that was looked up.
+    skips: Option<SkippedVersions>,
 }
 
 impl Events<'_> {
+    /// The next event, and whether an operator has skipped it; `None` at the end of the range. That is looked up when
+    /// there is something to fold.
+    pub(super) async fn next_to_fold(
+        &mut self,
+        id: &DocumentId,
+    ) -> Result<Option<(&RawDocument, bool)>> {
+        if !self.cursor.advance(self.session).await? {
+            return Ok(None);
+        }
+        let skips = match &mut self.skips {
+            Some(skips) => skips,
+            unknown => unknown.insert(skips(self.reader, self.session, id).await?),
+        };
+        let event = self.cursor.current();
+        let version = EventKey::from_event(event).map_or(0, |key| key.version);
+        Ok(Some((event, skips.contains(&version))))
+    }
+
     /// The next event, or `None` at the end of the range.
     pub(super) async fn next(&mut self) -> Result<Option<&RawDocument>> {
         let more = self.cursor.advance(self.session).await?;

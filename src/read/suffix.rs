@@ -5,13 +5,13 @@ use super::{
     error::Result,
     missing::MissingEvent,
     moment::{Moment, Pick},
-    walk::client_of,
 };
 use crate::model::{
     clock::Clock,
     document::Document,
     event::EventKey,
     id::{DocumentId, INTEGER_MAX},
+    skip::client_of,
 };
 
 /// Beyond so many, keys are looked at before bodies are read.
@@ -47,7 +47,13 @@ pub(super) async fn suffix(
         if !is_next || !is_lacking || bytes > bytes_max {
             return Ok(None);
         }
-        events.push(MissingEvent { version, client: name.to_owned(), seq, raw: raw.to_owned() });
+        events.push(MissingEvent {
+            version,
+            client: name.to_owned(),
+            seq,
+            is_skipped: false,
+            raw: raw.to_owned(),
+        });
     }
     Ok((clock == document.clock).then_some(events))
 }

@@ -5,21 +5,13 @@
 
 use std::collections::VecDeque;
 
-use bson::RawDocument;
-
 use super::{
     error::Result,
     moment::{Moment, Pick},
 };
 use crate::model::{
-    clock::{Clock, is_client_name},
-    document::Document,
-    event::EventKey,
-    missing::Missing,
+    clock::Clock, document::Document, event::EventKey, missing::Missing, skip::client_of,
 };
-
-/// How a skipped event without a usable client counts.
-const NAMELESS: &str = "?";
 
 /// The place of a missing event, before its body is read.
 #[derive(Clone, Copy)]
@@ -156,9 +148,4 @@ impl<'d> Back<'d> {
         self.span = walked;
         Ok(Pass::NotYet { walked })
     }
-}
-
-/// The client under which an event counts in its document's clock.
-pub(super) fn client_of(raw: &RawDocument) -> &str {
-    raw.get_str("client").ok().filter(|name| is_client_name(name)).unwrap_or(NAMELESS)
 }

@@ -7,7 +7,10 @@ use mongodb::{
     options::{CollectionOptions, ReadConcern, WriteConcern},
 };
 
-use super::{JOBS_COLLECTION, META_COLLECTION, mongo::JOBS_KEPT_SECONDS, snapshots_collection};
+use super::{
+    JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION, mongo::JOBS_KEPT_SECONDS,
+    snapshots_collection,
+};
 use crate::database::{
     Error,
     create::{CreateError, Ensured, Report, clustered, ensure, inspect},
@@ -71,6 +74,14 @@ pub async fn create_store(
         }
     }
     Ok(())
+}
+
+/// Makes the collection of skips, so that the first of them need not. The other bookkeeping makes itself.
+///
+/// # Errors
+/// [`CreateError`] when it exists and cannot serve, or the server refuses.
+pub async fn ensure_skips(database: &Database) -> Result<(), CreateError> {
+    ensure(database, SKIPS_COLLECTION, doc! {}).await.map(drop)
 }
 
 /// Makes the index that deletes jobs a while after they have ended. An operator's own choice of that while

@@ -7,6 +7,7 @@ pub mod jobs;
 pub mod layouts;
 pub mod mongo;
 pub mod pauses;
+pub mod skips;
 pub mod snapshots;
 
 use std::{fmt, future::Future};
@@ -26,6 +27,7 @@ use crate::{
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
+pub use skips::{Discarded, DiscardedEvents, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
 
 /// The suffix of the collection that holds the snapshots of a configured collection.
@@ -49,11 +51,15 @@ pub const LEASES_COLLECTION: &str = "alluvium.leases";
 /// The collection that holds what the leaders are asked to do.
 pub const JOBS_COLLECTION: &str = "alluvium.jobs";
 
+/// The collection that holds which events an operator has skipped.
+pub const SKIPS_COLLECTION: &str = "alluvium.skips";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 5] = [
+pub const BOOKKEEPING_COLLECTIONS: [&str; 6] = [
     META_COLLECTION,
     CHECKPOINTS_COLLECTION,
     QUARANTINE_COLLECTION,
+    SKIPS_COLLECTION,
     LEASES_COLLECTION,
     JOBS_COLLECTION,
 ];
@@ -64,9 +70,9 @@ pub fn snapshots_collection(collection: &str) -> String {
 }
 
 /// One collection's projected documents and bookkeeping.
-pub trait Store: Documents + Checkpoints + QuarantineRows {}
+pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents {}
 
-impl<S: Documents + Checkpoints + QuarantineRows> Store for S {}
+impl<S: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents> Store for S {}
 
 /// The projected documents.
 pub trait Documents: Clone + Send + Sync + 'static {
@@ -171,6 +177,12 @@ pub struct QuarantineRow {
 pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// All of the collection's.
     fn load_quarantine(&self) -> impl Future<Output = Result<Vec<QuarantineRow>>> + Send;
+
+    /// That of one document.
+    fn load_quarantine_of(
+        &self,
+        document: &DocumentId,
+    ) -> impl Future<Output = Result<Option<QuarantineRow>>> + Send;
 
     /// Records at majority, replacing earlier records of the same documents, but none that waits for
     /// a later version: another instance is further.

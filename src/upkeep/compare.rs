@@ -17,8 +17,9 @@ use crate::{
         document::Document,
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
+        skip::Skips,
     },
-    store::{Documents, Versions},
+    store::{Documents, SkipRows, Versions},
 };
 
 /// How many rows are compared at once. The place of a job is saved after as many.
@@ -60,7 +61,7 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     after: Option<DocumentId>,
 }
 
-impl<L: EventLog, D: Documents> Walk<L, D> {
+impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
     /// A walk that begins behind `after`.
     ///
     /// # Errors
@@ -104,10 +105,12 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
             let rows = load(&self.store, &ids).await?.into_iter();
             let mut step: BTreeMap<DocumentId, Checked> =
                 rows.map(|(id, row)| (id.clone(), Checked::new(id, Some(row)))).collect();
-            self.fold(&mut step, end.as_ref()).await?;
+            // After the rows, which move over an event together with the record.
+            let skips = self.store.load_skips().await?;
+            self.fold(&mut step, end.as_ref(), &skips).await?;
             load_new(&self.store, &mut step).await?;
             // Everything that the rows were made of is in the log by now.
-            complete(&self.log, &mut step, source.now().await?).await?;
+            complete(&self.log, &self.store, &mut step, source.now().await?).await?;
             let is_over = end.is_none() && self.scan.is_none() && self.rows.is_empty();
             if let Some(last) = step.keys().next_back().or(end.as_ref()) {
                 self.after = Some(last.clone());
@@ -143,6 +146,7 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
         &mut self,
         step: &mut BTreeMap<DocumentId, Checked>,
         end: Option<&DocumentId>,
+        skips: &Skips,
     ) -> Result<()> {
         loop {
             let Some(event) = self.events.front() else {
@@ -172,7 +176,7 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
                 && checked.stop == Stop::End
             {
                 let until = checked.until();
-                let stop = offer(&mut checked.folded, event, until);
+                let stop = offer(&mut checked.folded, event, until, skips.of(&key.document));
                 checked.stop = stop.unwrap_or(Stop::End);
             }
             self.events.pop_front();
@@ -217,23 +221,25 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
     let without: Vec<DocumentId> = without.map(|checked| checked.folded.id.clone()).collect();
     for (id, row) in load(store, &without).await? {
         if let Some(checked) = step.get_mut(&id) {
-            checked.row = Some(row);
+            // It is folded anew, under the skips of this moment.
+            *checked = Checked::new(id, Some(row));
         }
     }
     Ok(())
 }
 
-/// Reads the events that came after the scan had passed.
+/// Reads the events that came after the scan had passed, and those that were skipped since.
 async fn complete(
     log: &impl EventLog,
+    store: &impl SkipRows,
     step: &mut BTreeMap<DocumentId, Checked>,
     now: Timestamp,
 ) -> Result<()> {
     for checked in step.values_mut() {
         let until = checked.until();
         let is_short = checked.row.is_some() && checked.folded.version < until;
-        if is_short && !matches!(checked.stop, Stop::Poison(_)) {
-            checked.stop = read_on(log, &mut checked.folded, until, now).await?;
+        if is_short {
+            checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
         }
     }
     Ok(())

@@ -9,8 +9,10 @@ use crate::{
     model::{
         document::{Class, Document, FoldLimits, Outcome, Quarantine},
         event::{Event, EventKey},
+        skip::{Remains, SkippedVersions},
         state::Limits,
     },
+    store::SkipRows,
 };
 
 /// How many events of one document are asked for at once.
@@ -43,7 +45,12 @@ const WIDEST: FoldLimits = FoldLimits {
 
 /// Offers the document an event that should be its next. `None` when it was, or had been applied before,
 /// or is beyond `until`.
-pub(super) fn offer(document: &mut Document, raw: &RawDocument, until: i64) -> Option<Stop> {
+pub(super) fn offer(
+    document: &mut Document,
+    raw: &RawDocument,
+    until: i64,
+    skips: Option<&SkippedVersions>,
+) -> Option<Stop> {
     // What has no readable key belongs to no document.
     let key = EventKey::from_event(raw).ok()?;
     let version = key.version;
@@ -54,6 +61,9 @@ pub(super) fn offer(document: &mut Document, raw: &RawDocument, until: i64) -> O
         return Some(Stop::Hole);
     }
     let outcome = match Event::decode_at(key, raw) {
+        _ if skips.is_some_and(|skips| skips.contains(&version)) => {
+            document.skip(version, Remains::of(raw))
+        }
         Ok(event) => document.apply(&event, &WIDEST),
         Err(error) => {
             let reason = error.to_string();
@@ -61,29 +71,35 @@ pub(super) fn offer(document: &mut Document, raw: &RawDocument, until: i64) -> O
         }
     };
     match outcome {
-        Outcome::Applied(_) | Outcome::Replay => None,
+        Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Hole),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
     }
 }
 
-/// Folds what the log holds of the document above its version, up to `until`. Sees every event that was
+/// Folds what the log holds of the document above its version, up to `until`, under the skips that are on record
+/// by now: to be called after its row was read, which moves over an event together with the record. Sees every event that was
 /// majority-committed before `at_least`.
 ///
 /// # Errors
 /// When the database refuses or is away.
 pub(super) async fn read_on(
     log: &impl EventLog,
+    store: &impl SkipRows,
     document: &mut Document,
     until: i64,
     at_least: Timestamp,
 ) -> Result<Stop> {
+    if document.version >= until {
+        return Ok(Stop::Reached);
+    }
+    let skips = store.load_skips_of(&document.id).await?;
     while document.version < until {
         let before = document.version;
         let batch = log.read(&document.id, before, READ_EVENTS_MAX, Some(at_least)).await?;
         for event in batch.documents()? {
-            if let Some(stop) = offer(document, event?, until) {
+            if let Some(stop) = offer(document, event?, until, Some(&skips)) {
                 return Ok(stop);
             }
         }

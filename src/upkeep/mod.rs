@@ -1,10 +1,12 @@
-//! What the daemon does beside projecting: snapshots, and comparing the projection with its log. Everything here
-//! may be stopped at any moment and begun again, and writes nothing that a projection depends on.
+//! What the daemon does beside projecting: snapshots, comparing the projection with its log, and what an operator
+//! wants done about documents that wait. Everything here may be stopped at any moment and begun again.
 
 pub mod desk;
 mod compare;
 mod fold;
 pub mod layout;
+pub mod operate;
+mod order;
 pub mod pause;
 mod perform;
 pub mod policy;

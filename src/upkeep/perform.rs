@@ -7,18 +7,20 @@ use bson::{Bson, RawDocument, RawDocumentBuf};
 
 use super::{
     compare::{Checked, Walk},
+    desk::Ward,
     snapshot::{Snapshotter, TakeError, difference, of_folded, version_of},
     tally::Tally,
 };
 use crate::{
     database::{Error, Result, Verdict},
-    log::LogSource,
+    log::{LogSource, Mend},
     model::{
         id::{DocumentId, integral},
         job::{Kind, Order},
         snapshot::Reason,
     },
-    store::{Documents, Jobs, Lock, PutOutcome, QuarantineRows, Snapshots, jobs::Advance},
+    retry::{ATTEMPT_LIMIT, limited},
+    store::{Jobs, Lock, PutOutcome, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -28,10 +30,13 @@ const LOOKS_MAX: u32 = 5;
 /// The pause before it does.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long one step may take before it is tried again: documents are folded from their first event.
+const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
+
 /// A job under way.
 pub(super) struct Performance<'a, J, S: LogSource, D, T> {
     pub(super) jobs: &'a J,
-    pub(super) snapshotter: &'a Snapshotter<S, D>,
+    pub(super) ward: &'a Ward<S, D>,
     pub(super) time: &'a T,
     pub(super) id: Bson,
     pub(super) order: Order,
@@ -63,12 +68,13 @@ impl From<Error> for Undone {
 
 impl<'a, J: Jobs, S: LogSource, D, T: Time> Performance<'a, J, S, D, T>
 where
-    D: Documents + Snapshots + QuarantineRows,
+    S::Log: Mend,
+    D: Store + Snapshots,
 {
     /// The job of this row, from the place that it has come to.
     pub(super) fn new(
         jobs: &'a J,
-        snapshotter: &'a Snapshotter<S, D>,
+        ward: &'a Ward<S, D>,
         time: &'a T,
         (row, order): (&RawDocument, Order),
         lock: Lock,
@@ -82,17 +88,18 @@ where
         let at =
             Advance { done: done.unwrap_or_default(), total: None, place, ..Advance::default() };
         let (id, looks_left) = (id.try_into()?, LOOKS_MAX);
-        Ok(Self { jobs, snapshotter, time, id, order, lock, at, tally, looks_left })
+        Ok(Self { jobs, ward, time, id, order, lock, at, tally, looks_left })
     }
 
     /// Does it, from its place on; gives the result.
     pub(super) async fn perform(&mut self) -> std::result::Result<bson::Document, Undone> {
-        match &self.order.document {
-            Some(document) => {
-                let document = document.clone();
-                self.snapshot_one(&document).await
-            }
-            None => self.walk().await,
+        match (self.order.kind, self.order.document.clone()) {
+            (Kind::Snapshot, Some(document)) => self.snapshot_one(&document).await,
+            (Kind::Snapshot | Kind::Verify, _) => self.walk().await,
+            (Kind::Retry, None) => self.retry_all().await,
+            (_, Some(document)) => self.operate(&document).await,
+            // Reading the row has refused it.
+            (_, None) => Err(Undone::Failed("a job of this kind is for one document".into())),
         }
     }
 
@@ -100,7 +107,7 @@ where
         &mut self,
         document: &DocumentId,
     ) -> std::result::Result<bson::Document, Undone> {
-        let taken = self.snapshotter.take(document, Reason::Request).await;
+        let taken = self.snapshotter().take(document, Reason::Request).await;
         let taken = taken.map_err(|error| match error {
             TakeError::Database(error) => error.into(),
             other => Undone::Failed(other.to_string()),
@@ -114,12 +121,12 @@ where
     }
 
     async fn walk(&mut self) -> std::result::Result<bson::Document, Undone> {
-        let Snapshotter { source, log, store, .. } = self.snapshotter;
+        let Snapshotter { source, log, store, .. } = self.snapshotter();
         let total = i64::try_from(store.estimate_documents().await?).ok();
         self.at.total = total.map(|total| total.max(self.at.done));
         let mut walk = Walk::begin(source, log, store, self.at.place.clone()).await?;
         self.save().await?;
-        while let Some(step) = walk.next(source).await? {
+        while let Some(step) = limited(self.time, STEP_LIMIT, walk.next(source)).await? {
             self.step(&step).await?;
             let Some(last) = step.last() else { continue };
             self.at.place = Some(last.folded.id.clone());
@@ -159,7 +166,7 @@ where
     /// Documents that have events and no row: the projection may be a little behind, or they wait in
     /// quarantine since their first row was refused. The others have lost it.
     async fn look_for_rows(&mut self, mut rowless: Vec<DocumentId>) -> Result<()> {
-        let store = &self.snapshotter.store;
+        let store = &self.snapshotter().store;
         if rowless.is_empty() {
             return Ok(());
         }
@@ -188,7 +195,7 @@ where
         if right.is_empty() {
             return Ok(());
         }
-        let store = &self.snapshotter.store;
+        let store = &self.snapshotter().store;
         let taken_at = store.database_time().await?;
         let mut snapshots = Vec::with_capacity(right.len());
         for (row, checked) in right {
@@ -199,7 +206,7 @@ where
                 }
             }
         }
-        let outcomes = self.snapshotter.put(&snapshots).await?;
+        let outcomes = self.snapshotter().put(&snapshots).await?;
         let mut taken = 0;
         for (snapshot, outcome) in snapshots.iter().zip(outcomes) {
             match outcome {
@@ -215,9 +222,14 @@ where
         Ok(())
     }
 
-    async fn save(&mut self) -> std::result::Result<(), Undone> {
+    pub(super) fn snapshotter(&self) -> &'a Snapshotter<S, D> {
+        &self.ward.snapshotter
+    }
+
+    pub(super) async fn save(&mut self) -> std::result::Result<(), Undone> {
         self.at.tally = self.tally.to_bson(self.order.kind);
-        match self.jobs.advance_job(&self.id, &self.lock, &self.at).await? {
+        let advance = self.jobs.advance_job(&self.id, &self.lock, &self.at);
+        match limited(self.time, ATTEMPT_LIMIT, advance).await? {
             true => Ok(()),
             false => Err(Undone::Lost),
         }

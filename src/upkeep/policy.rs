@@ -23,8 +23,8 @@ use crate::{
         id::DocumentId,
         snapshot::{Due, Reason, Snapshot},
     },
-    retry::Backoff,
-    store::{Documents, PutOutcome, RowVersion, Snapshots, Versions},
+    retry::{Backoff, limited},
+    store::{Documents, PutOutcome, RowVersion, SkipRows, Snapshots, Versions},
     time::Time,
 };
 
@@ -71,7 +71,7 @@ struct Sweeps<V> {
     rows: VecDeque<RowVersion>,
 }
 
-impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
+impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T> {
     /// Takes snapshots for ever. May be dropped at any moment.
     pub async fn run(mut self) {
         let mut sweeps = None;
@@ -97,7 +97,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
                 due = self.due.recv() => if let Some(due) = due {
                     self.take(due, Reason::Events).await;
                 },
-                () = self.time.sleep(pause.min(crate::health::WAIT_MAX)) => {}
+                () = self.time.sleep(pause.min(self.heart.pause())) => {}
             }
         }
     }
@@ -136,15 +136,19 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         interval
     }
 
+    async fn attempt<V>(&self, attempt: impl Future<Output = Result<V>>) -> Result<V> {
+        limited(&self.time, self.backoff.attempt_limit, attempt).await
+    }
+
     /// Looks at some rows; false at the end of them.
     async fn step(&self, sweep: &mut Sweeps<D::Versions>, every: Duration) -> Result<bool> {
         let store = &self.snapshotter.store;
         if sweep.rows.is_empty() {
             let versions = match &mut sweep.walk {
                 Some(versions) => versions,
-                walk => walk.insert(store.versions(None).await?),
+                walk => walk.insert(self.attempt(store.versions(None)).await?),
             };
-            match versions.next().await? {
+            match self.attempt(versions.next()).await? {
                 Some(rows) => sweep.rows.extend(rows),
                 None => return Ok(false),
             }
@@ -152,8 +156,8 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         let count = sweep.rows.len().min(ROWS_MAX);
         let rows: Vec<RowVersion> = sweep.rows.drain(..count).collect();
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(true) };
-        let now = store.database_time().await?;
-        let newest = store.newest_between(&first.id, &last.id).await?;
+        let now = self.attempt(store.database_time()).await?;
+        let newest = self.attempt(store.newest_between(&first.id, &last.id)).await?;
         let is_old = |row: &&RowVersion| {
             newest.get(&row.id).is_none_or(|(version, taken_at)| {
                 *version < row.version && now.saturating_duration_since(*taken_at) >= every
@@ -161,7 +165,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         };
         let old: Vec<DocumentId> = rows.iter().filter(is_old).map(|row| row.id.clone()).collect();
         for ids in old.chunks(LOAD_MAX) {
-            let rows = store.load(ids).await?.into_iter();
+            let rows = self.attempt(store.load(ids)).await?.into_iter();
             let due = rows.map(|row| Due { row, youngest: None }).collect();
             self.take(due, Reason::Time).await;
         }
@@ -223,7 +227,8 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
             return Ok(at_max.and_then(|at| Snapshot::of_row(&row, at, taken_at, reason).ok()));
         };
         let Some((id, version)) = place(&row) else { return Ok(None) };
-        let newest = self.snapshotter.store.newest_snapshot(&id, version).await?;
+        let store = &self.snapshotter.store;
+        let newest = store.newest_snapshot(&id, version).await?;
         if newest.as_ref().is_some_and(|newest| newest.version == version) {
             return Ok(None);
         }
@@ -235,7 +240,7 @@ impl<S: LogSource, D: Documents + Snapshots, T: Time> Policy<S, D, T> {
         }
         let newest = newest.and_then(|newest| newest.document().ok());
         let mut document = newest.unwrap_or_else(|| Document::new(id.clone()));
-        let stop = read_on(&self.snapshotter.log, &mut document, version, at_least).await?;
+        let stop = read_on(&self.snapshotter.log, store, &mut document, version, at_least).await?;
         match difference(&row, &document, &stop) {
             None => Ok(of_folded(&row, &document, taken_at, reason).ok()),
             Some(difference) => {

@@ -33,6 +33,10 @@ pub(super) struct Tally {
     pub(super) taken: i64,
     /// Snapshots that were there already.
     pub(super) existed: i64,
+    /// Parked documents that wait no more.
+    pub(super) healed: i64,
+    /// The version that an operation has begun with.
+    pub(super) version: i64,
     /// Documents that are not what their log makes of them.
     pub(super) differences: i64,
     /// The first of these.
@@ -50,6 +54,11 @@ impl Tally {
 
     /// As it stands in the row of the job: what a job of this kind counts.
     pub(super) fn to_bson(&self, kind: Kind) -> Document {
+        if kind == Kind::Retry {
+            return doc! { "documents": self.documents, "healed": self.healed };
+        } else if kind.is_for_one() {
+            return doc! { "version": self.version };
+        }
         let mut tally = doc! { "documents": self.documents, "events": self.events };
         if kind == Kind::Snapshot {
             tally.extend(doc! { "taken": self.taken, "existed": self.existed });
@@ -73,6 +82,8 @@ impl Tally {
             events: count("events"),
             taken: count("taken"),
             existed: count("existed"),
+            healed: count("healed"),
+            version: count("version"),
             differences: count("differences"),
             findings: findings
                 .filter_map(|finding| read(finding.as_document()?))

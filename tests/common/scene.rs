@@ -9,12 +9,16 @@ use std::{net::SocketAddr, time::Duration};
 use alluvium::{
     config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
     daemon::{Daemon, DaemonError},
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
-use mongodb::{Client, Collection, Database, options::ClientOptions};
+use mongodb::{
+    Client, Collection, Database,
+    options::{ClientOptions, ReadConcern},
+};
 use prometheus::TextEncoder;
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +39,10 @@ pub struct Scene {
     pub lease_time: Duration,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+    /// How far behind a daemon may be and still be ready.
+    pub max_ready_lag: Duration,
+    /// How long a loop may go without a turn.
+    pub liveness_limit: Duration,
 }
 
 impl Scene {
@@ -46,8 +54,15 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let (lease_time, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(20));
-        let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
+        let scene = Scene {
+            db,
+            uri,
+            collections: Vec::new(),
+            lease_time: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(20),
+            max_ready_lag: Duration::from_secs(30),
+            liveness_limit: Duration::from_secs(90),
+        };
         scene.with("games").await
     }
 
@@ -82,6 +97,8 @@ impl Scene {
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: self.lease_time,
                 shutdown_timeout: self.shutdown_timeout,
+                max_ready_lag: self.max_ready_lag,
+                liveness_limit: self.liveness_limit,
             },
             collections: self.collections.clone(),
         }
@@ -178,12 +195,14 @@ impl Scene {
         .await;
     }
 
-    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`.
+    /// Waits until the record of a document of `games` in quarantine, or its absence, is as `wanted`, and the majority
+    /// has it so.
     pub async fn record(&self, id: &str, wanted: impl Fn(Option<&Document>) -> bool) {
         let records = self.collection("alluvium.quarantine");
-        let key = doc! { "_id.c": "games", "_id.d": id };
+        let key = doc! { "_id": { "c": "games", "d": id } };
         wait_until(&format!("the record of {id}"), async || {
-            wanted(records.find_one(key.clone()).await.unwrap().as_ref())
+            let found = records.find_one(key.clone()).read_concern(ReadConcern::majority());
+            wanted(found.await.unwrap().as_ref())
         })
         .await;
     }
@@ -213,6 +232,8 @@ impl Scene {
             log: log.try_collect().await.unwrap(),
             rows: rows.try_collect().await.unwrap(),
             acknowledged,
+            skipped: self.skipped(name).await,
+            discarded: self.discarded(name).await,
             ..Evidence::default()
         };
         let bench = self.db.client().database(&format!("{}_judge", self.db.name()));
@@ -220,6 +241,26 @@ impl Scene {
             Ok(report) => report,
             Err(findings) => panic!("the judge found:\n{}", findings.join("\n")),
         }
+    }
+
+    /// The places of a collection that are skipped, by the record.
+    pub async fn skipped(&self, name: &str) -> Vec<(Bson, i64)> {
+        let skips = self.collection("alluvium.skips").find(doc! { "_id.c": name }).await.unwrap();
+        let skips: Vec<Document> = skips.try_collect().await.unwrap();
+        let place = |row: &Document| {
+            let key = row.get_document("_id").unwrap();
+            (key.get("d").unwrap().clone(), key.get_i64("s").unwrap())
+        };
+        skips.iter().map(place).collect()
+    }
+
+    /// The events that were taken out of the log of a collection, as they are kept.
+    pub async fn discarded(&self, name: &str) -> Vec<Document> {
+        let filter = doc! { "_id.c": name, "_id.s": { "$exists": true } };
+        let kept = self.collection("alluvium.quarantine").find(filter).await.unwrap();
+        let kept: Vec<Document> = kept.try_collect().await.unwrap();
+        let events = kept.iter().flat_map(|row| row.get_array("events").unwrap());
+        events.map(|event| event.as_document().unwrap().clone()).collect()
     }
 }
 
@@ -240,6 +281,11 @@ impl Running {
         self.statuses[0].borrow().clone()
     }
 
+    /// Whether it leads each collection, in the order of the configuration; `None` while that is not known.
+    pub fn roles(&self) -> Vec<Option<Role>> {
+        self.statuses.iter().map(|status| status.borrow().role).collect()
+    }
+
     /// Waits until it says so of `games`.
     pub async fn says(&self, what: &str, wanted: impl Fn(&CollectionStatus) -> bool) {
         wait_until(what, async || wanted(&self.status())).await;
@@ -255,6 +301,35 @@ impl Running {
         self.says("it refuses the collection", |status| status.phase == Phase::Refused).await;
         let last = self.status().last_error.expect("a refusal has a reason");
         format!("{}; {}", last.message, last.advice)
+    }
+
+    /// Asks it with GET: the status code and the body.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let address = format!("http://{}{path}", self.http);
+        let asked = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut answer = agent.get(address).call().unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+        });
+        asked.await.unwrap()
+    }
+
+    /// Waits until it is ready, or not any more, and gives the reasons.
+    pub async fn is_ready(&self, wanted: bool) -> Vec<String> {
+        wait_for(&format!("ready is {wanted}"), async || {
+            let (status, body) = self.get("/readyz").await;
+            assert_eq!(status == 200, body["ready"] == true, "{body}");
+            let reasons = serde_json::from_value(body["reasons"].clone()).unwrap();
+            (body["ready"] == wanted).then_some(reasons)
+        })
+        .await
+    }
+
+    /// Sees that it is alive.
+    pub async fn is_alive(&self) {
+        let (status, body) = self.get("/healthz").await;
+        assert_eq!((status, &body["alive"]), (200, &true.into()), "{body}");
     }
 
     /// The value of a metric by its name without prefix and its labels without the collection, which is

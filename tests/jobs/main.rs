@@ -9,12 +9,15 @@ mod judge;
 mod scene;
 
 mod asking;
+mod closing;
 mod doing;
+mod operating;
 mod parts;
 mod pausing;
 mod policy;
 mod snapshots;
 mod verifying;
+mod watching;
 
 use std::process::Command;
 

@@ -8,7 +8,7 @@ use crate::{
     ask, became,
     common::wait_until,
     count, documents, insert, run,
-    scene::{Running, Scene},
+    scene::{Running, Scene, change, event},
     snapshots,
 };
 
@@ -85,6 +85,37 @@ async fn what_is_no_number_of_parts_is_refused_and_changes_nothing() {
     run(&scene, &["parts", "games", "2"]).await;
     lead(&[&daemon], 2).await;
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_does_about_a_document_is_done_by_whoever_leads_its_part() {
+    let mut scene = Scene::new().await;
+    scene.lease_time = Duration::from_secs(60);
+    scene.divide(4).await;
+    let (first, second) = (scene.start().await, scene.start().await);
+    wait_until("both lead", async || first.leads() == 2 && second.leads() == 2).await;
+    let names: Vec<String> = (0..8).map(|number| format!("d{number}")).collect();
+    let poison = || doc! { "op": "update", "patch": { "$inc": { "n": "one" } } };
+    for name in &names {
+        let poison = change(name.clone(), 2, poison());
+        scene.append([event(name.clone(), 1), poison, event(name.clone(), 3)]).await;
+    }
+    for name in &names {
+        scene.parked(name.clone(), 2).await;
+    }
+    // Whoever leads the first part asks the other one about its documents.
+    let retry = insert(&scene, doc! { "kind": "retry", "collection": "games" }).await;
+    let done = became(&scene, &retry, "done").await;
+    assert_eq!(count(done.get_document("result").unwrap(), "documents"), 8);
+    for name in &names {
+        let skip = doc! { "kind": "skip", "collection": "games", "document": name };
+        let skip = insert(&scene, skip).await;
+        let done = became(&scene, &skip, "done").await;
+        assert_eq!(count(done.get_document("result").unwrap(), "version"), 3, "{done}");
+    }
+    first.stop().await;
+    second.stop().await;
+    scene.judged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,13 @@
 //! Whether an answer to "what am I missing" is right: exactly the events that the clock lacks, and a
 //! client that applies them has the state that the document has at that version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document};
 
 use super::{
     Log,
-    replay::{Replay, Walk, canonical},
+    replay::{Replay, Walk, canonical, counted},
 };
 
 /// An answer as a client got it.
@@ -31,6 +31,7 @@ pub struct Answer {
 pub(super) async fn check(
     answer: &Answer,
     log: &Log,
+    skipped: &BTreeSet<(String, i64)>,
     replay: &mut impl Replay,
 ) -> Result<(), String> {
     let id = canonical(&answer.document);
@@ -41,7 +42,7 @@ pub(super) async fn check(
     let mut expected = Vec::new();
     let mut held = BTreeMap::new();
     for (version, event) in events.range(..=answer.version) {
-        let client = event.get_str("client").unwrap_or("?");
+        let client = counted(event);
         let rank = counts.entry(client).or_default();
         *rank += 1;
         let begins = answer.snapshot.as_ref().map(|(version, _)| *version);
@@ -63,7 +64,8 @@ pub(super) async fn check(
     if counted != answer.clock {
         return wrong(format!("says clock {:?}, and it is {counted:?}", answer.clock));
     }
-    lead(answer, &id, events, held, replay).await.or_else(wrong)
+    let skips = |version: i64| skipped.contains(&(id.clone(), version));
+    lead(answer, &id, events, held, skips, replay).await.or_else(wrong)
 }
 
 /// Lets a client with what it `held` apply the answer, and compares what it then has.
@@ -72,6 +74,7 @@ async fn lead(
     id: &str,
     events: &BTreeMap<i64, Document>,
     mut held: BTreeMap<i64, Document>,
+    skips: impl Fn(i64) -> bool,
     replay: &mut impl Replay,
 ) -> Result<(), String> {
     for (_, event) in &answer.events {
@@ -79,10 +82,10 @@ async fn lead(
         held.insert(version.ok_or("holds an event without a place")?, event.clone());
     }
     let mut client = Walk::new(replay, id).await;
-    client.upto(answer.version, &held, |_| false).await;
+    client.upto(answer.version, &held, &skips).await;
     let reached = client.row(&held).await;
     let mut document = Walk::new(replay, id).await;
-    document.upto(answer.version, events, |_| false).await;
+    document.upto(answer.version, events, &skips).await;
     let truth = document.row(events).await;
     if reached.map(|row| row.into_bytes()) != truth.map(|row| row.into_bytes()) {
         return Err(format!("does not lead to the state at version {}", answer.version));

@@ -36,6 +36,8 @@ pub struct Evidence {
     pub together: Vec<Vec<Document>>,
     /// The places that an operator had skipped: they count, and change nothing.
     pub skipped: Vec<(Bson, i64)>,
+    /// The events that an operator took out of the log, as they are kept.
+    pub discarded: Vec<Document>,
     /// Answers to clients that asked what they were missing.
     pub answers: Vec<Answer>,
 }
@@ -51,6 +53,10 @@ pub struct Report {
     pub holes: usize,
     /// Documents parked by an event that cannot be applied.
     pub poisoned: usize,
+    /// Places that were skipped.
+    pub skipped: usize,
+    /// Events that only fill a hole.
+    pub filled: usize,
     /// Answers checked.
     pub answers: usize,
 }
@@ -73,7 +79,17 @@ pub async fn judge(evidence: &Evidence, replay: &mut impl Replay) -> Result<Repo
     }
     let skipped: BTreeSet<(String, i64)> =
         evidence.skipped.iter().map(|(id, version)| (canonical(id), *version)).collect();
-    let mut report = Report { answers: evidence.answers.len(), ..Report::default() };
+    let mut report = Report {
+        skipped: skipped.len(),
+        filled: fillers(&evidence.log, &mut findings),
+        answers: evidence.answers.len(),
+        ..Report::default()
+    };
+    for (id, version) in &skipped {
+        if !log.get(id).is_some_and(|events| events.contains_key(version)) {
+            findings.push(format!("version {version} of {id} is skipped, and not in the log"));
+        }
+    }
     for (id, events) in &log {
         let mut walk = Walk::new(replay, id).await;
         let stop = walk.all(events, |version| skipped.contains(&(id.clone(), version))).await;
@@ -86,7 +102,7 @@ pub async fn judge(evidence: &Evidence, replay: &mut impl Replay) -> Result<Repo
     }
     findings.extend(rows.keys().map(|id| format!("document {id} is projected and has no events")));
     for answer in &evidence.answers {
-        findings.extend(answer::check(answer, &log, replay).await.err());
+        findings.extend(answer::check(answer, &log, &skipped, replay).await.err());
     }
     if findings.is_empty() { Ok(report) } else { Err(findings) }
 }
@@ -106,13 +122,30 @@ fn by_document(events: &[Document], findings: &mut Vec<String>) -> Log {
     log
 }
 
-/// What was acknowledged is there as it was sent, and what was sent together is there together.
+/// How many events only fill a hole: those of the daemon itself, which must change nothing of what there is.
+fn fillers(events: &[Document], findings: &mut Vec<String>) -> usize {
+    let fillers = events.iter().filter(|event| event.get_str("client").ok() == Some("alluvium"));
+    let empty = Document::new();
+    let changes = |event: &&Document| match event.get_str("op") {
+        Ok("update") => event.get_document("patch").ok() != Some(&empty),
+        Ok("create") => event.get_document("state").ok() != Some(&empty),
+        _ => true,
+    };
+    let wrong = fillers.clone().filter(changes);
+    findings
+        .extend(wrong.map(|event| format!("a hole is filled by what changes something: {event}")));
+    fillers.count()
+}
+
+/// What was acknowledged is there as it was sent, unless an operator took it out and kept it; and what was sent together is there together.
 fn appended(evidence: &Evidence, log: &Log, findings: &mut Vec<String>) {
     let stored = |event: &Document| {
         let (id, version) = place(event)?;
         log.get(&id)?.get(&version).filter(|stored| *stored == event)
     };
-    let lost = evidence.acknowledged.iter().filter(|event| stored(event).is_none());
+    let kept = |event: &Document| evidence.discarded.iter().any(|kept| kept == event);
+    let lost = evidence.acknowledged.iter();
+    let lost = lost.filter(|event| stored(event).is_none() && !kept(event));
     findings.extend(lost.map(|event| format!("acknowledged, and not in the log: {event}")));
     for set in &evidence.together {
         let there = set.iter().filter(|event| stored(event).is_some()).count();

@@ -61,6 +61,13 @@ pub fn place(event: &Document) -> Option<(String, i64)> {
     Some((canonical(key.get("d")?), whole(key.get("s")?)?))
 }
 
+/// The client under which an event counts, also one that was skipped since its client is unusable.
+pub fn counted(event: &Document) -> &str {
+    let name = event.get_str("client").unwrap_or_default();
+    let usable = name.chars().all(|c| (' '..='~').contains(&c) && c != '.' && c != '$');
+    if usable && (1..=128).contains(&name.len()) { name } else { "?" }
+}
+
 fn whole(number: &Bson) -> Option<i64> {
     match number {
         Bson::Int32(number) => Some(i64::from(*number)),
@@ -109,7 +116,7 @@ impl<'a, R: Replay> Walk<'a, R> {
     }
 
     fn count(&mut self, event: &Document, skipped: bool) {
-        let client = event.get_str("client").unwrap_or(if skipped { "?" } else { "" });
+        let client = if skipped { counted(event) } else { event.get_str("client").unwrap_or("") };
         *self.clock.entry(client.to_owned()).or_default() += 1;
         self.version += 1;
         self.updated_at = event.get_datetime("at").ok().copied().or(self.updated_at);

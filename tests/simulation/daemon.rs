@@ -13,18 +13,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    executor::VirtualTime,
+    executor::{Owner, Sim, VirtualTime},
     layouts::SimLayouts,
     leases::SimLeases,
     log::SimLogSource,
     monitor::Monitor,
-    node::{Node, Standings},
+    node::Node,
     plan::DaemonPlan,
     store::SimStore,
     world::COLLECTION,
 };
 use crate::{
-    health::Heart,
+    config::DaemonConfig,
+    health::{Heart, Heartbeats, Pulse},
     lease::{Keeper, Leaderships, LeaseSettings, Standing},
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
@@ -34,9 +35,11 @@ use crate::{
         division::Division,
         feed::Subscribe,
         observe::Observer,
+        revisit::{self, Led, Parts},
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
+    time::Time as _,
     upkeep::layout::{LayoutWatch, Watched},
 };
 
@@ -54,8 +57,9 @@ pub(super) async fn supervise(
     loop {
         sim.tell(|| format!("{:?} starts", node.owner));
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
-        let standings = Standings::default();
-        node.begins(standings.clone(), stop.clone());
+        let parts = Parts::default();
+        node.begins(parts.clone(), stop.clone());
+        let beats = Heartbeats::default();
         let process = Process {
             node: node.clone(),
             monitor: monitor.clone(),
@@ -63,13 +67,38 @@ pub(super) async fn supervise(
             starts,
             lease_time,
             leaderships: Leaderships::default(),
-            standings,
+            parts,
+            hearts: Hearts { beats, time: time(&node, &plan) },
         };
         process.project(stop, goodbye.clone());
         process.keep(goodbye);
+        sim.spawn(node.owner, process.hearts.clone().watch(sim.clone(), node.owner));
         node.crashed().await;
         node.stay_down().await;
         starts += 1;
+    }
+}
+
+/// Liveness, as the real daemon has it: nothing that happens to the database may turn it red.
+#[derive(Clone)]
+struct Hearts {
+    beats: Heartbeats,
+    time: VirtualTime,
+}
+
+impl Hearts {
+    fn heart(&self, name: &str) -> Heart {
+        self.beats.register(name, DaemonConfig::default().liveness_limit, self.time.now())
+    }
+
+    async fn watch(self, sim: Sim, owner: Owner) {
+        loop {
+            sim.sleep(Duration::from_secs(10)).await;
+            let pulses = self.beats.pulses(self.time.now());
+            if let Some(complaint) = pulses.iter().find_map(Pulse::complaint) {
+                return sim.violation(format!("{owner:?}: {complaint}"));
+            }
+        }
     }
 }
 
@@ -81,7 +110,8 @@ struct Process {
     starts: u64,
     lease_time: Option<Duration>,
     leaderships: Leaderships,
-    standings: Standings,
+    parts: Parts,
+    hearts: Hearts,
 }
 
 impl Process {
@@ -94,6 +124,7 @@ impl Process {
         let (subscribe, requests): (mpsc::Sender<Subscribe>, _) = mpsc::channel(1);
         let distributor =
             Distributor::new(source.clone(), time.clone(), self.backoff(), requests, Uncounted);
+        let distributor = distributor.with_heart(self.hearts.heart("change stream"));
         sim.spawn(owner, distributor.run());
         let (layout, divided) = watch::channel(None);
         let (first, led) = watch::channel(Standing::Unknown);
@@ -102,7 +133,7 @@ impl Process {
             layouts: SimLayouts { node: self.node.clone() },
             time: time.clone(),
             collections: BTreeMap::from([(COLLECTION.to_owned(), watched)]),
-            heart: Heart::unheard(),
+            heart: self.hearts.heart("layouts"),
         };
         sim.spawn(owner, watching.run());
         let division = Division {
@@ -112,7 +143,7 @@ impl Process {
             first,
             observer: observer.clone(),
             time,
-            heart: Heart::unheard(),
+            heart: self.hearts.heart("parts"),
         };
         let start = self.start(observer, source, subscribe);
         sim.spawn(owner, async move {
@@ -135,13 +166,16 @@ impl Process {
             cache_bytes: self.plan.cache_bytes,
             ..Settings::default()
         };
-        let (standings, is_leased) = (self.standings.clone(), self.lease_time.is_some());
+        let (parts, is_leased) = (self.parts.clone(), self.lease_time.is_some());
+        let hearts = self.hearts.clone();
         let paused = watch::channel(Some(false)).1;
         let leads = Standing::Leader(node.promoted().unwrap_or(plan.epoch));
         let (leading, always) = watch::channel(leads);
         move |part, led, until| {
             let led = if is_leased { led } else { always.clone() };
-            standings.lock().unwrap().insert(part, led.clone());
+            let (wishes, revisits) = revisit::channel();
+            parts.put(part, Led { standing: led.clone(), wishes });
+            let heart = hearts.heart("projector");
             let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
             let projector = Projector {
                 collection: COLLECTION.into(),
@@ -149,15 +183,18 @@ impl Process {
                 source: source.clone(),
                 store,
                 settings,
-                observer: observer.clone().of_part(part),
+                observer: observer.clone().of_part(part).with_heart(heart.clone()),
                 time: time(&node, &plan),
                 subscribe: subscribe.clone(),
+                revisits,
             };
             let (ended, end) = oneshot::channel();
-            let (paused, standings, leading) = (paused.clone(), standings.clone(), leading.clone());
+            let (paused, parts, leading) = (paused.clone(), parts.clone(), leading.clone());
+            let beats = hearts.beats.clone();
             node.sim().spawn(node.owner, async move {
                 projector.lead(led, paused, until).await;
-                standings.lock().unwrap().remove(&part);
+                parts.remove(part);
+                beats.forget(&heart);
                 drop(leading);
                 let _unheard = ended.send(());
             });
@@ -180,6 +217,7 @@ impl Process {
         let leases = SimLeases { node: self.node.clone() };
         let time = time(&self.node, &self.plan);
         let keeper = Keeper::new(leases, time, settings, self.leaderships.clone());
+        let keeper = keeper.with_heart(self.hearts.heart("leases"));
         sim.spawn(self.node.owner, async move {
             keeper.run(goodbye).await;
             process.exit();

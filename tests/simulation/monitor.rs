@@ -10,6 +10,7 @@ use bson::{Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
+    skips::skipped_of,
     store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
@@ -20,6 +21,7 @@ use crate::{
         id::DocumentId,
         part::Part,
         position::{Checkpoint, LogId},
+        skip::{Skip, SkippedVersions},
     },
     store::RowWrite,
 };
@@ -43,6 +45,7 @@ struct Inner {
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     events: usize,
+    skips: SkippedVersions,
     /// The row at each version from 1, as far as the events lead.
     pub(super) rows: Vec<RawDocumentBuf>,
     pub(super) stop: Option<Stop>,
@@ -103,6 +106,21 @@ impl Monitor {
                 Err(format!("{} goes back from version {stored} to {}", write.id, write.version))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A skip is about to go on record: it must be of the very event at which the document is parked.
+    pub(super) fn skip_recorded(&self, state: &State, skip: &Skip) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
+        let EventKey { document, version: skipped } = &skip.key;
+        let log = self.log().or_else(|| state.archive.keys().next_back().copied());
+        match &self.history(state, log, document).stop {
+            Some(Stop::Poison { version, .. }) if version == skipped => Ok(()),
+            stop => {
+                Err(format!("version {skipped} of {document} is skipped, which stops at {stop:?}"))
+            }
         }
     }
 
@@ -215,10 +233,12 @@ impl Monitor {
         let mut inner = self.inner.lock().unwrap();
         let history = inner.histories.entry(document.clone()).or_default();
         let count = events.clone().count();
-        if history.events != count {
+        let skips = skipped_of(&state.latest, document);
+        if history.events != count || history.skips != skips {
             let decoded = events
                 .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)));
-            *history = Arc::new(History { events: count, ..replay(&decoded.collect()) });
+            let replayed = replay(&decoded.collect(), &skips);
+            *history = Arc::new(History { events: count, skips, ..replayed });
         }
         Arc::clone(history)
     }
@@ -236,17 +256,18 @@ fn has_rows(state: &State) -> bool {
     state.latest.collections.get(COLLECTION).is_some_and(|documents| !documents.rows.is_empty())
 }
 
-fn replay(events: &BTreeMap<i64, Document>) -> History {
+fn replay(events: &BTreeMap<i64, Document>, skips: &SkippedVersions) -> History {
     let work = async {
         let mut reference = Reference::default();
         let mut walk = Walk::new(&mut reference, "").await;
         let mut rows = Vec::new();
+        let is_skipped = |version: i64| skips.contains(&version);
         loop {
             let before = walk.version;
-            let stop = walk.upto(before + 1, events, |_| false).await;
+            let stop = walk.upto(before + 1, events, is_skipped).await;
             if walk.version == before {
                 let stop = match stop {
-                    None => walk.all(events, |_| false).await,
+                    None => walk.all(events, is_skipped).await,
                     poison => poison,
                 };
                 return History { rows, stop, ..History::default() };

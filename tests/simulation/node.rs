@@ -10,7 +10,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    lease::Standing,
-    model::part::Part,
+    model::{id::DocumentId, part::Part},
+    projector::revisit::{Parts, Revisit},
 };
 
 /// A process's connection.
@@ -47,12 +47,9 @@ struct Inner {
     process: Option<Process>,
 }
 
-/// Where a process stands with each part that it projects.
-pub(super) type Standings = Arc<Mutex<BTreeMap<Part, watch::Receiver<Standing>>>>;
-
 /// A daemon that is up.
 struct Process {
-    standings: Standings,
+    parts: Parts,
     stop: CancellationToken,
     /// It was told to stop, and is to stay down for this long then.
     stops_for: Option<Duration>,
@@ -110,21 +107,24 @@ impl Node {
         self.crashes.notify_one();
     }
 
-    /// The process is up: where it stands is to be seen in `standings`, and `stop` tells it to end.
-    pub(super) fn begins(&self, standings: Standings, stop: CancellationToken) {
-        self.inner().process = Some(Process { standings, stop, stops_for: None });
+    /// The process is up: what it projects is to be seen in `parts`, and `stop` tells it to end.
+    pub(super) fn begins(&self, parts: Parts, stop: CancellationToken) {
+        self.inner().process = Some(Process { parts, stop, stops_for: None });
+    }
+
+    /// Asks the process to look at a document again, if it is up and has room for the wish.
+    pub(super) fn revisit(&self, document: &DocumentId, wish: impl FnOnce() -> Revisit) {
+        let parts = self.inner().process.as_ref().map(|process| process.parts.clone());
+        if let Some(part) = parts.and_then(|parts| parts.of(Some(document))) {
+            // Without room it is left out: the operator asks for more than can be heard.
+            drop(part.wishes.try_send(wish()));
+        }
     }
 
     /// The parts that this process leads, each with the epoch under which it does.
     pub(super) fn leads(&self) -> Vec<(Part, i64)> {
-        let standings = self.inner().process.as_ref().map(|process| process.standings.clone());
-        let standings = standings.unwrap_or_default();
-        let standings = standings.lock().unwrap();
-        let leads = standings.iter().filter_map(|(part, standing)| match *standing.borrow() {
-            Standing::Leader(epoch) => Some((*part, epoch)),
-            Standing::Unknown | Standing::Standby => None,
-        });
-        leads.collect()
+        let parts = self.inner().process.as_ref().map(|process| process.parts.clone());
+        parts.map(|parts| parts.leads()).unwrap_or_default()
     }
 
     /// Tells the process to end, and to stay down for `down` then.
@@ -246,9 +246,10 @@ impl Node {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> oneshot::Receiver<Result<T>> {
         let (sender, answer) = oneshot::channel();
-        let sim = self.sim().clone();
+        let (sim, world) = (self.sim().clone(), self.world.clone());
         self.sim().spawn(Owner::World, async move {
             sim.sleep(there).await;
+            world.thawed().await;
             // Whoever asked may not wait any more.
             let _unheard = sender.send(work.await);
             sim.changed();

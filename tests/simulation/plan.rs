@@ -12,6 +12,7 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) writers: Vec<WriterPlan>,
     pub(super) readers: Vec<ReaderPlan>,
+    pub(super) operator: OperatorPlan,
     pub(super) daemons: Vec<DaemonPlan>,
     pub(super) mishaps: Vec<Mishap>,
     /// The lease time, where leases decide which of the daemons leads; else all of them do.
@@ -76,6 +77,33 @@ pub(super) struct ReaderPlan {
     pub(super) pauses: Vec<Duration>,
 }
 
+/// What an operator does. Without steps there is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct OperatorPlan {
+    pub(super) faults: Vec<CallFault>,
+    pub(super) steps: Vec<OperatorStep>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct OperatorStep {
+    pub(super) pause: Duration,
+    pub(super) document: usize,
+    pub(super) help: Help,
+}
+
+/// How an operator helps a document that waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Help {
+    /// Has it looked at again.
+    Retry,
+    /// Skips the event at which it is parked.
+    Skip,
+    /// Fills its hole.
+    Fill,
+    /// Deletes its row by hand, so that it is folded again from its first event.
+    Refold,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DaemonPlan {
     pub(super) start: Duration,
@@ -128,6 +156,8 @@ pub(super) enum What {
     Elect { entries: usize, lag: Duration },
     /// The majority does not acknowledge anything for a while.
     Stall { time: Duration },
+    /// The server answers nobody for a while, longer at times than anybody waits for an answer.
+    Freeze { time: Duration },
     /// The oplog forgets its past.
     LoseHistory,
     /// The daemon dies wherever it stands.
@@ -178,7 +208,13 @@ impl Plan {
         let rivals = rng.u8(..3) == 0;
         let documents = if rivals { rng.usize(1..=2) } else { rng.usize(1..=4) };
         let length = millis(&mut rng, 500..if rivals { 2_500 } else { 8_000 });
-        let daemons = if rivals { rng.usize(2..=3) } else { [1, 1, 2, 2, 3][rng.usize(..5)] };
+        let leased = !rivals && rng.bool();
+        let daemons = match (rivals, leased) {
+            (true, _) => rng.usize(2..=3),
+            // Enough for two that take over at once from a third.
+            (false, true) => [1, 2, 3, 3, 4][rng.usize(..5)],
+            (false, false) => [1, 1, 2, 2, 3][rng.usize(..5)],
+        };
         let actions = if rivals { Actions::TROUBLE } else { Actions::new(&mut rng) };
         let writers =
             (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
@@ -189,7 +225,6 @@ impl Plan {
             .collect();
         let daemons: Vec<DaemonPlan> =
             (0..daemons).map(|number| daemon(&mut rng, number as i64, length)).collect();
-        let leased = !rivals && rng.bool();
         let lease_time = leased.then(|| millis(&mut rng, 1_500..8_000));
         let loses_leases = rng.bool();
         let mut mishaps = mishaps(&mut rng, documents, daemons.len(), length);
@@ -214,8 +249,21 @@ impl Plan {
             let renames = matches!(mishap.what, What::RenameLog { .. });
             !(renames && std::mem::replace(&mut renamed, true))
         });
-        let mut plan =
-            Self { seed, writers, readers, daemons, mishaps, lease_time, loses_leases, parts: 1 };
+        // Where there is something to do for one.
+        let helps = (actions.poison || actions.holes) && rng.u8(..3) != 0;
+        let operator =
+            if helps { operator(&mut rng, documents, length) } else { OperatorPlan::default() };
+        let mut plan = Self {
+            seed,
+            writers,
+            readers,
+            operator,
+            daemons,
+            mishaps,
+            lease_time,
+            loses_leases,
+            parts: 1,
+        };
         divide(&mut plan, length);
         plan
     }
@@ -315,6 +363,23 @@ fn writer(rng: &mut Rng, documents: usize, length: Duration, actions: &Actions) 
     }
 }
 
+fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
+    let steps = rng.usize(1..10);
+    let pace = ((length.as_millis() as u64 + 4_000) * 2 / steps as u64).max(2);
+    let step = |_| OperatorStep {
+        pause: millis(rng, 0..pace),
+        document: rng.usize(..documents),
+        help: match rng.u8(..16) {
+            0..3 => Help::Retry,
+            3..10 => Help::Skip,
+            10..14 => Help::Fill,
+            _ => Help::Refold,
+        },
+    };
+    let steps = (0..steps).map(step).collect();
+    OperatorPlan { faults: faults(rng, 60, 4, false), steps }
+}
+
 fn daemon(rng: &mut Rng, number: i64, length: Duration) -> DaemonPlan {
     let at_once = number == 0 && rng.bool();
     DaemonPlan {
@@ -346,7 +411,7 @@ fn faults(rng: &mut Rng, calls: u32, most: usize, crashes: bool) -> Vec<CallFaul
 }
 
 fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) -> Vec<Mishap> {
-    let kinds: Vec<u8> = (0..13).filter(|_| rng.u8(..3) == 0).collect();
+    let kinds: Vec<u8> = (0..14).filter(|_| rng.u8(..3) == 0).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
@@ -366,6 +431,7 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 10 if rng.bool() => What::RenameLog { gone: time },
                 11 => What::Stop { daemon, down: time },
                 12 => What::DeleteLeases,
+                13 => What::Freeze { time: time * 10 },
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
                     _ => What::DeleteCheckpoints,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     judge::Answer,
-    model::{clock::Clock, document, id::DocumentId, missing::Missing},
+    model::{clock::Clock, document, id::DocumentId, missing::Missing, skip::client_of},
 };
 
 /// What all readers were answered.
@@ -56,7 +56,7 @@ fn ask(data: &Data, id: &DocumentId, rng: &mut Rng) -> Option<Answer> {
             break;
         }
         let event = Document::try_from(*raw).ok()?;
-        if let Some(sequence) = walk.step(event.get_str("client").ok()?) {
+        if let Some(sequence) = walk.step(client_of(raw)) {
             events.push((sequence, event));
         }
     }

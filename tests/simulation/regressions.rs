@@ -28,14 +28,20 @@ use crate::{
 };
 
 /// One daemon over a log with one document.
-struct Scene {
-    sim: Sim,
-    world: World,
+pub(super) struct Scene {
+    pub(super) sim: Sim,
+    pub(super) world: World,
+    pub(super) node: Node,
     executor: Executor,
 }
 
 impl Scene {
-    fn new(seed: u64, lease_time: Option<Duration>) -> Self {
+    pub(super) fn new(seed: u64, lease_time: Option<Duration>) -> Self {
+        Self::with_cache(seed, lease_time, 1 << 20)
+    }
+
+    /// The same with a cache of another size.
+    pub(super) fn with_cache(seed: u64, lease_time: Option<Duration>, cache_bytes: usize) -> Self {
         let sim = Sim::new(seed, false);
         let world = World::new(&sim);
         sim.spawn(Owner::World, world.clone().replicate());
@@ -45,24 +51,30 @@ impl Scene {
             start: Duration::ZERO,
             epoch: 1,
             wall_ahead_millis: 0,
-            cache_bytes: 1 << 20,
+            cache_bytes,
             faults: Vec::new(),
         };
-        sim.spawn(Owner::World, daemon::supervise(node, Monitor::default(), plan, lease_time));
-        Self { executor: Executor::new(&sim), sim, world }
+        sim.spawn(
+            Owner::World,
+            daemon::supervise(node.clone(), Monitor::default(), plan, lease_time),
+        );
+        Self { executor: Executor::new(&sim), sim, world, node }
     }
 
     /// Appends events to the document at once, in this order.
     fn append(&self, events: &[(i64, Document)]) {
-        let put = |(version, body): &(i64, Document)| {
-            let mut event = doc! { "_id": { "d": "a", "s": *version }, "client": "c" };
-            event.extend(body.clone());
-            event.insert("at", DateTime::from_millis(*version));
-            let key = Key::Event(EventKey { document: id(), version: *version });
-            let row = Row::Raw(RawDocumentBuf::try_from(&event).unwrap());
-            Op::Put { collection: EVENTS.into(), key, row }
-        };
+        let put = |(version, body): &(i64, Document)| Self::event(*version, body);
         self.world.apply(events.iter().map(put).collect());
+    }
+
+    /// The appending of one event.
+    pub(super) fn event(version: i64, body: &Document) -> Op {
+        let mut event = doc! { "_id": { "d": "a", "s": version }, "client": "c" };
+        event.extend(body.clone());
+        event.insert("at", DateTime::from_millis(version));
+        let key = Key::Event(EventKey { document: id(), version });
+        let row = Row::Raw(RawDocumentBuf::try_from(&event).unwrap());
+        Op::Put { collection: EVENTS.into(), key, row }
     }
 
     fn put(&self, collection: &str, key: Key, row: Row) {
@@ -74,17 +86,30 @@ impl Scene {
     }
 
     /// Runs until `done`, for three minutes at most.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&World) -> bool) {
-        let (limit, world) = (self.sim.now() + Duration::from_secs(180), self.world.clone());
+    fn until(&mut self, what: &str, done: impl FnMut(&World) -> bool) {
+        self.within(Duration::from_secs(180), what, done);
+    }
+
+    /// The same for as long as is said.
+    pub(super) fn within(
+        &mut self,
+        longest: Duration,
+        what: &str,
+        mut done: impl FnMut(&World) -> bool,
+    ) {
+        let (limit, world) = (self.sim.now() + longest, self.world.clone());
         let reached = self.executor.run(limit, || done(&world));
         assert_eq!(self.sim.outcome().0, None, "{what}");
         assert!(reached, "{what}");
     }
 
     fn until_version(&mut self, version: i64) {
-        self.until("the version is reached", |world| {
-            Self::row(world).and_then(|row| version_of(&row)) == Some(version)
-        });
+        self.until("the version is reached", |world| Self::is_at(world, version));
+    }
+
+    /// Whether the document has come to this version.
+    pub(super) fn is_at(world: &World, version: i64) -> bool {
+        Self::row(world).and_then(|row| version_of(&row)) == Some(version)
     }
 }
 
@@ -92,11 +117,11 @@ fn id() -> DocumentId {
     DocumentId::String("a".into())
 }
 
-fn create() -> Document {
+pub(super) fn create() -> Document {
     doc! { "op": "create", "state": { "name": "one" } }
 }
 
-fn update() -> Document {
+pub(super) fn update() -> Document {
     doc! { "op": "update", "patch": {} }
 }
 

@@ -20,8 +20,10 @@ use super::{
     leases::roster,
     monitor::Monitor,
     node::Node,
+    operator,
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
     reader::{self, Answers},
+    skips::skipped,
     store::{CHECKPOINTS, row_of, saved, waiting},
     world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
@@ -42,6 +44,8 @@ const WATCH_TIME: Duration = Duration::from_secs(20);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 /// The first number of a reader among the actors.
 const READERS: usize = 50;
+/// The number of the operator among the actors.
+const OPERATOR: usize = 80;
 /// The leadership of the last start: above all others.
 const LAST_EPOCH: i64 = 1_000;
 
@@ -90,6 +94,7 @@ pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
     run.daemons(plan);
     run.writers(plan);
     run.readers(plan);
+    run.operator(plan);
     run.mishaps(plan);
     let report = run.phases(plan);
     let (violation, story) = sim.outcome();
@@ -151,6 +156,17 @@ impl Run {
             let answers = Arc::clone(&self.answers);
             self.actor(owner, reader::run(node, number, reader.pauses.clone(), answers));
         }
+    }
+
+    fn operator(&mut self, plan: &Plan) {
+        if plan.operator.steps.is_empty() {
+            return;
+        }
+        let owner = Owner::Actor(OPERATOR);
+        let node = Node::new(&self.world, owner, &plan.operator.faults);
+        self.nodes.push(node.clone());
+        let (monitor, daemons) = (self.monitor.clone(), self.daemons.clone());
+        self.actor(owner, operator::run(node, monitor, daemons, plan.operator.steps.clone()));
     }
 
     /// Spawns something whose end the run waits for.
@@ -267,6 +283,10 @@ impl Run {
             rows: raw(COLLECTION),
             acknowledged: acknowledged.events,
             together: acknowledged.together,
+            skipped: skipped(&state.visible)
+                .iter()
+                .map(|key| (key.document.to_bson(), key.version))
+                .collect(),
             answers: self.answers.lock().unwrap().clone(),
             ..Evidence::default()
         };
@@ -364,6 +384,10 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             world.state().stalled = true;
             sim.sleep(time).await;
             world.state().stalled = false;
+        }
+        What::Freeze { time } => {
+            world.freeze(time);
+            sim.sleep(time).await;
         }
         What::LoseHistory => world.state().lose_history(),
         What::Crash { daemon, down } => daemons[daemon].crash(down),

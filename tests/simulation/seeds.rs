@@ -85,6 +85,9 @@ fn every_planted_bug_is_found() {
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,
+        RowBeforeSkip,
+        SkipsForgotten,
+        PassedMarkParks,
         StaleRowKept,
         LostHistoryIgnored,
         TailStartsTooLate,
@@ -119,6 +122,27 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
+/// The epochs under which a daemon of a run asked for the lease before the last start.
+fn epochs(story: &[String]) -> Vec<i64> {
+    let before = story.iter().take_while(|line| !line.contains("--- a restart"));
+    let asked = before.filter_map(|line| line.split_once(" take_lease "));
+    asked.filter_map(|(_, lease)| lease.split(' ').next()?.parse().ok()).collect()
+}
+
+#[test]
+fn leases_decide_among_three_daemons_and_more_in_many_runs_and_change_hands_in_most_of_these() {
+    let plans = (0..500).map(Plan::new);
+    let plans: Vec<Plan> =
+        plans.filter(|plan| plan.lease_time.is_some() && plan.daemons.len() >= 3).collect();
+    assert!(plans.len() > 75, "{} of 500", plans.len());
+    let changes = plans
+        .iter()
+        .take(60)
+        .filter(|plan| epochs(&run(plan, true).story).iter().any(|epoch| *epoch > 1));
+    let changes = changes.count();
+    assert!(changes > 30, "the lease changed hands in {changes} of 60 runs");
+}
+
 #[test]
 fn the_runs_meet_what_they_are_meant_to_meet() {
     let reports: Vec<_> = (0..300).filter_map(|seed| run(&Plan::new(seed), false).report).collect();
@@ -126,6 +150,8 @@ fn the_runs_meet_what_they_are_meant_to_meet() {
     let all = |count: fn(&crate::judge::Report) -> usize| reports.iter().map(count).sum::<usize>();
     assert!(all(|report| report.documents) > 300);
     assert!(all(|report| report.poisoned) > 0);
+    assert!(all(|report| report.skipped) > 0);
+    assert!(all(|report| report.filled) > 0);
     assert!(all(|report| report.answers) > 0);
     assert!(reports.iter().map(|report| report.events).sum::<i64>() > 3_000);
 }

@@ -54,6 +54,13 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     };
     offer(&|plan| plan.readers.clear());
     offer(&|plan| plan.mishaps.clear());
+    offer(&|plan| plan.operator.steps.clear());
+    offer(&|plan| plan.operator.faults.clear());
+    for at in 0..plan.operator.steps.len() {
+        offer(&|plan| {
+            let _out = plan.operator.steps.remove(at);
+        });
+    }
     offer(&|plan| plan.lease_time = None);
     offer(&|plan| plan.loses_leases = false);
     offer(&|plan| plan.parts = 1);

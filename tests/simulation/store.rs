@@ -181,7 +181,7 @@ fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     }
 }
 
-fn refuses(state: &State, row: &RawDocument) -> bool {
+pub(super) fn refuses(state: &State, row: &RawDocument) -> bool {
     let name = row.get_document("state").ok().and_then(|state| state.get_str("name").ok());
     state.refused_name.is_some() && name == state.refused_name.as_deref()
 }
@@ -282,6 +282,15 @@ impl QuarantineRows for SimStore {
             Ok(rows)
         };
         self.node.call("load_quarantine", work).await
+    }
+
+    async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {
+        let (world, id) = (self.node.world.clone(), document.clone());
+        let work = async move {
+            let mut waiting = waiting(&world.state().visible).into_iter();
+            Ok(waiting.find(|row| row.document == id))
+        };
+        self.node.call("load_quarantine_of", work).await
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {

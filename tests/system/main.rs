@@ -9,6 +9,8 @@ mod judge;
 mod scene;
 
 mod gaps;
+mod headroom;
+mod health;
 mod identity;
 mod leases;
 mod parts;

@@ -229,6 +229,31 @@ async fn a_document_that_a_validator_refuses_is_parked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_events_at_once_the_one_is_found_that_the_server_refuses() {
+    let scene = Scene::new().await;
+    let validator = doc! { "state.n": { "$lt": 40 } };
+    scene.db.run_command(doc! { "create": "games", "validator": validator }).await.unwrap();
+    // Folded together, since all of them are there when the daemon comes.
+    for id in ["a", "b"] {
+        scene.append(events(id, 1..=60)).await;
+    }
+    scene.append(events("c", 1..=39)).await;
+    let daemon = scene.start().await;
+    for id in ["a", "b"] {
+        scene.recorded(id, "rejected", 40).await;
+        let row = scene.parked(id, 40).await;
+        assert_eq!(row.get_document("state").unwrap(), &doc! { "n": 39 });
+    }
+    scene.reached("c", 39).await;
+    // What stops it after a restart is what stopped it before.
+    daemon.stop().await;
+    let daemon = scene.start().await;
+    daemon.says("both are parked", |status| status.quarantined == 2).await;
+    scene.parked("a", 40).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_refused_row_among_many_keeps_no_other_from_being_written() {
     let scene = Scene::new().await;
     let validator = doc! { "state.n": { "$ne": 1_000 } };

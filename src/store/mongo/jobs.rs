@@ -65,6 +65,9 @@ impl Jobs for MongoJobs {
         if let Some(document) = &order.document {
             row.insert("document", document.to_bson());
         }
+        if let Some(version) = order.version {
+            row.insert("version", version);
+        }
         row.insert("state", QUEUED);
         let row = RawDocumentBuf::try_from(&row)?;
         self.jobs.insert_one(&row).write_concern(WriteConcern::majority()).await?;

@@ -9,16 +9,20 @@ mod leases;
 mod overview;
 mod pauses;
 mod quarantine;
+mod skips;
 mod snapshots;
 mod statements;
 mod versions;
+mod waiting;
 
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
 pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
+pub(crate) use skips::{events_of, place as place_of_row};
 pub use versions::MongoVersions;
+pub use waiting::{WaitingQuery, waiting};
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
@@ -26,7 +30,7 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::{LeaseName, QUARANTINE_COLLECTION},
+    store::{LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
 
 /// One collection's projected documents and bookkeeping in MongoDB.
@@ -37,6 +41,7 @@ pub struct MongoStore {
     part: Part,
     documents: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
+    skips: Collection<RawDocumentBuf>,
 }
 
 impl MongoStore {
@@ -48,6 +53,7 @@ impl MongoStore {
             part,
             documents: database.collection(collection),
             quarantine: database.collection(QUARANTINE_COLLECTION),
+            skips: database.collection(SKIPS_COLLECTION),
         }
     }
 
@@ -130,7 +136,22 @@ fn collection_key(collection: &str, document: &crate::model::id::DocumentId) -> 
     key
 }
 
-/// Matches the rows of one collection whose `_id` is `{c, d}`, as a range that the index on `_id` serves.
+/// The `_id` of a collection's row about one event: `{c, d, s}`.
+fn event_key(collection: &str, event: &crate::model::event::EventKey) -> RawDocumentBuf {
+    let mut key = collection_key(collection, &event.document);
+    key.append(cstr!("s"), event.version);
+    key
+}
+
+/// Matches the records of what waits: those about a document, and not those about an event that was
+/// discarded, whose `_id` goes on with `s`.
+fn waiting_range(collection: &str) -> Document {
+    let mut range = collection_range(collection);
+    range.insert("_id.s", doc! { "$exists": false });
+    range
+}
+
+/// Matches the rows of one collection whose `_id` begins with `{c, d}`, as a range that the index on `_id` serves.
 fn collection_range(collection: &str) -> Document {
     doc! { "_id": {
         "$gte": { "c": collection, "d": bson::Bson::MinKey },

@@ -1,13 +1,13 @@
 //! Records of documents that wait, on MongoDB: `{_id: {c, d}, class, version, reason, since}` in
-//! `alluvium.quarantine`.
+//! `alluvium.quarantine`. Beside them stand the events that an operator has discarded, as `{_id: {c, d, s}, …}`.
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{
-    MongoStore, collection_key, collection_range, no_write_errors, no_write_errors_but,
-    statements::DUPLICATE_KEY, update_statement,
+    MongoStore, collection_key, no_write_errors, no_write_errors_but, statements::DUPLICATE_KEY,
+    update_statement, waiting_range,
 };
 use crate::{
     database::{Error, Result},
@@ -22,13 +22,21 @@ impl QuarantineRows for MongoStore {
     async fn load_quarantine(&self) -> Result<Vec<QuarantineRow>> {
         let rows: Vec<RawDocumentBuf> = self
             .quarantine
-            .find(collection_range(&self.collection))
+            .find(waiting_range(&self.collection))
             .read_concern(ReadConcern::majority())
             .await?
             .try_collect()
             .await?;
         let rows = rows.iter().map(|row| decode(row));
         rows.filter(|row| !row.as_ref().is_ok_and(|row| !self.part.holds(&row.document))).collect()
+    }
+
+    async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {
+        let mut key = rawdoc! {};
+        key.append(cstr!("_id"), collection_key(&self.collection, document));
+        let found = self.quarantine.find_one(Document::try_from(key)?);
+        let found = found.read_concern(ReadConcern::majority()).await?;
+        found.as_deref().map(decode).transpose()
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
@@ -74,7 +82,7 @@ fn encode(key: RawDocumentBuf, row: &QuarantineRow) -> RawDocumentBuf {
     raw
 }
 
-fn decode(row: &RawDocument) -> Result<QuarantineRow> {
+pub(super) fn decode(row: &RawDocument) -> Result<QuarantineRow> {
     let damaged =
         |what: &str| Error::damaged(format!("a quarantine record has no usable {what}: {row:?}"));
     let key = row.get_document("_id").map_err(|_| damaged("_id"))?;

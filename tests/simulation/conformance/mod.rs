@@ -8,14 +8,14 @@ mod twin;
 use bson::RawDocumentBuf;
 
 use crate::{
-    log::LogSource,
+    log::{LogSource, Mend},
     model::part::Part,
     store::{Layouts, Leases, Store},
 };
 
 /// A server with one log, as a test body drives it.
 trait Server {
-    type Source: LogSource;
+    type Source: LogSource<Log: Mend>;
     type Store: Store;
     type Leases: Leases;
     type Layouts: Layouts;
@@ -90,4 +90,7 @@ conform!(
     each_part_has_a_checkpoint_and_records_of_its_own,
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
     the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
+    a_skip_is_on_record_together_with_its_row_or_not_at_all,
+    a_discarded_event_is_kept_beside_what_waits,
+    what_fills_a_hole_takes_the_place_of_nothing,
 );

@@ -1,0 +1,70 @@
+//! What operators have done about a document's events, as the projector asks for it where it reads a log again.
+
+use std::collections::BTreeSet;
+
+use super::work::{Work, drive};
+use crate::{
+    database::{Error, Result},
+    log::EventLog,
+    model::{document::Quarantine, event::EventKey, id::DocumentId},
+    store::Store,
+    time::Time,
+};
+
+impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
+    /// Forgets a document that is thought to be parked when an event above its mark comes, so that its row is read
+    /// again. An operator may have had it skipped or retried under another instance, whose record is gone by then; and on
+    /// a record that is gone no checkpoint may pass the event.
+    pub(super) fn doubt_parked(&mut self, key: &EventKey) {
+        let is_above = |mark: &Quarantine| key.version > mark.version;
+        if self.waiting.park(&key.document).is_some_and(is_above)
+            && self.cache.is_unchanged(&key.document)
+        {
+            self.cache.evict(&key.document);
+        }
+    }
+
+    /// Looks up all skips again: another instance may have had one done.
+    pub(super) async fn load_skips(&mut self) -> Result<()> {
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let load = self.settings.backoff.retry(time, report, || store.load_skips());
+        self.skips = drive(&mut self.flush, &mut self.flushed, load).await?;
+        Ok(())
+    }
+
+    /// Looks up which of a document's events are skipped. All were looked up in the beginning.
+    pub(super) async fn load_skips_of(&mut self, id: &DocumentId) -> Result<()> {
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let load = self.settings.backoff.retry(time, report, || store.load_skips_of(id));
+        let skips = drive(&mut self.flush, &mut self.flushed, load).await?;
+        self.skips.replace(id, skips);
+        Ok(())
+    }
+
+    /// Where a document's hole ends that nothing stands above any more: at `version` as before, since a log that has
+    /// another name for a moment reads as empty; or behind what is missing, if what stood above it was discarded.
+    pub(super) async fn closed_at(&mut self, id: &DocumentId, version: i64) -> Result<i64> {
+        match self.waiting.hole(id) {
+            Some(hole) if hole > version => {
+                let discarded = self.discarded_of(id).await?;
+                let is_closed = discarded.last().is_some_and(|last| *last > hole);
+                Ok(if is_closed { hole } else { version })
+            }
+            _ => Ok(version),
+        }
+    }
+
+    /// Whether the event that was seen at this version was taken out of the log since.
+    pub(super) async fn is_discarded(&mut self, id: &DocumentId, version: i64) -> Result<bool> {
+        Ok(self.discarded_of(id).await?.contains(&version))
+    }
+
+    async fn discarded_of(&mut self, id: &DocumentId) -> Result<BTreeSet<i64>> {
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let look = self.settings.backoff.retry(time, report, || store.discarded_of(id));
+        drive(&mut self.flush, &mut self.flushed, look).await
+    }
+}

@@ -1,0 +1,55 @@
+//! What waits, for an operator to look at: page by page, in the order of the documents' ids.
+
+use bson::{Document, RawDocumentBuf, doc};
+use futures::TryStreamExt;
+use mongodb::{Database, options::ReadConcern};
+
+use super::{quarantine::decode, waiting_range};
+use crate::{
+    database::Result,
+    model::{document::Class, id::DocumentId},
+    store::{QUARANTINE_COLLECTION, QuarantineRow},
+};
+
+/// Which of the documents that wait to list.
+#[derive(Clone, Debug)]
+pub struct WaitingQuery {
+    /// Those behind holes, or else those that are parked.
+    pub behind_holes: bool,
+    /// Only those behind this one.
+    pub after: Option<DocumentId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// The records of a collection's documents that wait.
+///
+/// # Errors
+/// When the database refuses, or a row is damaged.
+pub async fn waiting(
+    database: &Database,
+    collection: &str,
+    query: &WaitingQuery,
+) -> Result<Vec<QuarantineRow>> {
+    let mut filter: Document = waiting_range(collection);
+    if let (Some(after), Ok(range)) = (&query.after, filter.get_document_mut("_id")) {
+        range.remove("$gte");
+        range.insert("$gt", doc! { "c": collection, "d": after.to_bson() });
+    }
+    let of_holes = Class::Gap.name();
+    let class = if query.behind_holes {
+        doc! { "$eq": of_holes }
+    } else {
+        doc! { "$ne": of_holes }
+    };
+    filter.insert("class", class);
+    let rows = database
+        .collection::<RawDocumentBuf>(QUARANTINE_COLLECTION)
+        .find(filter)
+        .sort(doc! { "_id": 1 })
+        .limit(i64::from(query.limit))
+        .read_concern(ReadConcern::majority())
+        .await?;
+    let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
+    rows.iter().map(|row| decode(row)).collect()
+}
