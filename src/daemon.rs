@@ -21,9 +21,9 @@ use crate::{
     projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLeases, MongoPauses},
+    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses},
     time::{SystemTime, Time},
-    upkeep::{desk::Desk, pause::PauseWatch},
+    upkeep::{desk::Desk, layout::LayoutWatch, pause::PauseWatch},
 };
 use parts::Parts;
 
@@ -114,6 +114,13 @@ impl Daemon {
             heart: heart("pauses"),
         };
         services.spawn(until(stop.clone(), "pauses", watching.run()));
+        let watching = LayoutWatch {
+            layouts: MongoLayouts::new(database),
+            time,
+            collections: parts.layouts,
+            heart: heart("layouts"),
+        };
+        services.spawn(until(stop.clone(), "layouts", watching.run()));
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }

@@ -16,7 +16,7 @@ use crate::{
     health::{Heart, beating},
     projector::observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
-    store::mongo::saved_checkpoints,
+    store::mongo::resume_point,
     time::Time,
 };
 
@@ -84,9 +84,8 @@ async fn look(
     window: &Window,
     rate: f64,
 ) -> Option<Headroom> {
-    let saved = limited(time, ATTEMPT_LIMIT, saved_checkpoints(database, collection)).await;
-    let oldest = saved.ok()?.values().map(|saved| saved.cluster_time).min()?;
-    Some(window.headroom(oldest, rate))
+    let saved = limited(time, ATTEMPT_LIMIT, resume_point(database, collection)).await;
+    Some(window.headroom(saved.ok()??.cluster_time, rate))
 }
 
 async fn window(database: &Database) -> Result<Window> {

@@ -68,6 +68,12 @@ impl Heartbeats {
         Heart { last, limit }
     }
 
+    /// Forgets a loop that was told to end, and has.
+    pub fn forget(&self, heart: &Heart) {
+        let mut beating = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        beating.retain(|beating| !Arc::ptr_eq(&beating.last, &heart.last));
+    }
+
     /// Every loop, as of `now`.
     pub fn pulses(&self, now: Duration) -> Vec<Pulse> {
         let beating = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +154,15 @@ mod tests {
         let beats = Heartbeats::default();
         drop(beats.register("ended", at(5), at(0)));
         assert_eq!(dead(&beats, at(6)), ["ended"]);
+    }
+
+    #[test]
+    fn a_loop_that_was_told_to_end_is_forgotten() {
+        let beats = Heartbeats::default();
+        let ended = beats.register("ended", at(5), at(0));
+        let _stopped = beats.register("stopped", at(5), at(0));
+        beats.forget(&ended);
+        assert_eq!(dead(&beats, at(6)), ["stopped"]);
     }
 
     #[test]

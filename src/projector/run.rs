@@ -25,7 +25,7 @@ use crate::{
     database::{Error, Result, Verdict},
     health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, position::Position},
+    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
     planted::{Bug, planted},
     retry::limited,
     status::Phase,
@@ -42,12 +42,27 @@ const CHUNK_BYTES: usize = 1 << 20;
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
+    /// and finding out takes longer than reading an event.
+    looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
+    }
+
+    fn is_held(&mut self, part: Part, document: &DocumentId) -> bool {
+        match &self.looked_at {
+            _ if part == Part::WHOLE => true,
+            Some((known, held)) if known == document => *held,
+            _ => {
+                let held = part.holds(document);
+                self.looked_at = Some((document.clone(), held));
+                held
+            }
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -101,14 +116,18 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
-        let decide = Begin::decide(source, &log, store, collection, epoch);
+        let decide = Begin::decide(source, &log, store, (collection, *part));
         let begin = limited(time, limit, decide).await?;
         observer.turned(time);
         let waiting = Waiting::new(limited(time, limit, records(store)).await?);
         observer.turned(time);
         let (sender, feed) = feed::channel();
-        let request =
-            Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
+        let request = Subscribe {
+            collection: collection.clone(),
+            part: *part,
+            start: begin.start(),
+            feed: sender,
+        };
         beating(observer.heart(), time, projector.subscribe.send(request))
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
@@ -137,11 +156,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
+        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.position),
+            progress: Progress::new(begin.resume),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -331,7 +350,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if chunk.is_held(self.work.part, &key.document) => {
+                chunk.push(Arrival { key, event });
+            }
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }

@@ -123,6 +123,13 @@ impl Scene {
         Running { http, statuses, metrics, stop, task }
     }
 
+    /// Divides `games` into so many parts, as `alluvium parts` does.
+    pub async fn divide(&self, of: u32) {
+        let key = doc! { "_id": { "parts": "games" } };
+        let update = doc! { "$set": { "of": i64::from(of) } };
+        self.collection("alluvium.meta").update_one(key, update).upsert(true).await.unwrap();
+    }
+
     /// Throws the leases away, which only save work: the next daemon need not wait until they run out.
     pub async fn forget_leases(&self) {
         self.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
@@ -282,6 +289,11 @@ impl Running {
     /// Waits until it says so of `games`.
     pub async fn says(&self, what: &str, wanted: impl Fn(&CollectionStatus) -> bool) {
         wait_until(what, async || wanted(&self.status())).await;
+    }
+
+    /// How many parts of `games` it leads.
+    pub fn leads(&self) -> usize {
+        self.status().led().count()
     }
 
     /// Waits until it refuses `games`, and gives the reason and the advice.

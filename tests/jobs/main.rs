@@ -12,6 +12,7 @@ mod asking;
 mod closing;
 mod doing;
 mod operating;
+mod parts;
 mod pausing;
 mod policy;
 mod snapshots;

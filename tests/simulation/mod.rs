@@ -4,6 +4,7 @@
 mod conformance;
 mod daemon;
 mod executor;
+mod layouts;
 mod leases;
 mod liveness;
 mod log;

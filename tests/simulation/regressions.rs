@@ -4,24 +4,27 @@
 use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     daemon,
-    executor::{Executor, Owner, Sim},
-    leases::roster,
+    executor::{Executor, Owner, Sim, VirtualTime},
+    leases::{SimLeases, roster},
     monitor::Monitor,
     node::Node,
     plan::DaemonPlan,
-    store::{CHECKPOINTS, QUARANTINE, row_of, saved, version_of, waiting},
+    store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
 use crate::{
+    lease::{Keeper, Leaderships, LeaseSettings, Standing},
     model::{
         document::{Class, Quarantine},
         event::EventKey,
         id::DocumentId,
+        part::Part,
     },
-    store::QuarantineRow,
+    store::{LeaseName, QuarantineRow},
 };
 
 /// One daemon over a log with one document.
@@ -187,14 +190,39 @@ fn a_lease_that_its_checkpoint_has_left_behind_is_raised() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, Some(Duration::from_secs(4)));
         scene.append(&[(1, create())]);
-        let epoch = |world: &World| saved(&world.state().visible).map_or(0, |saved| saved.epoch);
+        let saved = |world: &World| saved_of(&world.state().visible, Part::WHOLE);
+        let epoch = |world: &World| saved(world).map_or(0, |saved| saved.epoch);
         scene.until("it leads", |world| epoch(world) == 1);
         // As one that led before saves it late, after the row of its lease was lost.
-        let mut later = saved(&scene.world.state().visible).unwrap();
+        let mut later = saved(&scene.world).unwrap();
         later.epoch = 10;
-        scene.put(CHECKPOINTS, Key::Checkpoint, Row::Checkpoint(later));
+        scene.put(CHECKPOINTS, Key::Checkpoint(Part::WHOLE), Row::Checkpoint(later));
         scene.until("it leads above that", |world| epoch(world) == 11);
         let leases = roster(&scene.world.state().visible).leases;
         assert_eq!(leases.iter().map(|lease| lease.epoch).collect::<Vec<_>>(), [11]);
+    }
+}
+
+#[test]
+fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, false);
+        let world = World::new(&sim);
+        sim.spawn(Owner::World, world.clone().replicate());
+        let node = Node::new(&world, Owner::Daemon(0), &[]);
+        let leaderships = Leaderships::default();
+        let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+        let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
+        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
+        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()));
+        let mut executor = Executor::new(&sim);
+        // As when a collection is divided anew and back before the keeper looks.
+        for limit in [60, 120] {
+            leaderships.release(&name);
+            let standing = leaderships.want(name.clone());
+            let leads = || *standing.borrow() == Standing::Leader(1);
+            assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
+        }
     }
 }

@@ -93,6 +93,7 @@ fn every_planted_bug_is_found() {
         CheckpointWithoutEpoch,
         LeaseBelowCheckpoint,
         LeaseTakenUnseen,
+        PartBeginsAtLargest,
         IdentityIgnored,
         IdentityNotAskedAgain,
         WriterTakesDuplicateKeyForSuccess,

@@ -16,6 +16,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId},
         skip::Skip,
     },
@@ -32,7 +33,8 @@ pub(super) const EVENTS: &str = "games.events";
 pub(super) enum Key {
     Event(EventKey),
     Document(DocumentId),
-    Checkpoint,
+    Checkpoint(Part),
+    Layout,
     Lease(LeaseName),
     Presence(String),
 }
@@ -42,6 +44,7 @@ pub(super) enum Key {
 pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
+    Layout(u32),
     Quarantine(QuarantineRow),
     Skip(Skip),
     Lease(Lease),
@@ -228,6 +231,7 @@ impl World {
             super::store::QUARANTINE,
             super::skips::SKIPS,
             super::leases::LEASES,
+            super::layouts::META,
         ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);

@@ -1,13 +1,12 @@
 //! Who leads: one of many at a time, and another one soon after it has gone.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bson::doc;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use alluvium::{
-    lease::{Keeper, LeaseSettings, Standing},
+    lease::{Keeper, Leaderships, LeaseSettings, Standing},
     model::part::Part,
     status::Role,
     store::{LeaseName, mongo::MongoLeases},
@@ -137,13 +136,14 @@ async fn a_lease_that_was_taken_without_an_answer_is_given_back_at_the_stop() {
     let row = doc! { "_id": key, "holder": "me", "epoch": 3_i64, "beat": 0_i64 };
     let leases = scene.collection("alluvium.leases");
     leases.insert_one(row).await.unwrap();
-    let (leadership, standing) = watch::channel(Standing::Unknown);
+    let leaderships = Leaderships::default();
     let name = LeaseName { collection: "games".into(), part: Part::WHOLE };
+    let standing = leaderships.want(name);
     let keeper = Keeper::new(
         MongoLeases::new(&scene.db),
         SystemTime::new(),
         LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(600) },
-        BTreeMap::from([(name, leadership)]),
+        leaderships,
     );
     let stop = CancellationToken::new();
     stop.cancel();

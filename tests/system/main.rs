@@ -13,6 +13,7 @@ mod headroom;
 mod health;
 mod identity;
 mod leases;
+mod parts;
 mod poison;
 mod safety;
 mod sizes;
