@@ -8,6 +8,7 @@ mod catch_up;
 mod daemon;
 mod error;
 mod growth;
+mod jobs;
 mod missing;
 mod process;
 mod report;
@@ -15,6 +16,7 @@ mod server;
 mod snapshots;
 mod tail;
 mod takeover;
+mod verify;
 mod visible;
 
 use std::{fmt, str::FromStr};
@@ -58,11 +60,13 @@ pub enum Scenario {
     SnapshotJob,
     /// From the end of a leader until another one goes on.
     Takeover,
+    /// Every document compared with its log, 2,000 × 100.
+    Verify,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -78,6 +82,7 @@ impl Scenario {
         Self::Snapshots,
         Self::SnapshotJob,
         Self::Takeover,
+        Self::Verify,
     ];
 
     /// As it is written on the command line.
@@ -98,6 +103,7 @@ impl Scenario {
             Self::Snapshots => "snapshots",
             Self::SnapshotJob => "snapshot-job",
             Self::Takeover => "takeover",
+            Self::Verify => "verify",
         }
     }
 }
@@ -182,6 +188,9 @@ async fn measure(
         Scenario::Growth => growth::run(server, |documents| scaled(documents as f64)).await,
         Scenario::Snapshots => snapshots::run(server, (scaled(1e3), 500), repeat).await,
         Scenario::SnapshotJob => snapshots::run_job(server, scaled(1e5)).await,
+        Scenario::Verify => {
+            verify::run(server, interleaved(2e3, 100), "verify 2000 x 100", repeat).await
+        }
         Scenario::Takeover => takeover::run(server, repeat).await,
     }
 }

@@ -3,22 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use bson::{Bson, Document, doc};
+use bson::Document;
 use mongodb::Database;
 use tracing::info;
 
 use super::{
     backlog::{self, Shape},
     catch_up::project_beforehand,
-    daemon::{COLLECTION, LIMIT, Tuning},
-    error::{BenchError, Result},
+    daemon::{COLLECTION, Tuning},
+    error::Result,
+    jobs::{Jobs, done},
     report::{Row, Target, Unit},
     server::{self, Server},
     tail::Drained,
 };
 use crate::{
     model::job::Outcome,
-    store::{JOBS_COLLECTION, snapshots_collection},
+    store::snapshots_collection,
     time::{SystemTime, Time},
 };
 
@@ -121,47 +122,4 @@ pub(super) async fn run_job(server: &mut Server, documents: usize) -> Result<Vec
     info!(seen = steps.len(), job = %ended, "the progress of the job was seen at so many places");
     daemon.stop().await?;
     Ok(vec![row, cancel])
-}
-
-struct Jobs<'a> {
-    database: &'a Database,
-}
-
-impl Jobs<'_> {
-    async fn ask(&self, kind: &str) -> Result<Bson> {
-        let job = doc! { "kind": kind, "collection": COLLECTION };
-        Ok(self.rows().insert_one(job).await?.inserted_id)
-    }
-
-    async fn cancel(&self, id: &Bson) -> Result<()> {
-        let set = doc! { "$set": { "state": Outcome::Cancelled.name() } };
-        self.rows().update_one(doc! { "_id": id }, set).await.map(drop).map_err(Into::into)
-    }
-
-    async fn until(
-        &self,
-        id: &Bson,
-        mut wanted: impl FnMut(&Document) -> bool,
-    ) -> Result<Document> {
-        let begun = Instant::now();
-        loop {
-            let job = self.rows().find_one(doc! { "_id": id }).await?.unwrap_or_default();
-            if wanted(&job) {
-                return Ok(job);
-            }
-            if begun.elapsed() > LIMIT || job.contains_key("error") {
-                return Err(BenchError::Job(job.to_string()));
-            }
-            SystemTime::new().sleep(LOOK).await;
-        }
-    }
-
-    fn rows(&self) -> mongodb::Collection<Document> {
-        self.database.collection(JOBS_COLLECTION)
-    }
-}
-
-fn done(job: &Document) -> i64 {
-    let progress = job.get_document("progress");
-    progress.ok().and_then(|progress| progress.get_i64("done").ok()).unwrap_or_default()
 }
