@@ -79,16 +79,14 @@ impl Daemon {
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
-        let observers_by_name = parts.observers.0.clone();
+        let observers = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let source = MongoSource::new(database.clone());
         let distributor =
             Distributor::new(source, time, Backoff::default(), parts.requests, parts.observers);
         let (distributor, intake) = (distributor.with_heart(heart("change stream")), stop.clone());
         services.spawn(until(intake, "change stream", distributor.run()));
-        let heart_of_headroom = heart("oplog headroom");
-        let watching =
-            headroom::watch(database.clone(), observers_by_name, time, heart_of_headroom);
+        let watching = headroom::watch(database.clone(), observers, time, heart("oplog headroom"));
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let instance = settings.instance.clone();
         let keeper = Keeper::new(MongoLeases::new(database), time, settings, parts.leaderships);
@@ -132,10 +130,7 @@ impl Daemon {
             metrics: parts.metrics.clone(),
             heartbeats: heartbeats.clone(),
             time,
-            limits: ApiLimits {
-                ready_lag_max: config.daemon.max_ready_lag,
-                ..ApiLimits::default()
-            },
+            limits: api_limits(config),
         };
         services.spawn(serve(listener, state, goodbye.clone()));
         info!(address = %http, "serving HTTP");
@@ -227,6 +222,10 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError>
         Ok((TcpListener::from_std(listener)?, address))
     });
     listener.map_err(|reason| DaemonError::Listen { address, reason })
+}
+
+fn api_limits(config: &Config) -> ApiLimits {
+    ApiLimits { ready_lag_max: config.daemon.max_ready_lag, ..ApiLimits::default() }
 }
 
 fn lease_settings(config: &Config) -> LeaseSettings {
