@@ -21,14 +21,11 @@ use crate::{
     projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLeases, MongoPauses},
+    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses},
     time::{SystemTime, Time},
-    upkeep::{desk::Desk, pause::PauseWatch},
+    upkeep::{desk::Desk, layout::LayoutWatch, pause::PauseWatch},
 };
 use parts::Parts;
-
-/// How long a loop may be silent: longer than its longest attempt at anything.
-const LOOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// What a service says that was told to stop.
 const STOPPED: &str = "stopped";
@@ -77,25 +74,25 @@ impl Daemon {
         let heartbeats = Heartbeats::default();
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
         let settings = lease_settings(config);
+        let heart = |name| heartbeats.register(name, config.daemon.liveness_limit, time.now());
         let mut parts = Parts::new(database, config, time, &heartbeats, Metrics::new()?);
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
         let observers_by_name = parts.observers.0.clone();
         let mut services = JoinSet::new();
-        let heart = heartbeats.register("change stream", LOOP_LIMIT, time.now());
         let source = MongoSource::new(database.clone());
         let distributor =
             Distributor::new(source, time, Backoff::default(), parts.requests, parts.observers);
-        let (distributor, intake) = (distributor.with_heart(heart), stop.clone());
+        let (distributor, intake) = (distributor.with_heart(heart("change stream")), stop.clone());
         services.spawn(until(intake, "change stream", distributor.run()));
-        let heart = heartbeats.register("oplog headroom", LOOP_LIMIT, time.now());
-        let watching = headroom::watch(database.clone(), observers_by_name, time, heart);
+        let heart_of_headroom = heart("oplog headroom");
+        let watching =
+            headroom::watch(database.clone(), observers_by_name, time, heart_of_headroom);
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
-        let heart = heartbeats.register("leases", LOOP_LIMIT, time.now());
         let instance = settings.instance.clone();
         let keeper = Keeper::new(MongoLeases::new(database), time, settings, parts.leaderships);
-        let (keeper, end) = (keeper.with_heart(heart), goodbye.clone());
+        let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
         services.spawn(async move {
             keeper.run(end).await;
             STOPPED
@@ -107,12 +104,23 @@ impl Daemon {
             time,
             backoff: Backoff::default(),
             wards: parts.wards,
+            heart: heart("unknown jobs"),
         };
         services.spawn(until(stop.clone(), "jobs", desk.run()));
-        let heart = heartbeats.register("pauses", LOOP_LIMIT, time.now());
-        let watching =
-            PauseWatch { pauses: pauses.clone(), time, collections: parts.pauses, heart };
+        let watching = PauseWatch {
+            pauses: pauses.clone(),
+            time,
+            collections: parts.pauses,
+            heart: heart("pauses"),
+        };
         services.spawn(until(stop.clone(), "pauses", watching.run()));
+        let watching = LayoutWatch {
+            layouts: MongoLayouts::new(database),
+            time,
+            collections: parts.layouts,
+            heart: heart("layouts"),
+        };
+        services.spawn(until(stop.clone(), "layouts", watching.run()));
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
@@ -124,7 +132,10 @@ impl Daemon {
             metrics: parts.metrics.clone(),
             heartbeats: heartbeats.clone(),
             time,
-            limits: ApiLimits::default(),
+            limits: ApiLimits {
+                ready_lag_max: config.daemon.max_ready_lag,
+                ..ApiLimits::default()
+            },
         };
         services.spawn(serve(listener, state, goodbye.clone()));
         info!(address = %http, "serving HTTP");

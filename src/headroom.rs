@@ -2,7 +2,10 @@
 //! reaches back loses nothing, since it scans the log instead, but that takes its time: whoever is told
 //! in time can make the oplog larger, or the daemon faster.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
 use bson::{RawDocumentBuf, Timestamp, doc};
 use mongodb::Database;
@@ -13,7 +16,7 @@ use crate::{
     health::{Heart, beating},
     projector::observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
-    store::mongo::saved_checkpoints,
+    store::mongo::resume_point,
     time::Time,
 };
 
@@ -22,6 +25,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A checkpoint in the oldest tenth of a full oplog is worth a warning.
 const WARNING_SHARE: f64 = 0.1;
+
+/// How many beginnings of the oplog are remembered. It forgets in large pieces, with long pauses between them, so
+/// that a few seconds tell nothing.
+const BEGINNINGS_MAX: usize = 16;
 
 /// What the oplog holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,18 +56,16 @@ pub async fn watch<T: Time>(
     time: T,
     heart: Heart,
 ) {
-    let mut before: Option<(Window, Duration)> = None;
+    let mut forgetting = Forgetting::default();
     loop {
         let attempt = limited(&time, ATTEMPT_LIMIT, window(&database));
         match beating(&heart, &time, attempt).await {
             Ok(window) => {
-                let now = time.now();
-                let rate = before.map_or(0.0, |(before, at)| window.forgets(&before, now - at));
+                let rate = forgetting.see(window.first, time.now());
                 for (name, observer) in &observers {
                     let look = look(&database, name, &time, &window, rate);
                     observer.headroom(beating(&heart, &time, look).await);
                 }
-                before = Some((window, now));
             }
             // Unknown, not zero. A right that is missing for ever is no reason for noise either.
             Err(error) => {
@@ -79,9 +84,8 @@ async fn look(
     window: &Window,
     rate: f64,
 ) -> Option<Headroom> {
-    let saved = limited(time, ATTEMPT_LIMIT, saved_checkpoints(database, collection)).await;
-    let oldest = saved.ok()?.values().map(|saved| saved.cluster_time).min()?;
-    Some(window.headroom(oldest, rate))
+    let saved = limited(time, ATTEMPT_LIMIT, resume_point(database, collection)).await;
+    Some(window.headroom(saved.ok()??.cluster_time, rate))
 }
 
 async fn window(database: &Database) -> Result<Window> {
@@ -95,13 +99,26 @@ async fn window(database: &Database) -> Result<Window> {
     Ok(Window { first: end(1).await?, last: end(-1).await? })
 }
 
-impl Window {
-    /// How many seconds of its past the oplog forgot in each of the last `elapsed` seconds.
-    fn forgets(&self, before: &Window, elapsed: Duration) -> f64 {
-        let forgotten = self.first.time.saturating_sub(before.first.time);
-        f64::from(forgotten) / elapsed.as_secs_f64().max(1.0)
-    }
+/// The beginnings that the oplog has had lately, each with when it was first seen.
+#[derive(Debug, Default)]
+struct Forgetting(VecDeque<(Timestamp, Duration)>);
 
+impl Forgetting {
+    /// Notes where the oplog begins at `now`; how many seconds of its past it has lately forgotten in a second.
+    fn see(&mut self, first: Timestamp, now: Duration) -> f64 {
+        if self.0.back().is_none_or(|(known, _)| *known != first) {
+            self.0.push_back((first, now));
+        }
+        if self.0.len() > BEGINNINGS_MAX {
+            self.0.pop_front();
+        }
+        let Some((before, at)) = self.0.front() else { return 0.0 };
+        let forgotten = first.time.saturating_sub(before.time);
+        f64::from(forgotten) / now.saturating_sub(*at).as_secs_f64().max(1.0)
+    }
+}
+
+impl Window {
     fn headroom(&self, checkpoint: Timestamp, rate: f64) -> Headroom {
         let seconds = f64::from(checkpoint.time) - f64::from(self.first.time);
         let whole = f64::from(self.last.time) - f64::from(self.first.time);
@@ -124,19 +141,38 @@ mod tests {
         Window { first: at(first), last: at(last) }
     }
 
+    const fn after(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
     #[test]
     fn a_checkpoint_near_the_end_of_a_full_oplog_is_warned_of_with_the_time_that_is_left() {
-        let rate = window(1_020, 5_000).forgets(&window(1_000, 4_990), Duration::from_secs(10));
-        assert_eq!(rate, 2.0);
-        let low = window(1_020, 5_000).headroom(at(1_320), rate);
+        let low = window(1_020, 5_000).headroom(at(1_320), 2.0);
         assert_eq!(low, Headroom { seconds: 300.0, lost_in_seconds: Some(150.0), is_low: true });
-        assert!(!window(1_020, 5_000).headroom(at(1_520), rate).is_low);
+        assert!(!window(1_020, 5_000).headroom(at(1_520), 2.0).is_low);
+    }
+
+    #[test]
+    fn an_oplog_that_forgets_in_pieces_is_judged_over_several_of_them() {
+        let mut forgetting = Forgetting::default();
+        assert_eq!(forgetting.see(at(1_000), after(0)), 0.0);
+        assert_eq!(forgetting.see(at(1_000), after(90)), 0.0);
+        // A hundred seconds of the past at once, every hundred seconds.
+        assert_eq!(forgetting.see(at(1_100), after(100)), 1.0);
+        for piece in 2..=40 {
+            for second in (0..100).step_by(10) {
+                let rate =
+                    forgetting.see(at(1_000 + 100 * piece), after(u64::from(100 * piece + second)));
+                assert!((0.5..=1.0).contains(&rate), "{rate} at piece {piece}, second {second}");
+            }
+        }
+        // When nothing more is written nothing more is forgotten.
+        assert!(forgetting.see(at(5_000), after(40_000)) < 0.05);
     }
 
     #[test]
     fn an_oplog_that_forgets_nothing_is_no_reason_to_warn() {
-        let rate = window(1_000, 1_020).forgets(&window(1_000, 1_010), Duration::from_secs(10));
-        let headroom = window(1_000, 1_020).headroom(at(1_001), rate);
+        let headroom = window(1_000, 1_020).headroom(at(1_001), 0.0);
         assert_eq!(headroom, Headroom { seconds: 1.0, lost_in_seconds: None, is_low: false });
     }
 

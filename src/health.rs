@@ -12,8 +12,8 @@ use std::{
 
 use crate::time::Time;
 
-/// How long a loop may wait for something before it says that it still turns.
-pub const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest that a loop waits for something before it says that it still turns.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Awaits `work`, however long it takes for reasons that are not the loop's own, and beats meanwhile.
 pub async fn beating<V>(heart: &Heart, time: &impl Time, work: impl Future<Output = V>) -> V {
@@ -23,7 +23,7 @@ pub async fn beating<V>(heart: &Heart, time: &impl Time, work: impl Future<Outpu
         tokio::select! {
             biased;
             value = &mut work => return value,
-            () = time.sleep(WAIT_MAX) => {}
+            () = time.sleep(heart.pause()) => {}
         }
     }
 }
@@ -35,7 +35,10 @@ pub struct Heartbeats(Arc<Mutex<Vec<Beating>>>);
 /// The side of a loop: it beats on every turn. When it is dropped its loop has ended, and stays
 /// registered: a loop that returns is as dead as one that hangs.
 #[derive(Clone, Debug)]
-pub struct Heart(Arc<AtomicU64>);
+pub struct Heart {
+    last: Arc<AtomicU64>,
+    limit: Duration,
+}
 
 #[derive(Debug)]
 struct Beating {
@@ -62,7 +65,13 @@ impl Heartbeats {
         let last = Arc::new(AtomicU64::new(millis(now)));
         let beating = Beating { name: name.into(), limit, last: last.clone() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(beating);
-        Heart(last)
+        Heart { last, limit }
+    }
+
+    /// Forgets a loop that was told to end, and has.
+    pub fn forget(&self, heart: &Heart) {
+        let mut beating = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        beating.retain(|beating| !Arc::ptr_eq(&beating.last, &heart.last));
     }
 
     /// Every loop, as of `now`.
@@ -80,12 +89,17 @@ impl Heartbeats {
 impl Heart {
     /// A heart that nobody listens to.
     pub fn unheard() -> Self {
-        Self(Arc::default())
+        Self { last: Arc::default(), limit: Duration::MAX }
     }
 
     /// Says that the loop has turned.
     pub fn beat(&self, now: Duration) {
-        self.0.fetch_max(millis(now), Ordering::Relaxed);
+        self.last.fetch_max(millis(now), Ordering::Relaxed);
+    }
+
+    /// How long its loop may wait for something before it beats again.
+    pub fn pause(&self) -> Duration {
+        WAIT_MAX.min(self.limit / 4)
     }
 }
 
@@ -93,6 +107,16 @@ impl Pulse {
     /// Whether the loop turns within its limit.
     pub fn is_alive(&self) -> bool {
         self.silent <= self.limit
+    }
+
+    /// Why the process is not alive, if this loop is the reason.
+    pub fn complaint(&self) -> Option<String> {
+        let Self { name, silent, limit } = self;
+        let told = || {
+            let (silent, limit) = (silent.as_secs(), limit.as_secs());
+            format!("the loop `{name}` has not turned for {silent} s; its limit is {limit} s")
+        };
+        (!self.is_alive()).then(told)
     }
 }
 
@@ -130,6 +154,15 @@ mod tests {
         let beats = Heartbeats::default();
         drop(beats.register("ended", at(5), at(0)));
         assert_eq!(dead(&beats, at(6)), ["ended"]);
+    }
+
+    #[test]
+    fn a_loop_that_was_told_to_end_is_forgotten() {
+        let beats = Heartbeats::default();
+        let ended = beats.register("ended", at(5), at(0));
+        let _stopped = beats.register("stopped", at(5), at(0));
+        beats.forget(&ended);
+        assert_eq!(dead(&beats, at(6)), ["stopped"]);
     }
 
     #[test]

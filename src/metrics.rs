@@ -77,6 +77,8 @@ definitions! {
         "Events that are not yet visible; absent while unknown.";
     HEADROOM Gauge "oplog_headroom_seconds" ["collection"], &[],
         "How much older the checkpoint could be before the oplog no longer reached it; absent while unknown, as without the right to read the oplog.";
+    LOST_IN Gauge "checkpoint_lost_in_seconds" ["collection"], &[],
+        "How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present and if the checkpoint stayed where it is; absent while unknown, as until the oplog has been seen to forget.";
     VISIBLE Histogram "append_to_visible_seconds" ["collection"], LATENCY,
         "From an event's commit, by the server's clock, to its document's flush at majority.";
     FLUSH Histogram "flush_seconds" ["collection"], LATENCY,
@@ -94,9 +96,11 @@ definitions! {
     OLDEST_GAP Gauge "oldest_gap_seconds" ["collection"], &[],
         "How long the oldest missing event has been missing; 0 when none is, absent while unknown.";
     LEADER Gauge "leader" ["collection"], &[],
-        "1 while this instance leads the collection, 0 while it stands by; absent while unknown.";
+        "1 while this instance leads the collection, or any part of it, 0 while it stands by; absent while unknown.";
+    PARTS_LED Gauge "parts_led" ["collection"], &[],
+        "Parts of the collection that this instance leads, of all instances' together as many as there are; absent while unknown.";
     EPOCH Gauge "lease_epoch" ["collection"], &[],
-        "The epoch under which this instance leads; absent while it does not.";
+        "The epoch under which this instance leads, of several parts the last; absent while it does not.";
     SNAPSHOTS Counter "snapshots_taken_total" ["collection", "reason"], &[],
         "Snapshots stored, by why they were taken.";
     JOBS Counter "jobs_finished_total" ["collection", "kind", "outcome"], &[],
@@ -316,12 +320,14 @@ struct StatusGauges(Arc<Mutex<Vec<watch::Receiver<CollectionStatus>>>>);
 /// A gauge's value, if it is known.
 type Reading = fn(&CollectionStatus) -> Option<f64>;
 
-const READINGS: [(&Definition, Reading); 8] = [
+const READINGS: [(&Definition, Reading); 10] = [
     (&LAG, |status| status.lag_seconds),
     (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
     (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
     (&HEADROOM, |status| status.oplog_headroom_seconds),
+    (&LOST_IN, |status| status.checkpoint_lost_in_seconds),
     (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
+    (&PARTS_LED, |status| status.role.map(|_| status.led().count() as f64)),
     (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
     (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
     (&OLDEST_GAP, |status| status.oldest_gap_seconds),

@@ -38,6 +38,8 @@ pub(crate) enum Bug {
     LeaseBelowCheckpoint,
     /// A lease is taken whatever has become of it since it was looked at.
     LeaseTakenUnseen,
+    /// A part of a new division begins at the largest position of the parts that it comes from.
+    PartBeginsAtLargest,
     /// A log with another identity is taken for the same at the beginning.
     IdentityIgnored,
     /// The identity of the log is not looked at again after reading from it.

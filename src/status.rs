@@ -1,8 +1,12 @@
 //! What a daemon knows about itself, as one value per collection: written by the projector, read by
 //! the API, the metrics and the command line. Unknown is `None`, never 0.
 
+use std::collections::BTreeMap;
+
 use bson::DateTime;
 use serde::Serialize;
+
+use crate::model::{document::Class, part::Part};
 
 /// Whether this instance projects the collection or stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -14,16 +18,16 @@ pub enum Role {
     Standby,
 }
 
-/// What the projector of a collection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What a projector is doing: the later ones ask more for attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Looking for where to begin.
-    Starting,
-    /// Comparing the log with the documents.
-    Scanning,
     /// Following the change stream.
     Tailing,
+    /// Comparing the log with the documents.
+    Scanning,
+    /// Looking for where to begin.
+    Starting,
     /// Stopped by an operator.
     Paused,
     /// Stopped because going on would be wrong: see `last_error`.
@@ -43,16 +47,16 @@ pub struct LastError {
     pub advice: String,
 }
 
-/// The state of one collection's projection.
+/// The state of one collection's projection: of the parts that this instance leads, or could lead if it leads none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectionStatus {
     /// The collection.
     pub name: String,
-    /// Leader or standby. `None` while the leases could not be read.
+    /// Leader if it leads any part, or standby. `None` while the leases could not be read.
     pub role: Option<Role>,
-    /// The epoch under which this instance leads.
+    /// The epoch under which this instance leads; of several the last.
     pub lease_epoch: Option<i64>,
-    /// What it is doing.
+    /// What it is doing; of several the one that asks most for attention.
     pub phase: Phase,
     /// How old the oldest event is that is not yet visible, in seconds; 0 when caught up.
     pub lag_seconds: Option<f64>,
@@ -60,6 +64,9 @@ pub struct CollectionStatus {
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
+    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
+    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    pub checkpoint_lost_in_seconds: Option<f64>,
     /// Documents that wait behind a hole.
     pub version_gaps: u64,
     /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
@@ -70,6 +77,29 @@ pub struct CollectionStatus {
     pub last_error: Option<LastError>,
     /// Rises with every flush: what waits for a version looks again when this changes.
     pub flushes: u64,
+    /// The parts, from which the rest is told. None while it is not known how many there are.
+    pub parts: BTreeMap<Part, PartStatus>,
+}
+
+/// The state of one part's projection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PartStatus {
+    /// Leader or standby. `None` while the leases could not be read.
+    pub role: Option<Role>,
+    /// The epoch under which this instance leads.
+    pub lease_epoch: Option<i64>,
+    /// What it is doing.
+    pub phase: Phase,
+    /// As of the collection.
+    pub lag_seconds: Option<f64>,
+    /// As of the collection.
+    pub lag_events: Option<u64>,
+    /// How long its oldest hole has been open, in seconds; 0 when there is none.
+    pub oldest_gap_seconds: Option<f64>,
+    /// How many of its documents wait, by class; unknown until they have been read.
+    pub waiting: BTreeMap<Class, u64>,
+    /// How many bytes of documents it keeps in memory.
+    pub cache_bytes: usize,
 }
 
 impl CollectionStatus {
@@ -83,11 +113,132 @@ impl CollectionStatus {
             lag_seconds: None,
             lag_events: None,
             oplog_headroom_seconds: None,
+            checkpoint_lost_in_seconds: None,
             version_gaps: 0,
             oldest_gap_seconds: None,
             quarantined: 0,
             last_error: None,
             flushes: 0,
+            parts: BTreeMap::new(),
         }
+    }
+
+    /// Changes what is known of a part, and what it means for the whole.
+    pub fn update_part(&mut self, part: Part, change: impl FnOnce(&mut PartStatus)) {
+        change(self.parts.entry(part).or_default());
+        self.gather();
+    }
+
+    /// The collection is divided into so many parts from now on, of which nothing is known yet.
+    pub fn divide(&mut self, of: u32) {
+        self.parts = Part::all(of).map(|part| (part, PartStatus::default())).collect();
+        self.gather();
+    }
+
+    /// The parts that this instance leads.
+    pub fn led(&self) -> impl Iterator<Item = &PartStatus> {
+        self.parts.values().filter(|part| part.role == Some(Role::Leader))
+    }
+
+    /// The parts that count for the whole: the others are somebody else's.
+    pub fn counted(&self) -> Vec<&PartStatus> {
+        let led: Vec<&PartStatus> = self.led().collect();
+        match led.is_empty() {
+            true => self.parts.values().collect(),
+            false => led,
+        }
+    }
+
+    fn gather(&mut self) {
+        let counted = self.counted();
+        let waiting = |is_it: fn(Class) -> bool| {
+            let waiting = counted.iter().flat_map(|part| &part.waiting);
+            waiting.filter(|(class, _)| is_it(**class)).map(|(_, count)| count).sum()
+        };
+        let largest = |of: fn(&PartStatus) -> Option<f64>| {
+            let largest = |largest: Option<f64>, part: &&PartStatus| Some(largest?.max(of(part)?));
+            counted.iter().fold(Some(0.0), largest).filter(|_| !counted.is_empty())
+        };
+        let (version_gaps, quarantined) =
+            (waiting(|class| class == Class::Gap), waiting(|class| class != Class::Gap));
+        let role = counted.iter().map(|part| part.role).min_by_key(Option::is_some).flatten();
+        let lease_epoch = counted.iter().filter_map(|part| part.lease_epoch).max();
+        let phase = counted.iter().map(|part| part.phase).max().unwrap_or(Phase::Starting);
+        let (lag_seconds, oldest_gap_seconds) =
+            (largest(|part| part.lag_seconds), largest(|part| part.oldest_gap_seconds));
+        let lag_events = counted.iter().map(|part| part.lag_events).sum::<Option<u64>>();
+        let lag_events = lag_events.filter(|_| !counted.is_empty());
+        (self.role, self.lease_epoch, self.phase) = (role, lease_epoch, phase);
+        (self.lag_seconds, self.lag_events) = (lag_seconds, lag_events);
+        self.oldest_gap_seconds = oldest_gap_seconds;
+        (self.version_gaps, self.quarantined) = (version_gaps, quarantined);
+    }
+}
+
+impl Default for PartStatus {
+    fn default() -> Self {
+        Self {
+            role: None,
+            lease_epoch: None,
+            phase: Phase::Starting,
+            lag_seconds: None,
+            lag_events: None,
+            oldest_gap_seconds: None,
+            waiting: BTreeMap::new(),
+            cache_bytes: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(index: u32) -> Part {
+        Part { index, of: 3 }
+    }
+
+    fn leads(epoch: i64, lag: Option<f64>, gaps: u64) -> PartStatus {
+        PartStatus {
+            role: Some(Role::Leader),
+            lease_epoch: Some(epoch),
+            phase: Phase::Tailing,
+            lag_seconds: lag,
+            lag_events: lag.map(|_| 2),
+            oldest_gap_seconds: lag,
+            waiting: BTreeMap::from([(Class::Gap, gaps), (Class::BadPatch, 1)]),
+            cache_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_collection_is_as_far_behind_as_the_last_of_the_parts_that_it_leads() {
+        let mut status = CollectionStatus::new("games");
+        status.divide(3);
+        assert_eq!((status.role, status.lag_seconds, status.lag_events), (None, None, None));
+        status.update_part(part(0), |now| *now = leads(4, Some(1.0), 1));
+        status.update_part(part(1), |now| *now = leads(7, Some(3.0), 2));
+        assert_eq!((status.role, status.lease_epoch), (Some(Role::Leader), Some(7)));
+        assert_eq!((status.lag_seconds, status.lag_events), (Some(3.0), Some(4)));
+        assert_eq!((status.version_gaps, status.quarantined), (3, 2));
+        status.update_part(part(1), |now| *now = leads(7, None, 2));
+        assert_eq!((status.lag_seconds, status.lag_events), (None, None), "unknown is not zero");
+        status.update_part(part(1), |now| now.phase = Phase::Refused);
+        assert_eq!(status.phase, Phase::Refused);
+        // Somebody else has taken it: what it was last known to be no longer counts.
+        status.update_part(part(1), |now| now.role = Some(Role::Standby));
+        assert_eq!((status.phase, status.lag_seconds), (Phase::Tailing, Some(1.0)));
+        assert_eq!((status.version_gaps, status.quarantined), (1, 1));
+    }
+
+    #[test]
+    fn it_stands_by_for_a_collection_of_which_it_leads_no_part() {
+        let mut status = CollectionStatus::new("games");
+        status.divide(3);
+        for index in 0..3 {
+            assert_eq!(status.role, None, "the lease of some part could not be read");
+            status.update_part(part(index), |now| now.role = Some(Role::Standby));
+        }
+        assert_eq!((status.role, status.lag_seconds), (Some(Role::Standby), None));
     }
 }

@@ -355,7 +355,7 @@ async fn a_refused_collection_says_what_to_do_and_turns_readiness_red() {
     let expected = r#"{"instance":"test","version":""#.to_owned()
         + env!("CARGO_PKG_VERSION")
         + r#"","collections":[{"name":"games","role":"leader","phase":"refused","version_gaps":0,"quarantined":0,"#
-        + r#""lag_seconds":0.0,"lag_events":null,"oplog_headroom_seconds":null,"#
+        + r#""lag_seconds":0.0,"lag_events":null,"oplog_headroom_seconds":null,"checkpoint_lost_in_seconds":null,"#
         + r#""last_error":{"at":"1970-01-01T00:00:00Z","class":"refused","message":"the log is another one","advice":"restore it"}}]}"#;
     assert_eq!(status.text, expected);
 }

@@ -73,6 +73,8 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         [daemon]
         checkpoint_interval = 5
         shutdown_timeout = "2h"
+        liveness_limit = "5s"
+        max_ready_lag = 30
         [[collections]]
         name = "games.events"
         flush_interval = "soon"
@@ -99,6 +101,8 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("http.tokens_file", "is not supported by this version"),
             ("daemon.checkpoint_interval", "must be a duration with its unit"),
             ("daemon.shutdown_timeout", "must be from \"1s\" to \"10m\", not \"2h\""),
+            ("daemon.max_ready_lag", "must be a duration with its unit"),
+            ("daemon.liveness_limit", "must be from \"1m\" to \"1h\", not \"5s\""),
             ("collections[0].name", "give the name without `.events`"),
             ("collections[0].flush_interval", "must be a duration with its unit"),
             ("collections[0].cache_bytes", "must be a size with its unit"),

@@ -57,6 +57,7 @@ fn counters_start_at_zero_and_gauges_are_absent_while_unknown() {
         "apply_lag_events",
         "oplog_headroom",
         "oldest_gap",
+        "checkpoint_lost",
         "gaps",
         "quarantined",
     ] {
@@ -75,6 +76,7 @@ fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     known.lag_events = Some(0);
     known.oplog_headroom_seconds = Some(3600.0);
     known.oldest_gap_seconds = Some(0.0);
+    known.checkpoint_lost_in_seconds = Some(7200.0);
     let (games, status) = watch::channel(known.clone());
     let handle = metrics.collection("games", status).unwrap();
     handle.set_quarantined(Class::Gap, 1);

@@ -15,10 +15,12 @@ use super::{
     problem::{Kind, Problem},
     value::Notation,
 };
-use crate::model::document::Document;
+use crate::{model::document::Document, status::Role};
 
 /// How long a wait trusts the news of flushes alone: another instance may be the one that writes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a wait looks where another instance is known to be the one.
+const STANDBY_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many events a history gives unless told.
 const HISTORY_LIMIT: u32 = 100;
@@ -115,8 +117,15 @@ async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Docume
             _ if Instant::now() >= deadline => return Err(expired(target, version, reached)),
             _ => {}
         }
-        let flushes = status.borrow().flushes;
-        let news = timeout(LOOK_INTERVAL, status.wait_for(|status| status.flushes != flushes));
+        let (flushes, role) = {
+            let status = status.borrow();
+            (status.flushes, status.role)
+        };
+        let pause = match role {
+            Some(Role::Leader) => LOOK_INTERVAL,
+            _ => STANDBY_LOOK_INTERVAL,
+        };
+        let news = timeout(pause, status.wait_for(|status| status.flushes != flushes));
         if timeout_at(deadline, news).await.is_ok_and(|news| news.is_ok_and(|news| news.is_err())) {
             // Nobody flushes any more.
             return Err(expired(target, version, reached));

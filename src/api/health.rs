@@ -1,6 +1,6 @@
 //! What orchestrators and Prometheus ask: alive, ready, and the numbers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -16,14 +16,18 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    status::{CollectionStatus, Phase, Role},
+    health::Pulse,
+    status::{CollectionStatus, LastError, Phase, Role},
     time::Time,
 };
 
-/// `GET /healthz`: 200 while every loop turns within its limit, else 503; the body says which.
+/// How much of an error stands in a reason, in characters.
+const ERROR_CHARS_MAX: usize = 500;
+
+/// `GET /healthz`: 200 while every loop turns within its limit, else 503; the body says which does not.
 pub(super) async fn healthz(State(state): State<Arc<ApiState>>) -> Response {
     let pulses = state.heartbeats.pulses(state.time.now());
-    let alive = pulses.iter().all(|pulse| pulse.is_alive());
+    let reasons: Vec<String> = pulses.iter().filter_map(Pulse::complaint).collect();
     let loops: Vec<Value> = pulses
         .iter()
         .map(|pulse| {
@@ -35,15 +39,17 @@ pub(super) async fn healthz(State(state): State<Arc<ApiState>>) -> Response {
             })
         })
         .collect();
-    answer(alive, json!({ "alive": alive, "loops": loops }))
+    let alive = reasons.is_empty();
+    answer(alive, json!({ "alive": alive, "reasons": reasons, "loops": loops }))
 }
 
-/// `GET /readyz`: 200 when every collection is caught up or stands by, else 503; the body says why not.
+/// `GET /readyz`: 200 when every collection is caught up, but for `lag_max`, or stands by, else 503; the body
+/// says why not.
 pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
     let reasons: Vec<Value> = state
         .collections
         .values()
-        .filter_map(|served| not_ready(&served.status.borrow()))
+        .filter_map(|served| not_ready(&served.status.borrow(), state.limits.ready_lag_max))
         .map(Value::from)
         .collect();
     let ready = reasons.is_empty();
@@ -51,22 +57,33 @@ pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
 }
 
 /// Why a collection is not ready. A paused one is: an operator wants it so, and restarting does not help.
-fn not_ready(status: &CollectionStatus) -> Option<String> {
+fn not_ready(status: &CollectionStatus, lag_max: Duration) -> Option<String> {
     let name = &status.name;
-    let error = status.last_error.as_ref();
-    match (status.role, status.phase, status.lag_seconds) {
+    let why = match (status.role, status.phase, status.lag_seconds) {
         (_, Phase::Refused, _) => {
-            let why = error.map_or("see /v1/status", |error| &error.message);
-            Some(format!("`{name}` is refused: {why}"))
+            let why = status.last_error.as_ref().map_or("see /v1/status", |error| &error.message);
+            return Some(format!("`{name}` is refused: {why}"));
         }
-        (None, ..) => {
-            Some(format!("who leads `{name}` is not known: the leases could not be read"))
+        (None, ..) => format!("who leads `{name}` is not known: the leases could not be read"),
+        (Some(Role::Standby), ..) | (_, Phase::Paused, _) => return None,
+        (_, Phase::Tailing, Some(lag)) if lag <= lag_max.as_secs_f64() => return None,
+        (_, Phase::Tailing, Some(lag)) => {
+            format!("`{name}` is {lag:.0} s behind, more than {} s", lag_max.as_secs())
         }
-        (Some(Role::Standby), ..) | (_, Phase::Paused, _) | (_, Phase::Tailing, Some(_)) => None,
-        (_, Phase::Starting, _) => Some(format!("`{name}` is starting")),
-        (_, Phase::Scanning, _) => Some(format!("`{name}` is catching up with its log")),
-        (_, Phase::Tailing, None) => Some(format!("the lag of `{name}` is not known")),
-    }
+        (_, Phase::Starting, _) => format!("`{name}` is starting"),
+        (_, Phase::Scanning, _) => format!("`{name}` is catching up with its log"),
+        (_, Phase::Tailing, None) => format!("the lag of `{name}` is not known"),
+    };
+    // Kept after it has passed, so its time belongs to it.
+    let last = status.last_error.as_ref().map_or_else(
+        String::new,
+        |LastError { at, message, advice, .. }| {
+            let at = at.try_to_rfc3339_string().unwrap_or_default();
+            let message: String = message.chars().take(ERROR_CHARS_MAX).collect();
+            format!("; the last error, at {at}: {message}; {advice}")
+        },
+    );
+    Some(why + &last)
 }
 
 fn answer(good: bool, body: Value) -> Response {
@@ -86,18 +103,21 @@ pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Respon
 mod tests {
     use super::*;
 
+    const LAG_MAX: Duration = Duration::from_secs(30);
+
     #[test]
     fn ready_means_caught_up_or_standing_by() {
         let ready = |role, phase, lag_seconds| {
             let role = Some(role);
             let status = CollectionStatus::new("games");
-            not_ready(&CollectionStatus { role, phase, lag_seconds, ..status }).is_none()
+            not_ready(&CollectionStatus { role, phase, lag_seconds, ..status }, LAG_MAX).is_none()
         };
-        let lags = [None, Some(0.0)];
+        let lags = [None, Some(0.0), Some(30.0), Some(31.0)];
         for lag in lags {
             assert!(!ready(Role::Leader, Phase::Starting, lag));
             assert!(!ready(Role::Leader, Phase::Scanning, lag));
-            assert_eq!(ready(Role::Leader, Phase::Tailing, lag), lag.is_some());
+            let caught_up = lag.is_some_and(|lag| lag <= 30.0);
+            assert_eq!(ready(Role::Leader, Phase::Tailing, lag), caught_up);
             assert!(ready(Role::Leader, Phase::Paused, lag));
             assert!(ready(Role::Standby, Phase::Starting, lag));
             for role in [Role::Leader, Role::Standby] {
@@ -105,6 +125,28 @@ mod tests {
             }
         }
         let unknown = CollectionStatus { role: None, ..CollectionStatus::new("games") };
-        assert!(not_ready(&unknown).is_some());
+        assert!(not_ready(&unknown, LAG_MAX).is_some());
+    }
+
+    #[test]
+    fn a_collection_that_is_behind_says_how_far_and_what_went_wrong_last() {
+        let last_error = LastError {
+            at: bson::DateTime::from_millis(0),
+            class: "unavailable",
+            message: "not the primary".into(),
+            advice: "wait for an election".into(),
+        };
+        let behind = CollectionStatus {
+            role: Some(Role::Leader),
+            phase: Phase::Tailing,
+            lag_seconds: Some(95.4),
+            last_error: Some(last_error),
+            ..CollectionStatus::new("games")
+        };
+        assert_eq!(
+            not_ready(&behind, LAG_MAX).unwrap(),
+            "`games` is 95 s behind, more than 30 s; \
+             the last error, at 1970-01-01T00:00:00Z: not the primary; wait for an election"
+        );
     }
 }

@@ -85,6 +85,8 @@ pub struct ApiLimits {
     pub request_max: Duration,
     /// The longest `wait`. Below `request_max`, so that a wait ends with its own answer.
     pub wait_max: Duration,
+    /// A leader that is further behind is not ready.
+    pub ready_lag_max: Duration,
 }
 
 impl Default for ApiLimits {
@@ -93,6 +95,7 @@ impl Default for ApiLimits {
             body_bytes_max: 1 << 20,
             request_max: Duration::from_secs(60),
             wait_max: Duration::from_secs(30),
+            ready_lag_max: Duration::from_secs(30),
         }
     }
 }

@@ -6,7 +6,10 @@ use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{ApiState, value};
-use crate::status::{CollectionStatus, Role};
+use crate::{
+    model::part::Part,
+    status::{CollectionStatus, PartStatus, Role},
+};
 
 pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
     let collections: Vec<Value> =
@@ -27,7 +30,7 @@ fn collection(status: &CollectionStatus) -> Value {
             "advice": error.advice,
         })
     });
-    json!({
+    let mut shown = json!({
         "name": status.name,
         "role": status.role.unwrap_or(Role::Standby),
         "phase": status.phase,
@@ -36,6 +39,22 @@ fn collection(status: &CollectionStatus) -> Value {
         "lag_seconds": status.lag_seconds,
         "lag_events": status.lag_events,
         "oplog_headroom_seconds": status.oplog_headroom_seconds,
+        "checkpoint_lost_in_seconds": status.checkpoint_lost_in_seconds,
         "last_error": last_error,
+    });
+    if status.parts.len() > 1 {
+        shown["parts"] = status.parts.iter().map(part).collect();
+    }
+    shown
+}
+
+fn part((part, status): (&Part, &PartStatus)) -> Value {
+    json!({
+        "part": part.index,
+        "of": part.of,
+        "role": status.role.unwrap_or(Role::Standby),
+        "phase": status.phase,
+        "lag_seconds": status.lag_seconds,
+        "lag_events": status.lag_events,
     })
 }

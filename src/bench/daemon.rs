@@ -24,16 +24,20 @@ use crate::time::{SystemTime, Time};
 pub(super) const COLLECTION: &str = "games";
 
 /// How long anything may take before the benchmark gives up.
-const LIMIT: Duration = Duration::from_secs(600);
+pub(super) const LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
 /// How the daemon's log says that it has begun to read: these phases follow `Starting`.
 const READING: [&str; 2] = [r#""to":"Tailing""#, r#""to":"Scanning""#];
+/// How it says that another one leads.
+const STANDING_BY: &str = r#""standing":"Standby""#;
 
 /// How the daemon is configured where it differs from the defaults.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tuning {
     /// `cache_bytes`, in MiB.
     pub(super) cache_mib: Option<u64>,
+    /// `snapshots.every_events`; 0 is never.
+    pub(super) every_events: i64,
 }
 
 /// A running daemon. Dropping it kills it.
@@ -94,7 +98,7 @@ impl Daemon {
         expected: &Expected,
     ) -> Result<Usage> {
         let time = SystemTime::new();
-        while !self.is_reading()? {
+        while !self.says(&READING)? {
             self.check_alive()?;
             time.sleep(Duration::from_millis(1)).await;
         }
@@ -135,9 +139,33 @@ impl Daemon {
         process::peak_mib(self.process.id().unwrap_or_default())
     }
 
-    fn is_reading(&self) -> Result<bool> {
+    /// Waits until it knows that another daemon leads.
+    ///
+    /// # Errors
+    /// When the daemon ends, or does not stand by.
+    pub(super) async fn until_it_stands_by(&mut self) -> Result<()> {
+        while !self.says(&[STANDING_BY])? {
+            self.check_alive()?;
+            if self.started.elapsed() > LIMIT {
+                return Err(BenchError::NotStandby(LIMIT.as_secs()));
+            }
+            SystemTime::new().sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL and waits for its end.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) async fn kill(mut self) -> Result<()> {
+        self.process.kill().await.map_err(BenchError::io("kill the daemon"))
+    }
+
+    /// Whether its log has one of these words.
+    fn says(&self, words: &[&str]) -> Result<bool> {
         let log = fs::read_to_string(&self.log).map_err(BenchError::io("read the daemon's log"))?;
-        Ok(READING.iter().any(|phase| log.contains(phase)))
+        Ok(words.iter().any(|word| log.contains(word)))
     }
 
     fn check_alive(&mut self) -> Result<()> {
@@ -175,6 +203,10 @@ fn configuration(uri: &str, database: &str, tuning: &Tuning) -> String {
     if let Some(mib) = tuning.cache_mib {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "cache_bytes = \"{mib}MiB\"");
+    }
+    if tuning.every_events > 0 {
+        let every = tuning.every_events;
+        let _infallible = writeln!(text, "[collections.snapshots]\nevery_events = {every}");
     }
     text
 }

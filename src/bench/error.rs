@@ -47,6 +47,12 @@ pub enum BenchError {
         /// The end of what it printed.
         words: String,
     },
+    /// A job that the benchmark asked for failed, or takes for ever.
+    #[error("the job does not come to its end: {0}")]
+    Job(String),
+    /// A daemon does not stand by although another one leads.
+    #[error("after {0} s the second daemon does not stand by")]
+    NotStandby(u64),
     /// The events did not become visible within the time limit.
     #[error(
         "after {seconds} s the projection holds {found} of {expected}; the machine may be too slow for this --scale"

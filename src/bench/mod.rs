@@ -12,7 +12,9 @@ mod missing;
 mod process;
 mod report;
 mod server;
+mod snapshots;
 mod tail;
+mod takeover;
 mod visible;
 
 use std::{fmt, str::FromStr};
@@ -50,11 +52,17 @@ pub enum Scenario {
     SmallCache,
     /// Ever more documents, and ever more clients of a document.
     Growth,
+    /// Tailing with snapshots by number of events, and without.
+    Snapshots,
+    /// A job that snapshots a whole collection, and one that is cancelled.
+    SnapshotJob,
+    /// From the end of a leader until another one goes on.
+    Takeover,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -67,6 +75,9 @@ impl Scenario {
         Self::Missing,
         Self::SmallCache,
         Self::Growth,
+        Self::Snapshots,
+        Self::SnapshotJob,
+        Self::Takeover,
     ];
 
     /// As it is written on the command line.
@@ -84,6 +95,9 @@ impl Scenario {
             Self::Missing => "missing",
             Self::SmallCache => "small-cache",
             Self::Growth => "growth",
+            Self::Snapshots => "snapshots",
+            Self::SnapshotJob => "snapshot-job",
+            Self::Takeover => "takeover",
         }
     }
 }
@@ -166,5 +180,8 @@ async fn measure(
             tail::run_small_cache(server, shape, repeat).await
         }
         Scenario::Growth => growth::run(server, |documents| scaled(documents as f64)).await,
+        Scenario::Snapshots => snapshots::run(server, (scaled(1e3), 500), repeat).await,
+        Scenario::SnapshotJob => snapshots::run_job(server, scaled(1e5)).await,
+        Scenario::Takeover => takeover::run(server, repeat).await,
     }
 }

@@ -19,6 +19,9 @@ pub enum Unit {
     /// Seconds: less is better.
     #[serde(rename = "s")]
     Seconds,
+    /// Snapshots: more is better.
+    #[serde(rename = "snapshots")]
+    Snapshots,
     /// MiB: less is better.
     #[serde(rename = "MiB")]
     Mebibytes,
@@ -170,7 +173,7 @@ fn line(f: &mut fmt::Formatter<'_>, cells: &[String; 14], widths: &[usize; 14]) 
 
 fn cells(row: &Row) -> [String; 14] {
     let digits = match row.unit {
-        Unit::EventsPerSecond | Unit::DocumentsPerSecond => 0,
+        Unit::EventsPerSecond | Unit::DocumentsPerSecond | Unit::Snapshots => 0,
         _ => 2,
     };
     let number = |values: &[f64], digits: usize| {
@@ -182,6 +185,7 @@ fn cells(row: &Row) -> [String; 14] {
         Unit::DocumentsPerSecond => " docs/s",
         Unit::Milliseconds => " ms",
         Unit::Seconds => " s",
+        Unit::Snapshots => " snapshots",
         Unit::Mebibytes => " MiB",
     };
     let mut target = String::new();

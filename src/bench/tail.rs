@@ -156,10 +156,12 @@ pub(super) async fn run_small_cache(
     let target = Target::RatioAtLeast(0.5);
     let work = "tail Zipf, cache for a tenth";
     let mut row = Row::new(work, Unit::EventsPerSecond, "ours, all cached", target);
+    let small = Tuning { cache_mib: Some(SMALL_CACHE_MIB), ..Tuning::default() };
     for _ in 0..repeat {
-        let all = tail(server, shape, &Tuning { cache_mib: Some(512) }).await?;
+        let all =
+            tail(server, shape, &Tuning { cache_mib: Some(512), ..Tuning::default() }).await?;
         row.bare.push(all.events as f64 / all.usage.seconds);
-        tail(server, shape, &Tuning { cache_mib: Some(SMALL_CACHE_MIB) }).await?.note(&mut row);
+        tail(server, shape, &small).await?.note(&mut row);
     }
     Ok(vec![row])
 }

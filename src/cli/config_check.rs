@@ -1,5 +1,7 @@
 //! `alluvium config check`: reads the configuration as the daemon would, and prints what it amounts to.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use serde_json::json;
 
@@ -38,14 +40,23 @@ fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
     let HttpConfig { listen } = http;
-    let DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout } = daemon;
+    let DaemonConfig {
+        checkpoint_interval,
+        lease_time,
+        shutdown_timeout,
+        max_ready_lag,
+        liveness_limit,
+    } = daemon;
+    let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
     json!({
         "mongodb": { "uri": uri.to_string(), "database": database },
         "http": { "listen": listen.to_string() },
         "daemon": {
-            "checkpoint_interval": humantime::format_duration(*checkpoint_interval).to_string(),
-            "lease_time": humantime::format_duration(*lease_time).to_string(),
-            "shutdown_timeout": humantime::format_duration(*shutdown_timeout).to_string(),
+            "checkpoint_interval": shown(checkpoint_interval),
+            "lease_time": shown(lease_time),
+            "shutdown_timeout": shown(shutdown_timeout),
+            "max_ready_lag": shown(max_ready_lag),
+            "liveness_limit": shown(liveness_limit),
         },
         "collections": collections.iter().map(collection_json).collect::<Vec<_>>(),
     })

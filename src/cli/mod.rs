@@ -16,6 +16,7 @@ mod jobs;
 mod logging;
 mod missing;
 mod output;
+mod parts;
 mod pause;
 mod private;
 mod quarantine;
@@ -75,6 +76,8 @@ enum Command {
     Pause(pause::Pause),
     /// Go on projecting a paused collection
     Resume(pause::Pause),
+    /// Show into how many parts a collection is divided, or divide it anew, for several daemons to share it
+    Parts(parts::Parts),
     /// List, retry and skip what is parked by an event that cannot be applied
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
@@ -144,6 +147,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Fa
         Command::Verify(command) => command.run(&globals).await,
         Command::Pause(command) => command.run(&globals, true).await,
         Command::Resume(command) => command.run(&globals, false).await,
+        Command::Parts(command) => command.run(&globals).await,
         Command::Quarantine(command) => command.run(&globals).await,
         Command::Gap(command) => command.run(&globals).await,
         Command::Jobs(command) => command.run(&globals).await,

@@ -1,15 +1,20 @@
 //! `alluvium status`: how each projection is doing, as far as the database alone can tell. A daemon's own view,
 //! with its lag, is at `/v1/status`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, output, parts};
 use crate::{
     config::Expect,
     database::connect,
     model::document::Class,
-    store::mongo::{Overview, overview},
+    store::{
+        Layout,
+        mongo::{Overview, overview},
+    },
 };
 
 #[derive(Args, Debug)]
@@ -41,26 +46,48 @@ fn waiting(seen: &Overview) -> (u64, u64) {
     (gaps, seen.waiting.values().sum::<u64>() - gaps)
 }
 
-/// How old the oldest checkpoint is; unknown while there is none.
+/// How old the place is from which it would go on; unknown while there is none.
 fn age_seconds(seen: &Overview) -> Option<u32> {
-    seen.checkpoints.values().filter_map(|saved| saved.age_seconds).max()
+    seen.resume?.age_seconds
+}
+
+/// The instances that lead any part.
+fn leaders(seen: &Overview) -> Vec<&str> {
+    let leaders: BTreeSet<&str> =
+        seen.parts.iter().filter_map(|(_, holder)| holder.as_deref()).collect();
+    leaders.into_iter().collect()
 }
 
 fn to_json(name: &str, seen: &Overview) -> Value {
     let (version_gaps, quarantined) = waiting(seen);
-    json!({
+    let mut shown = json!({
         "name": name,
-        "leaders": seen.holders,
+        "leaders": leaders(seen),
         "checkpoint_age_seconds": age_seconds(seen),
         "version_gaps": version_gaps,
         "quarantined": quarantined,
         "waiting": seen.waiting,
-    })
+    });
+    if seen.parts.len() > 1 {
+        shown["parts"] = parts::leaders(&seen.parts).into();
+    }
+    shown
 }
 
 fn print(name: &str, seen: &Overview) -> std::io::Result<()> {
     output::line(name)?;
-    let leaders = if seen.holders.is_empty() { "none".into() } else { seen.holders.join(", ") };
+    match &seen.layout {
+        Layout::Damaged(found) => {
+            output::line(format!("  parts            {found}, which is no number of parts"))?
+        }
+        Layout::Parts(1) => {}
+        Layout::Parts(_) => {
+            let led = seen.parts.iter().filter(|(_, holder)| holder.is_some()).count();
+            output::line(format!("  parts            {}, {led} of them led", seen.parts.len()))?;
+        }
+    }
+    let leaders = leaders(seen);
+    let leaders = if leaders.is_empty() { "none".into() } else { leaders.join(", ") };
     output::line(format!("  led by           {leaders}"))?;
     output::line(match age_seconds(seen) {
         Some(age) => format!("  checkpoint       {age} s old"),

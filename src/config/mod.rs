@@ -60,6 +60,10 @@ pub struct DaemonConfig {
     pub lease_time: Duration,
     /// How long a first SIGTERM waits for what is in flight before the process ends all the same.
     pub shutdown_timeout: Duration,
+    /// How far behind a leader may be and still answer `/readyz` with 200.
+    pub max_ready_lag: Duration,
+    /// How long a loop may go without a turn before `/healthz` answers 503.
+    pub liveness_limit: Duration,
 }
 
 /// One collection.
@@ -108,6 +112,8 @@ impl Default for DaemonConfig {
             checkpoint_interval: Duration::from_secs(1),
             lease_time: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(20),
+            max_ready_lag: Duration::from_secs(30),
+            liveness_limit: Duration::from_secs(90),
         }
     }
 }

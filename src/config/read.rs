@@ -13,13 +13,15 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 6] = [
+pub(super) const SCALAR_KEYS: [&str; 8] = [
     "mongodb.uri",
     "mongodb.database",
     "http.listen",
     "daemon.checkpoint_interval",
     "daemon.lease_time",
     "daemon.shutdown_timeout",
+    "daemon.max_ready_lag",
+    "daemon.liveness_limit",
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -92,8 +94,13 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
 }
 
 fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
-    let DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout } =
-        DaemonConfig::default();
+    let DaemonConfig {
+        checkpoint_interval,
+        lease_time,
+        shutdown_timeout,
+        max_ready_lag,
+        liveness_limit,
+    } = DaemonConfig::default();
     let checkpoint_interval = section.bounded(
         "checkpoint_interval",
         checkpoint_interval,
@@ -102,8 +109,19 @@ fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
     let lease_time = section.bounded("lease_time", lease_time, (SECOND, 600 * SECOND));
     let shutdown_timeout =
         section.bounded("shutdown_timeout", shutdown_timeout, (SECOND, 600 * SECOND));
+    let max_ready_lag =
+        section.bounded("max_ready_lag", max_ready_lag, (SECOND, 24 * 3_600 * SECOND));
+    // Longer than the longest attempt at anything, or trouble with the database would turn liveness red.
+    let liveness_limit =
+        section.bounded("liveness_limit", liveness_limit, (60 * SECOND, 3_600 * SECOND));
     section.close();
-    DaemonConfig { checkpoint_interval, lease_time, shutdown_timeout }
+    DaemonConfig {
+        checkpoint_interval,
+        lease_time,
+        shutdown_timeout,
+        max_ready_lag,
+        liveness_limit,
+    }
 }
 
 fn read_collection(

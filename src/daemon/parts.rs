@@ -10,28 +10,35 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::error;
 
-use super::{DaemonError, LOOP_LIMIT};
+use super::DaemonError;
 use crate::{
     api::Served,
     config::{CollectionConfig, Config},
     database,
     health::{Heart, Heartbeats},
-    lease::{Leadership, Standing},
+    lease::{Leaderships, Standing},
     log::{LogSource, mongo::MongoSource},
     metrics::{Metrics, RestartReason},
     model::part::Part,
     projector::{
-        Projector, Settings, distributor::Restarts, feed::Subscribe, observe::Observer, revisit,
+        Projector, Settings,
+        distributor::Restarts,
+        division::Division,
+        feed::Subscribe,
+        observe::Observer,
+        revisit::{self, Led},
     },
     read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
-    store::{LeaseName, mongo::MongoStore},
+    store::mongo::MongoStore,
     time::{SystemTime, Time},
     upkeep::{
         desk::Ward,
+        layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
     },
@@ -51,11 +58,12 @@ pub(super) struct Parts<'a> {
     pub(super) observers: Observers,
     pub(super) statuses: Vec<watch::Receiver<CollectionStatus>>,
     pub(super) served: BTreeMap<String, Served>,
-    pub(super) leaderships: BTreeMap<LeaseName, Leadership>,
+    pub(super) leaderships: Leaderships,
     pub(super) wards: Vec<Ward<MongoSource, MongoStore>>,
     pub(super) policies: Vec<Policy<MongoSource, MongoStore, SystemTime>>,
     subscribe: mpsc::Sender<Subscribe>,
     pub(super) pauses: BTreeMap<String, watch::Sender<Option<bool>>>,
+    pub(super) layouts: BTreeMap<String, Watched>,
     pub(super) requests: mpsc::Receiver<Subscribe>,
 }
 
@@ -79,16 +87,17 @@ impl<'a> Parts<'a> {
             observers: Observers::default(),
             statuses: Vec::new(),
             served: BTreeMap::new(),
-            leaderships: BTreeMap::new(),
+            leaderships: Leaderships::default(),
             wards: Vec::new(),
             policies: Vec::new(),
             pauses: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             subscribe,
             requests,
         }
     }
 
-    /// What `collection` needs. Its projector runs from now on.
+    /// What `collection` needs. Its projectors run from when it is known into how many parts it is divided.
     pub(super) fn add(
         &mut self,
         collection: &CollectionConfig,
@@ -98,46 +107,30 @@ impl<'a> Parts<'a> {
         let (sender, status) = watch::channel(CollectionStatus::new(name));
         let metrics = self.metrics.collection(name, status.clone())?;
         let (due, snapshots_due) = mpsc::channel(policy::DUE_MAX);
-        let observer = Observer::new(Arc::new(sender), metrics.clone(), self.time)
-            .with_heart(self.heart("projector", name))
-            .with_snapshots(due);
+        let observer =
+            Observer::new(Arc::new(sender), metrics.clone(), self.time).with_snapshots(due);
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
-        let settings = settings(self.config, collection);
-        let limits = ReadLimits { fold: settings.limits, ..ReadLimits::default() };
+        let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };
         let reader = Reader::new(self.database, name, limits);
-        let part = Part::WHOLE;
         let source = MongoSource::new(self.database.clone());
-        let store = MongoStore::new(self.database, name, part);
         let snapshotter = Snapshotter {
             log: source.log(name),
-            source: source.clone(),
-            store: store.clone(),
+            source,
+            store: MongoStore::new(self.database, name, Part::WHOLE),
             metrics: metrics.clone(),
             keep: collection.snapshots.keep,
         };
         let served = Served { reader, snapshotter: snapshotter.clone(), status, metrics };
         self.served.insert(name.clone(), served);
-        let (revisits, revisited) = revisit::channel();
-        let projector = Projector {
-            collection: name.clone(),
-            part,
-            source,
-            store,
-            time: self.time,
-            settings,
-            observer,
-            subscribe: self.subscribe.clone(),
-            revisits: revisited,
-        };
-        let (leadership, led) = watch::channel(Standing::Unknown);
-        self.leaderships.insert(LeaseName { collection: name.clone(), part }, leadership);
+        // Who leads the first part does what is done once for the whole collection.
+        let (first, led) = watch::channel(Standing::Unknown);
+        let parts = revisit::Parts::default();
         self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
-            revisits,
+            parts: parts.clone(),
             gap_grace: collection.gap_grace,
-            led: led.clone(),
             heart: self.heart("jobs", name),
         });
         self.policies.push(Policy {
@@ -150,20 +143,81 @@ impl<'a> Parts<'a> {
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
         });
+        let (layout, divided) = watch::channel(None);
+        let watched = Watched { layout, first: led, observer: observer.clone() };
+        self.layouts.insert(name.clone(), watched);
+        self.project(collection, observer, (divided, first, parts), stop);
+        Ok(())
+    }
+
+    /// Keeps the projectors of the parts of `collection`, each as a task of its own.
+    fn project(
+        &mut self,
+        collection: &CollectionConfig,
+        observer: Observer,
+        (layout, first, parts): (
+            watch::Receiver<Option<u32>>,
+            watch::Sender<Standing>,
+            revisit::Parts,
+        ),
+        stop: &CancellationToken,
+    ) {
+        let name = collection.name.clone();
         let (pause, paused) = watch::channel(None);
         self.pauses.insert(name.clone(), pause);
+        let division = Division {
+            collection: name.clone(),
+            layout,
+            leaderships: self.leaderships.clone(),
+            first,
+            observer: observer.clone(),
+            time: self.time,
+            heart: self.heart("parts", &name),
+        };
+        let (database, time) = (self.database.clone(), self.time);
+        let (heartbeats, subscribe) = (self.heartbeats.clone(), self.subscribe.clone());
+        let settings = settings(self.config, collection);
+        let liveness_limit = self.config.daemon.liveness_limit;
+        let start = move |part: Part, led: watch::Receiver<Standing>, until| {
+            let of = if part == Part::WHOLE { String::new() } else { format!(" {part}") };
+            let loop_name = format!("projector of {name}{of}");
+            let heart = heartbeats.register(loop_name, liveness_limit, time.now());
+            let (wishes, revisits) = revisit::channel();
+            let projector = Projector {
+                collection: name.clone(),
+                part,
+                source: MongoSource::new(database.clone()),
+                store: MongoStore::new(&database, &name, part),
+                time,
+                settings: settings.shared_among(part.of),
+                observer: observer.clone().of_part(part).with_heart(heart.clone()),
+                subscribe: subscribe.clone(),
+                revisits,
+            };
+            parts.put(part, Led { standing: led.clone(), wishes });
+            let lead = projector.lead(led, paused.clone(), until);
+            let task = AbortOnDropHandle::new(tokio::spawn(lead));
+            let (heartbeats, parts) = (heartbeats.clone(), parts.clone());
+            async move {
+                let ended = task.await;
+                parts.remove(part);
+                match ended {
+                    Ok(()) => heartbeats.forget(&heart),
+                    Err(error) => error!(%error, "a projector failed"),
+                }
+            }
+        };
         let stop = stop.clone();
         self.projectors.spawn(async move {
-            projector.lead(led, paused, stop).await;
+            division.run(start, stop).await;
             "projector"
         });
-        Ok(())
     }
 
     /// The heart of one of the loops of a collection.
     fn heart(&self, what: &str, collection: &str) -> Heart {
         let name = format!("{what} of {collection}");
-        self.heartbeats.register(name, LOOP_LIMIT, self.time.now())
+        self.heartbeats.register(name, self.config.daemon.liveness_limit, self.time.now())
     }
 }
 

@@ -3,7 +3,11 @@
 
 mod plan;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +17,7 @@ use crate::{
     database::Result,
     health::Heart,
     planted::{Bug, planted},
+    retry::ATTEMPT_LIMIT,
     store::{Lease, LeaseName, Leases, Presence},
     time::Time,
 };
@@ -43,15 +48,47 @@ pub enum Standing {
     Leader(i64),
 }
 
-/// A lease that this instance could lead: who projects under it follows the other end.
-pub type Leadership = watch::Sender<Standing>;
+/// The leases that this instance could hold at present, each with who is told where it stands. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Leaderships(Arc<Mutex<BTreeMap<LeaseName, Leadership>>>);
+
+/// Who projects under a lease follows the other end.
+type Leadership = watch::Sender<Standing>;
+
+impl Leaderships {
+    /// Adds a lease to those that this instance could hold.
+    pub fn want(&self, name: LeaseName) -> watch::Receiver<Standing> {
+        let (leadership, standing) = watch::channel(Standing::Unknown);
+        self.wanted().insert(name, leadership);
+        standing
+    }
+
+    /// Takes a lease from them: if it is held it is given back. Everything that was done under it has to be over.
+    pub fn release(&self, name: &LeaseName) {
+        self.wanted().remove(name);
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<LeaseName, Leadership>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self) -> Vec<LeaseName> {
+        self.wanted().keys().cloned().collect()
+    }
+
+    fn tell(&self, name: &LeaseName, standing: Standing) {
+        if let Some(leadership) = self.wanted().get(name) {
+            leadership.send_if_modified(|now| std::mem::replace(now, standing) != standing);
+        }
+    }
+}
 
 /// The one loop that keeps all leases of an instance.
 pub struct Keeper<L: Leases, T: Time> {
     leases: L,
     time: T,
     settings: LeaseSettings,
-    leaderships: BTreeMap<LeaseName, Leadership>,
+    leaderships: Leaderships,
     held: BTreeMap<LeaseName, Lease>,
     observed: Observed,
     presence: Presence,
@@ -61,12 +98,7 @@ pub struct Keeper<L: Leases, T: Time> {
 
 impl<L: Leases, T: Time> Keeper<L, T> {
     /// A keeper that tries to lead everything that `leaderships` names, and tells each of them its epoch.
-    pub fn new(
-        leases: L,
-        time: T,
-        settings: LeaseSettings,
-        leaderships: BTreeMap<LeaseName, Leadership>,
-    ) -> Self {
+    pub fn new(leases: L, time: T, settings: LeaseSettings, leaderships: Leaderships) -> Self {
         let observed = Observed::new(settings.instance.clone(), settings.lease_time);
         let presence = Presence { instance: settings.instance.clone(), beat: 0 };
         let renewed_at = time.now();
@@ -94,7 +126,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         while !stop.is_cancelled() {
             self.heart.beat(self.time.now());
             // A turn that hangs must not keep a leader that others hold to be dead.
-            let (time, limit) = (self.time.clone(), self.settings.lease_time);
+            let (time, limit) = (self.time.clone(), self.settings.lease_time.min(ATTEMPT_LIMIT));
             tokio::select! {
                 biased;
                 result = self.turn() => if let Err(error) = result {
@@ -109,11 +141,12 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
             }
         }
-        if let Err(error) = self.give_back_all().await {
-            warn!(%error, "leases could not be given back: they run out by themselves");
-        }
+        // Before the leases, so that the others count their shares without this instance when they see them free.
         if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
             warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
+        }
+        if let Err(error) = self.give_back_all().await {
+            warn!(%error, "leases could not be given back: they run out by themselves");
         }
     }
 
@@ -125,7 +158,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         let roster = self.leases.load_roster().await?;
         self.observed.see(&roster, self.time.now());
         let epochs = self.held.iter().map(|(name, lease)| (name.clone(), lease.epoch)).collect();
-        let wanted: Vec<LeaseName> = self.leaderships.keys().cloned().collect();
+        let wanted = self.leaderships.names();
         let Plan { take, give_back, lost, departed } =
             self.observed.plan(&wanted, &epochs, self.time.now());
         for name in lost {
@@ -137,10 +170,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         for (name, seen) in take {
             self.take(name, seen).await?;
         }
-        for (name, leadership) in &self.leaderships {
-            if !self.held.contains_key(name) {
-                tell(leadership, Standing::Standby);
-            }
+        for name in &wanted {
+            // Also what is held: it may have been released and wanted again since the last turn.
+            let held = self.held.get(name).map(|lease| Standing::Leader(lease.epoch));
+            self.leaderships.tell(name, held.unwrap_or(Standing::Standby));
         }
         for instance in departed {
             self.leases.remove_presence(&instance).await?;
@@ -177,7 +210,9 @@ impl<L: Leases, T: Time> Keeper<L, T> {
 
     async fn take(&mut self, name: LeaseName, seen: Option<Lease>) -> Result<()> {
         let floor = self.floor(&name).await?;
-        let epoch = seen.as_ref().map_or(0, |lease| lease.epoch).max(floor) + 1;
+        // Above those of all parts, so that it rises also when the collection is divided anew: by its epoch
+        // a job tells who leads later.
+        let epoch = self.observed.last_epoch(&name.collection).max(floor) + 1;
         let lease = Lease {
             name: name.clone(),
             holder: Some(self.settings.instance.clone()),
@@ -191,9 +226,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 self.renewed_at = taken_at;
             }
             self.held.insert(name.clone(), lease);
-            if let Some(leadership) = self.leaderships.get(&name) {
-                tell(leadership, Standing::Leader(epoch));
-            }
+            self.leaderships.tell(&name, Standing::Leader(epoch));
         }
         Ok(())
     }
@@ -229,9 +262,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     fn lose(&mut self, name: &LeaseName, why: &str) {
         if self.held.remove(name).is_some() {
             info!(lease = %name, why, "not leading any more");
-            if let Some(leadership) = self.leaderships.get(name) {
-                tell(leadership, Standing::Standby);
-            }
+            self.leaderships.tell(name, Standing::Standby);
         }
     }
 
@@ -243,12 +274,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         for name in held {
             self.lose(&name, "it could not be renewed within the lease time");
         }
-        for leadership in self.leaderships.values() {
-            tell(leadership, Standing::Unknown);
+        for name in self.leaderships.names() {
+            self.leaderships.tell(&name, Standing::Unknown);
         }
     }
-}
-
-fn tell(leadership: &Leadership, standing: Standing) {
-    leadership.send_if_modified(|now| std::mem::replace(now, standing) != standing);
 }

@@ -2,8 +2,9 @@
 //! tested without a database or a clock.
 //!
 //! A lease is up for taking when it was given back, or when its `{epoch, beat}` has not changed for the
-//! lease time on this instance's own monotonic clock. An instance takes no more than its fair share of
-//! the leases among the instances that live, and gives back what it holds beyond that.
+//! lease time on this instance's own monotonic clock. Of the leases that it could hold an instance takes its
+//! fair share among the instances that live: as many as every other, or one more. It gives back what it
+//! holds beyond that, also the one more while another instance has fewer than its share and none is free.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -74,19 +75,46 @@ impl Observed {
             departed: self.departed(now),
             ..Plan::default()
         };
-        let mut holding = held.len() - plan.lost.len();
-        let share = wanted.len().div_ceil(self.living(now));
-        for name in wanted.iter().filter(|name| !held.contains_key(*name)) {
-            if holding < share && self.is_free(name, now) {
-                plan.take
-                    .push((name.clone(), self.leases.get(name).map(|(lease, _)| lease.clone())));
-                holding += 1;
+        let mut kept: Vec<LeaseName> =
+            held.keys().filter(|name| !plan.lost.contains(name)).cloned().collect();
+        // The collection is divided differently by now.
+        plan.give_back = kept.extract_if(.., |name| !wanted.contains(name)).collect();
+        let shares = self.shares(wanted, now);
+        let unheld = wanted.iter().filter(|name| !held.contains_key(*name));
+        let free: Vec<&LeaseName> = unheld.filter(|name| self.is_free(name, now)).collect();
+        let may_take = |taken: &usize| shares.may_take(kept.len() + taken, free.len() - taken);
+        for name in (0..free.len()).take_while(may_take).map(|taken| free[taken]) {
+            let seen = self.leases.get(name).map(|(lease, _)| lease.clone());
+            plan.take.push((name.clone(), seen));
+        }
+        let excess = shares.excess(kept.len(), free.len());
+        plan.give_back.extend(kept.into_iter().rev().take(excess));
+        plan
+    }
+
+    /// The last epoch of any lease of a collection.
+    pub(super) fn last_epoch(&self, collection: &str) -> i64 {
+        let leases = self.leases.values().filter(|(lease, _)| lease.name.collection == collection);
+        leases.map(|(lease, _)| lease.epoch).max().unwrap_or_default()
+    }
+
+    /// How the `wanted` leases are spread.
+    fn shares(&self, wanted: &[LeaseName], now: Duration) -> Shares {
+        let others = self.instances.iter().filter(|(name, _)| **name != self.instance);
+        let living = others.filter(|(_, (_, since))| !self.is_silent(*since, now));
+        let mut held: BTreeMap<&str, usize> =
+            living.map(|(instance, _)| (instance.as_str(), 0)).collect();
+        for (lease, _) in wanted.iter().filter_map(|name| self.leases.get(name)) {
+            if let Some(count) = lease.holder.as_deref().and_then(|by| held.get_mut(by)) {
+                *count += 1;
             }
         }
-        let excess = holding.saturating_sub(share);
-        let kept = held.keys().filter(|name| !plan.lost.contains(name));
-        plan.give_back = kept.rev().take(excess).cloned().collect();
-        plan
+        let least = wanted.len() / (held.len() + 1);
+        let most = wanted.len().div_ceil(held.len() + 1);
+        let lacking = held.values().map(|held| least.saturating_sub(*held)).sum();
+        let before_own = held.iter().filter(|(name, _)| **name < self.instance.as_str());
+        let rank = before_own.filter(|(_, held)| **held > least).count();
+        Shares { least, most, lacking, rank }
     }
 
     fn is_lost(&self, name: &LeaseName, epoch: i64) -> bool {
@@ -110,17 +138,37 @@ impl Observed {
         now.saturating_sub(since) >= self.lease_time
     }
 
-    /// How many instances live, this one among them.
-    fn living(&self, now: Duration) -> usize {
-        let others = self.instances.iter().filter(|(name, _)| **name != self.instance);
-        1 + others.filter(|(_, (_, since))| !self.is_silent(*since, now)).count()
-    }
-
     /// Twenty lease times without a sign: long enough that only its row is left of it.
     fn departed(&self, now: Duration) -> Vec<String> {
         let silent = |since: Duration| now.saturating_sub(since) >= self.lease_time * 20;
         let others = self.instances.iter().filter(|(name, _)| **name != self.instance);
         others.filter(|(_, (_, since))| silent(*since)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// How leases are spread over the instances that live.
+struct Shares {
+    /// How many each of them should hold at least.
+    least: usize,
+    /// How many each of them may hold at most: as many, or one more.
+    most: usize,
+    /// How many the others lack that hold less than that.
+    lacking: usize,
+    /// How many of the others hold more than the least, and come first in giving that back.
+    rank: usize,
+}
+
+impl Shares {
+    /// Whether this instance, which holds `own`, may take one of so many that are `free`. One more than the least
+    /// only if it is left over: who has just given one back would take it again.
+    fn may_take(&self, own: usize, free: usize) -> bool {
+        own < self.least || (own < self.most && free > self.lacking)
+    }
+
+    /// How many this instance, which holds `own`, has to give back.
+    fn excess(&self, own: usize, free: usize) -> usize {
+        let gives_one = own > self.least && self.rank < self.lacking.saturating_sub(free);
+        own.saturating_sub(self.most).max(usize::from(gives_one))
     }
 }
 
@@ -203,6 +251,65 @@ mod tests {
             observed.plan(&wanted, &holds(&[(0, 1), (1, 1), (2, 1)]), seconds(11)).give_back,
             []
         );
+    }
+
+    /// Lets instances look in turn, each at its own pace, until nobody wants anything else.
+    fn settled(parts: usize, instances: &[&str]) -> BTreeMap<String, usize> {
+        let wanted: Vec<LeaseName> = (0..parts as u32)
+            .map(|index| LeaseName {
+                collection: "games".into(),
+                part: Part { index, of: parts as u32 },
+            })
+            .collect();
+        // The first one was alone, and leads everything.
+        let mut leases: BTreeMap<LeaseName, Lease> = BTreeMap::new();
+        for name in &wanted {
+            let holder = Some(instances[0].to_owned());
+            leases.insert(name.clone(), Lease { name: name.clone(), holder, epoch: 1, beat: 0 });
+        }
+        let presences: Vec<(&str, i64)> = instances.iter().map(|name| (*name, 1)).collect();
+        for turn in 0..200 {
+            let me = instances[turn % instances.len()];
+            let mut observed = Observed::new(me.into(), LEASE_TIME);
+            let rows: Vec<Lease> = leases.values().cloned().collect();
+            observed.see(&roster(&rows, &presences), seconds(0));
+            let mine = rows.iter().filter(|lease| lease.holder.as_deref() == Some(me));
+            let held = mine.map(|lease| (lease.name.clone(), lease.epoch)).collect();
+            let plan = observed.plan(&wanted, &held, seconds(0));
+            assert_eq!(plan.lost, []);
+            for name in plan.give_back {
+                leases.get_mut(&name).unwrap().holder = None;
+            }
+            for (name, _) in plan.take {
+                leases.get_mut(&name).unwrap().holder = Some(me.into());
+            }
+        }
+        assert!(leases.values().all(|lease| lease.holder.is_some()), "{leases:?}");
+        let count =
+            |me: &str| leases.values().filter(|lease| lease.holder.as_deref() == Some(me)).count();
+        instances.iter().map(|me| ((*me).to_owned(), count(me))).collect()
+    }
+
+    #[test]
+    fn every_instance_comes_to_lead_as_many_as_any_other_or_one_more() {
+        for parts in 1..=9 {
+            for instances in [&["b"][..], &["b", "a"], &["b", "a", "c"], &["d", "a", "c", "b"]] {
+                let counts = settled(parts, instances);
+                let (least, most) = (parts / instances.len(), parts.div_ceil(instances.len()));
+                let fair = counts.values().all(|count| (least..=most).contains(count));
+                assert!(fair, "{parts} parts: {counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_of_a_division_that_is_gone_is_given_back_and_its_epoch_is_remembered() {
+        let mut observed = Observed::new("me".into(), LEASE_TIME);
+        observed.see(&roster(&[lease(0, Some("me"), 7, 1)], &[("me", 1)]), seconds(0));
+        let whole = LeaseName { collection: "games".into(), part: Part::WHOLE };
+        let plan = observed.plan(std::slice::from_ref(&whole), &holds(&[(0, 7)]), seconds(0));
+        assert_eq!((plan.give_back, plan.take), (vec![name(0)], vec![(whole, None)]));
+        assert_eq!((observed.last_epoch("games"), observed.last_epoch("users")), (7, 0));
     }
 
     #[test]

@@ -40,6 +40,31 @@ pub enum Start {
     At(Timestamp),
 }
 
+impl Start {
+    /// The cluster time that goes with it.
+    pub fn cluster_time(&self) -> Timestamp {
+        match self {
+            Self::After(position) => position.cluster_time,
+            Self::At(time) => *time,
+        }
+    }
+
+    /// The start after which comes whatever comes after any of `starts`. Two places at one time may lie in the
+    /// middle of one transaction, and nobody can tell which is the earlier: then everything of that time comes.
+    pub fn earliest<'a>(starts: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut earliest: Option<Self> = None;
+        for start in starts {
+            let time = start.cluster_time();
+            match &earliest {
+                Some(known) if known == start || known.cluster_time() < time => {}
+                Some(known) if known.cluster_time() == time => earliest = Some(Self::At(time)),
+                _ => earliest = Some(start.clone()),
+            }
+        }
+        earliest
+    }
+}
+
 /// Which bodies of events a tail carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bodies {
@@ -141,4 +166,29 @@ pub trait Scan: Send {
     /// # Errors
     /// After an error the walk is over; another may begin after the last key seen.
     fn next(&mut self) -> impl Future<Output = Result<Option<Batch>>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::RawBson;
+
+    #[test]
+    fn the_earliest_of_several_places_at_one_time_is_all_of_that_time() {
+        let time = |time| Timestamp { time, increment: 1 };
+        let at = |seconds| Start::At(time(seconds));
+        let after = |seconds, token| {
+            Start::After(Position { token: RawBson::Int32(token), cluster_time: time(seconds) })
+        };
+        for (starts, earliest) in [
+            (vec![], None),
+            (vec![after(5, 1), after(4, 2), at(6)], Some(after(4, 2))),
+            (vec![after(4, 2), after(4, 2)], Some(after(4, 2))),
+            (vec![after(4, 2), after(4, 3), after(4, 3)], Some(at(4))),
+            (vec![after(4, 2), at(4)], Some(at(4))),
+            (vec![after(4, 2), after(4, 3), after(3, 9)], Some(after(3, 9))),
+        ] {
+            assert_eq!(Start::earliest(&starts), earliest, "{starts:?}");
+        }
+    }
 }

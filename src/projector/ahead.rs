@@ -18,7 +18,11 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if *version <= end || !self.part.holds(id) {
             return Ok(());
         }
-        let found = self.log.read(id, version - 1, 1, Some(self.seen)).await?;
+        let (time, observer, seen) = (&self.time, &self.observer, Some(self.seen));
+        let report = |error: &Error, _| observer.tried(error, time);
+        let read = || self.log.read(id, version - 1, 1, seen);
+        let found = self.settings.backoff.retry(time, report, read).await?;
+        observer.turned(time);
         match (found.documents()?.next(), end) {
             (Some(_), _) => Ok(()),
             (None, 0) => Err(ahead(&format!("document {id} is projected, but its log is empty"))),

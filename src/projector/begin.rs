@@ -7,18 +7,32 @@ use tracing::info;
 use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource, Start},
-    model::position::{Checkpoint, LogId, Position},
+    model::{
+        part::{Part, Vouched, vouched},
+        position::{Checkpoint, LogId, Position},
+    },
     planted::{Bug, planted},
     store::Checkpoints,
 };
+
+/// A place to resume from.
+#[derive(Clone, Debug)]
+pub(super) enum Resume {
+    /// At the part's own checkpoint.
+    Saved(Position),
+    /// Where the checkpoints of another division vouch that everything before is done.
+    Vouched(Position),
+    /// The same, but with everything of one time, since several of them lie there.
+    At(Timestamp),
+}
 
 /// How to begin.
 #[derive(Clone, Debug)]
 pub(super) struct Begin {
     /// Which log this is.
     pub(super) log: LogId,
-    /// The place to resume from.
-    pub(super) position: Option<Position>,
+    /// The place to resume from, unless the log has to be scanned.
+    pub(super) resume: Option<Resume>,
     /// Reads see everything before this time.
     pub(super) at: Timestamp,
 }
@@ -32,8 +46,7 @@ impl Begin {
         source: &S,
         log: &S::Log,
         store: &impl Checkpoints,
-        collection: &str,
-        epoch: i64,
+        (collection, part): (&str, Part),
     ) -> Result<Self> {
         let Some(found) = log.identity().await? else {
             return Err(Error::stop(
@@ -41,44 +54,62 @@ impl Begin {
                 "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
             ));
         };
-        let saved = match store.load_checkpoint().await? {
-            Some(checkpoint) if checkpoint.log != found && !planted(Bug::IdentityIgnored) => {
-                return Err(another_log(collection, checkpoint.log, found));
-            }
-            Some(checkpoint) => checkpoint.position,
-            None => {
-                // Which log the documents come from goes on record before the first of them does.
-                let checkpoint = Checkpoint { position: None, log: found, epoch };
-                if !store.save_checkpoint(&checkpoint).await? {
-                    return Err(fenced());
-                }
-                None
-            }
-        };
-        match saved {
-            Some(position) => {
-                let at = position.cluster_time;
-                info!(collection, cluster_time = at.time, "resuming at the checkpoint");
-                Ok(Self { log: found, position: Some(position), at })
-            }
-            None => {
-                info!(collection, "there is no place to resume from: scanning the log");
-                let at = source.now().await?;
-                // The stream tells of a log that goes after that time, and of none that went before.
-                still_followed(log, found).await?;
-                Ok(Self { log: found, position: None, at })
-            }
+        let saved = store.load_checkpoints().await?;
+        let other = saved.iter().find(|(_, saved)| saved.log != found);
+        if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
+            return Err(another_log(collection, other.log, found));
         }
+        if let Some(resume) = Resume::choose(part, &saved) {
+            let at = resume.cluster_time();
+            info!(collection, ?part, cluster_time = at.time, "resuming");
+            return Ok(Self { log: found, resume: Some(resume), at });
+        }
+        // Which log the documents come from goes on record before the first of them does. Whoever answered just
+        // now may not have known yet what is on record.
+        if !store.claim_log(found).await? {
+            return Err(Error::unreachable("another log is on record by now; looking again"));
+        }
+        info!(collection, ?part, "there is no place to resume from: scanning the log");
+        let at = source.now().await?;
+        // The stream tells of a log that goes after that time, and of none that went before.
+        still_followed(log, found).await?;
+        Ok(Self { log: found, resume: None, at })
     }
 
     /// Where the stream has to begin.
     pub(super) fn start(&self) -> Start {
-        match &self.position {
-            Some(position) => Start::After(position.clone()),
+        match &self.resume {
+            Some(Resume::Saved(position) | Resume::Vouched(position)) => {
+                Start::After(position.clone())
+            }
+            Some(Resume::At(time)) => Start::At(*time),
             None if planted(Bug::TailStartsTooLate) => {
                 Start::At(Timestamp { time: self.at.time + 2, increment: 0 })
             }
             None => Start::At(self.at),
+        }
+    }
+}
+
+impl Resume {
+    fn choose(part: Part, saved: &[(Part, Checkpoint)]) -> Option<Self> {
+        let Vouched { position, is_own, is_single } = vouched(part, saved)?;
+        if !is_own && planted(Bug::PartBeginsAtLargest) {
+            let positions = saved.iter().filter_map(|(_, saved)| saved.position.as_ref());
+            let largest = positions.max_by_key(|position| position.cluster_time)?;
+            return Some(Self::Vouched(largest.clone()));
+        }
+        Some(match (is_own, is_single) {
+            (true, _) => Self::Saved(position.clone()),
+            (false, true) => Self::Vouched(position.clone()),
+            (false, false) => Self::At(position.cluster_time),
+        })
+    }
+
+    fn cluster_time(&self) -> Timestamp {
+        match self {
+            Self::Saved(position) | Self::Vouched(position) => position.cluster_time,
+            Self::At(time) => *time,
         }
     }
 }
@@ -114,7 +145,7 @@ fn another_log(collection: &str, expected: LogId, found: LogId) -> Error {
             "the log of `{collection}` is another collection (UUID {found}) than the one that was projected (UUID {expected}): \
              it was dropped, renamed or restored"
         ),
-        "bring the original log back; or, if the new one is right and the documents fit it, delete the row of this collection \
-         in `alluvium.checkpoints`: the log is then scanned against the documents",
+        "bring the original log back; or, if the new one is right and the documents fit it, delete the rows of this collection \
+         in `alluvium.checkpoints`, those of all its parts: the log is then scanned against the documents",
     )
 }

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bson::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -85,7 +84,11 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
                     None => return,
                 }
             }
-            let Some(start) = earliest(&self.subscribers) else { continue };
+            // Whoever asks now need not have the stream opened once more.
+            while let Ok(request) = self.requests.try_recv() {
+                self.admit(request);
+            }
+            let Some(start) = self.earliest() else { continue };
             let bodies = match self.losses {
                 losses if losses < LOSSES_BEFORE_BODILESS => Bodies::All,
                 _ => Bodies::UpTo(BODY_BYTES_MAX),
@@ -130,20 +133,32 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         }
     }
 
+    fn earliest(&self) -> Option<Start> {
+        Start::earliest(self.subscribers.iter().map(|subscriber| &subscriber.start))
+    }
+
     fn admit(&mut self, request: Subscribe) {
-        self.subscribers.retain(|subscriber| subscriber.collection != request.collection);
+        self.subscribers.retain(|subscriber| {
+            (&subscriber.collection, subscriber.part) != (&request.collection, request.part)
+        });
         self.subscribers.push(request);
     }
 
     fn collections(&self) -> Vec<String> {
-        self.subscribers.iter().map(|subscriber| subscriber.collection.clone()).collect()
+        let mut collections: Vec<String> = Vec::new();
+        for Subscribe { collection, .. } in &self.subscribers {
+            if !collections.contains(collection) {
+                collections.push(collection.clone());
+            }
+        }
+        collections
     }
 
     async fn deliver(&mut self, batch: TailBatch) {
         let batch = Arc::new(batch);
         for subscriber in &mut self.subscribers {
             // A subscriber that was further already sees replays, and stays where it was.
-            if cluster_time(&subscriber.start) <= batch.position.cluster_time {
+            if subscriber.start.cluster_time() <= batch.position.cluster_time {
                 subscriber.start = Start::After(batch.position.clone());
             }
             // A failed send is a projector that has ended; it is removed before the next batch.
@@ -157,14 +172,14 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
     /// A stream that was opened again has got somewhere only when it has left the place of its last loss:
     /// an empty batch can come before what breaks it.
     fn note_progress(&mut self) {
-        if self.losses > 0 && earliest(&self.subscribers) != self.lost_at {
+        if self.losses > 0 && self.earliest() != self.lost_at {
             self.losses = 0;
         }
     }
 
     async fn recover(&mut self, error: Error) {
         self.losses += 1;
-        self.lost_at = earliest(&self.subscribers);
+        self.lost_at = self.earliest();
         if !matches!(error.verdict(), Verdict::Stop(_)) {
             self.restarts.failed(&self.collections(), &error);
         }
@@ -177,13 +192,14 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
             Verdict::Reposition => {
                 info!(%error, "the resume token belongs to another stream: resuming by cluster time");
                 for subscriber in &mut self.subscribers {
-                    subscriber.start = Start::At(cluster_time(&subscriber.start));
+                    subscriber.start = Start::At(subscriber.start.cluster_time());
                 }
             }
             Verdict::CatchUp => self.catch_up(&error).await,
             Verdict::Stop(_) => {
                 for subscriber in self.subscribers.drain(..) {
-                    let _ended = subscriber.feed.send(Feed::Failed(error.clone())).await;
+                    let telling = subscriber.feed.send(Feed::Failed(error.clone()));
+                    let _ended = beating(&self.heart, &self.time, telling).await;
                 }
             }
         }
@@ -202,7 +218,8 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         };
         for subscriber in &mut self.subscribers {
             subscriber.start = Start::At(now);
-            let _ended = subscriber.feed.send(Feed::Lost { at: now }).await;
+            let telling = subscriber.feed.send(Feed::Lost { at: now });
+            let _ended = beating(&self.heart, &self.time, telling).await;
         }
     }
 
@@ -217,17 +234,5 @@ async fn room(subscribers: &[Subscribe]) {
     for subscriber in subscribers {
         // That nobody receives any more is noticed when the batch is sent.
         let _room = subscriber.feed.reserve().await;
-    }
-}
-
-fn earliest(subscribers: &[Subscribe]) -> Option<Start> {
-    let starts = subscribers.iter().map(|subscriber| &subscriber.start);
-    starts.min_by_key(|start| cluster_time(start)).cloned()
-}
-
-fn cluster_time(start: &Start) -> Timestamp {
-    match start {
-        Start::After(position) => position.cluster_time,
-        Start::At(time) => *time,
     }
 }

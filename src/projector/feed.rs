@@ -1,4 +1,4 @@
-//! How a projector is fed: one change stream per daemon serves all its collections, so a projector
+//! How a projector is fed: one change stream per daemon serves all parts of all its collections, so a projector
 //! subscribes to it, says where it wants to begin, and receives batches through a bounded channel.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::{
     database::Error,
     log::{Start, TailBatch},
+    model::part::Part,
 };
 
 /// How many batches may wait in front of a projector. More only takes memory: a full channel makes the
@@ -35,6 +36,8 @@ pub enum Feed {
 pub struct Subscribe {
     /// The collection.
     pub collection: String,
+    /// Which part of it. Of two wishes for one part the later counts.
+    pub part: Part,
     /// Where to begin. Earlier batches may come as well.
     pub start: Start,
     /// Where to send. Dropping the other end ends the subscription.

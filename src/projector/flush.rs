@@ -129,7 +129,7 @@ impl Flush {
         let started = time.now();
         let report = |error: &Error, pause: Duration| {
             warn!(%error, pause_ms = pause.as_millis() as u64, "a flush failed and is tried again");
-            observer.error(error);
+            observer.tried(error, time);
         };
         if let (true, Some(early)) = (planted(Bug::CheckpointBeforeFlush), &self.checkpoint) {
             store.save_checkpoint(early).await?;
@@ -144,10 +144,12 @@ impl Flush {
             true => Vec::new(),
             false => backoff.retry(time, report, || store.write(&self.writes)).await?,
         };
+        observer.turned(time);
         let (healed, still_recorded) = self.healed(&outcomes);
         if !healed.is_empty() {
             backoff.retry(time, report, || store.remove_quarantine(&healed)).await?;
         }
+        observer.turned(time);
         let all_written = outcomes.iter().all(|outcome| *outcome == RowOutcome::Written);
         let checkpoint = match self.checkpoint {
             Some(checkpoint) if all_written => {

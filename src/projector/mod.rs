@@ -1,9 +1,10 @@
-//! One collection's projection: it begins, is fed, folds, flushes and saves how far it came. The loop
+//! The projection of a collection, or of a part of it: it begins, is fed, folds, flushes and saves how far it came. The loop
 //! is here; what each step decides is in the file that bears its name.
 
 mod ahead;
 mod begin;
 mod cache;
+pub mod division;
 pub mod distributor;
 pub mod feed;
 mod flush;
@@ -87,7 +88,17 @@ impl Default for Settings {
     }
 }
 
-/// The projection of one collection.
+impl Settings {
+    /// The same for one of several parts: however many of them an instance leads, they take no more memory together
+    /// than the whole collection may.
+    #[must_use]
+    pub fn shared_among(self, parts: u32) -> Self {
+        let parts = usize::try_from(parts).unwrap_or(usize::MAX).max(1);
+        Self { cache_bytes: self.cache_bytes / parts, ..self }
+    }
+}
+
+/// The projection of one part of a collection.
 pub struct Projector<S: LogSource, D: Store, T: Time> {
     /// The collection.
     pub collection: String,

@@ -14,8 +14,8 @@ use crate::{
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
-    model::{document::Class, event::Op, snapshot::Due},
-    status::{CollectionStatus, LastError, Phase, Role},
+    model::{document::Class, event::Op, part::Part, snapshot::Due},
+    status::{CollectionStatus, LastError, PartStatus, Phase, Role},
     store::{QuarantineRow, RowOutcome},
     time::Time,
 };
@@ -39,9 +39,10 @@ impl Counts {
     }
 }
 
-/// See the module.
+/// See the module. What is told of a part is told for one part; all else for the whole collection.
 #[derive(Clone, Debug)]
 pub struct Observer {
+    part: Part,
     status: Arc<watch::Sender<CollectionStatus>>,
     metrics: CollectionMetrics,
     wall: Wall,
@@ -60,19 +61,26 @@ impl fmt::Debug for Wall {
 }
 
 impl Observer {
-    /// An observer that writes to `status` and counts in `metrics`.
+    /// An observer of a whole collection that writes to `status` and counts in `metrics`.
     pub fn new(
         status: Arc<watch::Sender<CollectionStatus>>,
         metrics: CollectionMetrics,
         time: impl Time,
     ) -> Self {
         Self {
+            part: Part::WHOLE,
             status,
             metrics,
             wall: Wall(Arc::new(move || time.wall())),
             heart: Heart::unheard(),
             snapshots: None,
         }
+    }
+
+    /// The same for one part.
+    #[must_use]
+    pub fn of_part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// The same, with a heart that beats on every turn of the projector.
@@ -95,7 +103,7 @@ impl Observer {
         self.status.borrow().name.clone()
     }
 
-    /// Where this instance stands with the lease of what it projects.
+    /// Where this instance stands with the lease of the part.
     pub(super) fn standing(&self, standing: Standing) {
         let (role, epoch) = match standing {
             Standing::Unknown => (None, None),
@@ -103,26 +111,51 @@ impl Observer {
             Standing::Leader(epoch) => (Some(Role::Leader), Some(epoch)),
         };
         self.phase(Phase::Starting);
-        self.status.send_modify(|status| (status.role, status.lease_epoch) = (role, epoch));
-        info!(collection = self.collection(), ?standing, "the lease");
+        self.update(|part| (part.role, part.lease_epoch) = (role, epoch));
+        info!(collection = self.collection(), part = %self.part, ?standing, "the lease");
     }
 
     pub(super) fn phase(&self, phase: Phase) {
-        self.status.send_if_modified(|status| {
-            let changed = status.phase != phase;
-            if changed {
-                info!(collection = status.name, from = ?status.phase, to = ?phase, "phase");
-                status.phase = phase;
-                if phase != Phase::Tailing {
-                    status.lag_seconds = None;
-                    status.lag_events = None;
-                }
-                if !matches!(phase, Phase::Tailing | Phase::Scanning) {
-                    status.oldest_gap_seconds = None;
-                }
+        let from = self.status.borrow().parts.get(&self.part).map(|part| part.phase);
+        if from == Some(phase) {
+            return;
+        }
+        info!(collection = self.collection(), part = %self.part, ?from, to = ?phase, "phase");
+        self.update(|part| {
+            part.phase = phase;
+            if phase != Phase::Tailing {
+                (part.lag_seconds, part.lag_events) = (None, None);
             }
-            changed
+            if !matches!(phase, Phase::Tailing | Phase::Scanning) {
+                part.oldest_gap_seconds = None;
+            }
         });
+    }
+
+    /// The collection is divided into so many parts from now on.
+    pub(super) fn divided(&self, of: u32) {
+        info!(collection = self.collection(), parts = of, "divided");
+        self.status.send_modify(|status| status.divide(of));
+        self.tell_sums();
+    }
+
+    fn update(&self, change: impl FnOnce(&mut PartStatus)) {
+        self.status.send_modify(|status| status.update_part(self.part, change));
+    }
+
+    /// What is counted for the whole collection, from all parts that this instance leads.
+    fn tell_sums(&self) {
+        let status = self.status.borrow();
+        let counted = status.counted();
+        let cache_bytes: usize = counted.iter().map(|part| part.cache_bytes).sum();
+        self.metrics.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
+        if counted.iter().all(|part| part.waiting.is_empty()) {
+            return;
+        }
+        for class in Class::ALL {
+            let documents = counted.iter().filter_map(|part| part.waiting.get(&class)).sum();
+            self.metrics.set_quarantined(class, documents);
+        }
     }
 
     /// Something went wrong: what, and what to do.
@@ -132,8 +165,13 @@ impl Observer {
 
     /// A request failed and is tried again, which is a turn of the loop.
     pub(super) fn tried(&self, error: &Error, time: &impl Time) {
-        self.heart.beat(time.now());
+        self.turned(time);
         self.error(error);
+    }
+
+    /// The loop has got further, within what may be a long turn.
+    pub(super) fn turned(&self, time: &impl Time) {
+        self.heart.beat(time.now());
     }
 
     /// An event that names no document: it can only be reported.
@@ -165,14 +203,22 @@ impl Observer {
         // Whole seconds: whoever waits for news of the status is not woken by more.
         let seconds = Some(age.as_secs() as f64);
         self.status.send_if_modified(|status| {
-            std::mem::replace(&mut status.oldest_gap_seconds, seconds) != seconds
+            let known = status.parts.get(&self.part);
+            let changed = known.is_none_or(|part| part.oldest_gap_seconds != seconds);
+            if changed {
+                status.update_part(self.part, |part| part.oldest_gap_seconds = seconds);
+            }
+            changed
         });
     }
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
     pub fn headroom(&self, headroom: Option<Headroom>) {
-        let seconds = headroom.map(|headroom| headroom.seconds);
-        self.status.send_modify(|status| status.oplog_headroom_seconds = seconds);
+        self.status.send_modify(|status| {
+            status.oplog_headroom_seconds = headroom.map(|headroom| headroom.seconds);
+            status.checkpoint_lost_in_seconds =
+                headroom.and_then(|headroom| headroom.lost_in_seconds);
+        });
         let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
             return;
         };
@@ -184,8 +230,11 @@ impl Observer {
         );
         self.last_error(
             "oplog_headroom",
-            format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
-            "nothing is lost if it does, but the whole log is scanned then: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
+            match seconds < 0.0 {
+                true => format!("the oplog begins {:.0} s after the checkpoint, and does not reach it any more", -seconds),
+                false => format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
+            },
+            "no event is lost, but the whole log is scanned when the projection goes on: make the oplog larger (`replSetResizeOplog`), or see why the projection does not keep up",
         );
     }
 
@@ -207,7 +256,6 @@ impl Observer {
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
         metrics.document_writes.inc_by(written as u64);
-        metrics.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
         if written > 0 {
             metrics.flush_documents.observe(written as f64);
             metrics.flush_seconds.observe(flushed.took.as_secs_f64());
@@ -216,11 +264,14 @@ impl Observer {
             let visible = (self.wall.0)().saturating_duration_since(oldest);
             metrics.append_to_visible_seconds.observe(visible.as_secs_f64());
         }
-        let gaps = self.waiting(&flushed.classes);
         self.status.send_modify(|status| {
             status.flushes += 1;
-            (status.version_gaps, status.quarantined) = gaps;
+            status.update_part(self.part, |part| {
+                part.waiting = flushed.classes.clone();
+                part.cache_bytes = cache_bytes;
+            });
         });
+        self.tell_sums();
     }
 
     /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
@@ -237,25 +288,21 @@ impl Observer {
         }
     }
 
-    /// Tells how many documents wait, by class; gives the number behind holes and the number parked.
-    fn waiting(&self, classes: &WaitingClasses) -> (u64, u64) {
-        for (class, documents) in classes {
-            self.metrics.set_quarantined(*class, *documents);
-        }
-        let gaps = classes.get(&Class::Gap).copied().unwrap_or_default();
-        (gaps, classes.values().sum::<u64>() - gaps)
-    }
-
     /// Tells what was on record before anything is flushed.
     pub(super) fn resumed(&self, classes: &WaitingClasses) {
-        let gaps = self.waiting(classes);
-        self.status.send_modify(|status| (status.version_gaps, status.quarantined) = gaps);
+        self.update(|part| part.waiting = classes.clone());
+        self.tell_sums();
     }
 
     pub(super) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
+        let lag = (seconds, events);
         self.status.send_if_modified(|status| {
-            let changed = (status.lag_seconds, status.lag_events) != (seconds, events);
-            (status.lag_seconds, status.lag_events) = (seconds, events);
+            let known = status.parts.get(&self.part);
+            let changed = known.is_none_or(|part| (part.lag_seconds, part.lag_events) != lag);
+            if changed {
+                let set = |part: &mut PartStatus| (part.lag_seconds, part.lag_events) = lag;
+                status.update_part(self.part, set);
+            }
             changed
         });
     }

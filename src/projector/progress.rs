@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
+use super::begin::Resume;
 use crate::{log::TailBatch, model::position::Position};
 
 /// After so long without a word from the server the lag is unknown.
@@ -26,9 +27,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins at a saved checkpoint, or at nothing.
-    pub(super) fn new(saved: Option<Position>) -> Self {
-        Self { folded: saved.clone(), flushed: saved.clone(), saved, ..Self::default() }
+    /// Begins where the projector does. What only others vouch for is yet to be saved.
+    pub(super) fn new(resume: Option<Resume>) -> Self {
+        let (position, is_saved) = match resume {
+            Some(Resume::Saved(position)) => (Some(position), true),
+            Some(Resume::Vouched(position)) => (Some(position), false),
+            Some(Resume::At(_)) | None => (None, false),
+        };
+        let saved = position.clone().filter(|_| is_saved);
+        Self { folded: position.clone(), flushed: position, saved, ..Self::default() }
     }
 
     /// A batch has been folded. One that comes from an earlier place, since another collection began

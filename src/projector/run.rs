@@ -23,9 +23,11 @@ use super::{
 };
 use crate::{
     database::{Error, Result, Verdict},
+    health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, position::Position},
+    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
     planted::{Bug, planted},
+    retry::limited,
     status::Phase,
     store::Store,
     time::Time,
@@ -40,12 +42,27 @@ const CHUNK_BYTES: usize = 1 << 20;
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
+    /// and finding out takes longer than reading an event.
+    looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
+    }
+
+    fn is_held(&mut self, part: Part, document: &DocumentId) -> bool {
+        match &self.looked_at {
+            _ if part == Part::WHOLE => true,
+            Some((known, held)) if known == document => *held,
+            _ => {
+                let held = part.holds(document);
+                self.looked_at = Some((document.clone(), held));
+                held
+            }
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -98,14 +115,20 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
-        let begin = Begin::decide(source, &log, store, collection, epoch).await?;
-        let waiting = Waiting::new(records(store).await?);
+        let limit = settings.backoff.attempt_limit;
+        let decide = Begin::decide(source, &log, store, (collection, *part));
+        let begin = limited(time, limit, decide).await?;
+        observer.turned(time);
+        let waiting = Waiting::new(limited(time, limit, records(store)).await?);
+        observer.turned(time);
         let (sender, feed) = feed::channel();
-        let request =
-            Subscribe { collection: collection.clone(), start: begin.start(), feed: sender };
-        projector
-            .subscribe
-            .send(request)
+        let request = Subscribe {
+            collection: collection.clone(),
+            part: *part,
+            start: begin.start(),
+            feed: sender,
+        };
+        beating(observer.heart(), time, projector.subscribe.send(request))
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
         let mut work = Work {
@@ -118,9 +141,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             observer: observer.clone(),
             cache: Cache::new(settings.cache_bytes),
             doubtful: BTreeSet::new(),
-            skips: store.load_skips().await?,
+            skips: limited(time, limit, store.load_skips()).await?,
             waiting,
             counts: Counts::default(),
+            offered: 0,
             changed_at: None,
             oldest: None,
             seen: begin.at,
@@ -133,11 +157,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
-        let walk = begin.position.is_none().then(|| Walk::new(begin.at, begin.log));
+        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.position),
+            progress: Progress::new(begin.resume),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -188,7 +212,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let pause = self.pause();
         let Self { work, walk, feed, revisits, .. } = self;
         let room = !work.cache.is_full();
-        let (log, time) = (work.log.clone(), work.time.clone());
+        let (log, time, limit) =
+            (work.log.clone(), work.time.clone(), work.settings.backoff.attempt_limit);
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
@@ -201,7 +226,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             // 3. What an operator asks for is little, and somebody waits for it.
             Some(revisit) = revisits.recv(), if room => Met::Asked(revisit),
             // 4. Catching up goes before news, which may depend on it.
-            batch = next_scanned(walk, &log), if room => Met::Scanned(batch),
+            batch = next_scanned(walk, &log, (&time, limit)), if room => Met::Scanned(batch),
             // 5. News, when there is room for it: not reading is what slows the stream down.
             fed = feed.recv(), if room => Met::Fed(fed),
             // 6. Time.
@@ -263,7 +288,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
                 // That the log was replaced may be among what was lost.
-                still_followed(&self.work.log, self.work.followed).await?;
+                let Work { log, followed, time, settings, .. } = &self.work;
+                let limit = settings.backoff.attempt_limit;
+                limited(time, limit, still_followed(log, *followed)).await?;
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
@@ -311,7 +338,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// The log was taken away. If it is back since, the same as before, then whatever it got under
     /// another name never came through the stream, and is read from the log itself.
     async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        if self.work.log.identity().await? != Some(self.work.followed) {
+        let Work { log, followed, time, settings, .. } = &self.work;
+        let limit = settings.backoff.attempt_limit;
+        if limited(time, limit, log.identity()).await? != Some(*followed) {
             return Err(gone(&self.events));
         }
         info!(collection = self.work.observer.collection(), "the log was away and is back");
@@ -322,7 +351,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
-            Ok(key) if self.work.part.holds(&key.document) => chunk.push(Arrival { key, event }),
+            Ok(key) if chunk.is_held(self.work.part, &key.document) => {
+                chunk.push(Arrival { key, event });
+            }
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
@@ -354,9 +385,10 @@ async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>)
 async fn next_scanned<L: EventLog, D: Store>(
     walk: &mut Option<Walk<L, D>>,
     log: &L,
+    within: (&impl Time, Duration),
 ) -> Result<Option<Batch>> {
     match walk {
-        Some(walk) => walk.next(log).await,
+        Some(walk) => walk.next(log, within).await,
         None => std::future::pending().await,
     }
 }

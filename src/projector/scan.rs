@@ -1,6 +1,8 @@
 //! Catching up from the log itself: an ordered walk over all events beside one over the versions of all
 //! rows. It finds every document that is behind, loads none that is not, and notices one that is ahead.
 
+use std::time::Duration;
+
 use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
@@ -18,7 +20,7 @@ use crate::{
     time::Time,
 };
 
-type Next<S> = BoxFuture<'static, (S, Result<Option<Batch>>)>;
+type Next<S> = BoxFuture<'static, (Option<S>, Result<Option<Batch>>)>;
 
 /// A walk under way. The next batch is always being fetched while the last one is folded.
 pub(super) struct Walk<L: EventLog, D: Documents> {
@@ -38,24 +40,40 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
         Self { next: None, rows: Rows::new(), at, last: None, row: None, followed }
     }
 
-    /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and called again without losing one.
-    pub(super) async fn next(&mut self, log: &L) -> Result<Option<Batch>> {
-        if self.next.is_none() {
-            let scan = log.scan(self.last.as_ref(), self.at).await?;
-            still_followed(log, self.followed).await?;
-            self.next = Some(fetch(scan));
-        }
-        let Some(next) = &mut self.next else { return Ok(None) };
+    /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and
+    /// called again without losing one: what is under way goes on, the opening too.
+    pub(super) async fn next(
+        &mut self,
+        log: &L,
+        (time, limit): (&impl Time, Duration),
+    ) -> Result<Option<Batch>> {
+        let (last, at, followed) = (self.last.clone(), self.at, self.followed);
+        let next = self.next.get_or_insert_with(|| {
+            let (log, time) = (log.clone(), time.clone());
+            async move {
+                let opening = async {
+                    let scan = log.scan(last.as_ref(), at).await?;
+                    still_followed(&log, followed).await?;
+                    Ok(scan)
+                };
+                match limited(&time, limit, opening).await {
+                    Ok(scan) => fetch(scan, time, limit).await,
+                    Err(error) => (None, Err(error)),
+                }
+            }
+            .boxed()
+        });
         let (scan, batch) = next.await;
-        self.next = matches!(batch, Ok(Some(_))).then(|| fetch(scan));
+        let scan = scan.filter(|_| matches!(batch, Ok(Some(_))));
+        self.next = scan.map(|scan| fetch(scan, time.clone(), limit));
         batch
     }
 }
 
-fn fetch<S: Scan + 'static>(mut scan: S) -> Next<S> {
+fn fetch<S: Scan + 'static>(mut scan: S, time: impl Time, limit: Duration) -> Next<S> {
     async move {
-        let batch = scan.next().await;
-        (scan, batch)
+        let batch = limited(&time, limit, scan.next()).await;
+        (Some(scan), batch)
     }
     .boxed()
 }

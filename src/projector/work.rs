@@ -41,6 +41,8 @@ use crate::{
 const LOAD_DOCUMENTS_MAX: usize = 1_000;
 /// How many events are folded at a stretch, while the flush under way has to wait.
 const STEP_EVENTS: usize = 512;
+/// After so many events it is said that the loop still turns: each may take some seconds.
+const EVENTS_PER_BEAT: u64 = 8;
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
 
@@ -62,6 +64,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) skips: Skips,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
+    /// How many events have been offered to their documents.
+    pub(super) offered: u64,
     /// When the first change since the last flush was folded.
     pub(super) changed_at: Option<std::time::Duration>,
     /// When the oldest event since the last flush was appended.
@@ -135,6 +139,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let Some(slot) = self.cache.edit(id) else { return false };
         let (mut applied, mut reads_on, mut poison) = (false, false, None);
         for Arrival { key, event } in events {
+            self.offered = self.offered.wrapping_add(1);
+            if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
+                self.observer.turned(&self.time);
+            }
             let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
                 && !planted(Bug::SkipsForgotten);
             match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
@@ -193,6 +201,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 },
             );
             let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
+            self.observer.turned(&self.time);
             let mut met = None;
             for event in batch.documents()? {
                 let event = event?;
@@ -263,6 +272,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let load = |ids| backoff.retry(time, report, move || store.load(ids));
         let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
         let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
+        self.observer.turned(&self.time);
         self.counts.loaded += ids.len() as u64;
         let documents: Result<Vec<Document>> = batches
             .iter()

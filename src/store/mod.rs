@@ -4,6 +4,7 @@
 
 pub mod create;
 pub mod jobs;
+pub mod layouts;
 pub mod mongo;
 pub mod pauses;
 pub mod skips;
@@ -15,10 +16,16 @@ use bson::{DateTime, RawDocumentBuf};
 
 use crate::{
     database::Result,
-    model::{document::Quarantine, id::DocumentId, part::Part, position::Checkpoint},
+    model::{
+        document::Quarantine,
+        id::DocumentId,
+        part::Part,
+        position::{Checkpoint, LogId},
+    },
 };
 
 pub use jobs::{Jobs, Lock};
+pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
 pub use skips::{Discarded, DiscardedEvents, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
@@ -139,12 +146,17 @@ pub enum RowOutcome {
     },
 }
 
-/// The saved checkpoint of a collection.
+/// The saved checkpoints of a collection.
 pub trait Checkpoints: Clone + Send + Sync + 'static {
-    /// The checkpoint as the majority holds it.
-    fn load_checkpoint(&self) -> impl Future<Output = Result<Option<Checkpoint>>> + Send;
+    /// All of the collection's as the majority holds them, each with its part, also those of divisions that
+    /// the collection had before.
+    fn load_checkpoints(&self) -> impl Future<Output = Result<Vec<(Part, Checkpoint)>>> + Send;
 
-    /// Saves it at majority; `false` when a later epoch has saved its own, or when there is one of another
+    /// Puts on record at majority which log the collection's documents come from, whatever its division, in the
+    /// checkpoint of the whole; `false` when another log is on record there: then nothing was written.
+    fn claim_log(&self, log: LogId) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Saves that of the store's own part at majority; `false` when a later epoch has saved its own, or when there is one of another
     /// log: then nothing was written.
     fn save_checkpoint(&self, checkpoint: &Checkpoint)
     -> impl Future<Output = Result<bool>> + Send;
@@ -193,12 +205,25 @@ pub struct LeaseName {
     pub part: Part,
 }
 
+impl LeaseName {
+    /// The part of `collection` whose checkpoint has this `_id`, if it is one's.
+    pub fn part_of(id: &str, collection: &str) -> Option<Part> {
+        let suffix = id.strip_prefix(collection)?;
+        if suffix.is_empty() {
+            return Some(Part::WHOLE);
+        }
+        let (index, of) = suffix.strip_prefix('#')?.split_once('/')?;
+        let part = Part { index: index.parse().ok()?, of: of.parse().ok()? };
+        Some(part).filter(|part| part.index < part.of && part.of > 1)
+    }
+}
+
 impl fmt::Display for LeaseName {
     /// The collection, with the part where it is not the only one: the `_id` of its checkpoint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.part.of {
             1 => f.write_str(&self.collection),
-            of => write!(f, "{}#{}/{of}", self.collection, self.part.index),
+            _ => write!(f, "{}#{}", self.collection, self.part),
         }
     }
 }
@@ -261,4 +286,22 @@ pub trait Leases: Clone + Send + Sync + 'static {
 
     /// Removes an instance: it says goodbye, or has been silent for long.
     fn remove_presence(&self, instance: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_checkpoint_tells_its_part() {
+        for part in Part::all(1).chain(Part::all(3)) {
+            let name = LeaseName { collection: "games".into(), part };
+            assert_eq!(LeaseName::part_of(&name.to_string(), "games"), Some(part));
+        }
+        for id in
+            ["game", "games#", "games#0/1", "games#2/2", "games#-1/2", "games#x#0/2", "gamesx"]
+        {
+            assert_eq!(LeaseName::part_of(id, "games"), None, "{id}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::{join, join_all};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
         id::integral,
         job::{Order, Outcome, RUNNING},
     },
-    projector::revisit::Revisit,
+    projector::revisit::Parts,
     retry::{Backoff, limited},
     store::{Jobs, Lock, Snapshots, Store},
     time::Time,
@@ -39,12 +39,11 @@ pub struct Ward<S: LogSource, D> {
     pub collection: String,
     /// Takes its snapshots.
     pub snapshotter: Snapshotter<S, D>,
-    /// Has its projector look at a document again.
-    pub revisits: mpsc::Sender<Revisit>,
+    /// Its projectors: the leader of a document's part does what is about that document, and the leader of
+    /// the first part what is about all of them.
+    pub parts: Parts,
     /// A hole that is younger is not closed.
     pub gap_grace: Duration,
-    /// Whether this instance leads it, and under which epoch.
-    pub led: watch::Receiver<Standing>,
     /// Beats while it is looked after.
     pub heart: Heart,
 }
@@ -61,6 +60,8 @@ pub struct Desk<J, S: LogSource, D, T> {
     pub backoff: Backoff,
     /// The configured collections.
     pub wards: Vec<Ward<S, D>>,
+    /// Beats while jobs that are nobody's are looked for.
+    pub heart: Heart,
 }
 
 /// The jobs of other leaders, and since when their beat has been the same.
@@ -82,10 +83,8 @@ where
         let mut silence = Silence::default();
         loop {
             ward.heart.beat(self.time.now());
-            let standing = *ward.led.borrow();
-            if let Standing::Leader(epoch) = standing {
-                let lock = Lock { owner: self.instance.clone(), epoch };
-                let turn = self.turn(ward, &lock, &mut silence);
+            if !ward.parts.leads().is_empty() {
+                let turn = self.turn(ward, &mut silence);
                 match beating(&ward.heart, &self.time, turn).await {
                     Ok(true) => continue,
                     Ok(false) => {}
@@ -99,7 +98,7 @@ where
     }
 
     /// Does one job, if there is one; whether there was.
-    async fn turn(&self, ward: &Ward<S, D>, lock: &Lock, silence: &mut Silence) -> Result<bool> {
+    async fn turn(&self, ward: &Ward<S, D>, silence: &mut Silence) -> Result<bool> {
         let limit = self.backoff.attempt_limit;
         let open = limited(&self.time, limit, self.jobs.open_jobs(&ward.collection)).await?;
         for row in open {
@@ -110,12 +109,16 @@ where
                     continue;
                 }
             };
-            if !silence.may_take(&row, lock, self.time.now()) {
+            let Some(led) = ward.parts.of(order.document.as_ref()) else { continue };
+            let standing = *led.standing.borrow();
+            let Standing::Leader(epoch) = standing else { continue };
+            let lock = Lock { owner: self.instance.clone(), epoch };
+            if !silence.may_take(&row, &lock, self.time.now()) {
                 continue;
             }
-            match limited(&self.time, limit, self.jobs.claim_job(&row, lock)).await {
+            match limited(&self.time, limit, self.jobs.claim_job(&row, &lock)).await {
                 Ok(true) => {
-                    self.perform(ward, (&row, order), lock).await?;
+                    self.perform(ward, (&row, order), (&lock, led.standing)).await?;
                     return Ok(true);
                 }
                 Ok(false) => {}
@@ -130,7 +133,7 @@ where
         &self,
         ward: &Ward<S, D>,
         (row, order): (&RawDocument, Order),
-        lock: &Lock,
+        (lock, mut led): (&Lock, watch::Receiver<Standing>),
     ) -> Result<()> {
         let kind = order.kind;
         info!(collection = ward.collection, kind = kind.name(), id = ?row.get("_id"), "a job begins");
@@ -138,7 +141,6 @@ where
         let mut job = Performance::new(jobs, ward, time, (row, order), lock.clone())?;
         let id = job.id.clone();
         ward.snapshotter.metrics.upkeep.jobs_running.set(1);
-        let mut led = ward.led.clone();
         let ended = tokio::select! {
             biased;
             _lost = led.wait_for(|now| *now != Standing::Leader(lock.epoch)) => Err(Undone::Lost),
@@ -203,8 +205,9 @@ where
     async fn refuse_strays(&self) {
         let known: Vec<String> = self.wards.iter().map(|ward| ward.collection.clone()).collect();
         loop {
-            self.time.sleep(LOOK_INTERVAL).await;
-            if let Err(error) = self.look_for_strays(&known).await {
+            beating(&self.heart, &self.time, self.time.sleep(LOOK_INTERVAL)).await;
+            let look = self.look_for_strays(&known);
+            if let Err(error) = beating(&self.heart, &self.time, look).await {
                 warn!(%error, "the jobs of unknown collections could not be looked at; trying again");
             }
         }
@@ -215,7 +218,8 @@ where
         for row in limited(&self.time, limit, self.jobs.stray_jobs(known)).await? {
             match Order::from_raw(&row) {
                 Err(error) => self.refuse(&row, &error.to_string()).await,
-                Ok(order) if self.jobs.is_led(&order.collection).await? => {}
+                Ok(order)
+                    if limited(&self.time, limit, self.jobs.is_led(&order.collection)).await? => {}
                 Ok(order) => {
                     let error = format!(
                         "`{}` is not among the collections of any daemon; those of {} are: {}",

@@ -4,6 +4,7 @@
 pub mod desk;
 mod compare;
 mod fold;
+pub mod layout;
 pub mod operate;
 mod order;
 pub mod pause;

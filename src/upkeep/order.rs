@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use tokio::sync::oneshot;
 
 use super::{
@@ -13,9 +13,14 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
+    lease::Standing,
     log::{LogSource, Mend},
     metrics::SkipReason,
-    model::{document::Class, id::DocumentId, job::Kind},
+    model::{
+        document::Class,
+        id::DocumentId,
+        job::{Kind, Order, Outcome},
+    },
     projector::revisit::Revisit,
     store::{Jobs, Snapshots, Store},
     time::Time,
@@ -23,6 +28,9 @@ use crate::{
 
 /// How long the projector may take to look at a document again.
 const REVISIT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether another instance has.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(300);
 
 /// What is said of a document that was to be looked at and was not.
 const NOT_LOOKED_AT: &str = "the projection has not looked at the document: it is paused, refused or starting; see its status, and try again";
@@ -150,13 +158,40 @@ where
 
     /// Has the projector look at a document again; whether it has, and has written what became of it.
     async fn revisit(&self, id: &DocumentId) -> bool {
-        let (done, seen) = oneshot::channel();
-        let wish = Revisit { document: id.clone(), done };
-        let asked = async { self.ward.revisits.send(wish).await.is_ok() && seen.await.is_ok() };
+        let asked = async {
+            let led = self.ward.parts.of(Some(id));
+            match led.filter(|led| matches!(*led.standing.borrow(), Standing::Leader(_))) {
+                Some(led) => {
+                    let (done, seen) = oneshot::channel();
+                    let wish = Revisit { document: id.clone(), done };
+                    led.wishes.send(wish).await.is_ok() && seen.await.is_ok()
+                }
+                None => self.hand_over(id).await.unwrap_or(false),
+            }
+        };
         tokio::select! {
             biased;
             is_seen = asked => is_seen,
             () = self.time.sleep(REVISIT_LIMIT) => false,
+        }
+    }
+
+    /// Another instance leads the document's part: a job of its own reaches it. Whether it was done, or the document
+    /// waits no more.
+    async fn hand_over(&self, id: &DocumentId) -> Result<bool> {
+        let (collection, document) = (self.order.collection.clone(), Some(id.clone()));
+        let order = Order { kind: Kind::Retry, collection, document, version: None };
+        let row = self.jobs.insert_job(&order).await?;
+        let job = Bson::try_from(row.get("_id")?.unwrap_or(bson::RawBsonRef::Null))?;
+        loop {
+            match self.jobs.outcome(&job).await? {
+                Some(Outcome::Done) => return Ok(true),
+                Some(_) => {
+                    let left = self.snapshotter().store.load_quarantine_of(id).await?;
+                    return Ok(left.is_none());
+                }
+                None => self.time.sleep(HAND_OVER_LOOK).await,
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
         job::{Kind, Order},
         snapshot::Reason,
     },
+    retry::{ATTEMPT_LIMIT, limited},
     store::{Jobs, Lock, PutOutcome, Snapshots, Store, jobs::Advance},
     time::Time,
 };
@@ -28,6 +29,9 @@ use crate::{
 const LOOKS_MAX: u32 = 5;
 /// The pause before it does.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long one step may take before it is tried again: documents are folded from their first event.
+const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A job under way.
 pub(super) struct Performance<'a, J, S: LogSource, D, T> {
@@ -122,7 +126,7 @@ where
         self.at.total = total.map(|total| total.max(self.at.done));
         let mut walk = Walk::begin(source, log, store, self.at.place.clone()).await?;
         self.save().await?;
-        while let Some(step) = walk.next(source).await? {
+        while let Some(step) = limited(self.time, STEP_LIMIT, walk.next(source)).await? {
             self.step(&step).await?;
             let Some(last) = step.last() else { continue };
             self.at.place = Some(last.folded.id.clone());
@@ -224,7 +228,8 @@ where
 
     pub(super) async fn save(&mut self) -> std::result::Result<(), Undone> {
         self.at.tally = self.tally.to_bson(self.order.kind);
-        match self.jobs.advance_job(&self.id, &self.lock, &self.at).await? {
+        let advance = self.jobs.advance_job(&self.id, &self.lock, &self.at);
+        match limited(self.time, ATTEMPT_LIMIT, advance).await? {
             true => Ok(()),
             false => Err(Undone::Lost),
         }

@@ -23,7 +23,7 @@ use crate::{
         id::DocumentId,
         snapshot::{Due, Reason, Snapshot},
     },
-    retry::Backoff,
+    retry::{Backoff, limited},
     store::{Documents, PutOutcome, RowVersion, SkipRows, Snapshots, Versions},
     time::Time,
 };
@@ -97,7 +97,7 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
                 due = self.due.recv() => if let Some(due) = due {
                     self.take(due, Reason::Events).await;
                 },
-                () = self.time.sleep(pause.min(crate::health::WAIT_MAX)) => {}
+                () = self.time.sleep(pause.min(self.heart.pause())) => {}
             }
         }
     }
@@ -136,15 +136,19 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
         interval
     }
 
+    async fn attempt<V>(&self, attempt: impl Future<Output = Result<V>>) -> Result<V> {
+        limited(&self.time, self.backoff.attempt_limit, attempt).await
+    }
+
     /// Looks at some rows; false at the end of them.
     async fn step(&self, sweep: &mut Sweeps<D::Versions>, every: Duration) -> Result<bool> {
         let store = &self.snapshotter.store;
         if sweep.rows.is_empty() {
             let versions = match &mut sweep.walk {
                 Some(versions) => versions,
-                walk => walk.insert(store.versions(None).await?),
+                walk => walk.insert(self.attempt(store.versions(None)).await?),
             };
-            match versions.next().await? {
+            match self.attempt(versions.next()).await? {
                 Some(rows) => sweep.rows.extend(rows),
                 None => return Ok(false),
             }
@@ -152,8 +156,8 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
         let count = sweep.rows.len().min(ROWS_MAX);
         let rows: Vec<RowVersion> = sweep.rows.drain(..count).collect();
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(true) };
-        let now = store.database_time().await?;
-        let newest = store.newest_between(&first.id, &last.id).await?;
+        let now = self.attempt(store.database_time()).await?;
+        let newest = self.attempt(store.newest_between(&first.id, &last.id)).await?;
         let is_old = |row: &&RowVersion| {
             newest.get(&row.id).is_none_or(|(version, taken_at)| {
                 *version < row.version && now.saturating_duration_since(*taken_at) >= every
@@ -161,7 +165,7 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
         };
         let old: Vec<DocumentId> = rows.iter().filter(is_old).map(|row| row.id.clone()).collect();
         for ids in old.chunks(LOAD_MAX) {
-            let rows = store.load(ids).await?.into_iter();
+            let rows = self.attempt(store.load(ids)).await?.into_iter();
             let due = rows.map(|row| Due { row, youngest: None }).collect();
             self.take(due, Reason::Time).await;
         }

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 use alluvium::{
     config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
     daemon::{Daemon, DaemonError},
-    status::{CollectionStatus, Phase},
+    status::{CollectionStatus, Phase, Role},
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
@@ -18,6 +18,7 @@ use mongodb::{
     options::{ClientOptions, ReadConcern},
 };
 use prometheus::TextEncoder;
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,10 @@ pub struct Scene {
     pub lease_time: Duration,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+    /// How far behind a daemon may be and still be ready.
+    pub max_ready_lag: Duration,
+    /// How long a loop may go without a turn.
+    pub liveness_limit: Duration,
 }
 
 impl Scene {
@@ -49,8 +54,15 @@ impl Scene {
 
     /// The same in a database of the test's own server.
     pub async fn on(uri: String, db: Database) -> Scene {
-        let (lease_time, shutdown_timeout) = (Duration::from_secs(15), Duration::from_secs(20));
-        let scene = Scene { db, uri, collections: Vec::new(), lease_time, shutdown_timeout };
+        let scene = Scene {
+            db,
+            uri,
+            collections: Vec::new(),
+            lease_time: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(20),
+            max_ready_lag: Duration::from_secs(30),
+            liveness_limit: Duration::from_secs(90),
+        };
         scene.with("games").await
     }
 
@@ -85,6 +97,8 @@ impl Scene {
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: self.lease_time,
                 shutdown_timeout: self.shutdown_timeout,
+                max_ready_lag: self.max_ready_lag,
+                liveness_limit: self.liveness_limit,
             },
             collections: self.collections.clone(),
         }
@@ -107,6 +121,13 @@ impl Scene {
         let stop = CancellationToken::new();
         let task = tokio::spawn(daemon.run_until(stop.clone().cancelled_owned()));
         Running { http, statuses, metrics, stop, task }
+    }
+
+    /// Divides `games` into so many parts, as `alluvium parts` does.
+    pub async fn divide(&self, of: u32) {
+        let key = doc! { "_id": { "parts": "games" } };
+        let update = doc! { "$set": { "of": i64::from(of) } };
+        self.collection("alluvium.meta").update_one(key, update).upsert(true).await.unwrap();
     }
 
     /// Throws the leases away, which only save work: the next daemon need not wait until they run out.
@@ -260,9 +281,19 @@ impl Running {
         self.statuses[0].borrow().clone()
     }
 
+    /// Whether it leads each collection, in the order of the configuration; `None` while that is not known.
+    pub fn roles(&self) -> Vec<Option<Role>> {
+        self.statuses.iter().map(|status| status.borrow().role).collect()
+    }
+
     /// Waits until it says so of `games`.
     pub async fn says(&self, what: &str, wanted: impl Fn(&CollectionStatus) -> bool) {
         wait_until(what, async || wanted(&self.status())).await;
+    }
+
+    /// How many parts of `games` it leads.
+    pub fn leads(&self) -> usize {
+        self.status().led().count()
     }
 
     /// Waits until it refuses `games`, and gives the reason and the advice.
@@ -270,6 +301,35 @@ impl Running {
         self.says("it refuses the collection", |status| status.phase == Phase::Refused).await;
         let last = self.status().last_error.expect("a refusal has a reason");
         format!("{}; {}", last.message, last.advice)
+    }
+
+    /// Asks it with GET: the status code and the body.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let address = format!("http://{}{path}", self.http);
+        let asked = tokio::task::spawn_blocking(move || {
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let mut answer = agent.get(address).call().unwrap();
+            (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+        });
+        asked.await.unwrap()
+    }
+
+    /// Waits until it is ready, or not any more, and gives the reasons.
+    pub async fn is_ready(&self, wanted: bool) -> Vec<String> {
+        wait_for(&format!("ready is {wanted}"), async || {
+            let (status, body) = self.get("/readyz").await;
+            assert_eq!(status == 200, body["ready"] == true, "{body}");
+            let reasons = serde_json::from_value(body["reasons"].clone()).unwrap();
+            (body["ready"] == wanted).then_some(reasons)
+        })
+        .await
+    }
+
+    /// Sees that it is alive.
+    pub async fn is_alive(&self) {
+        let (status, body) = self.get("/healthz").await;
+        assert_eq!((status, &body["alive"]), (200, &true.into()), "{body}");
     }
 
     /// The value of a metric by its name without prefix and its labels without the collection, which is

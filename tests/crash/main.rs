@@ -8,6 +8,7 @@ mod common;
 mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
+mod parts;
 mod writers;
 
 use alluvium::embedded::{Mongod, Options};

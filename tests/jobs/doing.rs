@@ -11,29 +11,39 @@ use crate::{
     snapshots,
 };
 
-/// Makes every insert of snapshots fail after so many, for the daemon of one scene, until it is dropped. There is one
-/// such switch per server, so whoever needs it waits for its turn.
-struct NoSnapshots {
+/// Hinders the inserts of snapshots by the daemon of one scene, until it is over. There is one such switch per
+/// server, so whoever needs it waits for its turn.
+pub(crate) struct Hindered {
     scene: Scene,
     _turn: MutexGuard<'static, ()>,
 }
 
-impl NoSnapshots {
-    async fn after(scene: &Scene, passed: i32) -> NoSnapshots {
-        static TURN: Mutex<()> = Mutex::const_new(());
-        let turn = TURN.lock().await;
-        let on = doc! {
-            "configureFailPoint": "failCommand", "mode": { "skip": passed },
-            "data": {
-                "failCommands": ["insert"], "errorCode": 91, "appName": scene.db.name(),
-                "namespace": format!("{}.games.snapshots", scene.db.name()),
-            },
-        };
-        scene.db.client().database("admin").run_command(on).await.unwrap();
-        NoSnapshots { scene: scene.clone(), _turn: turn }
+impl Hindered {
+    /// Every insert fails after so many.
+    async fn failing_after(scene: &Scene, passed: i32) -> Self {
+        Self::new(scene, doc! { "skip": passed }.into(), doc! { "errorCode": 91 }).await
     }
 
-    async fn over(self) {
+    /// Every insert takes longer by so much.
+    pub(crate) async fn slow(scene: &Scene, millis: i32) -> Self {
+        let how = doc! { "blockConnection": true, "blockTimeMS": millis };
+        Self::new(scene, "alwaysOn".into(), how).await
+    }
+
+    async fn new(scene: &Scene, mode: Bson, how: Document) -> Self {
+        static TURN: Mutex<()> = Mutex::const_new(());
+        let turn = TURN.lock().await;
+        let mut data = doc! {
+            "failCommands": ["insert"], "appName": scene.db.name(),
+            "namespace": format!("{}.games.snapshots", scene.db.name()),
+        };
+        data.extend(how);
+        let on = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+        scene.db.client().database("admin").run_command(on).await.unwrap();
+        Self { scene: scene.clone(), _turn: turn }
+    }
+
+    pub(crate) async fn over(self) {
         let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
         self.scene.db.client().database("admin").run_command(off).await.unwrap();
     }
@@ -82,7 +92,7 @@ async fn a_job_whose_daemon_was_killed_is_taken_again_and_goes_on_at_its_place()
     let scene = Scene::new().await;
     let first = scene.start().await;
     documents(&scene, 700, 1).await;
-    let broken = NoSnapshots::after(&scene, 1).await;
+    let broken = Hindered::failing_after(&scene, 1).await;
     let id = insert(&scene, doc! { "kind": "snapshot", "collection": "games" }).await;
     wait_until("one step is done", async || {
         let row = job(&scene, &id).await;
@@ -113,7 +123,7 @@ async fn a_cancelled_job_stops_whether_it_waits_or_runs() {
     let scene = Scene::new().await;
     let daemon = scene.start().await;
     documents(&scene, 300, 1).await;
-    let broken = NoSnapshots::after(&scene, 1).await;
+    let broken = Hindered::failing_after(&scene, 1).await;
     let order = doc! { "kind": "snapshot", "collection": "games" };
     let (running, waiting) = (insert(&scene, order.clone()).await, insert(&scene, order).await);
     became(&scene, &running, "running").await;

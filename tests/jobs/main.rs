@@ -12,10 +12,12 @@ mod asking;
 mod closing;
 mod doing;
 mod operating;
+mod parts;
 mod pausing;
 mod policy;
 mod snapshots;
 mod verifying;
+mod watching;
 
 use std::process::Command;
 

@@ -17,8 +17,8 @@ use bson::{Bson, Document, doc, oid::ObjectId};
 use common::{Daemon, TestDatabase, database, free_port, wait_for};
 use serde_json::{Value, json};
 
-/// Runs a writer that is not ours and gives what it says that it appended.
-fn run(program: &str, arguments: &[&str]) -> Vec<(String, i64)> {
+/// Runs a program that is not ours and gives the JSON that it prints, line by line.
+fn run(program: &str, arguments: &[&str]) -> Vec<Value> {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|error| {
         panic!("`{program}` cannot be run ({error}); see .ci/run for how to install it")
@@ -26,11 +26,12 @@ fn run(program: &str, arguments: &[&str]) -> Vec<(String, i64)> {
     let (said, complaint) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} failed: {complaint}{said}");
-    let place = |line: &str| {
-        let place: Value = serde_json::from_str(line).unwrap();
-        (place["d"].as_str().unwrap().to_owned(), place["version"].as_i64().unwrap())
-    };
-    said.lines().map(place).collect()
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The versions that a writer says that it appended.
+fn versions(appended: &[Value]) -> Vec<i64> {
+    appended.iter().map(|place| place["version"].as_i64().unwrap()).collect()
 }
 
 fn script(name: &str) -> String {
@@ -92,8 +93,7 @@ async fn pymongo_needs_nothing_of_ours() {
     let test = database().await;
     let mut daemon = projecting(&test).await;
     let appended = run("python3", &[&script("append.py"), &test.uri, &test.name]);
-    let versions: Vec<i64> = appended.iter().map(|(_, version)| *version).collect();
-    assert_eq!(versions, [1, 2, 3, 4, 1, 2, 3, 4]);
+    assert_eq!(versions(&appended), [1, 2, 3, 4, 1, 2, 3, 4]);
 
     let id = "65a000000000000000000001";
     let row = projected(&test, ObjectId::parse_str(id).unwrap(), 4).await;
@@ -112,8 +112,7 @@ async fn mongosh_needs_nothing_of_ours_whatever_javascript_does_to_integers() {
     let mut daemon = projecting(&test).await;
     let uri = test.uri.replacen("/?", &format!("/{}?", test.name), 1);
     let appended = run("mongosh", &["--quiet", &uri, &script("append.js")]);
-    let versions: Vec<i64> = appended.iter().map(|(_, version)| *version).collect();
-    assert_eq!(versions, [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]);
+    assert_eq!(versions(&appended), [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]);
 
     let id = "65a000000000000000000002";
     let row = projected(&test, ObjectId::parse_str(id).unwrap(), 4).await;
@@ -124,6 +123,21 @@ async fn mongosh_needs_nothing_of_ours_whatever_javascript_does_to_integers() {
     let n = json!(8_589_934_592.0);
     assert_eq!(content(&row)["state"]["n"], n, "what JavaScript sent as a double stays one");
     check_missing(&test, id).await;
+    assert!(daemon.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mongosh_asks_for_a_job_by_a_row_and_reads_its_result_there() {
+    let test = database().await;
+    let mut daemon = projecting(&test).await;
+    let uri = test.uri.replacen("/?", &format!("/{}?", test.name), 1);
+    run("mongosh", &["--quiet", &uri, &script("append.js")]);
+    projected(&test, 1_i64 << 40, 2).await;
+    let job = run("mongosh", &["--quiet", &uri, &script("job.js")]);
+    let found = json!({ "documents": 3, "events": 10, "differences": 0, "findings": [] });
+    let progress = json!({ "done": 3, "total": 3 });
+    let done = json!({ "state": "done", "progress": progress, "result": found, "error": null });
+    assert_eq!(job, [done]);
     assert!(daemon.stop().await.success());
 }
 

@@ -8,30 +8,42 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    executor::VirtualTime, leases::SimLeases, log::SimLogSource, monitor::Monitor, node::Node,
-    plan::DaemonPlan, store::SimStore, world::COLLECTION,
+    executor::{Owner, Sim, VirtualTime},
+    layouts::SimLayouts,
+    leases::SimLeases,
+    log::SimLogSource,
+    monitor::Monitor,
+    node::Node,
+    plan::DaemonPlan,
+    store::SimStore,
+    world::COLLECTION,
 };
 use crate::{
-    lease::{Keeper, Leadership, LeaseSettings, Standing},
+    config::DaemonConfig,
+    health::{Heart, Heartbeats, Pulse},
+    lease::{Keeper, Leaderships, LeaseSettings, Standing},
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
     projector::{
         Projector, Settings,
         distributor::{Distributor, Restarts},
+        division::Division,
         feed::Subscribe,
         observe::Observer,
-        revisit::{self, Revisits},
+        revisit::{self, Led, Parts},
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
-    store::LeaseName,
+    time::Time as _,
+    upkeep::layout::{LayoutWatch, Watched},
 };
 
-/// Starts the daemon, and again whenever it has crashed. Without a lease time it leads from the start.
+/// Starts the daemon, and again whenever it has crashed. Without a lease time it leads every part from the start.
 pub(super) async fn supervise(
     node: Node,
     monitor: Monitor,
@@ -44,85 +56,182 @@ pub(super) async fn supervise(
     let mut starts = 0;
     loop {
         sim.tell(|| format!("{:?} starts", node.owner));
-        let leads = match lease_time {
-            None => Standing::Leader(node.promoted().unwrap_or(plan.epoch)),
-            Some(_) => Standing::Unknown,
-        };
-        let (leadership, led) = watch::channel(leads);
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
-        let (wishes, revisits) = revisit::channel();
-        node.begins(led.clone(), stop.clone(), wishes);
-        project(&node, &monitor, &plan, starts, (led, stop, goodbye.clone(), revisits));
-        keep(&node, &plan, starts, lease_time, (leadership, goodbye));
+        let parts = Parts::default();
+        node.begins(parts.clone(), stop.clone());
+        let beats = Heartbeats::default();
+        let process = Process {
+            node: node.clone(),
+            monitor: monitor.clone(),
+            plan: plan.clone(),
+            starts,
+            lease_time,
+            leaderships: Leaderships::default(),
+            parts,
+            hearts: Hearts { beats, time: time(&node, &plan) },
+        };
+        process.project(stop, goodbye.clone());
+        process.keep(goodbye);
+        sim.spawn(node.owner, process.hearts.clone().watch(sim.clone(), node.owner));
         node.crashed().await;
         node.stay_down().await;
         starts += 1;
     }
 }
 
-type Led = (watch::Receiver<Standing>, CancellationToken, CancellationToken, Revisits);
-
-/// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
-fn project(node: &Node, monitor: &Monitor, plan: &DaemonPlan, starts: u64, led: Led) {
-    let (led, stop, goodbye, revisits) = led;
-    let sim = node.sim();
-    let time = time(node, plan);
-    let source = SimLogSource { node: node.clone() };
-    let store = SimStore { node: node.clone(), monitor: monitor.clone() };
-    let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
-    let (subscribe, requests): (mpsc::Sender<Subscribe>, _) = mpsc::channel(1);
-    let backoff = Backoff {
-        shortest: Duration::from_millis(50),
-        longest: Duration::from_secs(2),
-        attempt_limit: ATTEMPT_LIMIT,
-        seed: plan.epoch.unsigned_abs() + starts,
-    };
-    let distributor = Distributor::new(source.clone(), time.clone(), backoff, requests, Uncounted);
-    sim.spawn(node.owner, distributor.run());
-    let projector = Projector {
-        collection: COLLECTION.into(),
-        part: Part::WHOLE,
-        source,
-        store,
-        settings: Settings { backoff, cache_bytes: plan.cache_bytes, ..Settings::default() },
-        observer: Observer::new(status, metrics(), time.clone()),
-        time,
-        subscribe,
-        revisits,
-    };
-    sim.spawn(node.owner, async move {
-        let paused = watch::channel(Some(false)).1;
-        projector.lead(led, paused, stop).await;
-        goodbye.cancel();
-    });
+/// Liveness, as the real daemon has it: nothing that happens to the database may turn it red.
+#[derive(Clone)]
+struct Hearts {
+    beats: Heartbeats,
+    time: VirtualTime,
 }
 
-/// Keeps the leases, or merely the leadership that was given, until the goodbye, which ends the process.
-fn keep(
-    node: &Node,
-    plan: &DaemonPlan,
+impl Hearts {
+    fn heart(&self, name: &str) -> Heart {
+        self.beats.register(name, DaemonConfig::default().liveness_limit, self.time.now())
+    }
+
+    async fn watch(self, sim: Sim, owner: Owner) {
+        loop {
+            sim.sleep(Duration::from_secs(10)).await;
+            let pulses = self.beats.pulses(self.time.now());
+            if let Some(complaint) = pulses.iter().find_map(Pulse::complaint) {
+                return sim.violation(format!("{owner:?}: {complaint}"));
+            }
+        }
+    }
+}
+
+/// One run of a daemon.
+struct Process {
+    node: Node,
+    monitor: Monitor,
+    plan: DaemonPlan,
     starts: u64,
     lease_time: Option<Duration>,
-    (leadership, goodbye): (Leadership, CancellationToken),
-) {
-    let process = node.clone();
-    let Some(lease_time) = lease_time else {
-        node.sim().spawn(node.owner, async move {
-            goodbye.cancelled().await;
-            drop(leadership);
+    leaderships: Leaderships,
+    parts: Parts,
+    hearts: Hearts,
+}
+
+impl Process {
+    /// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
+    fn project(&self, stop: CancellationToken, goodbye: CancellationToken) {
+        let (sim, owner, time) = (self.node.sim(), self.node.owner, time(&self.node, &self.plan));
+        let source = SimLogSource { node: self.node.clone() };
+        let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
+        let observer = Observer::new(status, metrics(), time.clone());
+        let (subscribe, requests): (mpsc::Sender<Subscribe>, _) = mpsc::channel(1);
+        let distributor =
+            Distributor::new(source.clone(), time.clone(), self.backoff(), requests, Uncounted);
+        let distributor = distributor.with_heart(self.hearts.heart("change stream"));
+        sim.spawn(owner, distributor.run());
+        let (layout, divided) = watch::channel(None);
+        let (first, led) = watch::channel(Standing::Unknown);
+        let watched = Watched { layout, first: led, observer: observer.clone() };
+        let watching = LayoutWatch {
+            layouts: SimLayouts { node: self.node.clone() },
+            time: time.clone(),
+            collections: BTreeMap::from([(COLLECTION.to_owned(), watched)]),
+            heart: self.hearts.heart("layouts"),
+        };
+        sim.spawn(owner, watching.run());
+        let division = Division {
+            collection: COLLECTION.into(),
+            layout: divided,
+            leaderships: self.leaderships.clone(),
+            first,
+            observer: observer.clone(),
+            time,
+            heart: self.hearts.heart("parts"),
+        };
+        let start = self.start(observer, source, subscribe);
+        sim.spawn(owner, async move {
+            division.run(start, stop).await;
+            goodbye.cancel();
+        });
+    }
+
+    /// Starts the projector of a part as a task of its own.
+    fn start(
+        &self,
+        observer: Observer,
+        source: SimLogSource,
+        subscribe: mpsc::Sender<Subscribe>,
+    ) -> impl FnMut(Part, watch::Receiver<Standing>, CancellationToken) -> BoxFuture<'static, ()> + use<>
+    {
+        let (node, monitor, plan) = (self.node.clone(), self.monitor.clone(), self.plan.clone());
+        let settings = Settings {
+            backoff: self.backoff(),
+            cache_bytes: self.plan.cache_bytes,
+            ..Settings::default()
+        };
+        let (parts, is_leased) = (self.parts.clone(), self.lease_time.is_some());
+        let hearts = self.hearts.clone();
+        let paused = watch::channel(Some(false)).1;
+        let leads = Standing::Leader(node.promoted().unwrap_or(plan.epoch));
+        let (leading, always) = watch::channel(leads);
+        move |part, led, until| {
+            let led = if is_leased { led } else { always.clone() };
+            let (wishes, revisits) = revisit::channel();
+            parts.put(part, Led { standing: led.clone(), wishes });
+            let heart = hearts.heart("projector");
+            let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
+            let projector = Projector {
+                collection: COLLECTION.into(),
+                part,
+                source: source.clone(),
+                store,
+                settings,
+                observer: observer.clone().of_part(part).with_heart(heart.clone()),
+                time: time(&node, &plan),
+                subscribe: subscribe.clone(),
+                revisits,
+            };
+            let (ended, end) = oneshot::channel();
+            let (paused, parts, leading) = (paused.clone(), parts.clone(), leading.clone());
+            let beats = hearts.beats.clone();
+            node.sim().spawn(node.owner, async move {
+                projector.lead(led, paused, until).await;
+                parts.remove(part);
+                beats.forget(&heart);
+                drop(leading);
+                let _unheard = ended.send(());
+            });
+            end.map(drop).boxed()
+        }
+    }
+
+    /// Keeps the leases, or merely waits, until the goodbye, which ends the process.
+    fn keep(&self, goodbye: CancellationToken) {
+        let (process, sim) = (self.node.clone(), self.node.sim());
+        let Some(lease_time) = self.lease_time else {
+            sim.spawn(self.node.owner, async move {
+                goodbye.cancelled().await;
+                process.exit();
+            });
+            return;
+        };
+        let instance = format!("{:?}.{}", self.node.owner, self.starts);
+        let settings = LeaseSettings { instance, lease_time };
+        let leases = SimLeases { node: self.node.clone() };
+        let time = time(&self.node, &self.plan);
+        let keeper = Keeper::new(leases, time, settings, self.leaderships.clone());
+        let keeper = keeper.with_heart(self.hearts.heart("leases"));
+        sim.spawn(self.node.owner, async move {
+            keeper.run(goodbye).await;
             process.exit();
         });
-        return;
-    };
-    let settings = LeaseSettings { instance: format!("{:?}.{starts}", node.owner), lease_time };
-    let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
-    let leases = SimLeases { node: node.clone() };
-    let leaderships = BTreeMap::from([(name, leadership)]);
-    let keeper = Keeper::new(leases, time(node, plan), settings, leaderships);
-    node.sim().spawn(node.owner, async move {
-        keeper.run(goodbye).await;
-        process.exit();
-    });
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff {
+            shortest: Duration::from_millis(50),
+            longest: Duration::from_secs(2),
+            attempt_limit: ATTEMPT_LIMIT,
+            seed: self.plan.epoch.unsigned_abs() + self.starts,
+        }
+    }
 }
 
 fn time(node: &Node, plan: &DaemonPlan) -> VirtualTime {

@@ -285,6 +285,8 @@ impl Executor {
             owner.is_some_and(|owner| core.suspended.contains(&owner))
         };
         let mut aside = Vec::new();
+        // Whoever waits together for one thing is woken in any order.
+        ready.sort_unstable();
         let picked = loop {
             if ready.is_empty() {
                 break None;

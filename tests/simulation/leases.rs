@@ -3,7 +3,7 @@
 
 use super::{
     node::Node,
-    store::saved,
+    store::saved_of,
     world::{Data, Key, Op, Row, State, World},
 };
 use crate::{
@@ -27,9 +27,9 @@ impl Leases for SimLeases {
         self.node.call("next of the roster", work).await
     }
 
-    async fn epoch_floor(&self, _name: &LeaseName) -> Result<i64> {
-        let world = self.node.world.clone();
-        let floor = move || saved(&world.state().visible).map_or(0, |saved| saved.epoch);
+    async fn epoch_floor(&self, name: &LeaseName) -> Result<i64> {
+        let (world, part) = (self.node.world.clone(), name.part);
+        let floor = move || saved_of(&world.state().visible, part).map_or(0, |saved| saved.epoch);
         self.node.call("epoch_floor", async move { Ok(floor()) }).await
     }
 

@@ -4,7 +4,9 @@
 mod conformance;
 mod daemon;
 mod executor;
+mod layouts;
 mod leases;
+mod liveness;
 mod log;
 mod monitor;
 mod node;

@@ -11,7 +11,7 @@ use futures::FutureExt;
 
 use super::{
     skips::skipped_of,
-    store::{log_id, row_of, saved, version_of, waiting},
+    store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId},
         skip::{Skip, SkippedVersions},
     },
@@ -127,16 +128,18 @@ impl Monitor {
     pub(super) fn checkpoint_saved(
         &self,
         state: &State,
+        part: Part,
         checkpoint: &Checkpoint,
     ) -> Result<(), String> {
         if self.blind {
             return Ok(());
         }
-        if let Some(later) = saved(&state.latest).filter(|saved| saved.epoch > checkpoint.epoch) {
+        let before = saved_of(&state.latest, part);
+        if let Some(later) = before.filter(|saved| saved.epoch > checkpoint.epoch) {
             let (epoch, later) = (checkpoint.epoch, later.epoch);
             return Err(format!("a checkpoint of epoch {epoch} replaces one of epoch {later}"));
         }
-        if saved(&state.latest).is_none() && !has_rows(state) {
+        if saved(&state.latest).is_empty() && !has_rows(state) {
             // Whatever there was of another log was taken back before anybody could rely on it.
             self.inner.lock().unwrap().log = None;
         }
@@ -148,7 +151,7 @@ impl Monitor {
             // Nobody will ever read on from there.
             return Ok(());
         }
-        self.nothing_passed(state, checkpoint, |id, data| {
+        self.nothing_passed(state, part, checkpoint, |id, data| {
             waiting(data).iter().any(|row| row.document == *id)
         })
     }
@@ -159,18 +162,24 @@ impl Monitor {
         state: &State,
         document: &DocumentId,
     ) -> Result<(), String> {
-        match saved(&state.latest) {
-            Some(saved) if !self.blind && log_id(&state.latest) == Some(saved.log) => {
-                self.nothing_passed(state, &saved, |id, _| id != document)
-            }
-            _ => Ok(()),
+        if self.blind {
+            return Ok(());
         }
+        let log = log_id(&state.latest);
+        let saved = saved(&state.latest).into_iter();
+        // Also those of other divisions: what they say has to stay true, since it may be believed later.
+        let mut resting =
+            saved.filter(|(part, saved)| part.holds(document) && log == Some(saved.log));
+        resting.try_for_each(|(part, saved)| {
+            self.nothing_passed(state, part, &saved, |id, _| id != document)
+        })
     }
 
     /// Everything before a checkpoint must be in the rows that the majority has, but for what is excused.
     fn nothing_passed(
         &self,
         state: &State,
+        part: Part,
         checkpoint: &Checkpoint,
         excused: impl Fn(&DocumentId, &Data) -> bool,
     ) -> Result<(), String> {
@@ -197,11 +206,12 @@ impl Monitor {
                 let version =
                     row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
                 if version < key.version
+                    && part.holds(&key.document)
                     && !excused(&key.document, data)
                     && !self.was_deleted_by_hand(&key.document)
                 {
                     return Err(format!(
-                        "a checkpoint passes event {} of {}, which the majority has at {version}",
+                        "a checkpoint of part {part} passes event {} of {}, which the majority has at {version}",
                         key.version, key.document
                     ));
                 }

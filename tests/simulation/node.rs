@@ -10,7 +10,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    lease::Standing,
-    projector::revisit::Revisit,
+    model::{id::DocumentId, part::Part},
+    projector::revisit::{Parts, Revisit},
 };
 
 /// A process's connection.
@@ -49,9 +49,8 @@ struct Inner {
 
 /// A daemon that is up.
 struct Process {
-    standing: watch::Receiver<Standing>,
+    parts: Parts,
     stop: CancellationToken,
-    revisits: mpsc::Sender<Revisit>,
     /// It was told to stop, and is to stay down for this long then.
     stops_for: Option<Duration>,
 }
@@ -108,30 +107,24 @@ impl Node {
         self.crashes.notify_one();
     }
 
-    /// The process is up: where it stands is to be seen in `standing`, and `stop` tells it to end.
-    pub(super) fn begins(
-        &self,
-        standing: watch::Receiver<Standing>,
-        stop: CancellationToken,
-        revisits: mpsc::Sender<Revisit>,
-    ) {
-        self.inner().process = Some(Process { standing, stop, revisits, stops_for: None });
+    /// The process is up: what it projects is to be seen in `parts`, and `stop` tells it to end.
+    pub(super) fn begins(&self, parts: Parts, stop: CancellationToken) {
+        self.inner().process = Some(Process { parts, stop, stops_for: None });
     }
 
     /// Asks the process to look at a document again, if it is up and has room for the wish.
-    pub(super) fn revisit(&self, wish: impl FnOnce() -> Revisit) {
-        if let Some(process) = &self.inner().process {
+    pub(super) fn revisit(&self, document: &DocumentId, wish: impl FnOnce() -> Revisit) {
+        let parts = self.inner().process.as_ref().map(|process| process.parts.clone());
+        if let Some(part) = parts.and_then(|parts| parts.of(Some(document))) {
             // Without room it is left out: the operator asks for more than can be heard.
-            drop(process.revisits.try_send(wish()));
+            drop(part.wishes.try_send(wish()));
         }
     }
 
-    /// The epoch under which this process leads, if it does.
-    pub(super) fn leads(&self) -> Option<i64> {
-        match *self.inner().process.as_ref()?.standing.borrow() {
-            Standing::Leader(epoch) => Some(epoch),
-            Standing::Unknown | Standing::Standby => None,
-        }
+    /// The parts that this process leads, each with the epoch under which it does.
+    pub(super) fn leads(&self) -> Vec<(Part, i64)> {
+        let parts = self.inner().process.as_ref().map(|process| process.parts.clone());
+        parts.map(|parts| parts.leads()).unwrap_or_default()
     }
 
     /// Tells the process to end, and to stay down for `down` then.
@@ -253,9 +246,10 @@ impl Node {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> oneshot::Receiver<Result<T>> {
         let (sender, answer) = oneshot::channel();
-        let sim = self.sim().clone();
+        let (sim, world) = (self.sim().clone(), self.world.clone());
         self.sim().spawn(Owner::World, async move {
             sim.sleep(there).await;
+            world.thawed().await;
             // Whoever asked may not wait any more.
             let _unheard = sender.send(work.await);
             sim.changed();

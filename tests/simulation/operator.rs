@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     log::LogSource,
-    model::id::DocumentId,
+    model::{id::DocumentId, part::Part},
     projector::revisit::Revisit,
     time::Time,
     upkeep::operate::{self, OperateError},
@@ -47,7 +47,7 @@ pub(super) async fn run(
             }
         }
         for daemon in &daemons {
-            daemon.revisit(|| Revisit { document: id.clone(), done: oneshot::channel().0 });
+            daemon.revisit(&id, || Revisit { document: id.clone(), done: oneshot::channel().0 });
         }
     }
 }
@@ -59,7 +59,8 @@ async fn step(
     (id, help): (&DocumentId, Help),
 ) -> Result<(), OperateError> {
     let source = SimLogSource { node: node.clone() };
-    let store = SimStore { node: node.clone(), monitor: monitor.clone() };
+    let part = Part::WHOLE;
+    let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
     let log = source.log(COLLECTION);
     match help {
         Help::Retry => Ok(()),

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) lease_time: Option<Duration>,
     /// Whether the leases are lost before the last start.
     pub(super) loses_leases: bool,
+    /// Into how many parts the collection is divided at first.
+    pub(super) parts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -154,6 +156,8 @@ pub(super) enum What {
     Elect { entries: usize, lag: Duration },
     /// The majority does not acknowledge anything for a while.
     Stall { time: Duration },
+    /// The server answers nobody for a while, longer at times than anybody waits for an answer.
+    Freeze { time: Duration },
     /// The oplog forgets its past.
     LoseHistory,
     /// The daemon dies wherever it stands.
@@ -166,12 +170,14 @@ pub(super) enum What {
     Cut { daemon: usize, time: Duration },
     /// Somebody deletes a projected row by hand.
     DeleteRow { document: usize },
-    /// Somebody deletes the checkpoint.
-    DeleteCheckpoint,
+    /// Somebody deletes the checkpoints.
+    DeleteCheckpoints,
     /// Somebody deletes all leases.
     DeleteLeases,
     /// The log is renamed, and gets its name back after a while.
     RenameLog { gone: Duration },
+    /// Somebody divides the collection into so many parts.
+    Divide { of: u32 },
     /// The log is dropped, and made again after a while.
     DropLog { gone: Duration },
 }
@@ -202,7 +208,13 @@ impl Plan {
         let rivals = rng.u8(..3) == 0;
         let documents = if rivals { rng.usize(1..=2) } else { rng.usize(1..=4) };
         let length = millis(&mut rng, 500..if rivals { 2_500 } else { 8_000 });
-        let daemons = if rivals { rng.usize(2..=3) } else { [1, 1, 2, 2, 3][rng.usize(..5)] };
+        let leased = !rivals && rng.bool();
+        let daemons = match (rivals, leased) {
+            (true, _) => rng.usize(2..=3),
+            // Enough for two that take over at once from a third.
+            (false, true) => [1, 2, 3, 3, 4][rng.usize(..5)],
+            (false, false) => [1, 1, 2, 2, 3][rng.usize(..5)],
+        };
         let actions = if rivals { Actions::TROUBLE } else { Actions::new(&mut rng) };
         let writers =
             (0..rng.usize(1..=3)).map(|_| writer(&mut rng, documents, length, &actions)).collect();
@@ -213,7 +225,6 @@ impl Plan {
             .collect();
         let daemons: Vec<DaemonPlan> =
             (0..daemons).map(|number| daemon(&mut rng, number as i64, length)).collect();
-        let leased = !rivals && rng.bool();
         let lease_time = leased.then(|| millis(&mut rng, 1_500..8_000));
         let loses_leases = rng.bool();
         let mut mishaps = mishaps(&mut rng, documents, daemons.len(), length);
@@ -229,7 +240,7 @@ impl Plan {
         if mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. })) {
             // To delete the checkpoint is how an operator says that another log is the right one.
             mishaps.retain(|mishap| {
-                !matches!(mishap.what, What::DeleteCheckpoint | What::RenameLog { .. })
+                !matches!(mishap.what, What::DeleteCheckpoints | What::RenameLog { .. })
             });
         }
         // Two renames at once would only undo each other.
@@ -242,13 +253,55 @@ impl Plan {
         let helps = (actions.poison || actions.holes) && rng.u8(..3) != 0;
         let operator =
             if helps { operator(&mut rng, documents, length) } else { OperatorPlan::default() };
-        Self { seed, writers, readers, operator, daemons, mishaps, lease_time, loses_leases }
+        let mut plan = Self {
+            seed,
+            writers,
+            readers,
+            operator,
+            daemons,
+            mishaps,
+            lease_time,
+            loses_leases,
+            parts: 1,
+        };
+        divide(&mut plan, length);
+        plan
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
     pub(super) fn drops_log(&self) -> bool {
         self.mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. }))
     }
+}
+
+/// In a part of the runs the collection is divided, and mostly divided anew while it is projected: often when one
+/// of the daemons is in trouble, so that some parts are further than others. With randomness of its own,
+/// since it came later than the rest.
+fn divide(plan: &mut Plan, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0002);
+    if rng.u8(..3) != 0 {
+        return;
+    }
+    plan.parts = rng.u32(1..=3);
+    if rng.bool() {
+        plan.lease_time.get_or_insert(millis(&mut rng, 1_500..8_000));
+    }
+    let span = length.as_millis() as u64 + 2_000;
+    for _ in 0..rng.usize(..4) {
+        let at = millis(&mut rng, 0..span);
+        plan.mishaps.push(Mishap { at, what: What::Divide { of: rng.u32(1..=3) } });
+        let (daemon, time) = (rng.usize(..plan.daemons.len()), millis(&mut rng, 10..4_000));
+        let what = match rng.u8(..6) {
+            0 => What::Crash { daemon, down: time },
+            1 => What::Suspend { daemon, time: time * 3 },
+            2 => What::Cut { daemon, time },
+            3 => What::Stop { daemon, down: time },
+            _ => continue,
+        };
+        let at = at.saturating_sub(millis(&mut rng, 0..2_000));
+        plan.mishaps.push(Mishap { at, what });
+    }
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
 }
 
 /// Which unusual actions the writers of a run may take.
@@ -358,7 +411,7 @@ fn faults(rng: &mut Rng, calls: u32, most: usize, crashes: bool) -> Vec<CallFaul
 }
 
 fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) -> Vec<Mishap> {
-    let kinds: Vec<u8> = (0..13).filter(|_| rng.u8(..3) == 0).collect();
+    let kinds: Vec<u8> = (0..14).filter(|_| rng.u8(..3) == 0).collect();
     if kinds.is_empty() {
         return Vec::new();
     }
@@ -378,9 +431,10 @@ fn mishaps(rng: &mut Rng, documents: usize, daemons: usize, length: Duration) ->
                 10 if rng.bool() => What::RenameLog { gone: time },
                 11 => What::Stop { daemon, down: time },
                 12 => What::DeleteLeases,
+                13 => What::Freeze { time: time * 10 },
                 9 => match rng.u8(..3) {
                     0 => What::DeleteRow { document: rng.usize(..documents) },
-                    _ => What::DeleteCheckpoint,
+                    _ => What::DeleteCheckpoints,
                 },
                 _ if rng.u8(..4) != 0 => What::DropLog { gone: time },
                 _ => return None,

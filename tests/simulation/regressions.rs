@@ -5,39 +5,47 @@ use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     daemon,
-    executor::{Executor, Owner, Sim},
-    leases::roster,
+    executor::{Executor, Owner, Sim, VirtualTime},
+    leases::{SimLeases, roster},
     monitor::Monitor,
     node::Node,
     plan::DaemonPlan,
     skips::SKIPS,
-    store::{CHECKPOINTS, QUARANTINE, row_of, saved, version_of, waiting},
+    store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
 use crate::{
+    lease::{Keeper, Leaderships, LeaseSettings, Standing},
     model::{
         document::{Class, Quarantine},
         event::EventKey,
         id::DocumentId,
+        part::Part,
         skip::Skip,
     },
     projector::revisit::Revisit,
-    store::QuarantineRow,
+    store::{LeaseName, QuarantineRow},
 };
 
 /// One daemon over a log with one document.
-struct Scene {
-    sim: Sim,
-    node: Node,
-    world: World,
+pub(super) struct Scene {
+    pub(super) sim: Sim,
+    pub(super) world: World,
+    pub(super) node: Node,
     executor: Executor,
 }
 
 impl Scene {
-    fn new(seed: u64, lease_time: Option<Duration>) -> Self {
+    pub(super) fn new(seed: u64, lease_time: Option<Duration>) -> Self {
+        Self::with_cache(seed, lease_time, 1 << 20)
+    }
+
+    /// The same with a cache of another size.
+    pub(super) fn with_cache(seed: u64, lease_time: Option<Duration>, cache_bytes: usize) -> Self {
         let sim = Sim::new(seed, false);
         let world = World::new(&sim);
         sim.spawn(Owner::World, world.clone().replicate());
@@ -47,27 +55,30 @@ impl Scene {
             start: Duration::ZERO,
             epoch: 1,
             wall_ahead_millis: 0,
-            cache_bytes: 1 << 20,
+            cache_bytes,
             faults: Vec::new(),
         };
         sim.spawn(
             Owner::World,
             daemon::supervise(node.clone(), Monitor::default(), plan, lease_time),
         );
-        Self { executor: Executor::new(&sim), sim, node, world }
+        Self { executor: Executor::new(&sim), sim, world, node }
     }
 
     /// Appends events to the document at once, in this order.
     fn append(&self, events: &[(i64, Document)]) {
-        let put = |(version, body): &(i64, Document)| {
-            let mut event = doc! { "_id": { "d": "a", "s": *version }, "client": "c" };
-            event.extend(body.clone());
-            event.insert("at", DateTime::from_millis(*version));
-            let key = Key::Event(EventKey { document: id(), version: *version });
-            let row = Row::Raw(RawDocumentBuf::try_from(&event).unwrap());
-            Op::Put { collection: EVENTS.into(), key, row }
-        };
+        let put = |(version, body): &(i64, Document)| Self::event(*version, body);
         self.world.apply(events.iter().map(put).collect());
+    }
+
+    /// The appending of one event.
+    pub(super) fn event(version: i64, body: &Document) -> Op {
+        let mut event = doc! { "_id": { "d": "a", "s": version }, "client": "c" };
+        event.extend(body.clone());
+        event.insert("at", DateTime::from_millis(version));
+        let key = Key::Event(EventKey { document: id(), version });
+        let row = Row::Raw(RawDocumentBuf::try_from(&event).unwrap());
+        Op::Put { collection: EVENTS.into(), key, row }
     }
 
     fn put(&self, collection: &str, key: Key, row: Row) {
@@ -79,17 +90,30 @@ impl Scene {
     }
 
     /// Runs until `done`, for three minutes at most.
-    fn until(&mut self, what: &str, mut done: impl FnMut(&World) -> bool) {
-        let (limit, world) = (self.sim.now() + Duration::from_secs(180), self.world.clone());
+    fn until(&mut self, what: &str, done: impl FnMut(&World) -> bool) {
+        self.within(Duration::from_secs(180), what, done);
+    }
+
+    /// The same for as long as is said.
+    pub(super) fn within(
+        &mut self,
+        longest: Duration,
+        what: &str,
+        mut done: impl FnMut(&World) -> bool,
+    ) {
+        let (limit, world) = (self.sim.now() + longest, self.world.clone());
         let reached = self.executor.run(limit, || done(&world));
         assert_eq!(self.sim.outcome().0, None, "{what}");
         assert!(reached, "{what}");
     }
 
     fn until_version(&mut self, version: i64) {
-        self.until("the version is reached", |world| {
-            Self::row(world).and_then(|row| version_of(&row)) == Some(version)
-        });
+        self.until("the version is reached", |world| Self::is_at(world, version));
+    }
+
+    /// Whether the document has come to this version.
+    pub(super) fn is_at(world: &World, version: i64) -> bool {
+        Self::row(world).and_then(|row| version_of(&row)) == Some(version)
     }
 }
 
@@ -97,11 +121,11 @@ fn id() -> DocumentId {
     DocumentId::String("a".into())
 }
 
-fn create() -> Document {
+pub(super) fn create() -> Document {
     doc! { "op": "create", "state": { "name": "one" } }
 }
 
-fn update() -> Document {
+pub(super) fn update() -> Document {
     doc! { "op": "update", "patch": {} }
 }
 
@@ -199,7 +223,8 @@ fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
         scene.append(&[(2, update()), (3, update())]);
         scene.until("a checkpoint has passed them, on record", |world| {
             let data = &world.state().visible;
-            saved(data).is_some_and(|saved| saved.position.is_some()) && !waiting(data).is_empty()
+            saved_of(data, Part::WHOLE).is_some_and(|saved| saved.position.is_some())
+                && !waiting(data).is_empty()
         });
         let (world, sim, mut rng) = (scene.world.clone(), scene.sim.clone(), scene.sim.rng(1));
         let rename = |from: &str, to: &str| Op::Rename { from: from.into(), to: to.into() };
@@ -208,7 +233,7 @@ fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
         scene.sim.spawn(Owner::World, async move {
             world.apply(vec![away]);
             sim.sleep(Duration::from_millis(rng.u64(0..8))).await;
-            node.revisit(|| Revisit { document: id(), done: oneshot::channel().0 });
+            node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
             sim.sleep(Duration::from_millis(rng.u64(0..12))).await;
             world.apply(vec![back]);
         });
@@ -246,14 +271,39 @@ fn a_lease_that_its_checkpoint_has_left_behind_is_raised() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, Some(Duration::from_secs(4)));
         scene.append(&[(1, create())]);
-        let epoch = |world: &World| saved(&world.state().visible).map_or(0, |saved| saved.epoch);
+        let saved = |world: &World| saved_of(&world.state().visible, Part::WHOLE);
+        let epoch = |world: &World| saved(world).map_or(0, |saved| saved.epoch);
         scene.until("it leads", |world| epoch(world) == 1);
         // As one that led before saves it late, after the row of its lease was lost.
-        let mut later = saved(&scene.world.state().visible).unwrap();
+        let mut later = saved(&scene.world).unwrap();
         later.epoch = 10;
-        scene.put(CHECKPOINTS, Key::Checkpoint, Row::Checkpoint(later));
+        scene.put(CHECKPOINTS, Key::Checkpoint(Part::WHOLE), Row::Checkpoint(later));
         scene.until("it leads above that", |world| epoch(world) == 11);
         let leases = roster(&scene.world.state().visible).leases;
         assert_eq!(leases.iter().map(|lease| lease.epoch).collect::<Vec<_>>(), [11]);
+    }
+}
+
+#[test]
+fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, false);
+        let world = World::new(&sim);
+        sim.spawn(Owner::World, world.clone().replicate());
+        let node = Node::new(&world, Owner::Daemon(0), &[]);
+        let leaderships = Leaderships::default();
+        let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+        let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
+        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
+        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()));
+        let mut executor = Executor::new(&sim);
+        // As when a collection is divided anew and back before the keeper looks.
+        for limit in [60, 120] {
+            leaderships.release(&name);
+            let standing = leaderships.want(name.clone());
+            let leads = || *standing.borrow() == Standing::Leader(1);
+            assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
+        }
     }
 }

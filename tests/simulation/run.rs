@@ -2,6 +2,7 @@
 //! the documents have caught up, does it once more after a restart, and calls the judge.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,6 +16,7 @@ use futures::FutureExt;
 use super::{
     daemon,
     executor::{Executor, Owner, Sim},
+    layouts::layout,
     leases::roster,
     monitor::Monitor,
     node::Node,
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     judge::{Evidence, Reference, Report, Stop, compare, judge},
-    model::id::DocumentId,
+    model::{id::DocumentId, part::Part},
     store::Lease,
 };
 
@@ -72,6 +74,10 @@ struct Run {
 pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
     let sim = Sim::new(plan.seed, story);
     let world = World::new(&sim);
+    if plan.parts > 1 {
+        world.divide(plan.parts);
+        world.state().commit(usize::MAX);
+    }
     let mut run = Run {
         sim: sim.clone(),
         executor: Executor::new(&sim),
@@ -108,15 +114,16 @@ impl Run {
             return None;
         }
         let led = plan.lease_time.is_some();
-        self.settle("after the trouble", true, led.then_some(1))?;
-        let epoch = saved(&self.world.state().visible).map_or(0, |saved| saved.epoch);
+        self.settle("after the trouble", true, led.then(BTreeMap::new))?;
+        let epochs = saved(&self.world.state().visible).into_iter();
+        let epochs = epochs.map(|(part, saved)| (part, saved.epoch)).collect();
         if plan.loses_leases {
             self.world.lose_leases();
         }
         self.epilogue();
         // It takes over, under an epoch of its own.
-        let lowest = led.then_some(epoch + 1);
-        self.settle("after a restart and one more event for each", false, lowest)?;
+        let before = led.then_some(epochs);
+        self.settle("after a restart and one more event for each", false, before)?;
         self.judge()
     }
 
@@ -195,12 +202,12 @@ impl Run {
     }
 
     /// Waits until every document is what the log makes of it, and what waits is on record; and, where leases
-    /// decide, until one daemon leads, under an epoch that is not below `lowest_epoch`.
+    /// decide, until one daemon leads each part, under a later epoch than `before`.
     fn settle(
         &mut self,
         when: &str,
         excuse_deleted: bool,
-        lowest_epoch: Option<i64>,
+        before: Option<BTreeMap<Part, i64>>,
     ) -> Option<()> {
         let limit = self.sim.now() + SETTLE_LIMIT;
         let mut looked_at = usize::MAX;
@@ -215,7 +222,7 @@ impl Run {
             let moved = std::mem::replace(&mut looked_at, seen) != seen && !is_behind;
             if moved {
                 left = differences(&world, &monitor, excuse_deleted);
-                left.extend(lowest_epoch.and_then(|lowest| misled(&world, &daemons, lowest)));
+                left.extend(before.iter().flat_map(|before| misled(&world, &daemons, before)));
             }
             moved && left.is_empty()
         });
@@ -323,33 +330,40 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     differences
 }
 
-/// What is wrong with who leads: exactly one has to, as its lease says, and its checkpoints are saved.
-fn misled(world: &World, daemons: &[Node], lowest_epoch: i64) -> Option<String> {
-    let leaders: Vec<(&Node, i64)> =
-        daemons.iter().filter_map(|daemon| Some((daemon, daemon.leads()?))).collect();
+/// What is wrong with who leads: exactly one has to lead each part, as its lease says, and its checkpoints are
+/// saved, under a later epoch than `before`. Of other divisions nothing is left.
+fn misled(world: &World, daemons: &[Node], before: &BTreeMap<Part, i64>) -> Option<String> {
+    let leaders: Vec<(Owner, Part, i64)> = daemons
+        .iter()
+        .flat_map(|daemon| {
+            daemon.leads().into_iter().map(|(part, epoch)| (daemon.owner, part, epoch))
+        })
+        .collect();
     let state = world.state();
-    let saved = saved(&state.visible).map_or(0, |saved| saved.epoch);
-    let leases = roster(&state.visible).leases;
-    let says = |owner: Owner, epoch: i64| {
+    let (saved, leases) = (saved(&state.visible), roster(&state.visible).leases);
+    let is_led = |part: Part| {
+        let of_part: Vec<_> = leaders.iter().filter(|(_, led, _)| *led == part).collect();
+        let [(owner, _, epoch)] = of_part[..] else { return false };
         let instance = format!("{owner:?}.");
-        let holds = |lease: &Lease| {
-            lease.holder.as_ref().is_some_and(|holder| holder.starts_with(&instance))
+        let says = |lease: &Lease| {
+            let holds = lease.holder.as_ref().is_some_and(|holder| holder.starts_with(&instance));
+            lease.name.part == part && lease.epoch == *epoch && holds
         };
-        leases.iter().any(|lease| lease.epoch == epoch && holds(lease))
+        let is_saved =
+            saved.iter().any(|(of, checkpoint)| *of == part && checkpoint.epoch == *epoch);
+        leases.iter().any(says) && is_saved && before.get(&part).is_none_or(|before| epoch > before)
     };
-    match leaders[..] {
-        [(leader, epoch)]
-            if says(leader.owner, epoch) && saved == epoch && epoch >= lowest_epoch =>
-        {
-            None
-        }
-        _ => {
-            let leaders: Vec<_> = leaders.iter().map(|(node, epoch)| (node.owner, epoch)).collect();
-            Some(format!(
-                "{leaders:?} lead, not one from epoch {lowest_epoch} on; the checkpoint is of epoch {saved}, the leases are {leases:?}"
-            ))
-        }
+    let of = layout(&state.visible);
+    let only = saved.iter().all(|(part, _)| part.of == of || *part == Part::WHOLE)
+        && leases.iter().all(|lease| lease.name.part.of == of)
+        && leaders.iter().all(|(_, part, _)| part.of == of);
+    if Part::all(of).all(is_led) && only {
+        return None;
     }
+    let saved: Vec<_> = saved.iter().map(|(part, saved)| (*part, saved.epoch)).collect();
+    Some(format!(
+        "{leaders:?} lead, not one each of {of} parts, later than {before:?}; the checkpoints are of {saved:?}, the leases {leases:?}"
+    ))
 }
 
 async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mishap) {
@@ -371,6 +385,10 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             sim.sleep(time).await;
             world.state().stalled = false;
         }
+        What::Freeze { time } => {
+            world.freeze(time);
+            sim.sleep(time).await;
+        }
         What::LoseHistory => world.state().lose_history(),
         What::Crash { daemon, down } => daemons[daemon].crash(down),
         What::Suspend { daemon, time } => {
@@ -389,9 +407,12 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             let key = Key::Document(document_id(document));
             world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
         }
-        What::DeleteCheckpoint => {
-            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
-            world.apply(vec![Op::Delete { collection, key }]);
+        What::DeleteCheckpoints => {
+            let saved = saved(&world.state().latest);
+            for (part, _) in saved {
+                let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(part));
+                world.apply(vec![Op::Delete { collection, key }]);
+            }
         }
         What::DeleteLeases => world.lose_leases(),
         What::RenameLog { gone } => {
@@ -407,6 +428,7 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
                 world.state().log_is_aside = false;
             }
         }
+        What::Divide { of } => while world.majority(world.divide(of)).await.is_err() {},
         What::DropLog { gone } => {
             world.apply(vec![Op::Drop { collection: EVENTS.into() }]);
             sim.sleep(gone).await;

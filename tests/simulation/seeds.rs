@@ -93,6 +93,7 @@ fn every_planted_bug_is_found() {
         CheckpointWithoutEpoch,
         LeaseBelowCheckpoint,
         LeaseTakenUnseen,
+        PartBeginsAtLargest,
         IdentityIgnored,
         IdentityNotAskedAgain,
         WriterTakesDuplicateKeyForSuccess,
@@ -118,6 +119,27 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(one.violation, other.violation, "seed {seed}");
         assert_eq!(one.report, other.report, "seed {seed}");
     }
+}
+
+/// The epochs under which a daemon of a run asked for the lease before the last start.
+fn epochs(story: &[String]) -> Vec<i64> {
+    let before = story.iter().take_while(|line| !line.contains("--- a restart"));
+    let asked = before.filter_map(|line| line.split_once(" take_lease "));
+    asked.filter_map(|(_, lease)| lease.split(' ').next()?.parse().ok()).collect()
+}
+
+#[test]
+fn leases_decide_among_three_daemons_and_more_in_many_runs_and_change_hands_in_most_of_these() {
+    let plans = (0..500).map(Plan::new);
+    let plans: Vec<Plan> =
+        plans.filter(|plan| plan.lease_time.is_some() && plan.daemons.len() >= 3).collect();
+    assert!(plans.len() > 75, "{} of 500", plans.len());
+    let changes = plans
+        .iter()
+        .take(60)
+        .filter(|plan| epochs(&run(plan, true).story).iter().any(|epoch| *epoch > 1));
+    let changes = changes.count();
+    assert!(changes > 30, "the lease changed hands in {changes} of 60 runs");
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     }
     offer(&|plan| plan.lease_time = None);
     offer(&|plan| plan.loses_leases = false);
+    offer(&|plan| plan.parts = 1);
     for at in 0..plan.writers.len() {
         // Silenced and not removed: the others keep their numbers, and with them their randomness.
         offer(&|plan| plan.writers[at].steps.clear());

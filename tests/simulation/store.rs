@@ -12,7 +12,8 @@ use crate::{
     database::{Error, Result},
     model::{
         id::{DocumentId, integral},
-        position::Checkpoint,
+        part::Part,
+        position::{Checkpoint, LogId},
     },
     planted::{Bug, planted},
     store::{
@@ -65,6 +66,7 @@ fn versions(data: &Data, after: Option<&DocumentId>, limit: usize) -> Vec<RowVer
 pub(super) struct SimStore {
     pub(super) node: Node,
     pub(super) monitor: Monitor,
+    pub(super) part: Part,
 }
 
 impl Documents for SimStore {
@@ -197,21 +199,42 @@ fn list<'a>(ids: impl Iterator<Item = &'a DocumentId>) -> String {
 }
 
 impl Checkpoints for SimStore {
-    async fn load_checkpoint(&self) -> Result<Option<Checkpoint>> {
+    async fn load_checkpoints(&self) -> Result<Vec<(Part, Checkpoint)>> {
         let world = self.node.world.clone();
         let work = async move { Ok(saved(&world.state().visible)) };
-        self.node.call("load_checkpoint", work).await
+        self.node.call("load_checkpoints", work).await
+    }
+
+    async fn claim_log(&self, log: LogId) -> Result<bool> {
+        let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
+        let work = async move {
+            let stored = saved_of(&world.state().latest, Part::WHOLE);
+            if let Some(stored) = stored {
+                let found = world.state().last();
+                world.majority(found).await?;
+                return Ok(stored.log == log || planted(Bug::IdentityIgnored));
+            }
+            let checkpoint = Checkpoint { position: None, log, epoch: 0 };
+            let check = monitor.checkpoint_saved(&world.state(), Part::WHOLE, &checkpoint);
+            world.insist(check);
+            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(Part::WHOLE));
+            let row = Row::Checkpoint(checkpoint);
+            world.majority(world.apply(vec![Op::Put { collection, key, row }])).await?;
+            Ok(true)
+        };
+        self.node.call("claim_log", work).await
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
         let (world, monitor, checkpoint) =
             (self.node.world.clone(), self.monitor.clone(), checkpoint.clone());
+        let part = self.part;
         let name = self.node.name(|| {
             let time = checkpoint.position.as_ref().map(|position| position.cluster_time);
-            format!("save_checkpoint {time:?}")
+            format!("save_checkpoint {part} {time:?}")
         });
         let work = async move {
-            let stored = saved(&world.state().latest);
+            let stored = saved_of(&world.state().latest, part);
             let fences = |stored: &Checkpoint| {
                 let later =
                     stored.epoch > checkpoint.epoch && !planted(Bug::CheckpointWithoutEpoch);
@@ -221,9 +244,9 @@ impl Checkpoints for SimStore {
             if stored.as_ref().is_some_and(fences) {
                 return Ok(false);
             }
-            let check = monitor.checkpoint_saved(&world.state(), &checkpoint);
+            let check = monitor.checkpoint_saved(&world.state(), part, &checkpoint);
             world.insist(check);
-            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint);
+            let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(part));
             let row = Row::Checkpoint(checkpoint);
             world.majority(world.apply(vec![Op::Put { collection, key, row }])).await?;
             Ok(true)
@@ -232,8 +255,19 @@ impl Checkpoints for SimStore {
     }
 }
 
-pub(super) fn saved(data: &Data) -> Option<Checkpoint> {
-    match data.get(CHECKPOINTS, &Key::Checkpoint) {
+/// All checkpoints, of whatever divisions.
+pub(super) fn saved(data: &Data) -> Vec<(Part, Checkpoint)> {
+    let rows = data.collections.get(CHECKPOINTS).into_iter().flat_map(|found| &found.rows);
+    let rows = rows.filter_map(|(key, row)| match (key, row) {
+        (Key::Checkpoint(part), Row::Checkpoint(checkpoint)) => Some((*part, checkpoint.clone())),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// The checkpoint of a part.
+pub(super) fn saved_of(data: &Data, part: Part) -> Option<Checkpoint> {
+    match data.get(CHECKPOINTS, &Key::Checkpoint(part)) {
         Some(Row::Checkpoint(checkpoint)) => Some(checkpoint.clone()),
         _ => None,
     }
@@ -241,8 +275,12 @@ pub(super) fn saved(data: &Data) -> Option<Checkpoint> {
 
 impl QuarantineRows for SimStore {
     async fn load_quarantine(&self) -> Result<Vec<QuarantineRow>> {
-        let world = self.node.world.clone();
-        let work = async move { Ok(waiting(&world.state().visible)) };
+        let (world, part) = (self.node.world.clone(), self.part);
+        let work = async move {
+            let mut rows = waiting(&world.state().visible);
+            rows.retain(|row| part.holds(&row.document));
+            Ok(rows)
+        };
         self.node.call("load_quarantine", work).await
     }
 

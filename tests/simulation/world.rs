@@ -16,6 +16,7 @@ use crate::{
     model::{
         event::EventKey,
         id::DocumentId,
+        part::Part,
         position::{Checkpoint, LogId},
         skip::Skip,
     },
@@ -32,7 +33,8 @@ pub(super) const EVENTS: &str = "games.events";
 pub(super) enum Key {
     Event(EventKey),
     Document(DocumentId),
-    Checkpoint,
+    Checkpoint(Part),
+    Layout,
     Lease(LeaseName),
     Presence(String),
 }
@@ -42,6 +44,7 @@ pub(super) enum Key {
 pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
+    Layout(u32),
     Quarantine(QuarantineRow),
     Skip(Skip),
     Lease(Lease),
@@ -167,6 +170,8 @@ pub(super) struct State {
     pub(super) stalled: bool,
     /// While set, the node that answers does not learn of the majority point.
     pub(super) lagging: bool,
+    /// Until then nobody gets an answer.
+    pub(super) frozen_until: Duration,
     /// A validator of the user's on the projected documents: rows whose state has this name are refused.
     pub(super) refused_name: Option<String>,
     /// The log has another name for now, and writers may not make one in its place.
@@ -206,6 +211,7 @@ impl World {
             term: 1,
             stalled: false,
             lagging: false,
+            frozen_until: Duration::ZERO,
             refused_name: None,
             log_is_aside: false,
             latest: Data::default(),
@@ -225,6 +231,7 @@ impl World {
             super::store::QUARANTINE,
             super::skips::SKIPS,
             super::leases::LEASES,
+            super::layouts::META,
         ] {
             let id = state.new_id();
             state.append(sim.now(), vec![Op::Create { collection: collection.into(), id }]);
@@ -274,6 +281,24 @@ impl World {
                 (last >= Some(time)).then_some(())
             })
             .await;
+    }
+
+    /// Nobody gets an answer for `time`.
+    pub(super) fn freeze(&self, time: Duration) {
+        let until = self.sim.now() + time;
+        let mut state = self.state();
+        state.frozen_until = state.frozen_until.max(until);
+    }
+
+    /// Completes when the server works.
+    pub(super) async fn thawed(&self) {
+        loop {
+            let left = self.state().frozen_until.saturating_sub(self.sim.now());
+            if left.is_zero() {
+                return;
+            }
+            self.sim.sleep(left).await;
+        }
     }
 
     /// Another node answers from now on, which lags behind by `entries` and does not catch up yet.

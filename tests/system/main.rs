@@ -9,8 +9,11 @@ mod judge;
 mod scene;
 
 mod gaps;
+mod headroom;
+mod health;
 mod identity;
 mod leases;
+mod parts;
 mod poison;
 mod safety;
 mod sizes;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The server has one failpoint of this name for all tests.
-async fn failpoint() -> MutexGuard<'static, ()> {
+pub(crate) async fn failpoint() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
@@ -30,13 +30,13 @@ async fn fail(scene: &Scene, commands: &[&str], times: i32, how: Document) {
     set_failpoint(scene, doc! { "times": times }.into(), data).await;
 }
 
-async fn set_failpoint(scene: &Scene, mode: bson::Bson, data: Document) {
+pub(crate) async fn set_failpoint(scene: &Scene, mode: bson::Bson, data: Document) {
     let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
     scene.db.client().database("admin").run_command(command).await.unwrap();
 }
 
 /// How often the failpoint has struck since the server began.
-async fn struck(scene: &Scene) -> i64 {
+pub(crate) async fn struck(scene: &Scene) -> i64 {
     let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
     let reply = scene.db.client().database("admin").run_command(command).await.unwrap();
     reply.get("count").and_then(|count| count.as_i64().or(count.as_i32().map(i64::from))).unwrap()
@@ -235,10 +235,22 @@ async fn goes_on(scene: &Scene, daemon: &Running) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_freezes_makes_the_lag_unknown_and_is_followed_again_when_it_wakes() {
     let (mut mongod, scene, daemon) = private().await;
+    daemon.is_ready(true).await;
     mongod.pause().await.unwrap();
     knows_nothing(&daemon).await;
+    let reasons = daemon.is_ready(false).await;
+    assert!(reasons[0].contains("`games` is not known"), "{reasons:?}");
+    daemon.is_alive().await;
+    let (_, status) = daemon.get("/v1/status").await;
+    assert!(status["collections"][0]["lag_seconds"].is_null(), "{status}");
+    // Longer than the lease: who leads is not known any more either.
+    daemon.says("nobody knows who leads", |status| status.role.is_none()).await;
+    let reasons = daemon.is_ready(false).await;
+    assert!(reasons[0].contains("the leases could not be read"), "{reasons:?}");
+    daemon.is_alive().await;
     mongod.resume().await.unwrap();
     goes_on(&scene, &daemon).await;
+    daemon.is_ready(true).await;
     daemon.stop().await;
     mongod.stop().await.unwrap();
 }

@@ -1,27 +1,33 @@
 //! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`,
 //! without token and time until the first scan is over.
 
-use bson::{RawDocument, doc, raw::cstr, rawdoc};
-use mongodb::options::ReadConcern;
+use bson::{Document, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
+use futures::TryStreamExt;
+use mongodb::{Database, options::ReadConcern};
 
 use super::{MongoStore, no_write_errors, update_statement};
 use crate::{
     database::{Error, Result},
     model::{
         id::integral,
+        part::Part,
         position::{Checkpoint, LogId, Position},
     },
-    store::{CHECKPOINTS_COLLECTION, Checkpoints},
+    store::{CHECKPOINTS_COLLECTION, Checkpoints, LeaseName},
 };
 
 impl Checkpoints for MongoStore {
-    async fn load_checkpoint(&self) -> Result<Option<Checkpoint>> {
-        let row = self
-            .checkpoints
-            .find_one(doc! { "_id": self.checkpoint_id() })
-            .read_concern(ReadConcern::majority())
-            .await?;
-        row.map(|row| decode(&row)).transpose()
+    async fn load_checkpoints(&self) -> Result<Vec<(Part, Checkpoint)>> {
+        of_collection(&self.database, &self.collection).await
+    }
+
+    async fn claim_log(&self, log: LogId) -> Result<bool> {
+        // An upsert whose filter misses because of the log collides with the row that is there.
+        let filter = rawdoc! { "_id": self.collection.as_str(), "log": bson::Binary::from(log.0) };
+        let first = rawdoc! { "$setOnInsert": { "epoch": 0_i64 } };
+        let statements = [update_statement(filter, first, true)].into_iter().collect();
+        let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
+        is_written(&reply)
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
@@ -39,15 +45,45 @@ impl Checkpoints for MongoStore {
         row.append(cstr!("log"), log);
         let statements = [update_statement(filter, row, true)].into_iter().collect();
         let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
-        match no_write_errors(&reply) {
-            Ok(()) => Ok(true),
-            Err(error) if error.code() == Some(11000) => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_written(&reply)
     }
 }
 
-pub(super) fn decode(row: &RawDocument) -> Result<Checkpoint> {
+/// Whether an upsert was carried out, or collided with a row that its filter does not match.
+fn is_written(reply: &Document) -> Result<bool> {
+    match no_write_errors(reply) {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(11000) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// All checkpoints of a collection, each with its part.
+pub(super) async fn of_collection(
+    database: &Database,
+    collection: &str,
+) -> Result<Vec<(Part, Checkpoint)>> {
+    // A name cannot hold a NUL byte: what sorts between `games#` and `games$` are the parts of `games`.
+    let filter = doc! { "$or": [
+        { "_id": collection },
+        { "_id": { "$gte": format!("{collection}#"), "$lt": format!("{collection}$") } },
+    ] };
+    let rows = database
+        .collection::<RawDocumentBuf>(CHECKPOINTS_COLLECTION)
+        .find(filter)
+        .read_concern(ReadConcern::majority())
+        .await?;
+    let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
+    let mut saved = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(part) = LeaseName::part_of(row.get_str("_id")?, collection) {
+            saved.push((part, decode(row)?));
+        }
+    }
+    Ok(saved)
+}
+
+fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let missing = |field| {
         Error::damaged(format!(
             "the checkpoint has no usable `{field}`: {row:?}; delete it (the log is then scanned against the documents)"

@@ -4,6 +4,7 @@
 mod checkpoints;
 mod documents;
 mod jobs;
+mod layouts;
 mod leases;
 mod overview;
 mod pauses;
@@ -15,8 +16,9 @@ mod versions;
 mod waiting;
 
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
+pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
-pub use overview::{Overview, Saved, overview, saved_checkpoints};
+pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
 pub(crate) use skips::{events_of, place as place_of_row};
 pub use versions::MongoVersions;
@@ -28,7 +30,7 @@ use mongodb::{Collection, Database};
 use crate::{
     database::{Error, Result},
     model::part::Part,
-    store::{CHECKPOINTS_COLLECTION, LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
+    store::{LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
 
 /// One collection's projected documents and bookkeeping in MongoDB.
@@ -38,7 +40,6 @@ pub struct MongoStore {
     collection: String,
     part: Part,
     documents: Collection<RawDocumentBuf>,
-    checkpoints: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
 }
@@ -51,7 +52,6 @@ impl MongoStore {
             collection: collection.to_owned(),
             part,
             documents: database.collection(collection),
-            checkpoints: database.collection(CHECKPOINTS_COLLECTION),
             quarantine: database.collection(QUARANTINE_COLLECTION),
             skips: database.collection(SKIPS_COLLECTION),
         }

@@ -7,27 +7,32 @@ use bson::{RawDocumentBuf, Timestamp, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
-use super::{MongoLeases, checkpoints, waiting_range};
+use super::{MongoLayouts, MongoLeases, checkpoints, waiting_range};
 use crate::{
     database::Result,
-    model::document::Class,
-    store::{CHECKPOINTS_COLLECTION, Leases, QUARANTINE_COLLECTION},
+    model::{
+        document::Class,
+        part::{Part, vouched},
+    },
+    store::{Layout, Leases, QUARANTINE_COLLECTION},
 };
 
 /// One collection, as the database tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overview {
-    /// Its checkpoints, one for each part, by name.
-    pub checkpoints: BTreeMap<String, Saved>,
-    /// The instances that hold its leases.
-    pub holders: Vec<String>,
+    /// Into how many parts it is divided.
+    pub layout: Layout,
+    /// Where all of it would be projected on from, if that is known.
+    pub resume: Option<Resume>,
+    /// The parts of its division, each with the instance that holds its lease.
+    pub parts: Vec<(Part, Option<String>)>,
     /// How many documents wait, by the reason.
     pub waiting: BTreeMap<&'static str, u64>,
 }
 
-/// A saved checkpoint.
+/// The place that a collection's saved checkpoints vouch for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Saved {
+pub struct Resume {
     /// The cluster time that it has come to.
     pub cluster_time: Timestamp,
     /// How far that is behind the present cluster time, in seconds; unknown when the server does
@@ -41,48 +46,38 @@ pub struct Saved {
 /// When the database refuses, or a row is damaged.
 pub async fn overview(database: &Database, collection: &str) -> Result<Overview> {
     let roster = MongoLeases::new(database).load_roster().await?;
-    let leases = roster.leases.into_iter().filter(|lease| lease.name.collection == collection);
-    let mut holders: Vec<String> = leases.filter_map(|lease| lease.holder).collect();
-    holders.sort();
-    holders.dedup();
+    let layout = MongoLayouts::new(database).layout(collection).await?;
+    let of = match layout {
+        Layout::Parts(of) => of,
+        Layout::Damaged(_) => 0,
+    };
+    let holder = |part: Part| {
+        let mut leases = roster.leases.iter();
+        leases.find(|lease| lease.name.collection == collection && lease.name.part == part)
+    };
+    let holder = |part: Part| holder(part).and_then(|lease| lease.holder.clone());
     Ok(Overview {
-        checkpoints: saved_checkpoints(database, collection).await?,
-        holders,
+        layout,
+        resume: resume_point(database, collection).await?,
+        parts: Part::all(of).map(|part| (part, holder(part))).collect(),
         waiting: count_waiting(database, collection).await?,
     })
 }
 
-/// The saved checkpoints of `collection`, one for each part, by name.
+/// Where all of `collection` would be projected on from, as its saved checkpoints have it.
 ///
 /// # Errors
 /// When the database refuses, or a row is damaged.
-pub async fn saved_checkpoints(
-    database: &Database,
-    collection: &str,
-) -> Result<BTreeMap<String, Saved>> {
+pub async fn resume_point(database: &Database, collection: &str) -> Result<Option<Resume>> {
     let mut session = database.client().start_session().causal_consistency(true).await?;
     database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
     let now = session.operation_time();
-    // A name cannot hold a NUL byte: what sorts between `games#` and `games$` are the parts of `games`.
-    let filter = doc! { "$or": [
-        { "_id": collection },
-        { "_id": { "$gte": format!("{collection}#"), "$lt": format!("{collection}$") } },
-    ] };
-    let rows = database
-        .collection::<RawDocumentBuf>(CHECKPOINTS_COLLECTION)
-        .find(filter)
-        .read_concern(ReadConcern::majority())
-        .await?;
-    let rows: Vec<RawDocumentBuf> = rows.try_collect().await?;
-    let mut saved = BTreeMap::new();
-    for row in &rows {
-        // Without a place it only says which log is being scanned.
-        let Some(position) = checkpoints::decode(row)?.position else { continue };
-        let cluster_time = position.cluster_time;
+    let saved = checkpoints::of_collection(database, collection).await?;
+    Ok(vouched(Part::WHOLE, &saved).map(|vouched| {
+        let cluster_time = vouched.position.cluster_time;
         let age_seconds = now.map(|now| now.time.saturating_sub(cluster_time.time));
-        saved.insert(row.get_str("_id")?.to_owned(), Saved { cluster_time, age_seconds });
-    }
-    Ok(saved)
+        Resume { cluster_time, age_seconds }
+    }))
 }
 
 async fn count_waiting(

@@ -197,9 +197,12 @@ pub async fn parked_at(
 /// # Errors
 /// [`OperateError::AnotherLog`].
 pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
-    let Some(saved) = store.load_checkpoint().await? else { return Ok(()) };
+    let saved = store.load_checkpoints().await?;
+    let Some((_, first)) = saved.first() else { return Ok(()) };
     match log.identity().await? {
-        Some(found) if found == saved.log => Ok(()),
+        Some(found) if found == first.log && saved.iter().all(|(_, saved)| saved.log == found) => {
+            Ok(())
+        }
         _ => Err(OperateError::AnotherLog),
     }
 }

@@ -9,7 +9,8 @@ use bson::RawDocumentBuf;
 
 use crate::{
     log::{LogSource, Mend},
-    store::{Leases, Store},
+    model::part::Part,
+    store::{Layouts, Leases, Store},
 };
 
 /// A server with one log, as a test body drives it.
@@ -17,12 +18,19 @@ trait Server {
     type Source: LogSource<Log: Mend>;
     type Store: Store;
     type Leases: Leases;
+    type Layouts: Layouts;
 
     fn source(&self) -> Self::Source;
 
-    fn store(&self) -> Self::Store;
+    fn store(&self) -> Self::Store {
+        self.store_of(Part::WHOLE)
+    }
+
+    fn store_of(&self, part: Part) -> Self::Store;
 
     fn leases(&self) -> Self::Leases;
+
+    fn layouts(&self) -> Self::Layouts;
 
     /// Appends events in order, at majority, each by itself.
     async fn append(&self, events: &[RawDocumentBuf]);
@@ -78,6 +86,9 @@ conform!(
     a_record_of_quarantine_gives_way_to_later_ones_only,
     a_lease_changes_hands_only_as_it_was_seen,
     a_presence_is_there_until_it_is_removed,
+    the_first_log_that_is_claimed_stays_on_record_for_every_part,
+    each_part_has_a_checkpoint_and_records_of_its_own,
+    a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
     the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
     a_discarded_event_is_kept_beside_what_waits,

@@ -15,7 +15,7 @@ use crate::{
     log::mongo::MongoSource,
     model::part::Part,
     simulation::world::{COLLECTION, EVENTS},
-    store::mongo::{MongoLeases, MongoStore},
+    store::mongo::{MongoLayouts, MongoLeases, MongoStore},
 };
 
 pub(super) struct Real {
@@ -49,13 +49,18 @@ impl Server for Real {
     type Source = MongoSource;
     type Store = MongoStore;
     type Leases = MongoLeases;
+    type Layouts = MongoLayouts;
 
     fn source(&self) -> MongoSource {
         MongoSource::new(self.database.db.clone())
     }
 
-    fn store(&self) -> MongoStore {
-        MongoStore::new(&self.database.db, COLLECTION, Part::WHOLE)
+    fn store_of(&self, part: Part) -> MongoStore {
+        MongoStore::new(&self.database.db, COLLECTION, part)
+    }
+
+    fn layouts(&self) -> MongoLayouts {
+        MongoLayouts::new(&self.database.db)
     }
 
     fn leases(&self) -> MongoLeases {

@@ -6,9 +6,10 @@ use bson::RawDocumentBuf;
 
 use super::Server;
 use crate::{
-    model::event::EventKey,
+    model::{event::EventKey, part::Part},
     simulation::{
         executor::{Executor, Owner, Sim},
+        layouts::SimLayouts,
         leases::SimLeases,
         log::SimLogSource,
         monitor::Monitor,
@@ -65,13 +66,18 @@ impl Server for Twin {
     type Source = SimLogSource;
     type Store = SimStore;
     type Leases = SimLeases;
+    type Layouts = SimLayouts;
 
     fn source(&self) -> SimLogSource {
         SimLogSource { node: self.node.clone() }
     }
 
-    fn store(&self) -> SimStore {
-        SimStore { node: self.node.clone(), monitor: Monitor::blind() }
+    fn store_of(&self, part: Part) -> SimStore {
+        SimStore { node: self.node.clone(), monitor: Monitor::blind(), part }
+    }
+
+    fn layouts(&self) -> SimLayouts {
+        SimLayouts { node: self.node.clone() }
     }
 
     fn leases(&self) -> SimLeases {
