@@ -17,11 +17,24 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// a record that is gone no checkpoint may pass the event.
     pub(super) fn doubt_parked(&mut self, key: &EventKey) {
         let is_above = |mark: &Quarantine| key.version > mark.version;
-        if self.waiting.park(&key.document).is_some_and(is_above)
-            && self.cache.is_unchanged(&key.document)
-        {
-            self.cache.evict(&key.document);
+        if !self.waiting.park(&key.document).is_some_and(is_above) {
+            return;
         }
+        if self.cache.is_unchanged(&key.document) {
+            self.cache.evict(&key.document);
+        } else {
+            // What a flush under way has written of it may be passed already: it is looked at behind that flush.
+            self.doubtful.insert(key.document.clone());
+        }
+    }
+
+    /// Looks at the parked documents of which events have come while they were being written.
+    pub(super) async fn look_at_doubtful(&mut self) -> Result<()> {
+        if self.doubtful.is_empty() {
+            return Ok(());
+        }
+        let doubtful: Vec<DocumentId> = std::mem::take(&mut self.doubtful).into_iter().collect();
+        self.look_at_parked(&doubtful).await
     }
 
     /// Looks up all skips again: another instance may have had one done.

@@ -72,7 +72,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     pub(super) async fn look_at_parked(&mut self, parked: &[DocumentId]) -> Result<()> {
         for chunk in parked.chunks(ROWS_MAX) {
             let mut at_rest = chunk.to_vec();
-            at_rest.retain(|id| !self.cache.is_worked_on(id));
+            at_rest.retain(|id| self.cache.is_unchanged(id));
             at_rest.iter().for_each(|id| self.cache.evict(id));
             self.load(&at_rest).await?;
             for id in &at_rest {

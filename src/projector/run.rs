@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bson::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -140,6 +140,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             settings: *settings,
             observer: observer.clone(),
             cache: Cache::new(settings.cache_bytes),
+            doubtful: BTreeSet::new(),
             skips: limited(time, limit, store.load_skips()).await?,
             waiting,
             counts: Counts::default(),

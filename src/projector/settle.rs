@@ -77,6 +77,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         for (document, version) in &flushed.still_recorded {
             self.waiting.still_recorded(document, *version);
         }
+        self.look_at_doubtful().await?;
         self.observer.flushed(&flushed, self.cache.bytes());
         self.observer.snapshots_due(flushed.take_due());
         Ok(flushed.checkpoint)

@@ -2,7 +2,10 @@
 //! document, and for whoever lacks an earlier event read the log itself. Where the events come from,
 //! and when to flush, is decided elsewhere.
 
-use std::{collections::BTreeMap, task::Poll};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    task::Poll,
+};
 
 use bson::{DateTime, RawDocument, Timestamp};
 use futures::{
@@ -55,6 +58,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) settings: Settings,
     pub(super) observer: Observer,
     pub(super) cache: Cache,
+    /// Parked documents that are to be looked at once the flush under way has returned.
+    pub(super) doubtful: BTreeSet<DocumentId>,
     /// The events of the collection that an operator has skipped.
     pub(super) skips: Skips,
     pub(super) waiting: Waiting,

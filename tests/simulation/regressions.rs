@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     monitor::Monitor,
     node::Node,
     plan::DaemonPlan,
+    skips::SKIPS,
     store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
@@ -23,7 +25,9 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         part::Part,
+        skip::Skip,
     },
+    projector::revisit::Revisit,
     store::{LeaseName, QuarantineRow},
 };
 
@@ -160,6 +164,83 @@ fn a_parked_row_that_lost_its_mark_gets_it_again() {
         scene.put(COLLECTION, Key::Document(id()), Row::Raw(bare));
         scene.until("the mark is gone", |world| !is_marked(world));
         scene.until("the mark is back", is_marked);
+    }
+}
+
+/// A document that is parked at its second event, with more above it; and the skip of that event.
+fn parked(seed: u64) -> (Scene, Op) {
+    let mut scene = Scene::new(seed, None);
+    let poison = doc! { "op": "update", "patch": { "$inc": { "name": 1 } } };
+    scene.append(&[(1, create()), (2, poison), (3, update())]);
+    scene.until("the row is marked", |world| {
+        Scene::row(world).is_some_and(|row| row.get("quarantine").unwrap().is_some())
+    });
+    let key = EventKey { document: id(), version: 2 };
+    let row = Row::Skip(Skip {
+        key: key.clone(),
+        client: "c".into(),
+        class: Class::BadPatch,
+        reason: String::new(),
+        skipped_at: DateTime::from_millis(9),
+    });
+    (scene, Op::Put { collection: SKIPS.into(), key: Key::Event(key), row })
+}
+
+#[test]
+fn a_skipped_event_does_not_park_its_document_again() {
+    for seed in 0..20 {
+        let (mut scene, skip) = parked(seed);
+        // The row is as an instance wrote it late that had parked the document before the skip.
+        scene.world.apply(vec![skip]);
+        scene.until_version(3);
+    }
+}
+
+#[test]
+fn what_another_instance_has_skipped_is_noticed_before_a_checkpoint_passes_more() {
+    for seed in 0..20 {
+        let (mut scene, skip) = parked(seed);
+        let mut moved = Document::try_from(&Scene::row(&scene.world).unwrap()).unwrap();
+        moved.remove("quarantine");
+        moved.insert("version", 3_i64);
+        moved.insert("clock", doc! { "c": 3_i64 });
+        moved.insert("updated_at", DateTime::from_millis(3));
+        let row = Row::Raw(RawDocumentBuf::try_from(&moved).unwrap());
+        let key = || Key::Document(id());
+        // Skipped, gone on and off the record, all by another instance.
+        scene.world.apply(vec![skip, Op::Put { collection: COLLECTION.into(), key: key(), row }]);
+        scene.world.apply(vec![Op::Delete { collection: QUARANTINE.into(), key: key() }]);
+        scene.until("it is off the record", |world| waiting(&world.state().visible).is_empty());
+        scene.append(&[(4, update())]);
+        scene.until_version(4);
+    }
+}
+
+#[test]
+fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
+    for seed in 0..400 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(2, update()), (3, update())]);
+        scene.until("a checkpoint has passed them, on record", |world| {
+            let data = &world.state().visible;
+            saved_of(data, Part::WHOLE).is_some_and(|saved| saved.position.is_some())
+                && !waiting(data).is_empty()
+        });
+        let (world, sim, mut rng) = (scene.world.clone(), scene.sim.clone(), scene.sim.rng(1));
+        let rename = |from: &str, to: &str| Op::Rename { from: from.into(), to: to.into() };
+        let (away, back) = (rename(EVENTS, "aside.events"), rename("aside.events", EVENTS));
+        let node = scene.node.clone();
+        scene.sim.spawn(Owner::World, async move {
+            world.apply(vec![away]);
+            sim.sleep(Duration::from_millis(rng.u64(0..8))).await;
+            node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
+            sim.sleep(Duration::from_millis(rng.u64(0..12))).await;
+            world.apply(vec![back]);
+        });
+        let later = scene.sim.now() + Duration::from_secs(1);
+        scene.until("a while has passed", |world| world.sim.now() > later);
+        scene.append(&[(1, create())]);
+        scene.until_version(3);
     }
 }
 
