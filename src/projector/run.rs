@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bson::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -71,8 +71,8 @@ impl<'a> Chunk<'a> {
 
     fn take(&mut self) -> Vec<Arrival<'a>> {
         self.bytes = 0;
-        let room = Vec::with_capacity(self.arrivals.len());
-        std::mem::replace(&mut self.arrivals, room)
+        let room = self.arrivals.len();
+        std::mem::replace(&mut self.arrivals, Vec::with_capacity(room))
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     /// The overdue hole that was last told of.
     pub(super) overdue: Option<(DocumentId, i64)>,
     pub(super) review_at: Duration,
-    /// The last of the parked documents that were looked at, if there are more.
+    /// The last parked document that was looked at, if there are more.
     pub(super) reviewed: Option<DocumentId>,
     revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
     pub(super) askers: Askers,
@@ -140,7 +140,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             settings: *settings,
             observer: observer.clone(),
             cache: Cache::new(settings.cache_bytes),
-            doubtful: BTreeSet::new(),
+            doubtful: Default::default(),
             skips: limited(time, limit, store.load_skips()).await?,
             waiting,
             counts: Counts::default(),
@@ -212,8 +212,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let pause = self.pause();
         let Self { work, walk, feed, revisits, .. } = self;
         let room = !work.cache.is_full();
-        let (log, time, limit) =
-            (work.log.clone(), work.time.clone(), work.settings.backoff.attempt_limit);
+        let (log, time, backoff) = (work.log.clone(), work.time.clone(), work.settings.backoff);
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
@@ -226,7 +225,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             // 3. What an operator asks for is little, and somebody waits for it.
             Some(revisit) = revisits.recv(), if room => Met::Asked(revisit),
             // 4. Catching up goes before news, which may depend on it.
-            batch = next_scanned(walk, &log, (&time, limit)), if room => Met::Scanned(batch),
+            batch = next_scanned(walk, &log, (&time, backoff.attempt_limit)), if room => Met::Scanned(batch),
             // 5. News, when there is room for it: not reading is what slows the stream down.
             fed = feed.recv(), if room => Met::Fed(fed),
             // 6. Time.
