@@ -2,6 +2,7 @@
 //! through the same traits. What the simulation rests on, and what is not checked here, is not known.
 
 mod bodies;
+mod parts;
 mod real;
 mod twin;
 
