@@ -26,8 +26,6 @@ pub(crate) enum Bug {
     RowBeforeSkip,
     /// A projection does not look which events are skipped.
     SkipsForgotten,
-    /// The record of a park holds back a document that has moved over its event.
-    PassedMarkParks,
     /// A document whose stored row is not what was read is folded on from memory.
     StaleRowKept,
     /// The stream goes on at the present time after lost history, and the log is not scanned.

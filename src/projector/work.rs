@@ -303,10 +303,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let mark = self.waiting.park(&document.id);
         let skips = self.skips.of(&document.id);
         let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
-        let mark = mark.filter(|mark| {
-            let passed = mark.version <= document.version && planted(Bug::PassedMarkParks);
-            mark.version == document.version + 1 || passed
-        });
+        let mark = mark.filter(|mark| mark.version == document.version + 1);
         document.quarantine = mark.cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
     }

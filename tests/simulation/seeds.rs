@@ -87,7 +87,6 @@ fn every_planted_bug_is_found() {
         LostAnswerIsSuccess,
         RowBeforeSkip,
         SkipsForgotten,
-        PassedMarkParks,
         StaleRowKept,
         LostHistoryIgnored,
         TailStartsTooLate,
