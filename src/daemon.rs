@@ -3,7 +3,7 @@
 
 mod parts;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mongodb::Database;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -14,7 +14,7 @@ use crate::{
     api::{self, ApiLimits, ApiState},
     config::Config,
     headroom,
-    health::Heartbeats,
+    health::{Heart, Heartbeats},
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
     metrics::Metrics,
@@ -23,12 +23,19 @@ use crate::{
     status::CollectionStatus,
     store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses},
     time::{SystemTime, Time},
-    upkeep::{desk::Desk, layout::LayoutWatch, pause::PauseWatch},
+    upkeep::{
+        desk::Desk,
+        layout::{LayoutWatch, Watched},
+        pause::PauseWatch,
+    },
 };
 use parts::Parts;
 
 /// What a service says that was told to stop.
 const STOPPED: &str = "stopped";
+
+/// Whom to tell whether a collection is paused, by its name.
+type Pauses = BTreeMap<String, watch::Sender<Option<bool>>>;
 
 /// A running daemon.
 pub struct Daemon {
@@ -105,20 +112,8 @@ impl Daemon {
             heart: heart("unknown jobs"),
         };
         services.spawn(until(stop.clone(), "jobs", desk.run()));
-        let watching = PauseWatch {
-            pauses: pauses.clone(),
-            time,
-            collections: parts.pauses,
-            heart: heart("pauses"),
-        };
-        services.spawn(until(stop.clone(), "pauses", watching.run()));
-        let watching = LayoutWatch {
-            layouts: MongoLayouts::new(database),
-            time,
-            collections: parts.layouts,
-            heart: heart("layouts"),
-        };
-        services.spawn(until(stop.clone(), "layouts", watching.run()));
+        let watches = (parts.pauses, parts.layouts);
+        watch_operators(&mut services, database, watches, (time, &heart), &stop);
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
@@ -193,6 +188,30 @@ impl Daemon {
             ),
         }
     }
+}
+
+/// Keeps an eye on what operators have decided about collections.
+fn watch_operators(
+    services: &mut JoinSet<&'static str>,
+    database: &Database,
+    (pauses, layouts): (Pauses, BTreeMap<String, Watched>),
+    (time, heart): (SystemTime, &dyn Fn(&'static str) -> Heart),
+    stop: &CancellationToken,
+) {
+    let watching = PauseWatch {
+        pauses: MongoPauses::new(database),
+        time,
+        collections: pauses,
+        heart: heart("pauses"),
+    };
+    services.spawn(until(stop.clone(), "pauses", watching.run()));
+    let watching = LayoutWatch {
+        layouts: MongoLayouts::new(database),
+        time,
+        collections: layouts,
+        heart: heart("layouts"),
+    };
+    services.spawn(until(stop.clone(), "layouts", watching.run()));
 }
 
 /// Serves HTTP until `end`.

@@ -35,7 +35,8 @@ pub(super) async fn run(
         let cpu = (daemon.cpu()?, server.cpu()?);
         let jobs = Jobs { database: &fresh.database };
         let id = jobs.ask("verify").await?;
-        let is_done = |job: &Document| job.get_str("state") == Ok(Outcome::Done.name());
+        let is_done =
+            |job: &Document| job.get_str("state").is_ok_and(|state| state == Outcome::Done.name());
         let job = jobs.until(&id, is_done).await?;
         row.ours.push(events / seconds(&job)?);
         row.daemon_cpu.push((daemon.cpu()? - cpu.0) / events * 1e6);

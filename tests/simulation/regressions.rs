@@ -13,7 +13,8 @@ use super::{
     leases::{SimLeases, roster},
     monitor::Monitor,
     node::Node,
-    plan::DaemonPlan,
+    operator,
+    plan::{DaemonPlan, Help, OperatorStep},
     skips::SKIPS,
     store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
@@ -305,5 +306,31 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
             let leads = || *standing.borrow() == Standing::Leader(1);
             assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
         }
+    }
+}
+
+/// Whether a document moves on that an operator has skipped under another instance, when its next event comes.
+fn moves_on_after_a_skip_elsewhere(seed: u64) -> bool {
+    let mut scene = Scene::new(seed, None);
+    scene
+        .append(&[(1, create()), (2, doc! { "op": "update", "patch": { "$inc": { "name": 1 } } })]);
+    scene.until("it is parked", |world| {
+        Scene::row(world).is_some_and(|row| row.get("quarantine").unwrap().is_some())
+    });
+    let node = Node::new(&scene.world, Owner::Actor(80), &[]);
+    let step = OperatorStep { pause: Duration::ZERO, document: 0, help: Help::Skip };
+    let skip = operator::run(node, Monitor::default(), Vec::new(), vec![step]);
+    scene.sim.spawn(Owner::Actor(80), skip);
+    scene.until_version(2);
+    scene.append(&[(3, update())]);
+    let (limit, world) = (scene.sim.now() + Duration::from_secs(20), scene.world.clone());
+    let is_reached = || Scene::row(&world).and_then(|row| version_of(&row)) == Some(3);
+    scene.executor.run(limit, is_reached) && scene.sim.outcome().0.is_none()
+}
+
+#[test]
+fn a_document_that_was_skipped_elsewhere_moves_on_with_its_next_event() {
+    for seed in 0..20 {
+        assert!(moves_on_after_a_skip_elsewhere(seed), "seed {seed}");
     }
 }

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod mending;
+mod parts;
 mod real;
 mod twin;
 
