@@ -96,7 +96,7 @@ async fn a_log_that_was_taken_away_while_the_daemon_was_down_is_refused_and_noth
         let daemon = scene.start().await;
         let refusal = daemon.refuses().await;
         let expected = if how.contains("anew") || how.contains("replaced") {
-            "delete the row of this collection in `alluvium.checkpoints`"
+            "delete the rows of this collection in `alluvium.checkpoints`"
         } else {
             "does not exist"
         };
