@@ -53,8 +53,8 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// A cache that keeps idle documents of at most half of `bytes_max`; those being worked on may take the
-    /// other half.
+    /// A cache that keeps idle documents of at most half of `bytes_max`, and asks for a flush when
+    /// those being worked on take the other half.
     pub(super) fn new(bytes_max: usize) -> Self {
         let idle_bytes = (bytes_max / 2).max(1);
         let idle = unsync::Cache::with(
@@ -149,12 +149,6 @@ impl Cache {
     /// Whether documents being worked on take their whole share.
     pub(super) fn is_full(&self) -> bool {
         self.working_bytes >= self.bytes_max / 2
-    }
-
-    /// Whether documents being worked on take half of their share: a flush that begins now leaves room
-    /// to fold on beside it.
-    pub(super) fn is_filling(&self) -> bool {
-        self.working_bytes >= self.bytes_max / 4
     }
 
     /// How many bytes all documents take.

@@ -43,7 +43,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_filling() => true,
+            _ if self.work.cache.is_full() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
