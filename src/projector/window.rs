@@ -16,6 +16,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// The longest that a folded event waits for others however far behind the projection is.
 const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
+/// How many documents a scan folds before they are written.
+const SCANNED_DOCUMENTS_MAX: usize = 4_096;
 
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
@@ -43,7 +45,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
+            _ if self.work.cache.is_full() || self.has_left_many() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
@@ -62,6 +64,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             self.progress.flushed(self.progress.folded.clone());
             self.askers.idle();
         }
+    }
+
+    /// Whether a scan has left many documents behind. It does not come back to them, so nothing is won by waiting.
+    fn has_left_many(&self) -> bool {
+        self.walk.is_some() && self.work.cache.working() >= SCANNED_DOCUMENTS_MAX
     }
 
     /// How long a folded event may wait for others under load. Where they are late already, half of that
