@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Start},
+    log::{EventLog, Found, LogSource, Start},
     model::{
         part::{Part, Vouched, vouched},
         position::{Checkpoint, LogId, Position},
@@ -48,7 +48,7 @@ impl Begin {
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
     ) -> Result<Self> {
-        let Some(found) = log.identity().await? else {
+        let Some(Found { id: found, .. }) = log.identity().await? else {
             return Err(Error::stop(
                 format!("the log of `{collection}` does not exist"),
                 "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
@@ -114,14 +114,18 @@ impl Resume {
     }
 }
 
-/// Makes sure that what was just read came from the log that is followed. To be asked after the read, or after
-/// the opening of a cursor, which stays on the collection that it was opened on.
+/// Makes sure that the log that is followed has its name. To be asked after a read, or after the opening of a cursor,
+/// which stays on the collection that it was opened on; gives the time of the look.
+///
+/// The log may still have been away while it was read, and be back: then it read as empty, and its return lies between
+/// the read and that time. So what was not seen is proven to be not there only once the stream has come to that time
+/// without telling of a return.
 ///
 /// # Errors
 /// When the log is another one by now, or gone.
-pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<()> {
+pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<Timestamp> {
     match log.identity().await? {
-        Some(found) if found == followed || planted(Bug::IdentityNotAskedAgain) => Ok(()),
+        Some(found) if found.id == followed || planted(Bug::IdentityNotAskedAgain) => Ok(found.at),
         _ => Err(Error::stop(
             format!(
                 "the log with UUID {followed} was dropped, renamed or replaced while it was being read"

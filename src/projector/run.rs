@@ -267,6 +267,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 self.walk = Some(walk);
             }
             Ok(None) => {
+                self.progress.read_until(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
@@ -290,6 +291,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 let Work { log, followed, time, settings, .. } = &self.work;
                 let limit = settings.backoff.attempt_limit;
                 limited(time, limit, still_followed(log, *followed)).await?;
+                self.work.waiting.keep_unproven();
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
@@ -331,6 +333,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         self.work.fold(&chunk.take()).await?;
         self.progress.folded(batch, self.work.time.now());
+        if self.work.waiting.proven_until(batch.position.cluster_time) {
+            self.work.note_change();
+        }
         Ok(())
     }
 
@@ -339,9 +344,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
         let Work { log, followed, time, settings, .. } = &self.work;
         let limit = settings.backoff.attempt_limit;
-        if limited(time, limit, log.identity()).await? != Some(*followed) {
-            return Err(gone(&self.events));
+        match limited(time, limit, log.identity()).await? {
+            Some(found) if found.id == *followed => {}
+            _ => return Err(gone(&self.events)),
         }
+        self.work.waiting.keep_unproven();
         info!(collection = self.work.observer.collection(), "the log was away and is back");
         self.walk = Some(Walk::new(at, self.work.followed));
         self.work.observer.phase(Phase::Scanning);

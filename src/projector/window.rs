@@ -60,7 +60,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.flush.is_none() && self.work.changed_at.is_none() {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
-            self.askers.idle();
+            self.askers.idle(|document| self.work.waiting.is_unproven(document));
         }
     }
 
@@ -84,7 +84,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         self.covers = self.progress.folded.clone();
         self.work.start_flush(position.map(|position| self.checkpoint(position)));
         if self.work.flush.is_some() {
-            self.askers.flushing();
+            self.askers.flushing(|document| self.work.waiting.is_unproven(document));
         }
     }
 

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::EventLog,
+    log::{Batch, EventLog},
     model::{
         document::{Class, Document, Outcome, Quarantine},
         event::{Event, EventKey},
@@ -189,19 +189,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
                 return Ok(());
             };
-            let (log, backoff, time) = (self.log.clone(), self.settings.backoff, self.time.clone());
-            let (observer, seen, followed) = (self.observer.clone(), self.seen, self.followed);
-            let read = backoff.retry(
-                &time,
-                |error, _| observer.tried(error, &time),
-                async || {
-                    let batch = log.read(id, after, READ_EVENTS_MAX, Some(seen)).await?;
-                    still_followed(&log, followed).await?;
-                    Ok(batch)
-                },
-            );
-            let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
-            self.observer.turned(&self.time);
+            // With the last event that the document has: where that is seen, the log was there.
+            let (batch, seen_at) = self.read(id, (after - 1).max(0), READ_EVENTS_MAX).await?;
             let mut met = None;
             for event in batch.documents()? {
                 let event = event?;
@@ -226,13 +215,35 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
                 _ => {
                     let closed_at = self.closed_at(id, version).await?;
-                    if self.waiting.heal(id, closed_at) {
+                    let unproven = met.is_none().then_some(seen_at);
+                    if self.waiting.heal(id, closed_at, unproven) {
                         self.note_change();
                     }
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// Reads events of one document above version `after`, and gives when the log was seen to have its name after that.
+    pub(super) async fn read(
+        &mut self,
+        id: &DocumentId,
+        after: i64,
+        limit: u32,
+    ) -> Result<(Batch, Timestamp)> {
+        let Self { log, settings, time, observer, seen, followed, .. } = self;
+        let read = settings.backoff.retry(
+            time,
+            |error, _| observer.tried(error, time),
+            async || {
+                let batch = log.read(id, after, limit, Some(*seen)).await?;
+                Ok((batch, still_followed(log, *followed).await?))
+            },
+        );
+        let read = drive(&mut self.flush, &mut self.flushed, read).await?;
+        self.observer.turned(&self.time);
+        Ok(read)
     }
 
     fn record_hole(&mut self, id: &DocumentId, missing: i64, known: i64) {

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,7 +27,6 @@ use crate::{
         part::Part,
         skip::Skip,
     },
-    projector::revisit::Revisit,
     store::{LeaseName, QuarantineRow},
 };
 
@@ -67,7 +65,7 @@ impl Scene {
     }
 
     /// Appends events to the document at once, in this order.
-    fn append(&self, events: &[(i64, Document)]) {
+    pub(super) fn append(&self, events: &[(i64, Document)]) {
         let put = |(version, body): &(i64, Document)| Self::event(*version, body);
         self.world.apply(events.iter().map(put).collect());
     }
@@ -86,12 +84,12 @@ impl Scene {
         self.world.apply(vec![Op::Put { collection: collection.into(), key, row }]);
     }
 
-    fn row(world: &World) -> Option<RawDocumentBuf> {
+    pub(super) fn row(world: &World) -> Option<RawDocumentBuf> {
         row_of(&world.state().visible, &id()).cloned()
     }
 
     /// Runs until `done`, for three minutes at most.
-    fn until(&mut self, what: &str, done: impl FnMut(&World) -> bool) {
+    pub(super) fn until(&mut self, what: &str, done: impl FnMut(&World) -> bool) {
         self.within(Duration::from_secs(180), what, done);
     }
 
@@ -108,7 +106,7 @@ impl Scene {
         assert!(reached, "{what}");
     }
 
-    fn until_version(&mut self, version: i64) {
+    pub(super) fn until_version(&mut self, version: i64) {
         self.until("the version is reached", |world| Self::is_at(world, version));
     }
 
@@ -118,7 +116,7 @@ impl Scene {
     }
 }
 
-fn id() -> DocumentId {
+pub(super) fn id() -> DocumentId {
     DocumentId::String("a".into())
 }
 
@@ -169,7 +167,7 @@ fn a_parked_row_that_lost_its_mark_gets_it_again() {
 }
 
 /// A document that is parked at its second event, with more above it; and the skip of that event.
-fn parked(seed: u64) -> (Scene, Op) {
+pub(super) fn parked(seed: u64) -> (Scene, Op) {
     let mut scene = Scene::new(seed, None);
     let poison = doc! { "op": "update", "patch": { "$inc": { "name": 1 } } };
     scene.append(&[(1, create()), (2, poison), (3, update())]);
@@ -214,56 +212,6 @@ fn what_another_instance_has_skipped_is_noticed_before_a_checkpoint_passes_more(
         scene.until("it is off the record", |world| waiting(&world.state().visible).is_empty());
         scene.append(&[(4, update())]);
         scene.until_version(4);
-    }
-}
-
-#[test]
-fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
-    for seed in 0..400 {
-        let mut scene = Scene::new(seed, None);
-        scene.append(&[(2, update()), (3, update())]);
-        scene.until("a checkpoint has passed them, on record", |world| {
-            let data = &world.state().visible;
-            saved_of(data, Part::WHOLE).is_some_and(|saved| saved.position.is_some())
-                && !waiting(data).is_empty()
-        });
-        let (world, sim, mut rng) = (scene.world.clone(), scene.sim.clone(), scene.sim.rng(1));
-        let rename = |from: &str, to: &str| Op::Rename { from: from.into(), to: to.into() };
-        let (away, back) = (rename(EVENTS, "aside.events"), rename("aside.events", EVENTS));
-        let node = scene.node.clone();
-        scene.sim.spawn(Owner::World, async move {
-            world.apply(vec![away]);
-            sim.sleep(Duration::from_millis(rng.u64(0..8))).await;
-            node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
-            sim.sleep(Duration::from_millis(rng.u64(0..12))).await;
-            world.apply(vec![back]);
-        });
-        let later = scene.sim.now() + Duration::from_secs(1);
-        scene.until("a while has passed", |world| world.sim.now() > later);
-        scene.append(&[(1, create())]);
-        scene.until_version(3);
-    }
-}
-
-#[test]
-fn a_log_that_is_away_while_it_is_read_is_not_at_its_end() {
-    for seed in 0..400 {
-        let mut scene = Scene::new(seed, None);
-        scene.append(&[(1, create())]);
-        scene.until_version(1);
-        // The third event comes first, so that the log is read on from the first.
-        scene.append(&[(3, update()), (2, update())]);
-        let (world, sim, mut rng) = (scene.world.clone(), scene.sim.clone(), scene.sim.rng(1));
-        let rename = |from: &str, to: &str| Op::Rename { from: from.into(), to: to.into() };
-        let (away, back) = (rename(EVENTS, "aside.events"), rename("aside.events", EVENTS));
-        scene.sim.spawn(Owner::World, async move {
-            sim.sleep(Duration::from_millis(rng.u64(0..20))).await;
-            world.apply(vec![away]);
-            sim.sleep(Duration::from_millis(rng.u64(1..20))).await;
-            world.apply(vec![back]);
-        });
-        // No checkpoint passes an event that is neither in the row nor on record.
-        scene.until_version(3);
     }
 }
 
