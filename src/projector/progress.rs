@@ -21,9 +21,6 @@ pub(super) struct Progress {
     /// What the saved checkpoint says.
     saved: Option<Position>,
     saved_at: Option<Duration>,
-    /// When the log was seen to be there after it was scanned: before the stream has come to that time, a return of the
-    /// log may be on its way, and what the scan has not seen with it.
-    read_until: Option<Timestamp>,
     server_time: Option<Timestamp>,
     heard_at: Option<Duration>,
     is_full: bool,
@@ -54,11 +51,6 @@ impl Progress {
         self.is_full = batch.is_full;
     }
 
-    /// The log was scanned, and seen to be there at this time.
-    pub(super) fn read_until(&mut self, time: Option<Timestamp>) {
-        self.read_until = self.read_until.max(time);
-    }
-
     /// Everything up to `position` is written.
     pub(super) fn flushed(&mut self, position: Option<Position>) {
         self.flushed = position.or(self.flushed.take());
@@ -67,9 +59,7 @@ impl Progress {
     /// The place to save, if what has been folded is not saved yet and the last save is long enough ago.
     pub(super) fn due(&self, now: Duration, interval: Duration) -> Option<Position> {
         let due = self.saved_at.is_none_or(|at| now.saturating_sub(at) >= interval);
-        let proven = |folded: &Position| Some(folded.cluster_time) >= self.read_until;
-        let unsaved = |folded: &Position| self.saved.as_ref() != Some(folded);
-        self.folded.clone().filter(|folded| due && proven(folded) && unsaved(folded))
+        self.folded.clone().filter(|folded| due && self.saved.as_ref() != Some(folded))
     }
 
     /// A checkpoint was saved.

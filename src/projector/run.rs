@@ -148,6 +148,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             changed_at: None,
             oldest: None,
             seen: begin.at,
+            unproven_until: None,
             flush: None,
             flushed: None,
         };
@@ -267,7 +268,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 self.walk = Some(walk);
             }
             Ok(None) => {
-                self.progress.read_until(walk.seen_at);
+                self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);

@@ -73,6 +73,9 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     /// The latest cluster time that anything was received with: what is read from the log must not be
     /// older, whichever member answers.
     pub(super) seen: Timestamp,
+    /// Up to this time it is not proven that what the log did not show is not in it ([`still_followed`]): no checkpoint
+    /// may be saved before the stream has come there.
+    pub(super) unproven_until: Option<Timestamp>,
     /// The flush under way.
     pub(super) flush: Option<BoxFuture<'static, Result<Flushed>>>,
     /// What the flush under way became, if it returned while something else was awaited.
@@ -216,6 +219,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 _ => {
                     let closed_at = self.closed_at(id, version).await?;
                     let unproven = met.is_none().then_some(seen_at);
+                    self.unproven_until = self.unproven_until.max(unproven);
                     if self.waiting.heal(id, closed_at, unproven) {
                         self.note_change();
                     }

@@ -117,6 +117,25 @@ fn what_a_skipped_document_waits_for_stays_on_record_while_the_log_is_away() {
 }
 
 #[test]
+fn a_document_that_is_looked_at_again_while_the_log_is_away_does_not_go_back() {
+    for seed in 0..2_000 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        scene.until_version(1);
+        scene.until("a checkpoint is there", has_checkpoint);
+        // Its next events may be on their way to it, in memory, or in a flush under way.
+        scene.append(&[(2, update()), (3, update())]);
+        let mut rng = scene.sim.rng(1);
+        let (after, gone) = (rng.u64(0..20), rng.u64(1..20));
+        let absence = Absence { after, gone, unheard: rng.u64(0..1_500) };
+        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.look_again(after + rng.u64(0..gone));
+        scene.until_version(3);
+        scene.wait(5);
+    }
+}
+
+#[test]
 fn no_checkpoint_passes_what_a_scan_did_not_see_while_the_log_was_away() {
     for seed in 0..2_000 {
         let mut scene = Scene::new(seed, None);

@@ -1,14 +1,16 @@
 //! What seeds have found and planted bugs cannot stand for, since it is too rare to be found again within a
 //! few seeds: each as a scene of its own, played under some seeds.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     daemon,
     executor::{Executor, Owner, Sim, VirtualTime},
+    layouts::SimLayouts,
     leases::{SimLeases, roster},
     monitor::Monitor,
     node::Node,
@@ -19,6 +21,7 @@ use super::{
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
 use crate::{
+    health::Heart,
     lease::{Keeper, Leaderships, LeaseSettings, Standing},
     model::{
         document::{Class, Quarantine},
@@ -27,7 +30,10 @@ use crate::{
         part::Part,
         skip::Skip,
     },
+    projector::observe::Observer,
+    status::CollectionStatus,
     store::{LeaseName, QuarantineRow},
+    upkeep::layout::{LayoutWatch, Watched},
 };
 
 /// One daemon over a log with one document.
@@ -254,6 +260,39 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
             let leads = || *standing.borrow() == Standing::Leader(1);
             assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        let is_saved = |world: &World, part: Part| {
+            saved_of(&world.state().visible, part).is_some_and(|saved| saved.position.is_some())
+        };
+        scene.until("a checkpoint is there", |world| is_saved(world, Part::WHOLE));
+        let left = Part { index: 0, of: 2 };
+        let saved = saved_of(&scene.world.state().visible, Part::WHOLE).unwrap();
+        scene.put(CHECKPOINTS, Key::Checkpoint(left), Row::Checkpoint(saved));
+        let node = Node::new(&scene.world, Owner::Actor(80), &[]);
+        let time = VirtualTime { sim: scene.sim.clone(), wall_ahead_millis: 0 };
+        let (stands, first) = watch::channel(Standing::Standby);
+        let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
+        let observer = Observer::new(status, daemon::metrics(), time.clone());
+        let watched = Watched { layout: watch::channel(None).0, first, observer };
+        let watching = LayoutWatch {
+            layouts: SimLayouts { node },
+            time,
+            collections: BTreeMap::from([(COLLECTION.to_owned(), watched)]),
+            heart: Heart::unheard(),
+        };
+        scene.sim.spawn(Owner::Actor(80), watching.run());
+        let later = scene.sim.now() + Duration::from_secs(20);
+        scene.until("a while has passed", |world| world.sim.now() > later);
+        assert!(is_saved(&scene.world, left), "only who leads has it forgotten");
+        stands.send_replace(Standing::Leader(2));
+        scene.within(Duration::from_secs(20), "it is gone", |world| !is_saved(world, left));
     }
 }
 
