@@ -256,6 +256,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
+                self.work.has_seen(batch.read_at());
                 let mut chunk = Chunk::default();
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
@@ -303,7 +304,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
-        self.work.seen = self.work.seen.max(batch.position.cluster_time);
+        self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
         let mut chunk = Chunk::default();
         for change in batch.changes.documents()? {

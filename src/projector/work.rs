@@ -247,6 +247,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         );
         let read = drive(&mut self.flush, &mut self.flushed, read).await?;
         self.observer.turned(&self.time);
+        self.has_seen(read.0.read_at());
         Ok(read)
     }
 
@@ -335,6 +336,11 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             self.flush = None;
             self.flushed = Some(flushed);
         }
+    }
+
+    /// Something was received that was there at this time.
+    pub(super) fn has_seen(&mut self, time: Option<Timestamp>) {
+        self.seen = time.map_or(self.seen, |time| self.seen.max(time));
     }
 
     pub(super) fn note_change(&mut self) {

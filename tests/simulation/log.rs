@@ -350,7 +350,7 @@ impl EventLog for SimLog {
             let events = state.visible.events(&id, after).take(limit as usize);
             let mut batch = RawArrayBuf::new();
             events.for_each(|(_, event)| batch.push(event.clone()));
-            Ok(batch.into())
+            Ok(Batch::from(batch).of_time(state.seen_time()))
         };
         let name = self.node.name(|| format!("read {document} above {after}"));
         self.node.call(&name, work).await
@@ -388,13 +388,16 @@ impl Scan for SimScan {
         let (collection, id, term) = (self.collection.clone(), self.id, self.term);
         let (world, after, limit) =
             (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
-        let work = async move { world.scanned(&collection, id, term, after, limit) };
-        let keys_and_events = self.node.call("next of scan", work).await?;
+        let work = async move {
+            let time = world.state().seen_time();
+            Ok((world.scanned(&collection, id, term, after, limit)?, time))
+        };
+        let (keys_and_events, time) = self.node.call("next of scan", work).await?;
         let Some((last, _)) = keys_and_events.last() else { return Ok(None) };
         self.after = Some(last.clone());
         let mut batch = RawArrayBuf::new();
         keys_and_events.into_iter().for_each(|(_, event)| batch.push(event));
-        Ok(Some(batch.into()))
+        Ok(Some(Batch::from(batch).of_time(time)))
     }
 }
 

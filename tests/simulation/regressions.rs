@@ -264,6 +264,33 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
 }
 
 #[test]
+fn what_was_read_from_one_member_is_not_missed_in_what_another_knows() {
+    for seed in 0..2_000 {
+        // So small a cache that the document is read again at every step.
+        let mut scene = Scene::with_cache(seed, None, 2);
+        let (world, mut rng) = (scene.world.clone(), scene.sim.rng(1));
+        let past = scene.sim.now() + Duration::from_secs(3);
+        scene.until("a while has passed", |world| world.sim.now() > past);
+        scene.append(&[(1, create())]);
+        scene.sim.spawn(Owner::World, async move {
+            world.state().lose_history();
+            for _ in 0..3 {
+                world.elect(rng.usize(0..6));
+                world.sim.changed();
+                world.sim.sleep(Duration::from_millis(rng.u64(100..2_000))).await;
+                world.state().lagging = false;
+                world.sim.changed();
+                world.sim.sleep(Duration::from_millis(rng.u64(0..1_000))).await;
+            }
+        });
+        let later = scene.sim.now() + Duration::from_secs(10);
+        scene.until("a while has passed", |world| world.sim.now() > later);
+        scene.append(&[(2, update())]);
+        scene.within(Duration::from_secs(30), "it goes on", |world| Scene::is_at(world, 2));
+    }
+}
+
+#[test]
 fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, None);
