@@ -4,6 +4,8 @@
 use bson::Timestamp;
 use tracing::info;
 
+use super::away::still_followed;
+
 use crate::{
     database::{Error, Result},
     log::{EventLog, Found, LogSource, Start},
@@ -111,27 +113,6 @@ impl Resume {
             Self::Saved(position) | Self::Vouched(position) => position.cluster_time,
             Self::At(time) => *time,
         }
-    }
-}
-
-/// Makes sure that the log that is followed has its name. To be asked after a read, or after the opening of a cursor,
-/// which stays on the collection that it was opened on; gives the time of the look.
-///
-/// The log may still have been away while it was read, and be back: then it read as empty, and its return lies between
-/// the read and that time. So what was not seen is proven to be not there only once the stream has come to that time
-/// without telling of a return.
-///
-/// # Errors
-/// When the log is another one by now, or gone.
-pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<Timestamp> {
-    match log.identity().await? {
-        Some(found) if found.id == followed || planted(Bug::IdentityNotAskedAgain) => Ok(found.at),
-        _ => Err(Error::stop(
-            format!(
-                "the log with UUID {followed} was dropped, renamed or replaced while it was being read"
-            ),
-            "the documents stay as they are; bring the log back, and the projection goes on by itself",
-        )),
     }
 }
 

@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::{
     Projector,
-    begin::{Begin, fenced, still_followed},
+    away::still_followed,
+    begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed},
@@ -82,7 +83,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) progress: Progress,
     pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
-    events: String,
+    pub(super) events: String,
     pub(super) epoch: i64,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -341,22 +342,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Ok(())
     }
 
-    /// The log was taken away. If it is back since, the same as before, then whatever it got under
-    /// another name never came through the stream, and is read from the log itself.
-    async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        let Work { log, followed, time, settings, .. } = &self.work;
-        let limit = settings.backoff.attempt_limit;
-        match limited(time, limit, log.identity()).await? {
-            Some(found) if found.id == *followed => {}
-            _ => return Err(gone(&self.events)),
-        }
-        self.work.waiting.keep_unproven();
-        info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at, self.work.followed));
-        self.work.observer.phase(Phase::Scanning);
-        Ok(())
-    }
-
     fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
         match EventKey::from_event(event) {
             Ok(key) if chunk.is_held(self.work.part, &key.document) => {
@@ -399,11 +384,4 @@ async fn next_scanned<L: EventLog, D: Store>(
         Some(walk) => walk.next(log, within).await,
         None => std::future::pending().await,
     }
-}
-
-fn gone(events: &str) -> Error {
-    Error::stop(
-        format!("the log `{events}` was dropped, renamed or replaced while it was being followed"),
-        "the documents stay as they are; bring the log back, and the projection goes on by itself",
-    )
 }

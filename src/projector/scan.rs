@@ -7,7 +7,7 @@ use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
-    begin::still_followed,
+    away::still_followed,
     rows::Rows,
     work::{Arrival, Work, drive},
 };

@@ -15,7 +15,6 @@ use futures::{
 
 use super::{
     Settings,
-    begin::still_followed,
     cache::{Cache, Slot},
     flush::Flushed,
     observe::{Counts, Observer},
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{Batch, EventLog},
+    log::EventLog,
     model::{
         document::{Class, Document, Outcome, Quarantine},
         event::{Event, EventKey},
@@ -73,7 +72,7 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     /// The latest cluster time that anything was received with: what is read from the log must not be
     /// older, whichever member answers.
     pub(super) seen: Timestamp,
-    /// Up to this time it is not proven that what the log did not show is not in it ([`still_followed`]): no checkpoint
+    /// Up to this time it is not proven that what the log did not show is not in it (`away.rs`): no checkpoint
     /// may be saved before the stream has come there.
     pub(super) unproven_until: Option<Timestamp>,
     /// The flush under way.
@@ -227,28 +226,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
-    }
-
-    /// Reads events of one document above version `after`, and gives when the log was seen to have its name after that.
-    pub(super) async fn read(
-        &mut self,
-        id: &DocumentId,
-        after: i64,
-        limit: u32,
-    ) -> Result<(Batch, Timestamp)> {
-        let Self { log, settings, time, observer, seen, followed, .. } = self;
-        let read = settings.backoff.retry(
-            time,
-            |error, _| observer.tried(error, time),
-            async || {
-                let batch = log.read(id, after, limit, Some(*seen)).await?;
-                Ok((batch, still_followed(log, *followed).await?))
-            },
-        );
-        let read = drive(&mut self.flush, &mut self.flushed, read).await?;
-        self.observer.turned(&self.time);
-        self.has_seen(read.0.read_at());
-        Ok(read)
     }
 
     fn record_hole(&mut self, id: &DocumentId, missing: i64, known: i64) {

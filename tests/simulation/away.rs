@@ -54,11 +54,6 @@ impl Scene {
             node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
         });
     }
-
-    fn wait(&mut self, seconds: u64) {
-        let later = self.sim.now() + Duration::from_secs(seconds);
-        self.until("a while has passed", |world| world.sim.now() > later);
-    }
 }
 
 #[test]
@@ -74,7 +69,7 @@ fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
         let absence = Absence { after: 0, gone: looked_at + back, unheard: 0 };
         scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
         scene.look_again(looked_at);
-        scene.wait(1);
+        scene.pass(Duration::from_secs(1));
         scene.append(&[(1, create())]);
         scene.until_version(3);
     }
@@ -131,7 +126,7 @@ fn a_document_that_is_looked_at_again_while_the_log_is_away_does_not_go_back() {
         scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
         scene.look_again(after + rng.u64(0..gone));
         scene.until_version(3);
-        scene.wait(5);
+        scene.pass(Duration::from_secs(5));
     }
 }
 
