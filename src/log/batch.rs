@@ -4,11 +4,20 @@
 use bson::{DateTime, RawArray, RawArrayBuf, RawBsonRef, RawDocument, Timestamp};
 use mongodb::raw_batch_cursor::RawBatch;
 
-use crate::database::{Error, Result};
+use crate::{
+    database::{Error, Result},
+    model::state::{
+        Malformed,
+        raw::{Element, Elements, tag},
+    },
+};
 
 /// Documents in one buffer: events of a scan, or changes of a tail.
 #[derive(Clone, Debug)]
-pub struct Batch(Bytes);
+pub struct Batch {
+    bytes: Bytes,
+    read_at: Option<Timestamp>,
+}
 
 #[derive(Clone, Debug)]
 enum Bytes {
@@ -22,43 +31,102 @@ impl Batch {
     /// # Errors
     /// When the reply is not what a cursor replies.
     pub fn documents(&self) -> Result<impl Iterator<Item = Result<&RawDocument>>> {
-        let array: &RawArray = match &self.0 {
+        let mut elements = self.elements()?;
+        Ok(std::iter::from_fn(move || next(&mut elements).transpose()).fuse())
+    }
+
+    fn elements(&self) -> Result<Elements<'_>> {
+        let array: &RawArray = match &self.bytes {
             Bytes::Reply(batch) => batch.doc_slices()?,
             Bytes::Array(array) => array,
         };
-        Ok(array.into_iter().map(|value| match value {
-            Ok(RawBsonRef::Document(document)) => Ok(document),
-            Ok(other) => Err(Error::damaged(format!("a batch holds {:?}", other.element_type()))),
-            Err(error) => Err(error.into()),
-        }))
+        Elements::new(array.as_bytes()).map_err(damaged)
     }
 
     /// The server's reply that carried them, where a server did.
     pub fn reply(&self) -> Option<&RawDocument> {
-        match &self.0 {
+        match &self.bytes {
             Bytes::Reply(batch) => Some(batch.as_raw_document()),
             Bytes::Array(_) => None,
         }
     }
 
+    /// The cluster time of the answer, where it is known: everything in it was there by then.
+    pub fn read_at(&self) -> Option<Timestamp> {
+        match &self.bytes {
+            Bytes::Reply(batch) => batch.as_raw_document().get_timestamp("operationTime").ok(),
+            Bytes::Array(_) => self.read_at,
+        }
+    }
+
+    /// The same, of an answer of that time.
+    #[must_use]
+    pub fn of_time(self, time: Timestamp) -> Self {
+        Self { read_at: Some(time), ..self }
+    }
+
     /// The size of the buffer in bytes.
     pub fn bytes(&self) -> usize {
-        match &self.0 {
+        match &self.bytes {
             Bytes::Reply(batch) => batch.as_raw_document().as_bytes().len(),
             Bytes::Array(array) => array.as_bytes().len(),
         }
     }
 }
 
+/// A batch that is read piece by piece.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    batch: Batch,
+    place: usize,
+}
+
+impl Reading {
+    /// The batch from its beginning.
+    pub fn new(batch: Batch) -> Self {
+        Self { batch, place: 0 }
+    }
+
+    /// The next document, and the place behind it, for [`Reading::pass`]; `None` at the end.
+    ///
+    /// # Errors
+    /// When the reply is not what a cursor replies.
+    pub fn peek(&self) -> Result<Option<(&RawDocument, usize)>> {
+        let mut elements = self.batch.elements()?.from_place(self.place);
+        Ok(next(&mut elements)?.map(|document| (document, elements.place())))
+    }
+
+    /// Goes on to a place.
+    pub fn pass(&mut self, place: usize) {
+        self.place = place;
+    }
+}
+
+fn next<'a>(elements: &mut Elements<'a>) -> Result<Option<&'a RawDocument>> {
+    match elements.next().map_err(damaged)? {
+        Some(Element { value, .. }) if value.tag == tag::DOCUMENT => {
+            Ok(Some(RawDocument::from_bytes(value.bytes)?))
+        }
+        Some(Element { value, .. }) => {
+            Err(Error::damaged(format!("a batch holds a value of type {}", value.tag)))
+        }
+        None => Ok(None),
+    }
+}
+
+fn damaged(error: Malformed) -> Error {
+    Error::damaged(format!("a batch: {error}"))
+}
+
 impl From<RawBatch> for Batch {
     fn from(batch: RawBatch) -> Self {
-        Self(Bytes::Reply(batch))
+        Self { bytes: Bytes::Reply(batch), read_at: None }
     }
 }
 
 impl From<RawArrayBuf> for Batch {
     fn from(array: RawArrayBuf) -> Self {
-        Self(Bytes::Array(array))
+        Self { bytes: Bytes::Array(array), read_at: None }
     }
 }
 
