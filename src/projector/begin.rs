@@ -4,9 +4,11 @@
 use bson::Timestamp;
 use tracing::info;
 
+use super::away::still_followed;
+
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Start},
+    log::{EventLog, Found, LogSource, Start},
     model::{
         part::{Part, Vouched, vouched},
         position::{Checkpoint, LogId, Position},
@@ -48,7 +50,7 @@ impl Begin {
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
     ) -> Result<Self> {
-        let Some(found) = log.identity().await? else {
+        let Some(Found { id: found, .. }) = log.identity().await? else {
             return Err(Error::stop(
                 format!("the log of `{collection}` does not exist"),
                 "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
@@ -111,23 +113,6 @@ impl Resume {
             Self::Saved(position) | Self::Vouched(position) => position.cluster_time,
             Self::At(time) => *time,
         }
-    }
-}
-
-/// Makes sure that what was just read came from the log that is followed. To be asked after the read, or after
-/// the opening of a cursor, which stays on the collection that it was opened on.
-///
-/// # Errors
-/// When the log is another one by now, or gone.
-pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<()> {
-    match log.identity().await? {
-        Some(found) if found == followed || planted(Bug::IdentityNotAskedAgain) => Ok(()),
-        _ => Err(Error::stop(
-            format!(
-                "the log with UUID {followed} was dropped, renamed or replaced while it was being read"
-            ),
-            "the documents stay as they are; bring the log back, and the projection goes on by itself",
-        )),
     }
 }
 
