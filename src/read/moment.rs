@@ -1,5 +1,6 @@
 //! One moment of one collection: a session with read concern snapshot, over which document and log are
-//! read as they stood together. Whatever must be exact is read through it and through nothing else.
+//! read as they stood together. Whatever must be exact is read through it, or by a single command of that read
+//! concern ([`super::suffix`]), and through nothing else.
 
 use std::{future::Future, ops::RangeInclusive, time::Duration};
 
