@@ -5,6 +5,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
+use futures::future::BoxFuture;
 use tracing::warn;
 
 use super::{
@@ -178,5 +179,15 @@ impl Flush {
             classes: self.classes,
             took,
         })
+    }
+}
+
+/// Waits for the flush under way; for ever, if there is none.
+pub(super) async fn returned(
+    flush: &mut Option<BoxFuture<'static, Result<Flushed>>>,
+) -> Result<Flushed> {
+    match flush {
+        Some(flush) => flush.await,
+        None => std::future::pending().await,
     }
 }
