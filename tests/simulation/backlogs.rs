@@ -31,7 +31,8 @@ impl Told {
             let Some(call) = words.strip_prefix("sends #").and_then(|call| call.split_once(' '))
             else {
                 // Whatever goes wrong, a projection begins anew because of that.
-                tails_on &= !["fails", "is", "starts"].contains(&words.split(' ').next().unwrap());
+                let goes_wrong = ["fails", "is answered", "is cut", "starts"];
+                tails_on &= !goes_wrong.iter().any(|wrong| words.starts_with(wrong));
                 told.deaths += usize::from(scans && words.starts_with("starts"));
                 scans &= !words.starts_with("starts");
                 continue;
@@ -65,7 +66,5 @@ fn backlogs_are_scanned_in_many_runs_and_daemons_die_in_the_middle_of_it() {
     let (scans, deaths) = (all(|told| told.scans), all(|told| told.deaths));
     let left_behind = all(|told| told.left_behind);
     println!("{scans} scans, {deaths} deaths, {left_behind} left behind");
-    assert!(scans > 100, "{scans}");
-    assert!(deaths > 10, "{deaths}");
-    assert!(left_behind > 10, "{left_behind}");
+    assert!(scans > 40 && deaths > 4 && left_behind > 4);
 }

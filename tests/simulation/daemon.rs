@@ -46,7 +46,7 @@ use crate::{
 
 /// So small that a run of a few dozen events has many backlogs, and tails that are left behind.
 const BACKLOG: BacklogSettings = BacklogSettings {
-    events_min: 2,
+    events_min: 1,
     lag_min: Duration::ZERO,
     look_interval: Duration::from_millis(500),
 };
