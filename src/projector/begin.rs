@@ -1,5 +1,5 @@
-//! Where a projector begins: at its checkpoint, or with a scan of the whole log, or not at all when
-//! going on would be wrong.
+//! Where a projector begins: at its checkpoint, or with a scan of the whole log where there is none or a scan is quicker, or
+//! not at all when going on would be wrong.
 
 use bson::Timestamp;
 use tracing::info;
