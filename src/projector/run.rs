@@ -243,12 +243,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
-            CheckpointOutcome::Saved(checkpoint) => {
-                if let Some(position) = checkpoint.position {
-                    self.progress.saved(position, self.work.time.now());
-                }
+            CheckpointOutcome::Saved(Some(position)) => {
+                self.progress.saved(position, self.work.time.now());
             }
-            CheckpointOutcome::NotSaved => {}
+            CheckpointOutcome::Saved(None) | CheckpointOutcome::NotSaved => {}
             CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
