@@ -123,7 +123,7 @@ pub(super) async fn end_of_log(database: &Database) -> Result<Place> {
 /// When the server refuses.
 pub(super) async fn save_checkpoint(database: &Database, place: Place, way: Way) -> Result<()> {
     let log = MongoSource::new(database.clone()).log(COLLECTION).identity().await?;
-    let log = log.ok_or_else(|| {
+    let log = log.map(|found| found.id).ok_or_else(|| {
         BenchError::from(Error::damaged("the log that was just made does not exist"))
     })?;
     let store = MongoStore::new(database, COLLECTION, Part::WHOLE);

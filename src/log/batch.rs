@@ -8,7 +8,10 @@ use crate::database::{Error, Result};
 
 /// Documents in one buffer: events of a scan, or changes of a tail.
 #[derive(Clone, Debug)]
-pub struct Batch(Bytes);
+pub struct Batch {
+    bytes: Bytes,
+    read_at: Option<Timestamp>,
+}
 
 #[derive(Clone, Debug)]
 enum Bytes {
@@ -22,7 +25,7 @@ impl Batch {
     /// # Errors
     /// When the reply is not what a cursor replies.
     pub fn documents(&self) -> Result<impl Iterator<Item = Result<&RawDocument>>> {
-        let array: &RawArray = match &self.0 {
+        let array: &RawArray = match &self.bytes {
             Bytes::Reply(batch) => batch.doc_slices()?,
             Bytes::Array(array) => array,
         };
@@ -35,15 +38,29 @@ impl Batch {
 
     /// The server's reply that carried them, where a server did.
     pub fn reply(&self) -> Option<&RawDocument> {
-        match &self.0 {
+        match &self.bytes {
             Bytes::Reply(batch) => Some(batch.as_raw_document()),
             Bytes::Array(_) => None,
         }
     }
 
+    /// The cluster time of the answer, where it is known: everything in it was there by then.
+    pub fn read_at(&self) -> Option<Timestamp> {
+        match &self.bytes {
+            Bytes::Reply(batch) => batch.as_raw_document().get_timestamp("operationTime").ok(),
+            Bytes::Array(_) => self.read_at,
+        }
+    }
+
+    /// The same, of an answer of that time.
+    #[must_use]
+    pub fn of_time(self, time: Timestamp) -> Self {
+        Self { read_at: Some(time), ..self }
+    }
+
     /// The size of the buffer in bytes.
     pub fn bytes(&self) -> usize {
-        match &self.0 {
+        match &self.bytes {
             Bytes::Reply(batch) => batch.as_raw_document().as_bytes().len(),
             Bytes::Array(array) => array.as_bytes().len(),
         }
@@ -52,13 +69,13 @@ impl Batch {
 
 impl From<RawBatch> for Batch {
     fn from(batch: RawBatch) -> Self {
-        Self(Bytes::Reply(batch))
+        Self { bytes: Bytes::Reply(batch), read_at: None }
     }
 }
 
 impl From<RawArrayBuf> for Batch {
     fn from(array: RawArrayBuf) -> Self {
-        Self(Bytes::Array(array))
+        Self { bytes: Bytes::Array(array), read_at: None }
     }
 }
 

@@ -123,13 +123,22 @@ pub struct TailBatch {
     pub is_full: bool,
 }
 
+/// A log that was found under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which one it is.
+    pub id: LogId,
+    /// The cluster time of the look: whatever brought it there came before.
+    pub at: Timestamp,
+}
+
 /// One collection's log.
 pub trait EventLog: Clone + Send + Sync + 'static {
     /// An ordered walk over it.
     type Scan: Scan;
 
     /// Its identity, or `None` if the collection does not exist.
-    fn identity(&self) -> impl Future<Output = Result<Option<LogId>>> + Send;
+    fn identity(&self) -> impl Future<Output = Result<Option<Found>>> + Send;
 
     /// About how many events it holds, at no cost worth mentioning: as the server counts along, also events that the
     /// majority has not got yet, and wrong at times, after a crash of the server, say.

@@ -14,7 +14,8 @@ use mongodb::{
 };
 
 use super::{
-    Batch, Bodies, EventLog, LogSource, Mend, Scan, Start, Tail, TailBatch, events_collection,
+    Batch, Bodies, EventLog, Found, LogSource, Mend, Scan, Start, Tail, TailBatch,
+    events_collection,
 };
 use crate::{
     database::{Error, Result},
@@ -55,11 +56,7 @@ impl LogSource for MongoSource {
     async fn now(&self) -> Result<Timestamp> {
         let mut session = self.database.client().start_session().causal_consistency(true).await?;
         self.database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
-        session.operation_time().ok_or_else(|| {
-            Error::damaged(
-                "the server answers without an operationTime: it is no replica set member",
-            )
-        })
+        operation_time(&session)
     }
 
     async fn tail(
@@ -167,6 +164,13 @@ impl Tail for MongoTail {
     }
 }
 
+/// The time of the last answer in a session.
+fn operation_time(session: &ClientSession) -> Result<Timestamp> {
+    session.operation_time().ok_or_else(|| {
+        Error::damaged("the server answers without an operationTime: it is no replica set member")
+    })
+}
+
 /// The cluster time inside a resume token, whose text begins with it: type byte 0x82, then seconds and
 /// increment, big-endian, in hex. See `resume_token.cpp` and `key_string.cpp` of the server.
 fn token_time(token: &RawBson) -> Option<Timestamp> {
@@ -211,12 +215,15 @@ fn range_after(document: &DocumentId, after: i64) -> Document {
 impl EventLog for MongoLog {
     type Scan = MongoScan;
 
-    async fn identity(&self) -> Result<Option<LogId>> {
-        let mut found =
-            self.database.list_collections().filter(doc! { "name": &self.name }).await?;
-        match found.next().await.transpose()? {
+    async fn identity(&self) -> Result<Option<Found>> {
+        let mut session = self.session(None).await?;
+        let look = self.database.list_collections().filter(doc! { "name": &self.name });
+        let mut found = look.session(&mut session).await?;
+        match found.next(&mut session).await.transpose()? {
             Some(spec) => match spec.info.uuid.map(|binary| binary.to_uuid()) {
-                Some(Ok(uuid)) => Ok(Some(LogId(uuid))),
+                Some(Ok(uuid)) => {
+                    Ok(Some(Found { id: LogId(uuid), at: operation_time(&session)? }))
+                }
                 _ => Err(Error::damaged(format!("`{}` has no UUID: is it a view?", self.name))),
             },
             None => Ok(None),

@@ -4,10 +4,13 @@
 use bson::Timestamp;
 use tracing::info;
 
-use super::backlog::{Backlog, BacklogSettings, to_scan};
+use super::{
+    away::still_followed,
+    backlog::{Backlog, BacklogSettings, to_scan},
+};
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Start},
+    log::{EventLog, Found, LogSource, Start},
     model::{
         part::{Part, Vouched, vouched},
         position::{Checkpoint, LogId, Position},
@@ -52,7 +55,7 @@ impl Begin {
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
-        let Some(found) = log.identity().await? else {
+        let Some(Found { id: found, .. }) = log.identity().await? else {
             return Err(Error::stop(
                 format!("the log of `{collection}` does not exist"),
                 "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
@@ -130,31 +133,6 @@ impl Resume {
             Self::At(time) => *time,
         }
     }
-}
-
-/// Makes sure that what was just read came from the log that is followed. To be asked after the read, or after
-/// the opening of a cursor, which stays on the collection that it was opened on.
-///
-/// # Errors
-/// When the log is another one by now, or gone.
-pub(super) async fn still_followed(log: &impl EventLog, followed: LogId) -> Result<()> {
-    match log.identity().await? {
-        Some(found) if found == followed || planted(Bug::IdentityNotAskedAgain) => Ok(()),
-        _ => Err(Error::stop(
-            format!(
-                "the log with UUID {followed} was dropped, renamed or replaced while it was being read"
-            ),
-            "the documents stay as they are; bring the log back, and the projection goes on by itself",
-        )),
-    }
-}
-
-/// The log `events` is not what it was when the stream began.
-pub(super) fn gone(events: &str) -> Error {
-    Error::stop(
-        format!("the log `{events}` was dropped, renamed or replaced while it was being followed"),
-        "the documents stay as they are; bring the log back, and the projection goes on by itself",
-    )
 }
 
 /// A later epoch has saved its own checkpoint.

@@ -2,6 +2,7 @@
 //! is here; what each step decides is in the file that bears its name.
 
 mod ahead;
+mod away;
 pub mod backlog;
 mod begin;
 mod cache;

@@ -91,12 +91,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds some of the events above version `after`, up to `version`.
     async fn fold_some(&mut self, id: &DocumentId, after: i64, version: i64) -> Result<()> {
         let limit = u32::try_from((version - after).min(READ_EVENTS_MAX)).unwrap_or(1);
-        let (log, seen) = (self.log.clone(), self.seen);
-        let (time, observer) = (self.time.clone(), self.observer.clone());
-        let report = |error: &Error, _| observer.tried(error, &time);
-        let read =
-            self.settings.backoff.retry(&time, report, || log.read(id, after, limit, Some(seen)));
-        let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
+        let (batch, _seen_at) = self.read(id, after, limit).await?;
         for event in batch.documents()? {
             let event = event?;
             let key =

@@ -9,8 +9,9 @@ use tracing::info;
 
 use super::{
     Projector,
+    away::still_followed,
     backlog::Looks,
-    begin::{Begin, fenced, gone, still_followed},
+    begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
     flush::{CheckpointOutcome, Flushed, returned},
@@ -84,7 +85,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     pub(super) progress: Progress,
     pub(super) walk: Option<Walk<S::Log, D>>,
     pub(super) feed: mpsc::Receiver<Feed>,
-    events: String,
+    pub(super) events: String,
     pub(super) epoch: i64,
     /// What a scan has seen need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
@@ -151,6 +152,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             changed_at: None,
             oldest: None,
             seen: begin.at,
+            unproven_until: None,
             flush: None,
             flushed: None,
         };
@@ -260,6 +262,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
+                self.work.has_seen(batch.read_at());
                 let mut chunk = Chunk::default();
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
@@ -272,6 +275,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 self.walk = Some(walk);
             }
             Ok(None) => {
+                self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
@@ -295,6 +299,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 let Work { log, followed, time, settings, .. } = &self.work;
                 let limit = settings.backoff.attempt_limit;
                 limited(time, limit, still_followed(log, *followed)).await?;
+                self.work.waiting.keep_unproven();
                 self.walk = Some(Walk::new(at, self.work.followed));
                 self.ignore_before = Some(at);
                 self.work.observer.phase(Phase::Scanning);
@@ -305,7 +310,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
-        self.work.seen = self.work.seen.max(batch.position.cluster_time);
+        self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
         let (mut chunk, mut passed) = (Chunk::default(), 0);
         for change in batch.changes.documents()? {
@@ -338,20 +343,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         self.work.fold(&chunk.take()).await?;
         self.progress.folded(batch, passed, self.work.time.now());
-        Ok(())
-    }
-
-    /// The log was taken away. If it is back since, the same as before, then whatever it got under
-    /// another name never came through the stream, and is read from the log itself.
-    async fn find_log_again(&mut self, at: Timestamp) -> Result<()> {
-        let Work { log, followed, time, settings, .. } = &self.work;
-        let limit = settings.backoff.attempt_limit;
-        if limited(time, limit, log.identity()).await? != Some(*followed) {
-            return Err(gone(&self.events));
+        if self.work.waiting.proven_until(batch.position.cluster_time) {
+            self.work.note_change();
         }
-        info!(collection = self.work.observer.collection(), "the log was away and is back");
-        self.walk = Some(Walk::new(at, self.work.followed));
-        self.work.observer.phase(Phase::Scanning);
         Ok(())
     }
 

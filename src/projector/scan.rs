@@ -7,7 +7,7 @@ use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
-    begin::still_followed,
+    away::still_followed,
     rows::Rows,
     work::{Arrival, Work, drive},
 };
@@ -20,7 +20,13 @@ use crate::{
     time::Time,
 };
 
-type Next<S> = BoxFuture<'static, (Option<S>, Result<Option<Batch>>)>;
+type Next<S> = BoxFuture<'static, (Option<Opened<S>>, Result<Option<Batch>>)>;
+
+/// A cursor, and when the log was seen to have its name after that was opened.
+struct Opened<S> {
+    scan: S,
+    seen_at: Timestamp,
+}
 
 /// A walk under way. The next batch is always being fetched while the last one is folded.
 pub(super) struct Walk<L: EventLog, D: Documents> {
@@ -33,11 +39,13 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     /// The row of that event's document, if it has one.
     row: Option<RowVersion>,
     followed: LogId,
+    /// When the log was last seen to have its name, of all the times that a cursor was opened.
+    pub(super) seen_at: Option<Timestamp>,
 }
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
     pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
-        Self { next: None, rows: Rows::new(), at, last: None, row: None, followed }
+        Self { next: None, rows: Rows::new(), at, last: None, row: None, followed, seen_at: None }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and
@@ -53,27 +61,28 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
             async move {
                 let opening = async {
                     let scan = log.scan(last.as_ref(), at).await?;
-                    still_followed(&log, followed).await?;
-                    Ok(scan)
+                    let seen_at = still_followed(&log, followed).await?;
+                    Ok(Opened { scan, seen_at })
                 };
                 match limited(&time, limit, opening).await {
-                    Ok(scan) => fetch(scan, time, limit).await,
+                    Ok(opened) => fetch(opened, time, limit).await,
                     Err(error) => (None, Err(error)),
                 }
             }
             .boxed()
         });
-        let (scan, batch) = next.await;
-        let scan = scan.filter(|_| matches!(batch, Ok(Some(_))));
-        self.next = scan.map(|scan| fetch(scan, time.clone(), limit));
+        let (opened, batch) = next.await;
+        self.seen_at = self.seen_at.max(opened.as_ref().map(|opened| opened.seen_at));
+        let opened = opened.filter(|_| matches!(batch, Ok(Some(_))));
+        self.next = opened.map(|opened| fetch(opened, time.clone(), limit));
         batch
     }
 }
 
-fn fetch<S: Scan + 'static>(mut scan: S, time: impl Time, limit: Duration) -> Next<S> {
+fn fetch<S: Scan + 'static>(mut opened: Opened<S>, time: impl Time, limit: Duration) -> Next<S> {
     async move {
-        let batch = limited(&time, limit, scan.next()).await;
-        (Some(scan), batch)
+        let batch = limited(&time, limit, opened.scan.next()).await;
+        (Some(opened), batch)
     }
     .boxed()
 }

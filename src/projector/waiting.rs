@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use bson::Timestamp;
+
 use crate::{
     model::{
         document::{Class, Quarantine},
@@ -18,6 +20,8 @@ pub(super) struct Waiting {
     unsaved: HashSet<DocumentId>,
     /// Documents that wait no more, and the version that they have reached.
     healed: HashMap<DocumentId, i64>,
+    /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
+    unproven: HashMap<DocumentId, (i64, Timestamp)>,
     /// The last version that was seen above a hole.
     seen_above: HashMap<DocumentId, i64>,
 }
@@ -42,6 +46,7 @@ impl Waiting {
     pub(super) fn put(&mut self, row: QuarantineRow) {
         self.unsaved.insert(row.document.clone());
         self.healed.remove(&row.document);
+        self.unproven.remove(&row.document);
         self.rows.insert(row.document.clone(), row);
     }
 
@@ -49,7 +54,9 @@ impl Waiting {
     pub(super) fn learn(&mut self, row: QuarantineRow) -> bool {
         let rank = |row: &QuarantineRow| (row.mark.version, row.mark.class != Class::Gap);
         let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
-        let healed = self.healed.get(&row.document).is_some_and(|at| *at >= row.mark.version);
+        let unproven = self.unproven.get(&row.document).map(|(at, _)| at);
+        let healed = self.healed.get(&row.document).max(unproven);
+        let healed = healed.is_some_and(|at| *at >= row.mark.version);
         let is_news = !known && !healed;
         if is_news {
             self.rows.insert(row.document.clone(), row);
@@ -57,15 +64,43 @@ impl Waiting {
         is_news
     }
 
-    /// A document that has reached `version` waits no more; whether it did.
-    pub(super) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
+    /// A document that has reached `version` waits no more; whether it did. Where the log showed nothing at all, that
+    /// stays `unproven` until the stream has come to that time.
+    pub(super) fn heal(
+        &mut self,
+        document: &DocumentId,
+        version: i64,
+        unproven: Option<Timestamp>,
+    ) -> bool {
         let waited = self.rows.remove(document).is_some();
         self.seen_above.remove(document);
         if waited {
             self.unsaved.remove(document);
-            self.healed.insert(document.clone(), version);
+            match unproven {
+                Some(time) => drop(self.unproven.insert(document.clone(), (version, time))),
+                None => drop(self.healed.insert(document.clone(), version)),
+            }
         }
         waited
+    }
+
+    /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.
+    pub(super) fn proven_until(&mut self, time: Timestamp) -> bool {
+        let healed = self.healed.len();
+        for (document, (version, _)) in self.unproven.extract_if(|_, (_, at)| *at <= time) {
+            self.healed.insert(document, version);
+        }
+        self.healed.len() > healed
+    }
+
+    /// The log was away: what was not proven by then stays on record, and is looked at again with all other records.
+    pub(super) fn keep_unproven(&mut self) {
+        self.unproven.clear();
+    }
+
+    /// Whether it is not proven yet that a document waits no more.
+    pub(super) fn is_unproven(&self, document: &DocumentId) -> bool {
+        self.unproven.contains_key(document)
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.

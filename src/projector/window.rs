@@ -69,7 +69,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.flush.is_none() && self.work.changed_at.is_none() {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
-            self.askers.idle();
+            self.askers.idle(|document| self.work.waiting.is_unproven(document));
         }
     }
 
@@ -85,7 +85,12 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Settings { checkpoint_interval, idle_checkpoint_interval, .. } = self.work.settings;
         let idle = self.work.changed_at.is_none();
         let interval = if idle { idle_checkpoint_interval } else { checkpoint_interval };
-        self.progress.due(now, interval).filter(|_| self.walk.is_none())
+        self.unsaved(now, interval)
+    }
+
+    fn unsaved(&self, now: Duration, interval: Duration) -> Option<Position> {
+        let is_proven = |at: &Position| Some(at.cluster_time) >= self.work.unproven_until;
+        self.progress.due(now, interval).filter(|at| self.walk.is_none() && is_proven(at))
     }
 
     fn start_flush(&mut self, now: Duration) {
@@ -93,7 +98,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         self.covers = self.progress.folded.clone();
         self.work.start_flush(position.map(|position| self.checkpoint(position)));
         if self.work.flush.is_some() {
-            self.askers.flushing();
+            self.askers.flushing(|document| self.work.waiting.is_unproven(document));
         }
     }
 
@@ -155,9 +160,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             } else {
                 let last = self.work.changed_at.is_none();
                 self.covers = self.progress.folded.clone();
-                let unsaved = self.progress.due(Duration::MAX, Duration::ZERO);
-                let unsaved = unsaved.filter(|_| self.walk.is_none()).map(|at| self.checkpoint(at));
-                self.work.start_flush(unsaved);
+                let unsaved = self.unsaved(Duration::MAX, Duration::ZERO);
+                self.work.start_flush(unsaved.map(|at| self.checkpoint(at)));
                 if last && self.work.flush.is_none() {
                     return Ok(why);
                 }

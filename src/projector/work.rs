@@ -15,7 +15,6 @@ use futures::{
 
 use super::{
     Settings,
-    begin::still_followed,
     cache::{Cache, Slot},
     flush::Flushed,
     observe::{Counts, Observer},
@@ -73,6 +72,9 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     /// The latest cluster time that anything was received with: what is read from the log must not be
     /// older, whichever member answers.
     pub(super) seen: Timestamp,
+    /// Up to this time it is not proven that what the log did not show is not in it (`away.rs`): no checkpoint
+    /// may be saved before the stream has come there.
+    pub(super) unproven_until: Option<Timestamp>,
     /// The flush under way.
     pub(super) flush: Option<BoxFuture<'static, Result<Flushed>>>,
     /// What the flush under way became, if it returned while something else was awaited.
@@ -189,19 +191,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
                 return Ok(());
             };
-            let (log, backoff, time) = (self.log.clone(), self.settings.backoff, self.time.clone());
-            let (observer, seen, followed) = (self.observer.clone(), self.seen, self.followed);
-            let read = backoff.retry(
-                &time,
-                |error, _| observer.tried(error, &time),
-                async || {
-                    let batch = log.read(id, after, READ_EVENTS_MAX, Some(seen)).await?;
-                    still_followed(&log, followed).await?;
-                    Ok(batch)
-                },
-            );
-            let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
-            self.observer.turned(&self.time);
+            // With the last event that the document has: where that is seen, the log was there.
+            let (batch, seen_at) = self.read(id, (after - 1).max(0), READ_EVENTS_MAX).await?;
             let mut met = None;
             for event in batch.documents()? {
                 let event = event?;
@@ -226,7 +217,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
                 _ => {
                     let closed_at = self.closed_at(id, version).await?;
-                    if self.waiting.heal(id, closed_at) {
+                    let unproven = met.is_none().then_some(seen_at);
+                    self.unproven_until = self.unproven_until.max(unproven);
+                    if self.waiting.heal(id, closed_at, unproven) {
                         self.note_change();
                     }
                     return Ok(());
@@ -320,6 +313,11 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             self.flush = None;
             self.flushed = Some(flushed);
         }
+    }
+
+    /// Something was received that was there at this time.
+    pub(super) fn has_seen(&mut self, time: Option<Timestamp>) {
+        self.seen = time.map_or(self.seen, |time| self.seen.max(time));
     }
 
     pub(super) fn note_change(&mut self) {

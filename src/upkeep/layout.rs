@@ -73,14 +73,18 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
         }
     }
 
-    /// Has what is left of earlier divisions forgotten, where this instance leads the first part; whether nothing
-    /// is left.
+    /// Has what is left of earlier divisions forgotten, where this instance leads the first part; whether it does
+    /// everywhere, and nothing is left.
     async fn retire(&self) -> bool {
         let mut is_over = true;
         for (name, watched) in &self.collections {
             let leads = matches!(*watched.first.borrow(), Standing::Leader(_));
             let of = watched.layout.borrow().filter(|_| leads);
-            let Some(of) = of else { continue };
+            let Some(of) = of else {
+                // It may lead soon: its predecessor may not have come to it.
+                is_over = false;
+                continue;
+            };
             let retire = self.layouts.retire_layouts(name, of);
             match limited(&self.time, ATTEMPT_LIMIT, retire).await {
                 Ok(retired) => is_over &= retired,

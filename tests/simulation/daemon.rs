@@ -256,7 +256,7 @@ impl Restarts for Uncounted {
 }
 
 /// All runs count in one place, which nobody looks at: making metrics takes longer than a run.
-fn metrics() -> CollectionMetrics {
+pub(super) fn metrics() -> CollectionMetrics {
     static METRICS: OnceLock<CollectionMetrics> = OnceLock::new();
     let make = || {
         let (_, status) = watch::channel(CollectionStatus::new(COLLECTION));

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     database::{Error, Result},
     log::{
-        Batch, Bodies, EventLog, LogSource, Mend, Scan, Start, Tail, TailBatch, events_collection,
+        Batch, Bodies, EventLog, Found, LogSource, Mend, Scan, Start, Tail, TailBatch,
+        events_collection,
     },
     model::{
         event::EventKey,
@@ -149,7 +150,7 @@ impl SimTail {
 }
 
 /// What a tail's request found.
-struct Found {
+struct Gathered {
     /// Each with whether it is too large for one reply.
     changes: Vec<(RawDocumentBuf, bool)>,
     next: Place,
@@ -198,7 +199,7 @@ impl State {
     }
 
     /// The next changes that concern `watched`, at most `limit`; none if there are none yet.
-    fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Found> {
+    fn changes(&self, watched: &[String], from: Place, limit: usize) -> Option<Gathered> {
         let mut changes = Vec::new();
         let mut last = from;
         for entry in from.entry..self.seen {
@@ -218,7 +219,7 @@ impl State {
         }
         let time = self.oplog[last.entry].time;
         let position = Position { token: token(time, Some(last.op)), cluster_time: time };
-        Some(Found { changes, next: Place { entry: last.entry, op: last.op + 1 }, position })
+        Some(Gathered { changes, next: Place { entry: last.entry, op: last.op + 1 }, position })
     }
 
     /// How many events the primary takes a log to hold.
@@ -228,14 +229,14 @@ impl State {
     }
 
     /// An empty batch: its token moves on to what the server has looked at.
-    fn nothing(&self, from: Place) -> Found {
+    fn nothing(&self, from: Place) -> Gathered {
         // A place inside of or right after a transaction has that event's token until time moves on.
         let stays = from.op > 0 && self.seen <= from.entry + 1;
         let next = if stays { from } else { Place { entry: from.entry.max(self.seen), op: 0 } };
         let looked_at = next.entry.saturating_sub(usize::from(!stays)).min(self.oplog.len() - 1);
         let time = self.oplog[looked_at].time;
         let token = token(time, stays.then(|| from.op - 1));
-        Found { changes: Vec::new(), next, position: Position { token, cluster_time: time } }
+        Gathered { changes: Vec::new(), next, position: Position { token, cluster_time: time } }
     }
 
     fn change(&self, place: Place) -> RawDocumentBuf {
@@ -314,10 +315,12 @@ fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
 impl EventLog for SimLog {
     type Scan = SimScan;
 
-    async fn identity(&self) -> Result<Option<LogId>> {
+    async fn identity(&self) -> Result<Option<Found>> {
         let (world, collection) = (self.node.world.clone(), self.collection.clone());
         let work = async move {
-            Ok(world.state().latest.collections.get(&collection).map(|found| found.id))
+            let state = world.state();
+            let at = state.operation_time();
+            Ok(state.latest.collections.get(&collection).map(|found| Found { id: found.id, at }))
         };
         self.node.call("identity", work).await
     }
@@ -359,7 +362,7 @@ impl EventLog for SimLog {
             let events = state.visible.events(&id, after).take(limit as usize);
             let mut batch = RawArrayBuf::new();
             events.for_each(|(_, event)| batch.push(event.clone()));
-            Ok(batch.into())
+            Ok(Batch::from(batch).of_time(state.seen_time()))
         };
         let name = self.node.name(|| format!("read {document} above {after}"));
         self.node.call(&name, work).await
@@ -397,13 +400,16 @@ impl Scan for SimScan {
         let (collection, id, term) = (self.collection.clone(), self.id, self.term);
         let (world, after, limit) =
             (self.node.world.clone(), self.after.clone(), 1 + self.node.random(8));
-        let work = async move { world.scanned(&collection, id, term, after, limit) };
-        let keys_and_events = self.node.call("next of scan", work).await?;
+        let work = async move {
+            let time = world.state().seen_time();
+            Ok((world.scanned(&collection, id, term, after, limit)?, time))
+        };
+        let (keys_and_events, time) = self.node.call("next of scan", work).await?;
         let Some((last, _)) = keys_and_events.last() else { return Ok(None) };
         self.after = Some(last.clone());
         let mut batch = RawArrayBuf::new();
         keys_and_events.into_iter().for_each(|(_, event)| batch.push(event));
-        Ok(Some(batch.into()))
+        Ok(Some(Batch::from(batch).of_time(time)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The deterministic simulation: the real projector over an in-memory replica set, with virtual time,
 //! in which one seed decides everything that happens and everything that goes wrong. See tests/README.md.
 
+mod away;
 mod backlogs;
 mod conformance;
 mod daemon;

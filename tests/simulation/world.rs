@@ -406,6 +406,12 @@ impl State {
         self.last_time
     }
 
+    /// The cluster time up to which reads see what the majority has.
+    pub(super) fn seen_time(&self) -> Timestamp {
+        let last = self.seen.checked_sub(1).and_then(|last| self.oplog.get(last));
+        last.map_or(Timestamp { time: 0, increment: 0 }, |entry| entry.time)
+    }
+
     pub(super) fn new_id(&mut self) -> LogId {
         self.last_uuid += 1;
         LogId(Uuid::from_bytes([self.last_uuid; 16]))

@@ -198,11 +198,11 @@ pub async fn parked_at(
 /// [`OperateError::AnotherLog`].
 pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
     let saved = store.load_checkpoints().await?;
-    let Some((_, first)) = saved.first() else { return Ok(()) };
+    if saved.is_empty() {
+        return Ok(());
+    }
     match log.identity().await? {
-        Some(found) if found == first.log && saved.iter().all(|(_, saved)| saved.log == found) => {
-            Ok(())
-        }
+        Some(found) if saved.iter().all(|(_, saved)| saved.log == found.id) => Ok(()),
         _ => Err(OperateError::AnotherLog),
     }
 }

@@ -55,6 +55,9 @@ trait Server {
     /// Renames the log to `old.events`.
     async fn rename_log(&self);
 
+    /// Gives it its name back.
+    async fn rename_log_back(&self);
+
     /// From now on projected documents whose state has this name are refused.
     async fn refuse_name(&self, name: &str);
 }
@@ -79,6 +82,7 @@ conform!(
     a_log_that_forgot_nothing_is_tailed_from_any_time,
     a_dropped_log_is_told_of_and_another_takes_its_place,
     a_renamed_log_is_told_of,
+    a_log_that_is_back_was_told_of_before_the_time_of_the_look,
     a_scan_sees_everything_before_its_time_in_order,
     a_scan_of_a_dropped_log_fails,
     the_events_of_a_log_are_counted,

@@ -40,6 +40,12 @@ impl Real {
         self.database.db.collection_with_options(collection, options)
     }
 
+    async fn rename(&self, from: &str, to: &str) {
+        let name = |collection: &str| format!("{}.{collection}", self.database.name);
+        let command = doc! { "renameCollection": name(from), "to": name(to) };
+        self.database.client.database("admin").run_command(command).await.unwrap();
+    }
+
     fn majority(&self, collection: &str) -> Collection<RawDocumentBuf> {
         self.events(collection, WriteConcern::majority())
     }
@@ -104,9 +110,11 @@ impl Server for Real {
     }
 
     async fn rename_log(&self) {
-        let name = |collection: &str| format!("{}.{collection}", self.database.name);
-        let command = doc! { "renameCollection": name(EVENTS), "to": name("old.events") };
-        self.database.client.database("admin").run_command(command).await.unwrap();
+        self.rename(EVENTS, "old.events").await;
+    }
+
+    async fn rename_log_back(&self) {
+        self.rename("old.events", EVENTS).await;
     }
 
     async fn refuse_name(&self, name: &str) {

@@ -114,6 +114,10 @@ impl Server for Twin {
         self.change(Op::Rename { from: EVENTS.into(), to: "old.events".into() }).await;
     }
 
+    async fn rename_log_back(&self) {
+        self.change(Op::Rename { from: "old.events".into(), to: EVENTS.into() }).await;
+    }
+
     async fn refuse_name(&self, name: &str) {
         self.node.world.state().refused_name = Some(name.into());
     }
