@@ -142,6 +142,10 @@ pub trait EventLog: Clone + Send + Sync + 'static {
     /// Its identity, or `None` if the collection does not exist.
     fn identity(&self) -> impl Future<Output = Result<Option<Found>>> + Send;
 
+    /// About how many events it holds, at no cost worth mentioning: as the server counts along, also events that the
+    /// majority has not got yet, and wrong at times, after a crash of the server, say.
+    fn estimated_events(&self) -> impl Future<Output = Result<u64>> + Send;
+
     /// Walks over all events in the order of their keys, beginning after `after`. Sees every event
     /// that was majority-committed before `at_least`, and perhaps later ones.
     fn scan(

@@ -231,6 +231,10 @@ impl EventLog for MongoLog {
         }
     }
 
+    async fn estimated_events(&self) -> Result<u64> {
+        Ok(self.events.estimated_document_count().await?)
+    }
+
     async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<MongoScan> {
         let mut session = self.session(Some(at_least)).await?;
         let filter = after.map_or_else(Document::new, |key| {

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod away;
+pub mod backlog;
 mod begin;
 mod cache;
 pub mod division;
@@ -42,10 +43,12 @@ use crate::{
     time::Time,
 };
 
+use backlog::BacklogSettings;
 use feed::Subscribe;
 use observe::Observer;
 use revisit::Revisits;
 use run::Run;
+use window::Ended;
 
 /// How a collection is projected.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,8 @@ pub struct Settings {
     pub limits: FoldLimits,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub snapshot_events: u32,
+    /// When a backlog is scanned.
+    pub backlog: BacklogSettings,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// How long a refused collection waits before it looks again whether the cause is gone.
@@ -83,6 +88,7 @@ impl Default for Settings {
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
             snapshot_events: 0,
+            backlog: BacklogSettings::default(),
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),
         }
@@ -183,7 +189,11 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
                 Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };
-            let Err(error) = ended else { return };
+            let error = match ended {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::LeftBehind) => continue,
+                Err(error) => error,
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

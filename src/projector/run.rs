@@ -10,16 +10,18 @@ use tracing::info;
 use super::{
     Projector,
     away::still_followed,
+    backlog::Looks,
     begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
-    flush::{CheckpointOutcome, Flushed},
+    flush::{CheckpointOutcome, Flushed, returned},
     observe::Counts,
     progress::Progress,
     review::records,
     revisit::{Askers, Revisit},
     scan::Walk,
     waiting::Waiting,
+    window::Ended,
     work::{Arrival, Work},
 };
 use crate::{
@@ -92,6 +94,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     /// The overdue hole that was last told of.
     pub(super) overdue: Option<(DocumentId, i64)>,
     pub(super) review_at: Duration,
+    pub(super) looks: Looks,
     /// The last parked document that was looked at, if there are more.
     pub(super) reviewed: Option<DocumentId>,
     revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
@@ -117,7 +120,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
-        let decide = Begin::decide(source, &log, store, (collection, *part));
+        let decide = Begin::decide(source, &log, store, (collection, *part), settings.backlog);
         let begin = limited(time, limit, decide).await?;
         observer.turned(time);
         let waiting = Waiting::new(limited(time, limit, records(store)).await?);
@@ -163,7 +166,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.resume),
+            progress: Progress::new(begin.resume, begin.passed_events),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -173,21 +176,22 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             overdue: None,
             reviewed: None,
             review_at: Self::first_review(time.now()),
+            looks: Looks::new(time.now()),
             revisits: projector.revisits.clone().lock_owned().await,
             askers: Askers::default(),
         })
     }
 
-    /// Projects until `stop`, then drains.
+    /// Projects until `stop`, or until a scan is quicker, then drains.
     ///
     /// # Errors
     /// When it has to begin again, or not at all.
-    pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<Ended> {
         loop {
             self.work.observer.heart().beat(self.work.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
-                Met::Stop => return self.drain().await,
+                Met::Stop => return self.drain(Ended::Stopped).await,
                 Met::Asked(revisit) => self.revisit(revisit).await?,
                 Met::Scanned(batch) => {
                     self.scanned(batch).await?;
@@ -202,6 +206,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             self.flush_if_due();
             self.review_if_due().await?;
+            if self.is_left_behind().await {
+                return self.drain(Ended::LeftBehind).await;
+            }
             self.tell();
         }
     }
@@ -218,7 +225,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
-            flushed = pending(&mut work.flush) => {
+            flushed = returned(&mut work.flush) => {
                 work.flush = None;
                 Met::Flushed(flushed)
             }
@@ -238,12 +245,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
-            CheckpointOutcome::Saved(checkpoint) => {
-                if let Some(position) = checkpoint.position {
-                    self.progress.saved(position, self.work.time.now());
-                }
+            CheckpointOutcome::Saved(Some(position)) => {
+                self.progress.saved(position, self.work.time.now());
             }
-            CheckpointOutcome::NotSaved => {}
+            CheckpointOutcome::Saved(None) | CheckpointOutcome::NotSaved => {}
             CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
@@ -307,7 +312,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
         self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut passed) = (Chunk::default(), 0);
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
@@ -316,12 +321,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     if self.ignore_before.is_some_and(|time| cluster_time < time) {
                         continue;
                     }
+                    passed += 1;
                     self.work.oldest = self.work.oldest.or(wall_time);
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
                     self.work.fold(&chunk.take()).await?;
                     self.fetch(key).await?;
+                    passed += 1;
                 }
                 item if item.moves(&events) => {
                     self.work.fold(&chunk.take()).await?;
@@ -335,7 +342,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
         }
         self.work.fold(&chunk.take()).await?;
-        self.progress.folded(batch, self.work.time.now());
+        self.progress.folded(batch, passed, self.work.time.now());
         if self.work.waiting.proven_until(batch.position.cluster_time) {
             self.work.note_change();
         }
@@ -365,13 +372,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 Ok(())
             }
         }
-    }
-}
-
-async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>) -> V {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 

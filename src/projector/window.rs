@@ -19,6 +19,15 @@ const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
 /// How many documents a scan folds before they are written.
 const SCANNED_DOCUMENTS_MAX: usize = 4_096;
 
+/// Why a run has ended in order, with everything written that it had folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The writers have left it so far behind that a scan is quicker.
+    LeftBehind,
+}
+
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
     pub(super) async fn make_room(&mut self) -> Result<()> {
@@ -101,17 +110,30 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position: Some(position), log: self.work.followed, epoch: self.epoch }
+        Checkpoint {
+            position: Some(position),
+            log: self.work.followed,
+            epoch: self.epoch,
+            passed_events: self.progress.passed_events(),
+        }
     }
 
     pub(super) fn tell(&mut self) {
         self.tell_oldest_gap();
-        let lag = match self.walk {
+        self.work.observer.lag(self.lag_seconds(), self.is_caught_up().then_some(0));
+    }
+
+    /// How late the projection is; `None` while that is not known.
+    pub(super) fn lag_seconds(&self) -> Option<f64> {
+        match self.walk {
             None => self.progress.lag_seconds(self.work.time.now()),
             Some(_) => None,
-        };
-        let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
-        self.work.observer.lag(lag, caught_up.then_some(0));
+        }
+    }
+
+    /// Whether everything that there is is written.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.lag_seconds() == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty()
     }
 
     fn tell_oldest_gap(&mut self) {
@@ -135,7 +157,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
     /// feed is left: it comes again.
-    pub(super) async fn drain(mut self) -> Result<()> {
+    pub(super) async fn drain(mut self, why: Ended) -> Result<Ended> {
         self.feed.close();
         loop {
             if let Some(flushed) = self.work.flushed.take() {
@@ -148,7 +170,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 let unsaved = self.unsaved(Duration::MAX, Duration::ZERO);
                 self.work.start_flush(unsaved.map(|at| self.checkpoint(at)));
                 if last && self.work.flush.is_none() {
-                    return Ok(());
+                    return Ok(why);
                 }
             }
         }
