@@ -36,21 +36,24 @@ use crate::{
     time::Time,
 };
 
-/// How many events, or bytes of them, are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many bytes of events are folded before it is looked whether a flush is due.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Events of one batch that are folded together.
-#[derive(Default)]
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    events_max: usize,
     /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
     /// and finding out takes longer than reading an event.
     looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
+    fn new(events_max: usize) -> Self {
+        Self { arrivals: Vec::new(), bytes: 0, events_max, looked_at: None }
+    }
+
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
@@ -69,7 +72,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.arrivals.len() >= CHUNK_EVENTS || self.bytes >= CHUNK_BYTES
+        self.arrivals.len() >= self.events_max || self.bytes >= CHUNK_BYTES
     }
 
     fn take(&mut self) -> Vec<Arrival<'a>> {
@@ -218,9 +221,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if let Some(flushed) = self.work.flushed.take() {
             return Met::Flushed(flushed);
         }
-        let pause = self.pause();
+        let (pause, room) = (self.pause(), !self.is_full());
         let Self { work, walk, feed, revisits, .. } = self;
-        let room = !work.cache.is_full();
         let (log, time, backoff) = (work.log.clone(), work.time.clone(), work.settings.backoff);
         tokio::select! {
             biased;
@@ -258,36 +260,43 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Ok(())
     }
 
+    /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
-        let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
                 self.work.has_seen(batch.read_at());
-                let mut chunk = Chunk::default();
+                let mut chunk = Chunk::new(self.work.settings.chunk_events);
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.is_full() {
-                        self.work.fold_scanned(&mut walk, chunk.take()).await?;
+                        self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, chunk.take()).await?;
-                self.walk = Some(walk);
+                self.fold_scanned(chunk.take()).await
             }
             Ok(None) => {
+                let Some(walk) = self.walk.take() else { return Ok(()) };
                 self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
+                Ok(())
             }
             Err(error) if error.verdict() == Verdict::Retry => {
                 self.work.observer.error(&error);
                 self.work.time.sleep(self.work.settings.backoff.shortest).await;
-                self.walk = Some(walk);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    async fn fold_scanned(&mut self, chunk: Vec<Arrival<'_>>) -> Result<()> {
+        match &mut self.walk {
+            Some(walk) => self.work.fold_scanned(walk, chunk).await,
+            None => Ok(()),
+        }
     }
 
     async fn fed(&mut self, feed: Feed) -> Result<()> {
