@@ -321,7 +321,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
         self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
-        let (mut chunk, mut passed) = (Chunk::default(), 0);
+        let (mut chunk, mut passed) = (Chunk::new(self.work.settings.chunk_events), 0);
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
