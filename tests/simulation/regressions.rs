@@ -311,6 +311,33 @@ fn what_was_read_from_one_member_is_not_missed_in_what_another_knows() {
 }
 
 #[test]
+fn a_document_is_looked_at_again_only_once_its_flush_has_returned() {
+    for seed in 0..400 {
+        let (mut scene, skip) = parked(seed);
+        let before = scene.world.state().oplog.len();
+        scene.world.apply(vec![skip]);
+        let (world, node, mut rng) = (scene.world.clone(), scene.node.clone(), scene.sim.rng(1));
+        scene.sim.spawn(Owner::World, async move {
+            let look = || {
+                node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
+            };
+            world.sim.sleep(Duration::from_millis(rng.u64(5..20))).await;
+            look();
+            world.sim.sleep(Duration::from_millis(rng.u64(5..40))).await;
+            // Its row is on its way, and another member answers, which does not know of the skip.
+            world.state().elect(before);
+            world.state().lagging = true;
+            look();
+            world.sim.sleep(Duration::from_millis(300)).await;
+            world.state().lagging = false;
+            world.sim.changed();
+        });
+        scene.until_version(3);
+        scene.pass(Duration::from_secs(5));
+    }
+}
+
+#[test]
 fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, None);
