@@ -139,7 +139,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let hole = self.waiting.hole(id);
         let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return false };
-        let (mut applied, mut reads_on, mut poison) = (false, false, None);
+        let (mut applied, mut reads_on, mut waits, mut poison) = (false, false, false, None);
         for Arrival { key, event } in events {
             self.offered = self.offered.wrapping_add(1);
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
@@ -149,7 +149,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 && !planted(Bug::SkipsForgotten);
             match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
                 Outcome::Replay => self.counts.replayed += 1,
-                Outcome::Parked => {}
+                Outcome::Parked => waits = true,
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
                     applied = true;
@@ -159,7 +159,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     applied = true;
                 }
                 // A hole that is on record already needs no second look, unless this event fills it.
-                Outcome::Gap { expected } => reads_on |= hole != Some(expected),
+                Outcome::Gap { expected } => {
+                    waits = true;
+                    reads_on |= hole != Some(expected);
+                }
                 Outcome::Poison(mark) => {
                     poison = Some(mark);
                     break;
@@ -168,6 +171,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
         if applied {
             self.cache.edited(id);
+            self.note_change();
+        }
+        if waits && self.waiting.rest_on(id) {
             self.note_change();
         }
         if let Some(mark) = poison {
