@@ -230,7 +230,7 @@ mod tests {
         assert!(waiting.take_changes().put.is_empty());
         // Once is enough, until it is read anew.
         assert!(waiting.rest_on(&document) && !waiting.rest_on(&document));
-        assert_eq!(waiting.take_changes().put, [row.clone()]);
+        assert_eq!(waiting.take_changes().put, std::slice::from_ref(&row));
         let later = Quarantine { version: 3, ..row.mark.clone() };
         assert!(waiting.learn(QuarantineRow { mark: later, ..row.clone() }));
         assert!(waiting.rest_on(&document));
