@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use bson::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -143,6 +143,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             cache: Cache::new(settings.cache_bytes),
             doubtful: Default::default(),
             skips: limited(time, limit, store.load_skips()).await?,
+            discarded: limited(time, limit, store.load_discarded()).await?,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -317,11 +318,16 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                         continue;
                     }
                     self.work.oldest = self.work.oldest.or(wall_time);
+                    if self.work.may_be_discarded(event) {
+                        self.work.fold(&chunk.take()).await?;
+                        self.fetch(EventKey::from_event(event)).await?;
+                        continue;
+                    }
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
                     self.work.fold(&chunk.take()).await?;
-                    self.fetch(key).await?;
+                    self.fetch(EventKey::from_raw(key)).await?;
                 }
                 item if item.moves(&events) => {
                     self.work.fold(&chunk.take()).await?;
@@ -352,9 +358,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    /// The stream left out the body of a large event: the log has it.
-    async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
-        match EventKey::from_raw(key) {
+    /// The stream left out the body of a large event, or it may be discarded: the log has it, or not.
+    async fn fetch<E: Display>(&mut self, key: std::result::Result<EventKey, E>) -> Result<()> {
+        match key {
             Ok(key) if self.work.part.holds(&key.document) => {
                 self.work.doubt_parked(&key);
                 self.work.read_on(&key.document, key.version).await

@@ -61,6 +61,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) doubtful: BTreeSet<DocumentId>,
     /// The events of the collection that an operator has skipped.
     pub(super) skips: Skips,
+    /// The events that an operator has taken out of the log: where the stream still brings one, the log decides.
+    pub(super) discarded: BTreeSet<EventKey>,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
