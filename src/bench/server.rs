@@ -32,6 +32,22 @@ pub(super) struct Server {
     databases: usize,
 }
 
+/// A place in a log to tail from.
+pub(super) struct Place {
+    pub(super) position: Position,
+    /// How many events precede it.
+    events: u64,
+}
+
+/// How a daemon catches up from a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As it chooses: the checkpoint is as a daemon saved it that was caught up there.
+    Chosen,
+    /// Through the stream, whatever is quicker: the checkpoint does not say how many events precede it.
+    StreamAlone,
+}
+
 /// A fresh database and the time before anything was in it.
 pub(super) struct Fresh {
     pub(super) database: Database,
@@ -93,23 +109,30 @@ impl Server {
 ///
 /// # Errors
 /// When the server refuses.
-pub(super) async fn end_of_log(database: &Database) -> Result<Position> {
+pub(super) async fn end_of_log(database: &Database) -> Result<Place> {
     let source = MongoSource::new(database.clone());
     let now = source.now().await?;
     let mut tail = source.tail(&[COLLECTION.to_owned()], &Start::At(now), Bodies::All).await?;
-    Ok(tail.next().await?.position)
+    let events = source.log(COLLECTION).estimated_events().await?;
+    Ok(Place { position: tail.next().await?.position, events })
 }
 
-/// Saves a checkpoint, so that a daemon that starts now tails from this place instead of scanning.
+/// Saves a checkpoint, in place of one that is there, so that a daemon that starts now goes on from this place.
 ///
 /// # Errors
 /// When the server refuses.
-pub(super) async fn save_checkpoint(database: &Database, position: Position) -> Result<()> {
+pub(super) async fn save_checkpoint(database: &Database, place: Place, way: Way) -> Result<()> {
     let log = MongoSource::new(database.clone()).log(COLLECTION).identity().await?;
     let log = log.map(|found| found.id).ok_or_else(|| {
         BenchError::from(Error::damaged("the log that was just made does not exist"))
     })?;
     let store = MongoStore::new(database, COLLECTION, Part::WHOLE);
-    store.save_checkpoint(&Checkpoint { position: Some(position), log, epoch: 0 }).await?;
-    Ok(())
+    let passed_events = Some(place.events).filter(|_| way == Way::Chosen);
+    let position = Some(place.position);
+    let saved = store.load_checkpoints().await?;
+    let epoch = saved.iter().map(|(_, saved)| saved.epoch).max().unwrap_or_default();
+    match store.save_checkpoint(&Checkpoint { position, log, epoch, passed_events }).await? {
+        true => Ok(()),
+        false => Err(Error::damaged("a checkpoint of a later epoch is in the way").into()),
+    }
 }

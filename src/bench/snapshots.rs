@@ -14,7 +14,7 @@ use super::{
     error::Result,
     jobs::{Jobs, done},
     report::{Row, Target, Unit},
-    server::{self, Server},
+    server::{self, Server, Way},
     tail::Drained,
 };
 use crate::{
@@ -29,7 +29,7 @@ const EVERY_EVENTS: i64 = 100;
 const LAST_SNAPSHOT: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Tails documents of some hundred events each.
+/// Tails documents of some hundred events each through the stream, in which they pass one multiple after the other.
 ///
 /// # Errors
 /// When a measurement cannot be finished.
@@ -51,7 +51,7 @@ pub(super) async fn run(
             let fresh = server.fresh().await?;
             let before = server::end_of_log(&fresh.database).await?;
             let expected = backlog::append(&fresh.database, shape).await?;
-            server::save_checkpoint(&fresh.database, before).await?;
+            server::save_checkpoint(&fresh.database, before, Way::StreamAlone).await?;
             let every_events = if with { EVERY_EVENTS } else { 0 };
             let tuning = Tuning { every_events, ..Tuning::default() };
             let mut daemon = server.daemon(&fresh.database, &tuning)?;

@@ -1,5 +1,6 @@
 //! Tailing a backlog: how much of what a bare consumer drains from the same change stream the daemon
-//! projects. Each side gets a backlog of its own with nothing behind it, and they take turns in going first.
+//! projects, once as it chooses to catch up, and once through that stream alone. Each side gets a backlog of its own
+//! with nothing behind it, and they take turns in going first.
 
 use super::{
     backlog::{self, Expected, Shape},
@@ -7,7 +8,7 @@ use super::{
     daemon::{Tuning, Usage},
     error::Result,
     report::{Row, Target, Unit},
-    server::{self, Fresh, Server},
+    server::{self, Fresh, Server, Way},
 };
 
 /// Holds about a tenth of 100,000 documents of the backlog.
@@ -32,6 +33,29 @@ impl Drained {
     }
 }
 
+/// What the bare consumer took for the same.
+struct BareDrain {
+    events_per_second: f64,
+    server_cpu: f64,
+}
+
+impl BareDrain {
+    fn note(&self, row: &mut Row) {
+        row.bare.push(self.events_per_second);
+        row.bare_server_cpu.push(self.server_cpu);
+    }
+}
+
+/// Who takes part; each repetition begins with another.
+const SIDES: [Option<Way>; 3] = [None, Some(Way::Chosen), Some(Way::StreamAlone)];
+
+/// A row for each way of the daemon, in the order of [`Way`].
+fn rows(work: &str, least: f64) -> [Row; 2] {
+    [work.to_owned(), format!("{work}, stream alone")].map(|work| {
+        Row::new(work, Unit::EventsPerSecond, "bare drain", Target::RatioAtLeast(least))
+    })
+}
+
 /// Tails a backlog of this shape, once for each side and repetition.
 ///
 /// # Errors
@@ -43,34 +67,34 @@ pub(super) async fn run(
     least: f64,
     repeat: usize,
 ) -> Result<Vec<Row>> {
-    let target = Target::RatioAtLeast(least);
-    let mut row = Row::new(work, Unit::EventsPerSecond, "bare drain", target);
-    for repetition in 0..repeat {
-        for ours in [repetition % 2 == 1, repetition % 2 == 0] {
-            if ours {
-                tail(server, shape, &Tuning::default()).await?.note(&mut row);
+    let mut rows = rows(work, least);
+    let mut sides = SIDES;
+    for _ in 0..repeat {
+        for side in sides {
+            if let Some(way) = side {
+                tail(server, shape, &Tuning::default(), way).await?.note(&mut rows[way as usize]);
             } else {
                 let (fresh, expected) = load(server, shape).await?;
-                drain(server, &fresh, fresh.start, expected.events, &mut row).await?;
+                let drained = drain(server, &fresh, fresh.start, expected.events).await?;
+                rows.iter_mut().for_each(|row| drained.note(row));
             }
         }
+        sides.rotate_left(1);
     }
-    Ok(vec![row])
+    Ok(rows.into())
 }
 
-/// Drains what a fresh database holds from `start` on, and notes it as the baseline.
+/// Drains what a fresh database holds from `start` on.
 async fn drain(
     server: &Server,
     fresh: &Fresh,
     start: bson::Timestamp,
     events: i64,
-    row: &mut Row,
-) -> Result<()> {
+) -> Result<BareDrain> {
     let cpu = server.cpu()?;
     let seconds = bare::drain(&fresh.database, start, events).await?;
-    row.bare.push(events as f64 / seconds);
-    row.bare_server_cpu.push((server.cpu()? - cpu) / events as f64 * 1e6);
-    Ok(())
+    let server_cpu = (server.cpu()? - cpu) / events as f64 * 1e6;
+    Ok(BareDrain { events_per_second: events as f64 / seconds, server_cpu })
 }
 
 /// A fresh database with a backlog of this shape.
@@ -84,11 +108,16 @@ pub(super) async fn load(server: &mut Server, shape: Shape) -> Result<(Fresh, Ex
 ///
 /// # Errors
 /// When the measurement cannot be finished.
-pub(super) async fn tail(server: &mut Server, shape: Shape, tuning: &Tuning) -> Result<Drained> {
+pub(super) async fn tail(
+    server: &mut Server,
+    shape: Shape,
+    tuning: &Tuning,
+    way: Way,
+) -> Result<Drained> {
     let fresh = server.fresh().await?;
     let before = server::end_of_log(&fresh.database).await?;
     let expected = backlog::append(&fresh.database, shape).await?;
-    server::save_checkpoint(&fresh.database, before).await?;
+    server::save_checkpoint(&fresh.database, before, way).await?;
     project(server, &fresh, &expected, expected.events, tuning).await
 }
 
@@ -119,32 +148,35 @@ pub(super) async fn run_new_and_again(
     repeat: usize,
 ) -> Result<Vec<Row>> {
     let work = |which| format!("tail {documents} x 1, {which}");
-    let unit = Unit::EventsPerSecond;
-    let mut new = Row::new(work("all new"), unit, "bare drain", Target::RatioAtLeast(0.60));
-    let mut again = Row::new(work("all updates"), unit, "bare drain", Target::RatioAtLeast(0.50));
-    for repetition in 0..repeat {
-        for ours in [repetition % 2 == 1, repetition % 2 == 0] {
+    let (mut new, mut again) = (rows(&work("all new"), 0.60), rows(&work("all updates"), 0.50));
+    let mut sides = SIDES;
+    for _ in 0..repeat {
+        for side in sides {
             let fresh = server.fresh().await?;
-            for (before, row) in [(0, &mut new), (1, &mut again)] {
+            for (before, rows) in [(0, &mut new), (1, &mut again)] {
                 let place = server::end_of_log(&fresh.database).await?;
                 let shape = Shape::Interleaved { documents, each: 1, before };
                 let expected = backlog::append(&fresh.database, shape).await?;
                 let events = documents as i64;
-                if ours {
-                    server::save_checkpoint(&fresh.database, place).await?;
+                if let Some(way) = side {
+                    server::save_checkpoint(&fresh.database, place, way).await?;
                     let tuning = Tuning::default();
-                    project(server, &fresh, &expected, events, &tuning).await?.note(row);
+                    let drained = project(server, &fresh, &expected, events, &tuning).await?;
+                    drained.note(&mut rows[way as usize]);
                 } else {
-                    drain(server, &fresh, place.cluster_time, events, row).await?;
+                    let start = place.position.cluster_time;
+                    let drained = drain(server, &fresh, start, events).await?;
+                    rows.iter_mut().for_each(|row| drained.note(row));
                 }
             }
         }
+        sides.rotate_left(1);
     }
-    Ok(vec![new, again])
+    Ok(new.into_iter().chain(again).collect())
 }
 
 /// Tails Zipf-distributed documents with a cache that holds a tenth of them, beside the same with all
-/// of them in memory.
+/// of them in memory: through the stream, since a scan needs each document once.
 ///
 /// # Errors
 /// When a measurement cannot be finished.
@@ -158,10 +190,10 @@ pub(super) async fn run_small_cache(
     let mut row = Row::new(work, Unit::EventsPerSecond, "ours, all cached", target);
     let small = Tuning { cache_mib: Some(SMALL_CACHE_MIB), ..Tuning::default() };
     for _ in 0..repeat {
-        let all =
-            tail(server, shape, &Tuning { cache_mib: Some(512), ..Tuning::default() }).await?;
+        let large = Tuning { cache_mib: Some(512), ..Tuning::default() };
+        let all = tail(server, shape, &large, Way::StreamAlone).await?;
         row.bare.push(all.events as f64 / all.usage.seconds);
-        tail(server, shape, &small).await?.note(&mut row);
+        tail(server, shape, &small, Way::StreamAlone).await?.note(&mut row);
     }
     Ok(vec![row])
 }

@@ -20,7 +20,7 @@ use super::{
     daemon::{COLLECTION, Tuning},
     error::Result,
     report::{Row, Target, Unit},
-    server::{self, Server},
+    server::{self, Server, Way},
 };
 use crate::{
     log::events_collection,
@@ -66,7 +66,7 @@ pub(super) fn percentile(values: &mut [f64], share: f64) -> f64 {
 async fn measure_ours(server: &mut Server, events: usize) -> Result<Vec<f64>> {
     let fresh = server.fresh().await?;
     let place = server::end_of_log(&fresh.database).await?;
-    server::save_checkpoint(&fresh.database, place).await?;
+    server::save_checkpoint(&fresh.database, place, Way::Chosen).await?;
     let mut daemon = server.daemon(&fresh.database, &Tuning::default())?;
     // One event that has arrived shows that the daemon follows the stream.
     let first = backlog::event(DOCUMENTS, 1, 1, DateTime::now());

@@ -2,6 +2,7 @@
 //! projector reaches it only through the traits of this module, so that it runs unchanged on MongoDB
 //! and, in a simulation, on an in-memory twin that misbehaves on purpose.
 
+mod ahead;
 pub mod append;
 pub mod batch;
 pub mod create;
@@ -21,7 +22,8 @@ use crate::{
     },
 };
 
-pub use batch::{Batch, TailItem};
+pub use ahead::MongoScan;
+pub use batch::{Batch, Reading, TailItem};
 
 /// The suffix of the collection that holds the log of a configured collection.
 pub const EVENTS_SUFFIX: &str = ".events";
@@ -139,6 +141,10 @@ pub trait EventLog: Clone + Send + Sync + 'static {
 
     /// Its identity, or `None` if the collection does not exist.
     fn identity(&self) -> impl Future<Output = Result<Option<Found>>> + Send;
+
+    /// About how many events it holds, at no cost worth mentioning: as the server counts along, also events that the
+    /// majority has not got yet, and wrong at times, after a crash of the server, say.
+    fn estimated_events(&self) -> impl Future<Output = Result<u64>> + Send;
 
     /// Walks over all events in the order of their keys, beginning after `after`. Sees every event
     /// that was majority-committed before `at_least`, and perhaps later ones.

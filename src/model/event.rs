@@ -2,12 +2,16 @@
 //! server's validator (`log::validator`) refuses the same mistakes on arrival; this check is for what got past it, in a
 //! collection without the validator or from an older writer.
 
-use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
+use bson::{DateTime, RawArray, RawBsonRef, RawDocument, oid::ObjectId, spec::ElementType};
 
 use super::{
     clock::{CLIENT_RULE, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
+    state::{
+        Malformed,
+        raw::{Element, Elements, RawValue, tag},
+    },
 };
 
 /// The place of an event: which document, and the version that the document has after it.
@@ -148,6 +152,9 @@ impl EventKey {
     /// # Errors
     /// [`EventError`] when `_id` is not of the form `{d, s}`: such an event belongs to no document.
     pub fn from_event(raw: &RawDocument) -> Result<Self, EventError> {
+        if let Some(key) = Self::usual(raw) {
+            return Ok(key);
+        }
         match raw.get("_id") {
             Ok(Some(RawBsonRef::Document(key))) => Self::from_raw(key),
             Ok(Some(other)) => Err(EventError::Type {
@@ -158,6 +165,29 @@ impl EventKey {
             Ok(None) => Err(EventError::Missing("_id")),
             Err(error) => Err(malformed(&error)),
         }
+    }
+
+    /// Reads what most events begin with, a key of a string and an integer. What is different or damaged is
+    /// left to slower and more talkative means.
+    fn usual(raw: &RawDocument) -> Option<Self> {
+        let first = Elements::new(raw.as_bytes()).ok()?.next().ok()??;
+        if first.name != b"_id" || first.value.tag != tag::DOCUMENT {
+            return None;
+        }
+        let mut key = first.value.elements().ok()?;
+        let (d, s) = (key.next().ok()??, key.next().ok()??);
+        if (d.name, d.value.tag, s.name) != (b"d", tag::STRING, b"s") || key.next().ok()?.is_some()
+        {
+            return None;
+        }
+        let version = match s.value.tag {
+            tag::INT32 => i64::from(s.value.as_i32()),
+            tag::INT64 => s.value.as_i64(),
+            _ => return None,
+        };
+        let text = std::str::from_utf8(d.value.text()).ok()?;
+        let document = DocumentId::from_raw(RawBsonRef::String(text)).ok()?;
+        (1..=INTEGER_MAX).contains(&version).then_some(Self { document, version })
     }
 
     /// Reads `{d, s}`.
@@ -202,20 +232,24 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn read(raw: &'a RawDocument) -> Result<Self, EventError> {
         let mut fields = Self::default();
-        for element in raw {
-            let (key, value) = element.map_err(|error| malformed(&error))?;
-            let slot = match key.as_str() {
-                "client" => &mut fields.client,
-                "op" => &mut fields.op,
-                "state" => &mut fields.state,
-                "patch" => &mut fields.patch,
-                "array_filters" => &mut fields.array_filters,
-                "merge" => &mut fields.merge,
-                "at" => &mut fields.at,
-                "id" => &mut fields.id,
+        let malformed = |error: Malformed| EventError::Malformed(error.to_string());
+        let mut elements = Elements::new(raw.as_bytes()).map_err(malformed)?;
+        while let Some(Element { name, value, .. }) = elements.next().map_err(malformed)? {
+            let (name, slot) = match name {
+                b"client" => ("client", &mut fields.client),
+                b"op" => ("op", &mut fields.op),
+                b"state" => ("state", &mut fields.state),
+                b"patch" => ("patch", &mut fields.patch),
+                b"array_filters" => ("array_filters", &mut fields.array_filters),
+                b"merge" => ("merge", &mut fields.merge),
+                b"at" => ("at", &mut fields.at),
+                b"id" => ("id", &mut fields.id),
                 _ => continue,
             };
-            *slot = Some(value);
+            *slot = match usual(value) {
+                Some(value) => Some(value),
+                None => raw.get(name).map_err(|error| self::malformed(&error))?,
+            };
         }
         Ok(fields)
     }
@@ -285,6 +319,17 @@ impl<'a> Event<'a> {
             other => return Err(wrong_type("at", "a date", other)),
         };
         Ok(Self { key, client, change, at, id: fields.id, raw })
+    }
+}
+
+/// A value of the types that the fields of an event mostly have.
+fn usual(value: RawValue<'_>) -> Option<RawBsonRef<'_>> {
+    match value.tag {
+        tag::STRING => std::str::from_utf8(value.text()).ok().map(RawBsonRef::String),
+        tag::DOCUMENT => RawDocument::from_bytes(value.bytes).ok().map(RawBsonRef::Document),
+        tag::DATE => Some(RawBsonRef::DateTime(DateTime::from_millis(value.as_i64()))),
+        tag::OBJECT_ID => Some(RawBsonRef::ObjectId(ObjectId::from_bytes(value.fixed()))),
+        _ => None,
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Vouched<'a> {
     /// Whether there is no other place at the same time. If there is one, nobody can tell which is the
     /// earlier, and the part has to begin with everything of that time.
     pub is_single: bool,
+    /// About how many events the log held up to there, where that is known.
+    pub passed_events: Option<u64>,
 }
 
 /// The latest place at which `part` may begin, as all `saved` checkpoints of its collection have it, of whatever
@@ -100,7 +102,8 @@ fn smallest(part: Part, of: u32, saved: &[(Part, Checkpoint)]) -> Option<Vouched
     for other in Part::all(of).filter(|other| other.overlaps(part)) {
         let (_, checkpoint) = saved.iter().find(|(saved, _)| *saved == other)?;
         let position = checkpoint.position.as_ref()?;
-        let this = Vouched { position, is_own: other == part, is_single: true };
+        let passed_events = checkpoint.passed_events;
+        let this = Vouched { position, is_own: other == part, is_single: true, passed_events };
         smallest = Some(match smallest {
             None => this,
             Some(known) => match known.position.cluster_time.cmp(&position.cluster_time) {
@@ -140,7 +143,7 @@ mod tests {
         let position = Position { token: RawBson::Int32(token), cluster_time };
         let position = Some(position).filter(|_| time > 0);
         let log = LogId(Uuid::from_bytes([1; 16]));
-        (Part { index, of }, Checkpoint { position, log, epoch: 1 })
+        (Part { index, of }, Checkpoint { position, log, epoch: 1, passed_events: None })
     }
 
     /// The time at which a part begins, and whether its place is the only one at that time.

@@ -1,11 +1,13 @@
-//! Where a projector begins: at its checkpoint, or with a scan of the whole log, or not at all when
-//! going on would be wrong.
+//! Where a projector begins: at its checkpoint, or with a scan of the whole log where there is none or a scan is quicker, or
+//! not at all when going on would be wrong.
 
 use bson::Timestamp;
 use tracing::info;
 
-use super::away::still_followed;
-
+use super::{
+    away::still_followed,
+    backlog::{Backlog, BacklogSettings, to_scan},
+};
 use crate::{
     database::{Error, Result},
     log::{EventLog, Found, LogSource, Start},
@@ -33,8 +35,10 @@ pub(super) enum Resume {
 pub(super) struct Begin {
     /// Which log this is.
     pub(super) log: LogId,
-    /// The place to resume from, unless the log has to be scanned.
+    /// The place to resume from, unless the log is scanned.
     pub(super) resume: Option<Resume>,
+    /// About how many events of the log precede that place, where it is known.
+    pub(super) passed_events: Option<u64>,
     /// Reads see everything before this time.
     pub(super) at: Timestamp,
 }
@@ -49,6 +53,7 @@ impl Begin {
         log: &S::Log,
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
+        backlog: BacklogSettings,
     ) -> Result<Self> {
         let Some(Found { id: found, .. }) = log.identity().await? else {
             return Err(Error::stop(
@@ -61,21 +66,33 @@ impl Begin {
         if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
             return Err(another_log(collection, other.log, found));
         }
-        if let Some(resume) = Resume::choose(part, &saved) {
-            let at = resume.cluster_time();
-            info!(collection, ?part, cluster_time = at.time, "resuming");
-            return Ok(Self { log: found, resume: Some(resume), at });
-        }
+        let why = match Resume::choose(part, &saved) {
+            None => "there is no place to resume from".to_owned(),
+            Some((resume, passed_events)) => match to_scan(log, passed_events, part, backlog).await
+            {
+                // The checkpoint stays until the scan is over: whoever begins before that decides anew.
+                Some(Backlog { new, events }) => {
+                    format!(
+                        "about {new} of {events} events are new, which the stream would bring more slowly"
+                    )
+                }
+                None => {
+                    let at = resume.cluster_time();
+                    info!(collection, ?part, cluster_time = at.time, "resuming");
+                    return Ok(Self { log: found, resume: Some(resume), passed_events, at });
+                }
+            },
+        };
         // Which log the documents come from goes on record before the first of them does. Whoever answered just
         // now may not have known yet what is on record.
         if !store.claim_log(found).await? {
             return Err(Error::unreachable("another log is on record by now; looking again"));
         }
-        info!(collection, ?part, "there is no place to resume from: scanning the log");
+        info!(collection, ?part, why, "scanning the log");
         let at = source.now().await?;
         // The stream tells of a log that goes after that time, and of none that went before.
         still_followed(log, found).await?;
-        Ok(Self { log: found, resume: None, at })
+        Ok(Self { log: found, resume: None, passed_events: None, at })
     }
 
     /// Where the stream has to begin.
@@ -94,18 +111,20 @@ impl Begin {
 }
 
 impl Resume {
-    fn choose(part: Part, saved: &[(Part, Checkpoint)]) -> Option<Self> {
-        let Vouched { position, is_own, is_single } = vouched(part, saved)?;
+    /// With about how many events of the log precede it, where that is known.
+    fn choose(part: Part, saved: &[(Part, Checkpoint)]) -> Option<(Self, Option<u64>)> {
+        let Vouched { position, is_own, is_single, passed_events } = vouched(part, saved)?;
         if !is_own && planted(Bug::PartBeginsAtLargest) {
             let positions = saved.iter().filter_map(|(_, saved)| saved.position.as_ref());
             let largest = positions.max_by_key(|position| position.cluster_time)?;
-            return Some(Self::Vouched(largest.clone()));
+            return Some((Self::Vouched(largest.clone()), passed_events));
         }
-        Some(match (is_own, is_single) {
+        let place = match (is_own, is_single) {
             (true, _) => Self::Saved(position.clone()),
             (false, true) => Self::Vouched(position.clone()),
             (false, false) => Self::At(position.cluster_time),
-        })
+        };
+        Some((place, passed_events))
     }
 
     fn cluster_time(&self) -> Timestamp {

@@ -5,6 +5,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
+use futures::future::BoxFuture;
 use tracing::warn;
 
 use super::{
@@ -16,7 +17,7 @@ use crate::{
     model::{
         document::{Quarantine, Youngest},
         id::DocumentId,
-        position::Checkpoint,
+        position::{Checkpoint, Position},
         snapshot::Due,
     },
     planted::{Bug, planted},
@@ -75,8 +76,8 @@ pub(super) struct FlushedRow {
 pub(super) enum CheckpointOutcome {
     /// None was due, or a row was not written, so that it must not pass.
     NotSaved,
-    /// It is saved.
-    Saved(Checkpoint),
+    /// It is saved, with this place.
+    Saved(Option<Position>),
     /// A later epoch has saved its own: this instance leads no more.
     Fenced,
 }
@@ -154,7 +155,7 @@ impl Flush {
         let checkpoint = match self.checkpoint {
             Some(checkpoint) if all_written => {
                 match backoff.retry(time, report, || store.save_checkpoint(&checkpoint)).await? {
-                    true => CheckpointOutcome::Saved(checkpoint),
+                    true => CheckpointOutcome::Saved(checkpoint.position),
                     false => CheckpointOutcome::Fenced,
                 }
             }
@@ -178,5 +179,15 @@ impl Flush {
             classes: self.classes,
             took,
         })
+    }
+}
+
+/// Waits for the flush under way; for ever, if there is none.
+pub(super) async fn returned(
+    flush: &mut Option<BoxFuture<'static, Result<Flushed>>>,
+) -> Result<Flushed> {
+    match flush {
+        Some(flush) => flush.await,
+        None => std::future::pending().await,
     }
 }

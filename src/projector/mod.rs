@@ -3,6 +3,7 @@
 
 mod ahead;
 mod away;
+pub mod backlog;
 mod begin;
 mod cache;
 pub mod division;
@@ -42,10 +43,12 @@ use crate::{
     time::Time,
 };
 
+use backlog::BacklogSettings;
 use feed::Subscribe;
 use observe::Observer;
 use revisit::Revisits;
 use run::Run;
+use window::Ended;
 
 /// How a collection is projected.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,13 @@ pub struct Settings {
     pub limits: FoldLimits,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub snapshot_events: u32,
+    /// How many events are folded before it is looked whether a flush is due.
+    pub chunk_events: usize,
+    /// How many documents a scan folds before they are written; and as many again meanwhile. It does not come back to
+    /// them, so nothing is won by waiting.
+    pub scanned_documents_max: usize,
+    /// When a backlog is scanned.
+    pub backlog: BacklogSettings,
     /// Pauses between attempts.
     pub backoff: Backoff,
     /// How long a refused collection waits before it looks again whether the cause is gone.
@@ -83,6 +93,9 @@ impl Default for Settings {
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
             snapshot_events: 0,
+            chunk_events: 4_096,
+            scanned_documents_max: 8_000,
+            backlog: BacklogSettings::default(),
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),
         }
@@ -183,7 +196,11 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
                 Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };
-            let Err(error) = ended else { return };
+            let error = match ended {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::LeftBehind) => continue,
+                Err(error) => error,
+            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,

@@ -1,13 +1,16 @@
 //! What operators have done about a document's events, as the projector asks for it where it reads a log again.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Display};
 
 use bson::RawDocument;
 
-use super::work::{Work, drive};
+use super::{
+    run::Run,
+    work::{Work, drive},
+};
 use crate::{
     database::{Error, Result},
-    log::EventLog,
+    log::{EventLog, LogSource},
     model::{document::Quarantine, event::EventKey, id::DocumentId},
     store::Store,
     time::Time,
@@ -93,5 +96,25 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let place = |version: &i64| EventKey { document: id.clone(), version: *version };
         self.discarded.extend(found.iter().map(place));
         Ok(found)
+    }
+}
+
+impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
+    /// The stream left out the body of a large event, or it may be discarded: the log has it, or not.
+    pub(super) async fn fetch<E: Display>(
+        &mut self,
+        key: std::result::Result<EventKey, E>,
+    ) -> Result<()> {
+        match key {
+            Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.doubt_parked(&key);
+                self.work.read_on(&key.document, key.version).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.work.observer.homeless_event(&error.to_string());
+                Ok(())
+            }
+        }
     }
 }

@@ -16,6 +16,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Progress {
     /// Everything before it has been folded, or goes on record with the next flush.
     pub(super) folded: Option<Position>,
+    /// About how many events of the log precede that, where it is known.
+    passed_events: Option<u64>,
     /// Everything before it is written.
     flushed: Option<Position>,
     /// What the saved checkpoint says.
@@ -27,28 +29,40 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins where the projector does. What only others vouch for is yet to be saved.
-    pub(super) fn new(resume: Option<Resume>) -> Self {
+    /// Begins where the projector does, behind so many events. What only others vouch for is yet to be saved.
+    pub(super) fn new(resume: Option<Resume>, passed_events: Option<u64>) -> Self {
         let (position, is_saved) = match resume {
             Some(Resume::Saved(position)) => (Some(position), true),
             Some(Resume::Vouched(position)) => (Some(position), false),
             Some(Resume::At(_)) | None => (None, false),
         };
         let saved = position.clone().filter(|_| is_saved);
-        Self { folded: position.clone(), flushed: position, saved, ..Self::default() }
+        let folded = position.clone();
+        Self { folded, passed_events, flushed: position, saved, ..Self::default() }
     }
 
-    /// A batch has been folded. One that comes from an earlier place, since another collection began
+    /// A batch has been folded, with so many events of the log. One that comes from an earlier place, since another collection began
     /// there, moves nothing.
-    pub(super) fn folded(&mut self, batch: &TailBatch, now: Duration) {
+    pub(super) fn folded(&mut self, batch: &TailBatch, events: u64, now: Duration) {
         let earlier =
             self.folded.as_ref().is_some_and(|p| p.cluster_time > batch.position.cluster_time);
         if !earlier {
             self.folded = Some(batch.position.clone());
+            self.passed_events = self.passed_events.map(|passed| passed.saturating_add(events));
         }
         self.server_time = self.server_time.max(batch.server_time);
         self.heard_at = Some(now);
         self.is_full = batch.is_full;
+    }
+
+    /// So many events of the log precede what has been folded, or nobody knows how many.
+    pub(super) fn counted(&mut self, events: Option<u64>) {
+        self.passed_events = events;
+    }
+
+    /// About how many events of the log precede what has been folded.
+    pub(super) fn passed_events(&self) -> Option<u64> {
+        self.passed_events
     }
 
     /// Everything up to `position` is written.

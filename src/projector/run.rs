@@ -1,6 +1,6 @@
 //! The loop of one projection, from its beginning until it is stopped or has to begin again.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bson::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -10,16 +10,18 @@ use tracing::info;
 use super::{
     Projector,
     away::still_followed,
+    backlog::Looks,
     begin::{Begin, fenced},
     cache::Cache,
     feed::{self, Feed, Subscribe},
-    flush::{CheckpointOutcome, Flushed},
+    flush::{CheckpointOutcome, Flushed, returned},
     observe::Counts,
     progress::Progress,
     review::records,
     revisit::{Askers, Revisit},
     scan::Walk,
     waiting::Waiting,
+    window::Ended,
     work::{Arrival, Work},
 };
 use crate::{
@@ -34,21 +36,24 @@ use crate::{
     time::Time,
 };
 
-/// How many events, or bytes of them, are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many bytes of events are folded before it is looked whether a flush is due.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Events of one batch that are folded together.
-#[derive(Default)]
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    events_max: usize,
     /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
     /// and finding out takes longer than reading an event.
     looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
+    fn new(events_max: usize) -> Self {
+        Self { arrivals: Vec::new(), bytes: 0, events_max, looked_at: None }
+    }
+
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
@@ -67,7 +72,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.arrivals.len() >= CHUNK_EVENTS || self.bytes >= CHUNK_BYTES
+        self.arrivals.len() >= self.events_max || self.bytes >= CHUNK_BYTES
     }
 
     fn take(&mut self) -> Vec<Arrival<'a>> {
@@ -92,6 +97,7 @@ pub(super) struct Run<S: LogSource, D: Store, T: Time> {
     /// The overdue hole that was last told of.
     pub(super) overdue: Option<(DocumentId, i64)>,
     pub(super) review_at: Duration,
+    pub(super) looks: Looks,
     /// The last parked document that was looked at, if there are more.
     pub(super) reviewed: Option<DocumentId>,
     revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
@@ -117,7 +123,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
         let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
-        let decide = Begin::decide(source, &log, store, (collection, *part));
+        let decide = Begin::decide(source, &log, store, (collection, *part), settings.backlog);
         let begin = limited(time, limit, decide).await?;
         observer.turned(time);
         let waiting = Waiting::new(limited(time, limit, records(store)).await?);
@@ -164,7 +170,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,
-            progress: Progress::new(begin.resume),
+            progress: Progress::new(begin.resume, begin.passed_events),
             ignore_before: walk.as_ref().map(|walk| walk.at),
             walk,
             feed,
@@ -174,21 +180,22 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             overdue: None,
             reviewed: None,
             review_at: Self::first_review(time.now()),
+            looks: Looks::new(time.now()),
             revisits: projector.revisits.clone().lock_owned().await,
             askers: Askers::default(),
         })
     }
 
-    /// Projects until `stop`, then drains.
+    /// Projects until `stop`, or until a scan is quicker, then drains.
     ///
     /// # Errors
     /// When it has to begin again, or not at all.
-    pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<()> {
+    pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<Ended> {
         loop {
             self.work.observer.heart().beat(self.work.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
-                Met::Stop => return self.drain().await,
+                Met::Stop => return self.drain(Ended::Stopped).await,
                 Met::Asked(revisit) => self.revisit(revisit).await?,
                 Met::Scanned(batch) => {
                     self.scanned(batch).await?;
@@ -203,6 +210,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             self.flush_if_due();
             self.review_if_due().await?;
+            if self.is_left_behind().await {
+                return self.drain(Ended::LeftBehind).await;
+            }
             self.tell();
         }
     }
@@ -212,14 +222,13 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if let Some(flushed) = self.work.flushed.take() {
             return Met::Flushed(flushed);
         }
-        let pause = self.pause();
+        let (pause, room) = (self.pause(), !self.is_full());
         let Self { work, walk, feed, revisits, .. } = self;
-        let room = !work.cache.is_full();
         let (log, time, backoff) = (work.log.clone(), work.time.clone(), work.settings.backoff);
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
-            flushed = pending(&mut work.flush) => {
+            flushed = returned(&mut work.flush) => {
                 work.flush = None;
                 Met::Flushed(flushed)
             }
@@ -239,12 +248,10 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
         let all_written = flushed.all_written();
         match self.work.settle(flushed).await? {
-            CheckpointOutcome::Saved(checkpoint) => {
-                if let Some(position) = checkpoint.position {
-                    self.progress.saved(position, self.work.time.now());
-                }
+            CheckpointOutcome::Saved(Some(position)) => {
+                self.progress.saved(position, self.work.time.now());
             }
-            CheckpointOutcome::NotSaved => {}
+            CheckpointOutcome::Saved(None) | CheckpointOutcome::NotSaved => {}
             CheckpointOutcome::Fenced => return Err(fenced()),
         }
         if all_written {
@@ -254,36 +261,43 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Ok(())
     }
 
+    /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
-        let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
                 self.work.has_seen(batch.read_at());
-                let mut chunk = Chunk::default();
+                let mut chunk = Chunk::new(self.work.settings.chunk_events);
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.is_full() {
-                        self.work.fold_scanned(&mut walk, chunk.take()).await?;
+                        self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, chunk.take()).await?;
-                self.walk = Some(walk);
+                self.fold_scanned(chunk.take()).await
             }
             Ok(None) => {
+                let Some(walk) = self.walk.take() else { return Ok(()) };
                 self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
+                Ok(())
             }
             Err(error) if error.verdict() == Verdict::Retry => {
                 self.work.observer.error(&error);
                 self.work.time.sleep(self.work.settings.backoff.shortest).await;
-                self.walk = Some(walk);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    async fn fold_scanned(&mut self, chunk: Vec<Arrival<'_>>) -> Result<()> {
+        match &mut self.walk {
+            Some(walk) => self.work.fold_scanned(walk, chunk).await,
+            None => Ok(()),
+        }
     }
 
     async fn fed(&mut self, feed: Feed) -> Result<()> {
@@ -308,7 +322,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
         self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
-        let mut chunk = Chunk::default();
+        let (mut chunk, mut passed) = (Chunk::new(self.work.settings.chunk_events), 0);
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
@@ -317,6 +331,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     if self.ignore_before.is_some_and(|time| cluster_time < time) {
                         continue;
                     }
+                    passed += 1;
                     self.work.oldest = self.work.oldest.or(wall_time);
                     if self.work.may_be_discarded(event) {
                         self.work.fold(&chunk.take()).await?;
@@ -328,6 +343,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 TailItem::Bodiless { events: name, key } if name == events => {
                     self.work.fold(&chunk.take()).await?;
                     self.fetch(EventKey::from_raw(key)).await?;
+                    passed += 1;
                 }
                 item if item.moves(&events) => {
                     self.work.fold(&chunk.take()).await?;
@@ -341,7 +357,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
         }
         self.work.fold(&chunk.take()).await?;
-        self.progress.folded(batch, self.work.time.now());
+        self.progress.folded(batch, passed, self.work.time.now());
         if self.work.waiting.proven_until(batch.position.cluster_time) {
             self.work.note_change();
         }
@@ -356,28 +372,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
         }
-    }
-
-    /// The stream left out the body of a large event, or it may be discarded: the log has it, or not.
-    async fn fetch<E: Display>(&mut self, key: std::result::Result<EventKey, E>) -> Result<()> {
-        match key {
-            Ok(key) if self.work.part.holds(&key.document) => {
-                self.work.doubt_parked(&key);
-                self.work.read_on(&key.document, key.version).await
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.work.observer.homeless_event(&error.to_string());
-                Ok(())
-            }
-        }
-    }
-}
-
-async fn pending<V>(future: &mut Option<futures::future::BoxFuture<'static, V>>) -> V {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     database::Result,
     log::LogSource,
     model::position::{Checkpoint, Position},
+    planted::{Bug, planted},
     store::Store,
     time::Time,
 };
@@ -17,6 +18,15 @@ const TICK: Duration = Duration::from_secs(1);
 /// The longest that a folded event waits for others however far behind the projection is.
 const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
 
+/// Why a run has ended in order, with everything written that it had folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The writers have left it so far behind that a scan is quicker.
+    LeftBehind,
+}
+
 impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
     pub(super) async fn make_room(&mut self) -> Result<()> {
@@ -25,7 +35,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             self.settle(flushed?).await?;
         }
         self.flush_if_due();
-        while self.work.cache.is_full() {
+        while self.is_full() {
             match self.work.flush.take() {
                 Some(flush) => self.settle(flush.await?).await?,
                 None => return Ok(()),
@@ -43,7 +53,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
+            _ if self.work.cache.is_full() || self.has_left_many() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
@@ -64,6 +74,19 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
+    /// Whether a scan has left many documents behind.
+    fn has_left_many(&self) -> bool {
+        self.walk.is_some() && self.work.cache.working() >= self.work.settings.scanned_documents_max
+    }
+
+    /// Whether nothing more is folded until what is being written is written.
+    pub(super) fn is_full(&self) -> bool {
+        let Work { cache, settings, flush, .. } = &self.work;
+        let scanned_max = settings.scanned_documents_max.saturating_mul(2);
+        let waits = self.walk.is_some() && flush.is_some() && cache.working() >= scanned_max;
+        cache.is_full() || waits
+    }
+
     /// How long a folded event may wait for others under load. Where they are late already, half of that
     /// more saves writing a document again and again, and so gets everybody up to date sooner.
     fn window(&self, now: Duration) -> Duration {
@@ -80,8 +103,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn unsaved(&self, now: Duration, interval: Duration) -> Option<Position> {
+        let is_scanned = self.walk.is_none() || planted(Bug::CheckpointDuringScan);
         let is_proven = |at: &Position| Some(at.cluster_time) >= self.work.unproven_until;
-        self.progress.due(now, interval).filter(|at| self.walk.is_none() && is_proven(at))
+        self.progress.due(now, interval).filter(|at| is_scanned && is_proven(at))
     }
 
     fn start_flush(&mut self, now: Duration) {
@@ -94,17 +118,30 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
-        Checkpoint { position: Some(position), log: self.work.followed, epoch: self.epoch }
+        Checkpoint {
+            position: Some(position),
+            log: self.work.followed,
+            epoch: self.epoch,
+            passed_events: self.progress.passed_events(),
+        }
     }
 
     pub(super) fn tell(&mut self) {
         self.tell_oldest_gap();
-        let lag = match self.walk {
+        self.work.observer.lag(self.lag_seconds(), self.is_caught_up().then_some(0));
+    }
+
+    /// How late the projection is; `None` while that is not known.
+    pub(super) fn lag_seconds(&self) -> Option<f64> {
+        match self.walk {
             None => self.progress.lag_seconds(self.work.time.now()),
             Some(_) => None,
-        };
-        let caught_up = lag == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty();
-        self.work.observer.lag(lag, caught_up.then_some(0));
+        }
+    }
+
+    /// Whether everything that there is is written.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.lag_seconds() == Some(0.0) && self.progress.is_flushed() && self.feed.is_empty()
     }
 
     fn tell_oldest_gap(&mut self) {
@@ -128,7 +165,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
     /// feed is left: it comes again.
-    pub(super) async fn drain(mut self) -> Result<()> {
+    pub(super) async fn drain(mut self, why: Ended) -> Result<Ended> {
         self.feed.close();
         loop {
             if let Some(flushed) = self.work.flushed.take() {
@@ -141,7 +178,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 let unsaved = self.unsaved(Duration::MAX, Duration::ZERO);
                 self.work.start_flush(unsaved.map(|at| self.checkpoint(at)));
                 if last && self.work.flush.is_none() {
-                    return Ok(());
+                    return Ok(why);
                 }
             }
         }

@@ -31,6 +31,7 @@ use crate::{
     model::part::Part,
     projector::{
         Projector, Settings,
+        backlog::BacklogSettings,
         distributor::{Distributor, Restarts},
         division::Division,
         feed::Subscribe,
@@ -41,6 +42,13 @@ use crate::{
     status::CollectionStatus,
     time::Time as _,
     upkeep::layout::{LayoutWatch, Watched},
+};
+
+/// So small that a run of a few dozen events has many backlogs, and tails that are left behind.
+const BACKLOG: BacklogSettings = BacklogSettings {
+    events_min: 1,
+    lag_min: Duration::ZERO,
+    look_interval: Duration::from_millis(500),
 };
 
 /// Starts the daemon, and again whenever it has crashed. Without a lease time it leads every part from the start.
@@ -164,6 +172,10 @@ impl Process {
         let settings = Settings {
             backoff: self.backoff(),
             cache_bytes: self.plan.cache_bytes,
+            // So small that most batches are folded piece by piece, with flushes in between.
+            chunk_events: 2,
+            scanned_documents_max: 2,
+            backlog: BACKLOG,
             ..Settings::default()
         };
         let (parts, is_leased) = (self.parts.clone(), self.lease_time.is_some());

@@ -222,6 +222,12 @@ impl State {
         Some(Gathered { changes, next: Place { entry: last.entry, op: last.op + 1 }, position })
     }
 
+    /// How many events the primary takes a log to hold.
+    fn estimated_events(&self, events: &str) -> u64 {
+        let held = self.latest.collections.get(events).map_or(0, |found| found.rows.len() as u64);
+        held.saturating_add_signed(if held > 0 { self.miscounted } else { 0 })
+    }
+
     /// An empty batch: its token moves on to what the server has looked at.
     fn nothing(&self, from: Place) -> Gathered {
         // A place inside of or right after a transaction has that event's token until time moves on.
@@ -317,6 +323,12 @@ impl EventLog for SimLog {
             Ok(state.latest.collections.get(&collection).map(|found| Found { id: found.id, at }))
         };
         self.node.call("identity", work).await
+    }
+
+    async fn estimated_events(&self) -> Result<u64> {
+        let (world, collection) = (self.node.world.clone(), self.collection.clone());
+        let work = async move { Ok(world.state().estimated_events(&collection)) };
+        self.node.call("estimated_events", work).await
     }
 
     async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<SimScan> {

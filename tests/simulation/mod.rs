@@ -2,6 +2,7 @@
 //! in which one seed decides everything that happens and everything that goes wrong. See tests/README.md.
 
 mod away;
+mod backlogs;
 mod conformance;
 mod daemon;
 mod executor;

@@ -214,7 +214,7 @@ impl Checkpoints for SimStore {
                 world.majority(found).await?;
                 return Ok(stored.log == log || planted(Bug::IdentityIgnored));
             }
-            let checkpoint = Checkpoint { position: None, log, epoch: 0 };
+            let checkpoint = Checkpoint { position: None, log, epoch: 0, passed_events: None };
             let check = monitor.checkpoint_saved(&world.state(), Part::WHOLE, &checkpoint);
             world.insist(check);
             let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(Part::WHOLE));

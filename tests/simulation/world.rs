@@ -182,6 +182,8 @@ pub(super) struct State {
     pub(super) refused_name: Option<String>,
     /// The log has another name for now, and writers may not make one in its place.
     pub(super) log_is_aside: bool,
+    /// By how much every count of rows is off.
+    pub(super) miscounted: i64,
     /// As the primary has it, the majority or not.
     pub(super) latest: Data,
     /// As majority reads see it.
@@ -222,6 +224,7 @@ impl World {
             frozen_until: Duration::ZERO,
             refused_name: None,
             log_is_aside: false,
+            miscounted: 0,
             latest: Data::default(),
             visible: Data::default(),
             archive: BTreeMap::new(),
@@ -428,17 +431,21 @@ impl State {
         LogId(Uuid::from_bytes([self.last_uuid; 16]))
     }
 
-    /// The primary is lost, and with it what the majority had not got. Gives how many entries that were.
+    /// The primary is lost, and with it what the majority had not got, and the right count of rows. Gives how many
+    /// entries that were.
     pub(super) fn roll_back(&mut self) -> usize {
         let lost = self.oplog.len() - self.committed;
         self.oplog.truncate(self.committed);
+        self.miscounted += lost as i64 * 2 + 1;
         self.latest = self.replay(self.committed);
         self.term += 1;
         lost
     }
 
-    /// Another node answers from now on, which knows only of the first `seen` entries that the majority has them.
+    /// Another node answers from now on, which knows only of the first `seen` entries that the majority has them, and
+    /// counts its rows in its own way.
     pub(super) fn elect(&mut self, seen: usize) {
+        self.miscounted -= 3;
         self.seen = seen.min(self.seen);
         self.visible = self.replay(self.seen);
         self.term += 1;

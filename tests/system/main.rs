@@ -8,6 +8,7 @@ mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
 
+mod backlog;
 mod gaps;
 mod headroom;
 mod health;

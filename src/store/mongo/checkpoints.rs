@@ -1,5 +1,5 @@
-//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log}` in `alluvium.checkpoints`,
-//! without token and time until the first scan is over.
+//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log, passed_events?}` in
+//! `alluvium.checkpoints`, without token and time until the first scan is over.
 
 use bson::{Document, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use futures::TryStreamExt;
@@ -43,6 +43,10 @@ impl Checkpoints for MongoStore {
         }
         row.append(cstr!("epoch"), checkpoint.epoch);
         row.append(cstr!("log"), log);
+        if let Some(passed) = checkpoint.passed_events.and_then(|passed| i64::try_from(passed).ok())
+        {
+            row.append(cstr!("passed_events"), passed);
+        }
         let statements = [update_statement(filter, row, true)].into_iter().collect();
         let reply = self.bulk("update", CHECKPOINTS_COLLECTION, "updates", statements).await?;
         is_written(&reply)
@@ -100,5 +104,8 @@ fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let epoch = row.get("epoch")?.and_then(integral).ok_or_else(|| missing("epoch"))?;
     let log = row.get_binary("log").map_err(|_| missing("log"))?;
     let log = log.to_binary().to_uuid().map_err(|_| missing("log"))?;
-    Ok(Checkpoint { position, log: LogId(log), epoch })
+    // Only a hint: one that makes no sense is none.
+    let passed_events = row.get("passed_events")?.and_then(integral);
+    let passed_events = passed_events.and_then(|passed| u64::try_from(passed).ok());
+    Ok(Checkpoint { position, log: LogId(log), epoch, passed_events })
 }

@@ -323,8 +323,12 @@ pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
     let store = server.store();
     assert_eq!(store.load_checkpoints().await.unwrap(), []);
     let (one, other) = ([1; 16], [2; 16]);
-    let at =
-        |epoch, log, position| Checkpoint { epoch, log: LogId(Uuid::from_bytes(log)), position };
+    let at = |epoch, log, position| Checkpoint {
+        epoch,
+        log: LogId(Uuid::from_bytes(log)),
+        position,
+        passed_events: None,
+    };
     let token = rawdoc! { "_data": "82" };
     let cluster_time = Timestamp { time: 5, increment: 6 };
     let position = Position { token: bson::RawBson::Document(token), cluster_time };
@@ -337,8 +341,30 @@ pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
     ] {
         assert_eq!(store.save_checkpoint(&checkpoint).await.unwrap(), saved, "{checkpoint:?}");
     }
-    let saved = at(3, one, Some(position));
+    let mut saved = at(3, one, Some(position));
+    assert_eq!(store.load_checkpoints().await.unwrap(), [(Part::WHOLE, saved.clone())]);
+    saved.passed_events = Some(7);
+    assert!(store.save_checkpoint(&saved).await.unwrap());
     assert_eq!(store.load_checkpoints().await.unwrap(), [(Part::WHOLE, saved)]);
+}
+
+pub(super) async fn the_events_of_a_log_are_counted(server: &impl Server) {
+    let log = server.source().log(COLLECTION);
+    let count = async || log.estimated_events().await.unwrap();
+    assert_eq!(count().await, 0);
+    server.append(&[event("a", 1), event("b", 1)]).await;
+    server.append_together(&[event("a", 2), event("c", 7)]).await;
+    assert_eq!(count().await, 4);
+    // Also what the majority may not have yet, and of no other log.
+    server.append_carelessly(&event("a", 3)).await;
+    server.append_elsewhere(&event("a", 4)).await;
+    assert_eq!(count().await, 5);
+    server.rename_log().await;
+    assert_eq!(count().await, 0, "of a log that is not there");
+    server.make_log().await;
+    server.append(&[event("a", 1)]).await;
+    server.drop_log().await;
+    assert_eq!(count().await, 0);
 }
 
 pub(super) async fn a_record_of_quarantine_gives_way_to_later_ones_only(server: &impl Server) {
@@ -403,7 +429,7 @@ pub(super) async fn the_epoch_of_a_checkpoint_is_the_floor_of_a_lease(server: &i
     let (leases, name) = (server.leases(), lease(None, 0, 0).name);
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 0);
     let log = LogId(Uuid::from_bytes([1; 16]));
-    let checkpoint = Checkpoint { epoch: 7, log, position: None };
+    let checkpoint = Checkpoint { epoch: 7, log, position: None, passed_events: None };
     server.store().save_checkpoint(&checkpoint).await.unwrap();
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 7);
 }

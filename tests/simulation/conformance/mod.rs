@@ -85,6 +85,7 @@ conform!(
     a_log_that_is_back_was_told_of_before_the_time_of_the_look,
     a_scan_sees_everything_before_its_time_in_order,
     a_scan_of_a_dropped_log_fails,
+    the_events_of_a_log_are_counted,
     a_read_is_bounded,
     a_row_is_written_only_over_what_was_read,
     a_refused_row_is_told_of,
