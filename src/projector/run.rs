@@ -149,6 +149,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             cache: Cache::new(settings.cache_bytes),
             doubtful: Default::default(),
             skips: limited(time, limit, store.load_skips()).await?,
+            discarded: limited(time, limit, store.load_discarded()).await?,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -332,11 +333,16 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     }
                     passed += 1;
                     self.work.oldest = self.work.oldest.or(wall_time);
+                    if self.work.may_be_discarded(event) {
+                        self.work.fold(&chunk.take()).await?;
+                        self.fetch(EventKey::from_event(event)).await?;
+                        continue;
+                    }
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
                     self.work.fold(&chunk.take()).await?;
-                    self.fetch(key).await?;
+                    self.fetch(EventKey::from_raw(key)).await?;
                     passed += 1;
                 }
                 item if item.moves(&events) => {
@@ -365,21 +371,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
-        }
-    }
-
-    /// The stream left out the body of a large event: the log has it.
-    async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
-        match EventKey::from_raw(key) {
-            Ok(key) if self.work.part.holds(&key.document) => {
-                self.work.doubt_parked(&key);
-                self.work.read_on(&key.document, key.version).await
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.work.observer.homeless_event(&error.to_string());
-                Ok(())
-            }
         }
     }
 }
