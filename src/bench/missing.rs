@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::Database;
 
 use super::{
-    backlog::{Expected, Shape, id},
+    backlog::{self, Expected, Shape, id},
     daemon::{COLLECTION, Tuning},
     error::Result,
     report::{Row, Target, Unit},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     database::Error,
     log::{Batch, events_collection},
-    model::id::DocumentId,
+    model::{clock::Clock, id::DocumentId},
     read::{MissingQuery, ReadLimits, Reader},
 };
 
@@ -38,11 +38,14 @@ pub(super) async fn run(server: &mut Server, clients: usize, questions: usize) -
     let (fresh, expected) = load(server, shape).await?;
     let Expected { events, .. } = expected;
     project(server, &fresh, &expected, events, &Tuning::default()).await?;
+    let known: Vec<MissingQuery> = (0..DOCUMENTS).map(|n| known(n, clients)).collect();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bare.extend(ask_all(questions / ROUNDS, |n| find(&fresh.database, n)).await?);
         let reader = Reader::new(&fresh.database, COLLECTION, ReadLimits::default());
-        ours.extend(ask_all(questions / ROUNDS, |n| answer(reader.clone(), n, clients)).await?);
+        ours.extend(
+            ask_all(questions / ROUNDS, |n| answer(&reader, n, &known[n % DOCUMENTS])).await?,
+        );
     }
     let name = |which| {
         format!("missing answer, {MISSING} events, {clients} clients, {CALLERS} callers, {which}")
@@ -91,14 +94,18 @@ async fn find(database: &Database, question: usize) -> Result<()> {
     enough(events)
 }
 
-async fn answer(reader: Reader, question: usize, clients: usize) -> Result<()> {
-    let document = question % DOCUMENTS;
-    let mut clock = crate::model::clock::Clock::new();
+/// What somebody asks who has seen all but the last events.
+fn known(document: usize, clients: usize) -> MissingQuery {
+    let mut clock = Clock::new();
     for version in 1..=EVENTS_EACH - MISSING {
-        clock.increment(&super::backlog::client(document, version, clients));
+        clock.increment(&backlog::client(document, version, clients));
     }
-    let query = MissingQuery { clock, limit: 1_000, log: None };
-    let answer = reader.missing(&DocumentId::String(id(document).into()), &query).await?;
+    MissingQuery { clock, limit: 1_000, log: None }
+}
+
+async fn answer(reader: &Reader, question: usize, query: &MissingQuery) -> Result<()> {
+    let id = DocumentId::String(id(question % DOCUMENTS).into());
+    let answer = reader.missing(&id, query).await?;
     enough(answer.map_or(0, |answer| answer.events.len()))
 }
 

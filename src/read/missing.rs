@@ -1,7 +1,7 @@
 //! What a client is missing, exactly and of one moment. First the places of the oldest missing events are
 //! found by their keys and clients alone ([`super::walk`]), then those events are read whole. Memory is bounded
-//! by the page, however much is missing. A client that lacks just the last events gets them for one read of
-//! the log ([`super::suffix`]).
+//! by the page, however much is missing. A client that lacks just the last events gets them for one command
+//! ([`super::suffix`]).
 
 use bson::RawDocumentBuf;
 use mongodb::options::ReadConcern;
@@ -99,20 +99,18 @@ impl Reader {
     }
 
     async fn missing_now(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
-        let mut moment = Moment::open(self).await?;
-        // The order matters: see `Moment::log`.
-        let row = moment.document(id).await?;
-        let log = moment.log().await?;
         let limit = query.limit.clamp(1, self.limits.events_max);
-        let is_other = query.log.is_some_and(|known| known != log);
-        if let Some(document) = row.as_ref().filter(|_| !is_other) {
-            let (known, bytes_max) = (&query.clock, self.limits.bytes_max);
-            let events = suffix(&mut moment, id, document, known, limit, bytes_max).await?;
-            if let Some(events) = events {
-                let events = mark_skipped(&mut moment, id, events).await?;
-                return Ok(Some(answer(log, document.clone(), query, events)));
-            }
+        let log = self.known_log().await?;
+        if query.log.is_none_or(|known| known == log)
+            && let Some(found) = suffix(self, id, log, &query.clock, limit).await?
+        {
+            return Ok(Some(answer(log, found.version, found.clock, query, found.events)));
         }
+        let mut moment = Moment::open(self).await?;
+        // The order matters: see `Reader::look_up_log`.
+        let row = moment.document(id).await?;
+        let log = self.look_up_log().await?;
+        let is_other = query.log.is_some_and(|known| known != log);
         let Some(current) = self.with_tail(&mut moment, id, row).await? else { return Ok(None) };
         let document = current.document;
         if is_other {
@@ -125,7 +123,7 @@ impl Reader {
             return Ok(Some(snapshot(log, document)));
         };
         let events = mark_skipped(&mut moment, id, events).await?;
-        Ok(Some(answer(log, document, query, events)))
+        Ok(Some(answer(log, document.version, document.clock, query, events)))
     }
 
     /// The events at `places` (ascending), as many as fit into one answer. `None` if one is not there.
@@ -183,17 +181,17 @@ async fn mark_skipped(
     Ok(events)
 }
 
-/// The answer of these events, of a document as it stands.
+/// The answer of these events, of a document that stands at this version.
 fn answer(
     log: LogId,
-    document: Document,
+    version: i64,
+    clock: Clock,
     query: &MissingQuery,
     events: Vec<MissingEvent>,
 ) -> Missing {
     let mut next_clock = query.clock.clone();
     events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
-    let more = next_clock != document.clock;
-    let Document { version, clock, .. } = document;
+    let more = next_clock != clock;
     Missing { log, version, clock, snapshot: None, events, next_clock, more }
 }
 

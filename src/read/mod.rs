@@ -5,6 +5,7 @@
 mod error;
 mod fold;
 mod history;
+mod identity;
 mod missing;
 mod moment;
 mod suffix;
@@ -29,6 +30,7 @@ use crate::{
     store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
 use fold::{Stop, Until, fold};
+use identity::LastFound;
 use moment::{Moment, Pick, at_one_moment, by_id, read_row};
 
 /// Bounds of every answer.
@@ -61,6 +63,7 @@ pub struct Reader {
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
+    log: LastFound,
 }
 
 /// A document at the newest version that the log gives it.
@@ -99,6 +102,7 @@ impl Reader {
             quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options.clone()),
             skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
+            log: LastFound::default(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! One moment of one collection: a session with read concern snapshot, over which document and log are
-//! read as they stood together. Whatever must be exact is read through it and through nothing else.
+//! read as they stood together. Whatever must be exact is read through it, or by a single command of that read
+//! concern ([`super::suffix`]), and through nothing else.
 
 use std::{future::Future, ops::RangeInclusive, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use bson::{RawDocument, RawDocumentBuf};
-use futures::TryStreamExt;
 use mongodb::{
     ClientSession, SessionCursor,
     options::{Hint, ReadConcern},
@@ -20,7 +20,6 @@ use crate::{
         document::{Class, Document, Quarantine},
         event::EventKey,
         id::DocumentId,
-        position::LogId,
         skip::SkippedVersions,
     },
     store::mongo::{events_of, place_of_row},
@@ -94,17 +93,6 @@ impl<'r> Moment<'r> {
             .await?;
         let mark = found.as_deref().and_then(Quarantine::from_raw);
         Ok(mark.filter(|mark| mark.class != Class::Gap))
-    }
-
-    /// The identity of the log. To be asked after the first read of the moment and before the last of
-    /// the log: a log that was replaced in between makes that last read fail.
-    pub(super) async fn log(&self) -> Result<LogId> {
-        let name = self.reader.events.name();
-        let mut found =
-            self.reader.database.list_collections().filter(bson::doc! { "name": name }).await?;
-        let uuid = found.try_next().await?.and_then(|collection| collection.info.uuid);
-        let uuid = uuid.and_then(|uuid| uuid.to_uuid().ok());
-        Ok(LogId(uuid.ok_or_else(|| ReadError::NoLog(name.to_owned()))?))
     }
 
     /// The events of one document in a range of versions: one bounded range of keys, which is the only

@@ -1,59 +1,194 @@
-//! The common answer, for the cost of one read of the log: a client that was up to date and went away lacks
-//! the last events and no others. Whether it is one of those is seen from their clients' counts.
+//! The common answer, for the cost of one command: a client that was up to date and went away lacks the last
+//! events and no others. Their versions follow from its clock alone, so they need not wait for the document:
+//! one aggregation over the log gives them, the document's version and clock, and what of them is skipped, all
+//! of one moment. Whether the client is one of those is then seen from their clients' counts.
 
-use super::{
-    error::Result,
-    missing::MissingEvent,
-    moment::{Moment, Pick},
+use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use futures::TryStreamExt;
+use mongodb::{
+    error::ErrorKind,
+    options::{ReadPreference, SelectionCriteria},
 };
-use crate::model::{
-    clock::Clock,
-    document::Document,
-    event::EventKey,
-    id::{DocumentId, INTEGER_MAX},
-    skip::client_of,
+
+use super::{Reader, error::Result, missing::MissingEvent};
+use crate::{
+    database,
+    log::Batch,
+    model::{
+        clock::Clock,
+        event::EventKey,
+        id::{DocumentId, INTEGER_MAX, integral},
+        position::LogId,
+        skip::{SkippedVersions, client_of},
+    },
+    store::mongo::{events_of, place_of_row},
 };
 
 /// Beyond so many, keys are looked at before bodies are read.
-const EVENTS_MAX: i64 = 1_000;
+const EVENTS_MAX: u32 = 1_000;
 
-/// The events that `client` lacks, oldest first, if they are the last of a log that ends where the
-/// projected document does. `None` where it takes a closer look: for other clocks, for more than
-/// `events_max` events or `bytes_max` bytes, and where the log goes on.
+/// The most documents that one reply is asked for. They always come with the first, if they fit.
+const BATCH_MAX: i32 = 10_000;
+
+/// What a client lacks of a log that ends where the projected document does.
+pub(super) struct Suffix {
+    /// The document's version.
+    pub(super) version: i64,
+    /// Its clock.
+    pub(super) clock: Clock,
+    /// The events, oldest first.
+    pub(super) events: Vec<MissingEvent>,
+}
+
+/// The events that `client` lacks if they are the last of the log, and that is `log`. `None` where it takes a
+/// closer look: for other clocks, for more than `events_max` events or too many bytes, where the log goes on
+/// behind the document or is another one, and where the server gave no answer to this form of the question.
+///
+/// # Errors
+/// When there is no server to ask.
 pub(super) async fn suffix(
-    moment: &mut Moment<'_>,
+    reader: &Reader,
     id: &DocumentId,
-    document: &Document,
+    log: LogId,
     client: &Clock,
     events_max: u32,
-    bytes_max: usize,
-) -> Result<Option<Vec<MissingEvent>>> {
-    let lacking = document.clock.total() - client.total();
-    if !(0..=EVENTS_MAX.min(i64::from(events_max))).contains(&lacking) {
-        return Ok(None);
-    }
-    let mut version = document.version - lacking;
-    let range = version + 1..=INTEGER_MAX;
-    let mut log = moment.events(id, range, Pick::Events, lacking).await?;
-    let mut clock = client.clone();
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    while let Some(raw) = log.next().await? {
-        version += 1;
-        bytes += raw.as_bytes().len();
-        let name = client_of(raw);
-        let seq = clock.increment(name);
-        let is_next = EventKey::from_event(raw).is_ok_and(|key| key.version == version);
-        let is_lacking = version <= document.version && seq <= document.clock.get(name);
-        if !is_next || !is_lacking || bytes > bytes_max {
+) -> Result<Option<Suffix>> {
+    let events_max = events_max.min(EVENTS_MAX);
+    let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+    let question = question(reader, id, log, client.total().saturating_add(1), events_max)?;
+    let asked = reader.database.run_raw_cursor_command(question).selection_criteria(primary);
+    let mut batches = match asked.batch().await {
+        Ok(batches) => batches,
+        Err(error) if matches!(*error.kind, ErrorKind::ServerSelection { .. }) => {
+            return Err(error.into());
+        }
+        Err(_) => return Ok(None),
+    };
+    let mut found = Found::after(client.clone());
+    loop {
+        let batch = match batches.try_next().await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(found.suffix()),
+            Err(_) => return Ok(None),
+        };
+        let fits = found.take(&batch.into())?
+            && found.events.len() <= events_max as usize
+            && found.bytes <= reader.limits.bytes_max;
+        if !fits {
             return Ok(None);
         }
-        events.push(MissingEvent {
-            version,
-            client: name.to_owned(),
-            seq,
+    }
+}
+
+/// The aggregation. `collectionUUID` is the one way to make sure in the same command that this is the log whose
+/// identity the answer will carry: the server refuses it (361) for any other collection of that name. The range
+/// is read in the order of the keys, as the hint says, and that is checked: to ask for the order as well, or for
+/// two fields of the row instead of leaving out the large one, costs the server a tenth of the whole.
+fn question(
+    reader: &Reader,
+    id: &DocumentId,
+    log: LogId,
+    first: i64,
+    events_max: u32,
+) -> Result<RawDocumentBuf> {
+    let key = |version: i64| EventKey { document: id.clone(), version }.to_raw();
+    let versions = rawdoc! { "_id": { "$gte": key(first), "$lte": key(INTEGER_MAX) } };
+    let row = rawdoc! {
+        "coll": reader.documents.name(),
+        "pipeline": [{ "$match": { "_id": id.as_raw() } }, { "$unset": "state" }],
+    };
+    let skips = RawDocumentBuf::try_from(events_of(reader.collection(), id))?;
+    let skips = rawdoc! { "coll": reader.skips.name(), "pipeline": [{ "$match": skips }] };
+    Ok(rawdoc! {
+        "aggregate": reader.events.name(),
+        "pipeline": [
+            { "$match": versions },
+            { "$limit": i64::from(events_max) + 1 },
+            { "$unionWith": row },
+            { "$unionWith": skips },
+        ],
+        "hint": { "_id": 1 },
+        "cursor": { "batchSize": BATCH_MAX },
+        "readConcern": { "level": "snapshot" },
+        "collectionUUID": RawBson::Binary(log.0.into()),
+    })
+}
+
+/// What has come so far. The three kinds are told apart by their `_id`: `{d, s}` of an event, `{c, d, s}` of a
+/// skip, and no document at all of a row.
+struct Found {
+    version: i64,
+    clock: Clock,
+    events: Vec<MissingEvent>,
+    bytes: usize,
+    row: Option<(i64, Clock)>,
+    skips: SkippedVersions,
+}
+
+impl Found {
+    fn after(clock: Clock) -> Self {
+        Self {
+            version: clock.total(),
+            clock,
+            events: Vec::new(),
+            bytes: 0,
+            row: None,
+            skips: SkippedVersions::new(),
+        }
+    }
+
+    /// Takes a reply in; false if there is something in it that does not belong to such an answer.
+    fn take(&mut self, batch: &Batch) -> database::Result<bool> {
+        for raw in batch.documents()? {
+            let raw = raw?;
+            let fits = match raw.get("_id")? {
+                Some(RawBsonRef::Document(key)) if names(key, "c") => {
+                    self.skips.insert(place_of_row(raw)?.version)
+                }
+                Some(RawBsonRef::Document(key)) => self.event(key, raw),
+                _ => self.row(raw),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn event(&mut self, key: &RawDocument, raw: &RawDocument) -> bool {
+        self.version += 1;
+        self.bytes += raw.as_bytes().len();
+        let client = client_of(raw);
+        self.events.push(MissingEvent {
+            version: self.version,
+            client: client.to_owned(),
+            seq: self.clock.increment(client),
             is_skipped: false,
             raw: raw.to_owned(),
         });
+        EventKey::from_raw(key).is_ok_and(|key| key.version == self.version)
     }
-    Ok((clock == document.clock).then_some(events))
+
+    fn row(&mut self, raw: &RawDocument) -> bool {
+        let version = raw.get("version").ok().flatten().and_then(integral);
+        let clock = raw.get_document("clock").ok().and_then(|clock| Clock::from_raw(clock).ok());
+        self.row = version.zip(clock);
+        self.row.is_some()
+    }
+
+    fn suffix(mut self) -> Option<Suffix> {
+        let (version, clock) = self.row?;
+        if version != self.version || clock != self.clock {
+            return None;
+        }
+        for event in &mut self.events {
+            event.is_skipped = self.skips.contains(&event.version);
+        }
+        Some(Suffix { version, clock, events: self.events })
+    }
+}
+
+/// Whether the first field of `key` is `name`.
+fn names(key: &RawDocument, name: &str) -> bool {
+    matches!(key.iter().next(), Some(Ok((first, _))) if first == name)
 }
