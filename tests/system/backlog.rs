@@ -88,6 +88,13 @@ async fn a_hint_that_makes_no_sense_only_decides_which_way_is_taken() {
     }
 }
 
+/// The seconds of the cluster time, which goes on with every write.
+async fn seconds(scene: &Scene) -> u32 {
+    scene.collection("unrelated").insert_one(doc! {}).await.unwrap();
+    let reply = scene.db.run_command(doc! { "ping": 1 }).await.unwrap();
+    reply.get_timestamp("operationTime").unwrap().time
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tail_that_the_writers_leave_far_behind_scans_the_log() {
     let _turn = failpoint().await;
@@ -102,18 +109,16 @@ async fn a_tail_that_the_writers_leave_far_behind_scans_the_log() {
     scene.level("games").await;
     checkpoint_passes(&scene, 120).await;
     assert_eq!(scanned(&daemon), 0.0);
-    let data = doc! {
-        "failCommands": ["getMore"], "appName": scene.db.name(), "blockConnection": true,
-        "blockTimeMS": 8_000,
-    };
-    set_failpoint(&scene, doc! { "times": 1 }.into(), data).await;
+    // No stream for the daemon, until everything is there and it is late.
+    let commands = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 6 };
+    let mut data = commands.clone();
+    data.insert("appName", scene.db.name());
+    set_failpoint(&scene, "alwaysOn".into(), data).await;
+    let late_at = seconds(&scene).await + 7;
     scene.append(missed(6, LARGE)).await;
-    wait_until("it has scanned", async || {
-        // The server's time goes on, by which the lag is told.
-        scene.collection("unrelated").insert_one(doc! {}).await.unwrap();
-        scanned(&daemon) >= 120.0 + LARGE as f64
-    })
-    .await;
+    wait_until("it is late", async || seconds(&scene).await >= late_at).await;
+    set_failpoint(&scene, "off".into(), commands).await;
+    daemon.says("it has scanned", |_| scanned(&daemon) >= 120.0 + LARGE as f64).await;
     scene.level("games").await;
     checkpoint_passes(&scene, 120 + LARGE).await;
     daemon.stop().await;
