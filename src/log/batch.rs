@@ -92,7 +92,7 @@ impl Reading {
     /// # Errors
     /// When the reply is not what a cursor replies.
     pub fn peek(&self) -> Result<Option<(&RawDocument, usize)>> {
-        let mut elements = self.batch.elements()?.from_place(self.place);
+        let mut elements = self.batch.elements()?.skipping_to(self.place);
         Ok(next(&mut elements)?.map(|document| (document, elements.place())))
     }
 

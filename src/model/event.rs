@@ -2,16 +2,17 @@
 //! server's validator (`log::validator`) refuses the same mistakes on arrival; this check is for what got past it, in a
 //! collection without the validator or from an older writer.
 
-use bson::{DateTime, RawArray, RawBsonRef, RawDocument, oid::ObjectId, spec::ElementType};
+mod fields;
+
+use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
+
+use fields::Fields;
 
 use super::{
     clock::{CLIENT_RULE, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
-    state::{
-        Malformed,
-        raw::{Element, Elements, RawValue, tag},
-    },
+    state::raw::{Elements, tag},
 };
 
 /// The place of an event: which document, and the version that the document has after it.
@@ -216,78 +217,6 @@ impl EventKey {
     }
 }
 
-/// The fields of an event before they are judged.
-#[derive(Default)]
-struct Fields<'a> {
-    client: Option<RawBsonRef<'a>>,
-    op: Option<RawBsonRef<'a>>,
-    state: Option<RawBsonRef<'a>>,
-    patch: Option<RawBsonRef<'a>>,
-    array_filters: Option<RawBsonRef<'a>>,
-    merge: Option<RawBsonRef<'a>>,
-    at: Option<RawBsonRef<'a>>,
-    id: Option<RawBsonRef<'a>>,
-}
-
-impl<'a> Fields<'a> {
-    fn read(raw: &'a RawDocument) -> Result<Self, EventError> {
-        let mut fields = Self::default();
-        let malformed = |error: Malformed| EventError::Malformed(error.to_string());
-        let mut elements = Elements::new(raw.as_bytes()).map_err(malformed)?;
-        while let Some(Element { name, value, .. }) = elements.next().map_err(malformed)? {
-            let (name, slot) = match name {
-                b"client" => ("client", &mut fields.client),
-                b"op" => ("op", &mut fields.op),
-                b"state" => ("state", &mut fields.state),
-                b"patch" => ("patch", &mut fields.patch),
-                b"array_filters" => ("array_filters", &mut fields.array_filters),
-                b"merge" => ("merge", &mut fields.merge),
-                b"at" => ("at", &mut fields.at),
-                b"id" => ("id", &mut fields.id),
-                _ => continue,
-            };
-            *slot = match usual(value) {
-                Some(value) => Some(value),
-                None => raw.get(name).map_err(|error| self::malformed(&error))?,
-            };
-        }
-        Ok(fields)
-    }
-
-    fn change(&self) -> Result<Change<'a>, EventError> {
-        let op = string("op", self.op)?;
-        let shape = |op, rule| Err(EventError::Shape { op, rule });
-        match (op, self.state, self.patch, self.merge, self.array_filters) {
-            ("create", Some(state), None, None, None) => {
-                let state = document("state", state)?;
-                match state.get("_id") {
-                    Ok(None) => Ok(Change::Create { state }),
-                    _ => shape("create", "has a `state` without an `_id` of its own"),
-                }
-            }
-            ("create", ..) => {
-                shape("create", "carries `state`, and neither `patch`, `merge` nor `array_filters`")
-            }
-            ("update", None, Some(patch), None, filters) => {
-                let array_filters = filters.map(array_filters).transpose()?;
-                Ok(Change::Patch { patch: document("patch", patch)?, array_filters })
-            }
-            ("update", None, None, Some(merge), None) => {
-                Ok(Change::Merge { merge: document("merge", merge)? })
-            }
-            ("update", ..) => shape(
-                "update",
-                "carries exactly one of `patch` and `merge`, no `state`, and `array_filters` only with `patch`",
-            ),
-            ("delete", None, None, None, None) => Ok(Change::Delete),
-            ("delete", ..) => {
-                shape("delete", "carries none of `state`, `patch`, `merge` and `array_filters`")
-            }
-            (other, ..) => Err(EventError::Op(shown(other.as_bytes()))),
-        }
-    }
-}
-
 impl<'a> Event<'a> {
     /// Reads and judges an event.
     ///
@@ -322,17 +251,6 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A value of the types that the fields of an event mostly have.
-fn usual(value: RawValue<'_>) -> Option<RawBsonRef<'_>> {
-    match value.tag {
-        tag::STRING => std::str::from_utf8(value.text()).ok().map(RawBsonRef::String),
-        tag::DOCUMENT => RawDocument::from_bytes(value.bytes).ok().map(RawBsonRef::Document),
-        tag::DATE => Some(RawBsonRef::DateTime(DateTime::from_millis(value.as_i64()))),
-        tag::OBJECT_ID => Some(RawBsonRef::ObjectId(ObjectId::from_bytes(value.fixed()))),
-        _ => None,
-    }
-}
-
 fn malformed(error: &bson::error::Error) -> EventError {
     EventError::Malformed(shown(error.to_string().as_bytes()))
 }
@@ -346,14 +264,6 @@ fn string<'a>(field: &'static str, value: Option<RawBsonRef<'a>>) -> Result<&'a 
         RawBsonRef::String(text) => Ok(text),
         other => Err(wrong_type(field, "a string", other)),
     }
-}
-
-fn document<'a>(field: &'static str, value: RawBsonRef<'a>) -> Result<&'a RawDocument, EventError> {
-    value.as_document().ok_or_else(|| wrong_type(field, "a document", value))
-}
-
-fn array_filters(value: RawBsonRef<'_>) -> Result<&RawArray, EventError> {
-    value.as_array().ok_or_else(|| wrong_type("array_filters", "an array", value))
 }
 
 #[cfg(test)]

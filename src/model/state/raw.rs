@@ -121,7 +121,7 @@ impl<'a> Elements<'a> {
     }
 
     /// The same elements from a place on that [`Elements::place`] gave.
-    pub(crate) fn from_place(self, at: usize) -> Self {
+    pub(crate) fn skipping_to(self, at: usize) -> Self {
         Self { at: at.max(self.at), ..self }
     }
 
