@@ -60,7 +60,7 @@ fn backlogs_are_scanned_in_many_runs_and_daemons_die_in_the_middle_of_it() {
         let divides = plan.mishaps.iter().any(|mishap| matches!(mishap.what, What::Divide { .. }));
         divides || plan.parts > 1
     };
-    let plans = (0..).map(Plan::new).filter(|plan| !is_divided(plan)).take(300);
+    let plans = (0..).map(Plan::new).filter(|plan| !is_divided(plan)).take(600);
     let told: Vec<Told> = plans.map(|plan| Told::by(&run(&plan, true).story)).collect();
     let all = |count: fn(&Told) -> usize| told.iter().map(count).sum::<usize>();
     let (scans, deaths) = (all(|told| told.scans), all(|told| told.deaths));

@@ -175,7 +175,10 @@ impl Process {
             // So small that most batches are folded piece by piece, with flushes in between.
             chunk_events: 2,
             scanned_documents_max: 2,
-            backlog: BACKLOG,
+            backlog: match self.plan.scans_backlogs {
+                true => BACKLOG,
+                false => BacklogSettings { events_min: u64::MAX, ..BACKLOG },
+            },
             ..Settings::default()
         };
         let (parts, is_leased) = (self.parts.clone(), self.lease_time.is_some());

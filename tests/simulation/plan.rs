@@ -114,6 +114,8 @@ pub(super) struct DaemonPlan {
     pub(super) wall_ahead_millis: i64,
     /// Often so small that documents are evicted all the time.
     pub(super) cache_bytes: usize,
+    /// Whether it scans the log where that is quicker, although it has a place to go on from.
+    pub(super) scans_backlogs: bool,
     pub(super) faults: Vec<CallFault>,
 }
 
@@ -391,6 +393,8 @@ fn daemon(rng: &mut Rng, number: i64, length: Duration) -> DaemonPlan {
         epoch: if rng.u8(..6) == 0 { 1 } else { rng.i64(1..5) },
         wall_ahead_millis: if rng.u8(..4) == 0 { rng.i64(-600_000..600_000) } else { 0 },
         cache_bytes: [2, 2_000, 8_000, 1 << 20][rng.usize(..4)],
+        // Of a copy: the runs stay as they were dealt before.
+        scans_backlogs: rng.clone().bool(),
         faults: faults(rng, 60, 7, true),
     }
 }

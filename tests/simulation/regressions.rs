@@ -61,6 +61,7 @@ impl Scene {
             epoch: 1,
             wall_ahead_millis: 0,
             cache_bytes,
+            scans_backlogs: true,
             faults: Vec::new(),
         };
         sim.spawn(

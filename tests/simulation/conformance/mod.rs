@@ -22,6 +22,9 @@ trait Server {
     type Leases: Leases;
     type Layouts: Layouts;
 
+    /// So many events that a scan still has to ask for some after the first batch is here.
+    const NOT_READ_AHEAD: i64;
+
     fn source(&self) -> Self::Source;
 
     fn store(&self) -> Self::Store {

@@ -57,6 +57,8 @@ impl Server for Real {
     type Leases = MongoLeases;
     type Layouts = MongoLayouts;
 
+    const NOT_READ_AHEAD: i64 = 70_000;
+
     fn source(&self) -> MongoSource {
         MongoSource::new(self.database.db.clone())
     }

@@ -68,6 +68,8 @@ impl Server for Twin {
     type Leases = SimLeases;
     type Layouts = SimLayouts;
 
+    const NOT_READ_AHEAD: i64 = 300;
+
     fn source(&self) -> SimLogSource {
         SimLogSource { node: self.node.clone() }
     }
