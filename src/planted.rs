@@ -8,6 +8,8 @@
 pub(crate) enum Bug {
     /// The checkpoint is saved before what precedes it has been flushed.
     CheckpointBeforeFlush,
+    /// A checkpoint is saved while a scan is under way.
+    CheckpointDuringScan,
     /// A scan reads without the causal session.
     ScanWithoutCausalSession,
     /// What waits is not remembered over a restart.

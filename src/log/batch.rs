@@ -4,7 +4,13 @@
 use bson::{DateTime, RawArray, RawArrayBuf, RawBsonRef, RawDocument, Timestamp};
 use mongodb::raw_batch_cursor::RawBatch;
 
-use crate::database::{Error, Result};
+use crate::{
+    database::{Error, Result},
+    model::state::{
+        Malformed,
+        raw::{Element, Elements, tag},
+    },
+};
 
 /// Documents in one buffer: events of a scan, or changes of a tail.
 #[derive(Clone, Debug)]
@@ -25,15 +31,16 @@ impl Batch {
     /// # Errors
     /// When the reply is not what a cursor replies.
     pub fn documents(&self) -> Result<impl Iterator<Item = Result<&RawDocument>>> {
+        let mut elements = self.elements()?;
+        Ok(std::iter::from_fn(move || next(&mut elements).transpose()).fuse())
+    }
+
+    fn elements(&self) -> Result<Elements<'_>> {
         let array: &RawArray = match &self.bytes {
             Bytes::Reply(batch) => batch.doc_slices()?,
             Bytes::Array(array) => array,
         };
-        Ok(array.into_iter().map(|value| match value {
-            Ok(RawBsonRef::Document(document)) => Ok(document),
-            Ok(other) => Err(Error::damaged(format!("a batch holds {:?}", other.element_type()))),
-            Err(error) => Err(error.into()),
-        }))
+        Elements::new(array.as_bytes()).map_err(damaged)
     }
 
     /// The server's reply that carried them, where a server did.
@@ -65,6 +72,50 @@ impl Batch {
             Bytes::Array(array) => array.as_bytes().len(),
         }
     }
+}
+
+/// A batch that is read piece by piece.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    batch: Batch,
+    place: usize,
+}
+
+impl Reading {
+    /// The batch from its beginning.
+    pub fn new(batch: Batch) -> Self {
+        Self { batch, place: 0 }
+    }
+
+    /// The next document, and the place behind it, for [`Reading::pass`]; `None` at the end.
+    ///
+    /// # Errors
+    /// When the reply is not what a cursor replies.
+    pub fn peek(&self) -> Result<Option<(&RawDocument, usize)>> {
+        let mut elements = self.batch.elements()?.skipping_to(self.place);
+        Ok(next(&mut elements)?.map(|document| (document, elements.place())))
+    }
+
+    /// Goes on to a place.
+    pub fn pass(&mut self, place: usize) {
+        self.place = place;
+    }
+}
+
+fn next<'a>(elements: &mut Elements<'a>) -> Result<Option<&'a RawDocument>> {
+    match elements.next().map_err(damaged)? {
+        Some(Element { value, .. }) if value.tag == tag::DOCUMENT => {
+            Ok(Some(RawDocument::from_bytes(value.bytes)?))
+        }
+        Some(Element { value, .. }) => {
+            Err(Error::damaged(format!("a batch holds a value of type {}", value.tag)))
+        }
+        None => Ok(None),
+    }
+}
+
+fn damaged(error: Malformed) -> Error {
+    Error::damaged(format!("a batch: {error}"))
 }
 
 impl From<RawBatch> for Batch {

@@ -8,13 +8,11 @@ use bson::{
 };
 use futures::StreamExt;
 use mongodb::{
-    ClientSession, Collection, Database,
-    options::ReadConcern,
-    raw_batch_cursor::{RawBatchCursor, SessionRawBatchCursor},
+    ClientSession, Collection, Database, options::ReadConcern, raw_batch_cursor::RawBatchCursor,
 };
 
 use super::{
-    Batch, Bodies, EventLog, Found, LogSource, Mend, Scan, Start, Tail, TailBatch,
+    Batch, Bodies, EventLog, Found, LogSource, Mend, MongoScan, Start, Tail, TailBatch,
     events_collection,
 };
 use crate::{
@@ -33,6 +31,9 @@ const AWAIT_TIME: Duration = Duration::from_millis(500);
 /// The most changes in one batch of a stream. Fewer, and round trips show; more only take memory, and make
 /// everything behind them wait (benches/README.md).
 const BATCH_CHANGES: u32 = 4_096;
+/// The most events in one batch of a scan: some megabytes of ordinary ones. Fewer, and the server's work for a
+/// batch shows; more only take memory.
+const BATCH_EVENTS: u32 = 16_384;
 /// A batch beyond this was ended by the server's limit of 16 MB.
 const BATCH_BYTES_FULL: usize = 15 << 20;
 
@@ -243,11 +244,12 @@ impl EventLog for MongoLog {
             .events
             .find(filter)
             .sort(doc! { "_id": 1 })
+            .batch_size(BATCH_EVENTS)
             .read_concern(ReadConcern::majority())
             .session(&mut session)
             .batch()
             .await?;
-        Ok(MongoScan { session, cursor })
+        Ok(MongoScan::new(session, cursor))
     }
 
     async fn read(
@@ -326,21 +328,6 @@ impl MongoLog {
                 error.get_str("errmsg").unwrap_or("a write failed"),
             )),
             None => Ok(()),
-        }
-    }
-}
-
-/// An ordered walk over a log, in one causally consistent session.
-pub struct MongoScan {
-    session: ClientSession,
-    cursor: SessionRawBatchCursor,
-}
-
-impl Scan for MongoScan {
-    async fn next(&mut self) -> Result<Option<Batch>> {
-        match self.cursor.stream(&mut self.session).next().await {
-            Some(batch) => Ok(Some(Batch::from(batch?))),
-            None => Ok(None),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The fold: what a document becomes event by event. Pure, and total: bad input is an [`Outcome`],
 //! never a panic, and leaves the document exactly as it was.
 
-use bson::{DateTime, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
+use bson::DateTime;
 
 use super::{
-    clock::{Clock, ClockError},
+    clock::Clock,
     event::{Change, Event, Op},
-    id::{DocumentId, IdError, integral},
+    id::DocumentId,
     patch,
     skip::Remains,
     state::{Limits, State},
@@ -137,31 +137,6 @@ pub enum Outcome {
     Parked,
 }
 
-/// Why a stored row is not a projected document.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    /// The bytes are not BSON.
-    #[error("the row is not readable BSON: {0}")]
-    Malformed(String),
-    /// The `_id` is no document id.
-    #[error("`_id`: {0}")]
-    Id(#[from] IdError),
-    /// The clock is unusable.
-    #[error("`clock`: {0}")]
-    Clock(#[from] ClockError),
-    /// A field is absent or has the wrong type.
-    #[error("`{0}` is missing or has the wrong type")]
-    Field(&'static str),
-    /// The clock does not sum to the version.
-    #[error("the clock sums to {total}, but the version is {version}")]
-    Sum {
-        /// The sum.
-        total: i64,
-        /// The version.
-        version: i64,
-    },
-}
-
 impl Document {
     /// The document before its first event.
     pub fn new(id: DocumentId) -> Self {
@@ -289,91 +264,6 @@ impl Document {
     pub fn heap_bytes(&self) -> usize {
         let state = self.state().map_or(0, State::memory_bytes);
         size_of::<Self>() + self.id.heap_bytes() + self.clock.heap_bytes() + state
-    }
-
-    /// The row as it stands in the collection of projected documents. Two folds of the same events
-    /// give the same bytes.
-    pub fn to_raw(&self) -> RawDocumentBuf {
-        let mut row = RawDocumentBuf::new();
-        row.append(cstr!("_id"), self.id.as_raw());
-        row.append(cstr!("version"), self.version);
-        row.append(cstr!("clock"), self.clock.to_raw());
-        match &self.body {
-            Body::Live(state) => row.append(cstr!("state"), state.to_raw()),
-            Body::Deleted => row.append(cstr!("deleted"), true),
-            Body::Absent => {}
-        }
-        if let Some(at) = self.updated_at {
-            row.append(cstr!("updated_at"), at);
-        }
-        if let Some(quarantine) = &self.quarantine {
-            row.append(cstr!("quarantine"), quarantine.to_raw());
-        }
-        row
-    }
-
-    /// Reads a row back.
-    ///
-    /// # Errors
-    /// [`RowError`] naming the field at fault: the row was not written by this projection.
-    pub fn from_raw(row: &RawDocument) -> Result<Self, RowError> {
-        let mut id = None;
-        let mut document = Self::new(DocumentId::Integer(0));
-        let mut version = None;
-        let mut deleted = false;
-        for element in row {
-            let (key, value) = element.map_err(|error| RowError::Malformed(error.to_string()))?;
-            match (key.as_str(), value) {
-                ("_id", value) => id = Some(DocumentId::from_raw(value)?),
-                ("version", value) => version = integral(value),
-                ("clock", RawBsonRef::Document(clock)) => document.clock = Clock::from_raw(clock)?,
-                ("state", RawBsonRef::Document(state)) => {
-                    let state = State::from_raw(state)
-                        .map_err(|error| RowError::Malformed(error.to_string()))?;
-                    document.body = Body::Live(state);
-                }
-                ("deleted", RawBsonRef::Boolean(flag)) => deleted = flag,
-                ("updated_at", RawBsonRef::DateTime(at)) => document.updated_at = Some(at),
-                ("quarantine", RawBsonRef::Document(mark)) => {
-                    document.quarantine =
-                        Some(Quarantine::from_raw(mark).ok_or(RowError::Field("quarantine"))?);
-                }
-                _ => {}
-            }
-        }
-        document.id = id.ok_or(RowError::Field("_id"))?;
-        document.version =
-            version.filter(|version| *version >= 1).ok_or(RowError::Field("version"))?;
-        match (&document.body, deleted) {
-            (Body::Absent, true) => document.body = Body::Deleted,
-            (Body::Live(_), false) => {}
-            _ => return Err(RowError::Field("state")),
-        }
-        if document.clock.total() != document.version {
-            let (total, version) = (document.clock.total(), document.version);
-            return Err(RowError::Sum { total, version });
-        }
-        Ok(document)
-    }
-}
-
-impl Quarantine {
-    /// As it stands in the document's row.
-    pub fn to_raw(&self) -> RawDocumentBuf {
-        let mut raw = RawDocumentBuf::new();
-        raw.append(cstr!("class"), self.class.name());
-        raw.append(cstr!("version"), self.version);
-        raw.append(cstr!("reason"), self.reason.as_str());
-        raw
-    }
-
-    /// Reads it back; `None` if it is not one.
-    pub fn from_raw(raw: &RawDocument) -> Option<Self> {
-        Some(Self {
-            class: Class::from_name(raw.get_str("class").ok()?)?,
-            version: integral(raw.get("version").ok()??)?,
-            reason: raw.get_str("reason").ok()?.to_owned(),
-        })
     }
 }
 

@@ -2,12 +2,17 @@
 //! server's validator (`log::validator`) refuses the same mistakes on arrival; this check is for what got past it, in a
 //! collection without the validator or from an older writer.
 
+mod fields;
+
 use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
+
+use fields::Fields;
 
 use super::{
     clock::{CLIENT_RULE, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
+    state::raw::{Elements, tag},
 };
 
 /// The place of an event: which document, and the version that the document has after it.
@@ -148,6 +153,9 @@ impl EventKey {
     /// # Errors
     /// [`EventError`] when `_id` is not of the form `{d, s}`: such an event belongs to no document.
     pub fn from_event(raw: &RawDocument) -> Result<Self, EventError> {
+        if let Some(key) = Self::usual(raw) {
+            return Ok(key);
+        }
         match raw.get("_id") {
             Ok(Some(RawBsonRef::Document(key))) => Self::from_raw(key),
             Ok(Some(other)) => Err(EventError::Type {
@@ -158,6 +166,29 @@ impl EventKey {
             Ok(None) => Err(EventError::Missing("_id")),
             Err(error) => Err(malformed(&error)),
         }
+    }
+
+    /// Reads what most events begin with, a key of a string and an integer. What is different or damaged is
+    /// left to slower and more talkative means.
+    fn usual(raw: &RawDocument) -> Option<Self> {
+        let first = Elements::new(raw.as_bytes()).ok()?.next().ok()??;
+        if first.name != b"_id" || first.value.tag != tag::DOCUMENT {
+            return None;
+        }
+        let mut key = first.value.elements().ok()?;
+        let (d, s) = (key.next().ok()??, key.next().ok()??);
+        if (d.name, d.value.tag, s.name) != (b"d", tag::STRING, b"s") || key.next().ok()?.is_some()
+        {
+            return None;
+        }
+        let version = match s.value.tag {
+            tag::INT32 => i64::from(s.value.as_i32()),
+            tag::INT64 => s.value.as_i64(),
+            _ => return None,
+        };
+        let text = std::str::from_utf8(d.value.text()).ok()?;
+        let document = DocumentId::from_raw(RawBsonRef::String(text)).ok()?;
+        (1..=INTEGER_MAX).contains(&version).then_some(Self { document, version })
     }
 
     /// Reads `{d, s}`.
@@ -183,74 +214,6 @@ impl EventKey {
         let version = integral(s).filter(|version| (1..=INTEGER_MAX).contains(version));
         let version = version.ok_or_else(|| EventError::Version(display_number(s)))?;
         Ok(Self { document, version })
-    }
-}
-
-/// The fields of an event before they are judged.
-#[derive(Default)]
-struct Fields<'a> {
-    client: Option<RawBsonRef<'a>>,
-    op: Option<RawBsonRef<'a>>,
-    state: Option<RawBsonRef<'a>>,
-    patch: Option<RawBsonRef<'a>>,
-    array_filters: Option<RawBsonRef<'a>>,
-    merge: Option<RawBsonRef<'a>>,
-    at: Option<RawBsonRef<'a>>,
-    id: Option<RawBsonRef<'a>>,
-}
-
-impl<'a> Fields<'a> {
-    fn read(raw: &'a RawDocument) -> Result<Self, EventError> {
-        let mut fields = Self::default();
-        for element in raw {
-            let (key, value) = element.map_err(|error| malformed(&error))?;
-            let slot = match key.as_str() {
-                "client" => &mut fields.client,
-                "op" => &mut fields.op,
-                "state" => &mut fields.state,
-                "patch" => &mut fields.patch,
-                "array_filters" => &mut fields.array_filters,
-                "merge" => &mut fields.merge,
-                "at" => &mut fields.at,
-                "id" => &mut fields.id,
-                _ => continue,
-            };
-            *slot = Some(value);
-        }
-        Ok(fields)
-    }
-
-    fn change(&self) -> Result<Change<'a>, EventError> {
-        let op = string("op", self.op)?;
-        let shape = |op, rule| Err(EventError::Shape { op, rule });
-        match (op, self.state, self.patch, self.merge, self.array_filters) {
-            ("create", Some(state), None, None, None) => {
-                let state = document("state", state)?;
-                match state.get("_id") {
-                    Ok(None) => Ok(Change::Create { state }),
-                    _ => shape("create", "has a `state` without an `_id` of its own"),
-                }
-            }
-            ("create", ..) => {
-                shape("create", "carries `state`, and neither `patch`, `merge` nor `array_filters`")
-            }
-            ("update", None, Some(patch), None, filters) => {
-                let array_filters = filters.map(array_filters).transpose()?;
-                Ok(Change::Patch { patch: document("patch", patch)?, array_filters })
-            }
-            ("update", None, None, Some(merge), None) => {
-                Ok(Change::Merge { merge: document("merge", merge)? })
-            }
-            ("update", ..) => shape(
-                "update",
-                "carries exactly one of `patch` and `merge`, no `state`, and `array_filters` only with `patch`",
-            ),
-            ("delete", None, None, None, None) => Ok(Change::Delete),
-            ("delete", ..) => {
-                shape("delete", "carries none of `state`, `patch`, `merge` and `array_filters`")
-            }
-            (other, ..) => Err(EventError::Op(shown(other.as_bytes()))),
-        }
     }
 }
 
@@ -301,14 +264,6 @@ fn string<'a>(field: &'static str, value: Option<RawBsonRef<'a>>) -> Result<&'a 
         RawBsonRef::String(text) => Ok(text),
         other => Err(wrong_type(field, "a string", other)),
     }
-}
-
-fn document<'a>(field: &'static str, value: RawBsonRef<'a>) -> Result<&'a RawDocument, EventError> {
-    value.as_document().ok_or_else(|| wrong_type(field, "a document", value))
-}
-
-fn array_filters(value: RawBsonRef<'_>) -> Result<&RawArray, EventError> {
-    value.as_array().ok_or_else(|| wrong_type("array_filters", "an array", value))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Document ids. MongoDB holds 5, 5.0 and `NumberLong(5)` to be one key, so everything of ours that
 //! compares, hashes or prints an id goes through the one canonical form that this module defines.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bson::{Binary, Bson, RawBinaryRef, RawBsonRef, oid::ObjectId, spec::BinarySubtype};
 
@@ -20,8 +20,8 @@ pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 pub enum DocumentId {
     /// An integer within ±(2^53 - 1), whichever numeric type carried it; -0 is 0.
     Integer(i64),
-    /// A string of 1 to [`STRING_ID_BYTES_MAX`] bytes.
-    String(Box<str>),
+    /// A string of 1 to [`STRING_ID_BYTES_MAX`] bytes. Shared, since an id is copied wherever its document goes.
+    String(Arc<str>),
     /// A UUID: binary of subtype 4.
     Uuid([u8; 16]),
     /// An ObjectId.

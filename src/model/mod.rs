@@ -9,6 +9,7 @@ pub mod state;
 pub mod patch;
 pub mod diff;
 pub mod document;
+pub mod row;
 pub mod skip;
 pub mod snapshot;
 pub mod job;

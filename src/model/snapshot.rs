@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     clock::Clock,
-    document::{Body, Document, RowError, Youngest},
+    document::{Body, Document, Youngest},
     id::{DocumentId, integral},
+    row::RowError,
     state::State,
 };
 

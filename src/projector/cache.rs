@@ -38,17 +38,17 @@ impl Slot {
 #[derive(Clone, Copy, Debug)]
 struct Bytes;
 
-impl Weighter<DocumentId, Slot> for Bytes {
-    fn weight(&self, _id: &DocumentId, slot: &Slot) -> u64 {
+impl Weighter<DocumentId, Box<Slot>> for Bytes {
+    fn weight(&self, _id: &DocumentId, slot: &Box<Slot>) -> u64 {
         slot.bytes as u64
     }
 }
 
-/// See the module.
+/// See the module. Slots stand apart from their maps, which are looked into for every event.
 pub(super) struct Cache {
-    working: HashMap<DocumentId, Slot, RandomState>,
+    working: HashMap<DocumentId, Box<Slot>, RandomState>,
     working_bytes: usize,
-    idle: unsync::Cache<DocumentId, Slot, Bytes, RandomState>,
+    idle: unsync::Cache<DocumentId, Box<Slot>, Bytes, RandomState>,
     bytes_max: usize,
 }
 
@@ -85,7 +85,7 @@ impl Cache {
     pub(super) fn admit(&mut self, slot: Slot) {
         let id = slot.document.id.clone();
         self.idle.remove(&id);
-        self.start_work(id, slot);
+        self.start_work(id, Box::new(slot));
     }
 
     /// The document, to be worked on; `edited` must follow.
@@ -94,7 +94,7 @@ impl Cache {
             let (id, slot) = self.idle.remove(id)?;
             self.start_work(id, slot);
         }
-        self.working.get_mut(id)
+        self.working.get_mut(id).map(Box::as_mut)
     }
 
     /// Counts the bytes of a document after an edit.
@@ -118,7 +118,7 @@ impl Cache {
     /// of a simulation needs and the server's index likes. The others become idle.
     pub(super) fn changed(&mut self) -> Vec<&Slot> {
         self.rest_unchanged();
-        let mut changed: Vec<&Slot> = self.working.values().collect();
+        let mut changed: Vec<&Slot> = self.working.values().map(Box::as_ref).collect();
         changed.sort_unstable_by(|a, b| a.document.id.cmp(&b.document.id));
         changed
     }
@@ -151,12 +151,17 @@ impl Cache {
         self.working_bytes >= self.bytes_max / 2
     }
 
+    /// How many documents are being worked on.
+    pub(super) fn working(&self) -> usize {
+        self.working.len()
+    }
+
     /// How many bytes all documents take.
     pub(super) fn bytes(&self) -> usize {
         self.working_bytes + self.idle.weight() as usize
     }
 
-    fn start_work(&mut self, id: DocumentId, mut slot: Slot) {
+    fn start_work(&mut self, id: DocumentId, mut slot: Box<Slot>) {
         slot.bytes = slot.document.heap_bytes();
         self.working_bytes += slot.bytes;
         if let Some(previous) = self.working.insert(id, slot) {

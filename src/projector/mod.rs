@@ -69,6 +69,11 @@ pub struct Settings {
     pub limits: FoldLimits,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub snapshot_events: u32,
+    /// How many events are folded before it is looked whether a flush is due.
+    pub chunk_events: usize,
+    /// How many documents a scan folds before they are written; and as many again meanwhile. It does not come back to
+    /// them, so nothing is won by waiting.
+    pub scanned_documents_max: usize,
     /// When a backlog is scanned.
     pub backlog: BacklogSettings,
     /// Pauses between attempts.
@@ -88,6 +93,8 @@ impl Default for Settings {
             event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
             snapshot_events: 0,
+            chunk_events: 4_096,
+            scanned_documents_max: 8_000,
             backlog: BacklogSettings::default(),
             backoff: Backoff::default(),
             refused_pause: Duration::from_secs(10),

@@ -1,11 +1,16 @@
 //! What operators have done about a document's events, as the projector asks for it where it reads a log again.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Display};
 
-use super::work::{Work, drive};
+use bson::RawDocument;
+
+use super::{
+    run::Run,
+    work::{Work, drive},
+};
 use crate::{
     database::{Error, Result},
-    log::EventLog,
+    log::{EventLog, LogSource},
     model::{document::Quarantine, event::EventKey, id::DocumentId},
     store::Store,
     time::Time,
@@ -37,12 +42,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         self.look_at_parked(&doubtful).await
     }
 
-    /// Looks up all skips again: another instance may have had one done.
+    /// Looks up all skips and discarded events again: another instance may have had one done.
     pub(super) async fn load_skips(&mut self) -> Result<()> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);
         let report = |error: &Error, _| observer.tried(error, time);
         let load = self.settings.backoff.retry(time, report, || store.load_skips());
         self.skips = drive(&mut self.flush, &mut self.flushed, load).await?;
+        let load = self.settings.backoff.retry(time, report, || store.load_discarded());
+        self.discarded = drive(&mut self.flush, &mut self.flushed, load).await?;
         Ok(())
     }
 
@@ -74,10 +81,40 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(self.discarded_of(id).await?.contains(&version))
     }
 
-    async fn discarded_of(&mut self, id: &DocumentId) -> Result<BTreeSet<i64>> {
+    /// Whether an event that the stream brings may be gone from the log: it was received before an operator discarded it,
+    /// or comes again after a restart, and another may have its place by now.
+    pub(super) fn may_be_discarded(&self, event: &RawDocument) -> bool {
+        !self.discarded.is_empty()
+            && EventKey::from_event(event).is_ok_and(|key| self.discarded.contains(&key))
+    }
+
+    pub(super) async fn discarded_of(&mut self, id: &DocumentId) -> Result<BTreeSet<i64>> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);
         let report = |error: &Error, _| observer.tried(error, time);
         let look = self.settings.backoff.retry(time, report, || store.discarded_of(id));
-        drive(&mut self.flush, &mut self.flushed, look).await
+        let found = drive(&mut self.flush, &mut self.flushed, look).await?;
+        let place = |version: &i64| EventKey { document: id.clone(), version: *version };
+        self.discarded.extend(found.iter().map(place));
+        Ok(found)
+    }
+}
+
+impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
+    /// The stream left out the body of a large event, or it may be discarded: the log has it, or not.
+    pub(super) async fn fetch<E: Display>(
+        &mut self,
+        key: std::result::Result<EventKey, E>,
+    ) -> Result<()> {
+        match key {
+            Ok(key) if self.work.part.holds(&key.document) => {
+                self.work.doubt_parked(&key);
+                self.work.read_on(&key.document, key.version).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.work.observer.homeless_event(&error.to_string());
+                Ok(())
+            }
+        }
     }
 }

@@ -36,21 +36,24 @@ use crate::{
     time::Time,
 };
 
-/// How many events, or bytes of them, are folded before it is looked whether a flush is due.
-const CHUNK_EVENTS: usize = 4_096;
+/// How many bytes of events are folded before it is looked whether a flush is due.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Events of one batch that are folded together.
-#[derive(Default)]
 struct Chunk<'a> {
     arrivals: Vec<Arrival<'a>>,
     bytes: usize,
+    events_max: usize,
     /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
     /// and finding out takes longer than reading an event.
     looked_at: Option<(DocumentId, bool)>,
 }
 
 impl<'a> Chunk<'a> {
+    fn new(events_max: usize) -> Self {
+        Self { arrivals: Vec::new(), bytes: 0, events_max, looked_at: None }
+    }
+
     fn push(&mut self, arrival: Arrival<'a>) {
         self.bytes += arrival.event.as_bytes().len();
         self.arrivals.push(arrival);
@@ -69,7 +72,7 @@ impl<'a> Chunk<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.arrivals.len() >= CHUNK_EVENTS || self.bytes >= CHUNK_BYTES
+        self.arrivals.len() >= self.events_max || self.bytes >= CHUNK_BYTES
     }
 
     fn take(&mut self) -> Vec<Arrival<'a>> {
@@ -146,6 +149,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             cache: Cache::new(settings.cache_bytes),
             doubtful: Default::default(),
             skips: limited(time, limit, store.load_skips()).await?,
+            discarded: limited(time, limit, store.load_discarded()).await?,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -218,9 +222,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if let Some(flushed) = self.work.flushed.take() {
             return Met::Flushed(flushed);
         }
-        let pause = self.pause();
+        let (pause, room) = (self.pause(), !self.is_full());
         let Self { work, walk, feed, revisits, .. } = self;
-        let room = !work.cache.is_full();
         let (log, time, backoff) = (work.log.clone(), work.time.clone(), work.settings.backoff);
         tokio::select! {
             biased;
@@ -258,36 +261,43 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         Ok(())
     }
 
+    /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
-        let Some(mut walk) = self.walk.take() else { return Ok(()) };
         match batch {
             Ok(Some(batch)) => {
                 self.work.has_seen(batch.read_at());
-                let mut chunk = Chunk::default();
+                let mut chunk = Chunk::new(self.work.settings.chunk_events);
                 for event in batch.documents()? {
                     self.arrive(&mut chunk, event?);
                     if chunk.is_full() {
-                        self.work.fold_scanned(&mut walk, chunk.take()).await?;
+                        self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.work.fold_scanned(&mut walk, chunk.take()).await?;
-                self.walk = Some(walk);
+                self.fold_scanned(chunk.take()).await
             }
             Ok(None) => {
+                let Some(walk) = self.walk.take() else { return Ok(()) };
                 self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
+                Ok(())
             }
             Err(error) if error.verdict() == Verdict::Retry => {
                 self.work.observer.error(&error);
                 self.work.time.sleep(self.work.settings.backoff.shortest).await;
-                self.walk = Some(walk);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    async fn fold_scanned(&mut self, chunk: Vec<Arrival<'_>>) -> Result<()> {
+        match &mut self.walk {
+            Some(walk) => self.work.fold_scanned(walk, chunk).await,
+            None => Ok(()),
+        }
     }
 
     async fn fed(&mut self, feed: Feed) -> Result<()> {
@@ -312,7 +322,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
         self.work.has_seen(Some(batch.position.cluster_time));
         let events = self.events.clone();
-        let (mut chunk, mut passed) = (Chunk::default(), 0);
+        let (mut chunk, mut passed) = (Chunk::new(self.work.settings.chunk_events), 0);
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
@@ -323,11 +333,16 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     }
                     passed += 1;
                     self.work.oldest = self.work.oldest.or(wall_time);
+                    if self.work.may_be_discarded(event) {
+                        self.work.fold(&chunk.take()).await?;
+                        self.fetch(EventKey::from_event(event)).await?;
+                        continue;
+                    }
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
                     self.work.fold(&chunk.take()).await?;
-                    self.fetch(key).await?;
+                    self.fetch(EventKey::from_raw(key)).await?;
                     passed += 1;
                 }
                 item if item.moves(&events) => {
@@ -356,21 +371,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             Ok(_) => {}
             Err(error) => self.work.observer.homeless_event(&error.to_string()),
-        }
-    }
-
-    /// The stream left out the body of a large event: the log has it.
-    async fn fetch(&mut self, key: &bson::RawDocument) -> Result<()> {
-        match EventKey::from_raw(key) {
-            Ok(key) if self.work.part.holds(&key.document) => {
-                self.work.doubt_parked(&key);
-                self.work.read_on(&key.document, key.version).await
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                self.work.observer.homeless_event(&error.to_string());
-                Ok(())
-            }
         }
     }
 }

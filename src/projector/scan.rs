@@ -96,7 +96,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         chunk: Vec<Arrival<'_>>,
     ) -> Result<()> {
         self.counts.scanned += chunk.len() as u64;
-        let mut news = Vec::with_capacity(chunk.len());
+        let (mut news, mut doubtful) = (Vec::with_capacity(chunk.len()), Vec::new());
         for arrival in chunk {
             let key = &arrival.key;
             match &mut walk.last {
@@ -109,11 +109,19 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
             if self.is_passed_over(walk, &arrival.key) {
                 self.counts.replayed += 1;
+            } else if self.may_be_discarded(arrival.event) {
+                // The batch was read before the log lost the event.
+                doubtful.push(arrival.key);
             } else {
                 news.push(arrival);
             }
         }
-        self.fold(&news).await
+        self.fold(&news).await?;
+        for key in doubtful {
+            self.doubt_parked(&key);
+            self.read_on(&key.document, key.version).await?;
+        }
+        Ok(())
     }
 
     /// The walk over the log is over: so is its last document, and rows that are left have no events.

@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct Waiting {
     rows: HashMap<DocumentId, QuarantineRow>,
     unsaved: HashSet<DocumentId>,
+    /// Documents whose records were written here, or are about to be.
+    written: HashSet<DocumentId>,
     /// Documents that wait no more, and the version that they have reached.
     healed: HashMap<DocumentId, i64>,
     /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
@@ -45,9 +47,22 @@ impl Waiting {
 
     pub(super) fn put(&mut self, row: QuarantineRow) {
         self.unsaved.insert(row.document.clone());
+        self.written.insert(row.document.clone());
         self.healed.remove(&row.document);
         self.unproven.remove(&row.document);
         self.rows.insert(row.document.clone(), row);
+    }
+
+    /// A checkpoint is going to pass an event of a document because that waits; whether its record has to be written
+    /// again for that. One that was merely read may be gone: a member that lags behind still shows what another instance
+    /// has removed.
+    pub(super) fn rest_on(&mut self, document: &DocumentId) -> bool {
+        let is_unwritten =
+            self.rows.contains_key(document) && self.written.insert(document.clone());
+        if is_unwritten {
+            self.unsaved.insert(document.clone());
+        }
+        is_unwritten
     }
 
     /// Takes over what another instance has put on record, unless as much is known here; whether it did.
@@ -59,6 +74,7 @@ impl Waiting {
         let healed = healed.is_some_and(|at| *at >= row.mark.version);
         let is_news = !known && !healed;
         if is_news {
+            self.written.remove(&row.document);
             self.rows.insert(row.document.clone(), row);
         }
         is_news
@@ -76,6 +92,7 @@ impl Waiting {
         self.seen_above.remove(document);
         if waited {
             self.unsaved.remove(document);
+            self.written.remove(document);
             match unproven {
                 Some(time) => drop(self.unproven.insert(document.clone(), (version, time))),
                 None => drop(self.healed.insert(document.clone(), version)),
@@ -196,5 +213,28 @@ impl Waiting {
         changes.remove = self.healed.drain().collect();
         changes.remove.sort_unstable();
         changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_rests_only_on_a_record_that_was_written_here() {
+        let document = DocumentId::String("a".into());
+        let mark = Quarantine { class: Class::BadPatch, version: 2, reason: String::new() };
+        let since = bson::DateTime::from_millis(1);
+        let row = QuarantineRow { document: document.clone(), mark, since };
+        let mut waiting = Waiting::new(vec![row.clone()]);
+        assert!(waiting.take_changes().put.is_empty());
+        // Once is enough, until it is read anew.
+        assert!(waiting.rest_on(&document) && !waiting.rest_on(&document));
+        assert_eq!(waiting.take_changes().put, std::slice::from_ref(&row));
+        let later = Quarantine { version: 3, ..row.mark.clone() };
+        assert!(waiting.learn(QuarantineRow { mark: later, ..row.clone() }));
+        assert!(waiting.rest_on(&document));
+        waiting.put(row);
+        assert!(!waiting.rest_on(&document));
     }
 }

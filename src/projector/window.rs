@@ -8,6 +8,7 @@ use crate::{
     database::Result,
     log::LogSource,
     model::position::{Checkpoint, Position},
+    planted::{Bug, planted},
     store::Store,
     time::Time,
 };
@@ -34,7 +35,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             self.settle(flushed?).await?;
         }
         self.flush_if_due();
-        while self.work.cache.is_full() {
+        while self.is_full() {
             match self.work.flush.take() {
                 Some(flush) => self.settle(flush.await?).await?,
                 None => return Ok(()),
@@ -52,7 +53,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         let now = self.work.time.now();
         let due = match self.work.changed_at {
-            _ if self.work.cache.is_full() => true,
+            _ if self.work.cache.is_full() || self.has_left_many() => true,
             None => false,
             Some(since)
                 if self.walk.is_some()
@@ -73,6 +74,19 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
+    /// Whether a scan has left many documents behind.
+    fn has_left_many(&self) -> bool {
+        self.walk.is_some() && self.work.cache.working() >= self.work.settings.scanned_documents_max
+    }
+
+    /// Whether nothing more is folded until what is being written is written.
+    pub(super) fn is_full(&self) -> bool {
+        let Work { cache, settings, flush, .. } = &self.work;
+        let scanned_max = settings.scanned_documents_max.saturating_mul(2);
+        let waits = self.walk.is_some() && flush.is_some() && cache.working() >= scanned_max;
+        cache.is_full() || waits
+    }
+
     /// How long a folded event may wait for others under load. Where they are late already, half of that
     /// more saves writing a document again and again, and so gets everybody up to date sooner.
     fn window(&self, now: Duration) -> Duration {
@@ -89,8 +103,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn unsaved(&self, now: Duration, interval: Duration) -> Option<Position> {
+        let is_scanned = self.walk.is_none() || planted(Bug::CheckpointDuringScan);
         let is_proven = |at: &Position| Some(at.cluster_time) >= self.work.unproven_until;
-        self.progress.due(now, interval).filter(|at| self.walk.is_none() && is_proven(at))
+        self.progress.due(now, interval).filter(|at| is_scanned && is_proven(at))
     }
 
     fn start_flush(&mut self, now: Duration) {

@@ -61,6 +61,8 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) doubtful: BTreeSet<DocumentId>,
     /// The events of the collection that an operator has skipped.
     pub(super) skips: Skips,
+    /// The events that an operator has taken out of the log: where the stream still brings one, the log decides.
+    pub(super) discarded: BTreeSet<EventKey>,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
@@ -139,7 +141,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let hole = self.waiting.hole(id);
         let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return false };
-        let (mut applied, mut reads_on, mut poison) = (false, false, None);
+        let (mut applied, mut reads_on, mut waits, mut poison) = (false, false, false, None);
         for Arrival { key, event } in events {
             self.offered = self.offered.wrapping_add(1);
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
@@ -149,7 +151,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 && !planted(Bug::SkipsForgotten);
             match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
                 Outcome::Replay => self.counts.replayed += 1,
-                Outcome::Parked => {}
+                Outcome::Parked => waits = true,
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
                     applied = true;
@@ -159,7 +161,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     applied = true;
                 }
                 // A hole that is on record already needs no second look, unless this event fills it.
-                Outcome::Gap { expected } => reads_on |= hole != Some(expected),
+                Outcome::Gap { expected } => {
+                    waits = true;
+                    reads_on |= hole != Some(expected);
+                }
                 Outcome::Poison(mark) => {
                     poison = Some(mark);
                     break;
@@ -168,6 +173,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
         if applied {
             self.cache.edited(id);
+            self.note_change();
+        }
+        if waits && self.waiting.rest_on(id) {
             self.note_change();
         }
         if let Some(mark) = poison {

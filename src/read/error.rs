@@ -3,11 +3,7 @@
 
 use crate::{
     database,
-    model::{
-        document::{Quarantine, RowError},
-        id::DocumentId,
-        missing::ClockAhead,
-    },
+    model::{document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
 };
 
 /// What a read gives.

@@ -74,6 +74,9 @@ pub trait DiscardedEvents: Clone + Send + Sync + 'static {
     /// Keeps events at majority. One that is kept already is kept once; another one of the same place beside it.
     fn keep_discarded(&self, events: &[Discarded]) -> impl Future<Output = Result<()>> + Send;
 
+    /// The places of all events that were taken out.
+    fn load_discarded(&self) -> impl Future<Output = Result<BTreeSet<EventKey>>> + Send;
+
     /// The versions of a document of which events were taken out.
     fn discarded_of(
         &self,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bson::{RawDocumentBuf, Timestamp};
+use futures::future::try_join_all;
 
 use super::{
     fold::{Stop, offer, read_on},
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Scan},
+    log::{EventLog, LogSource, Reading, Scan},
     model::{
         document::Document,
         event::EventKey,
@@ -38,15 +39,14 @@ pub(super) struct Checked {
     pub(super) folded: Document,
     /// Why the fold ended.
     pub(super) stop: Stop,
+    /// The version that it goes to.
+    until: i64,
 }
 
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
-        Self { row, folded: Document::new(id), stop: Stop::End }
-    }
-
-    fn until(&self) -> i64 {
-        self.row.as_deref().map_or(1, version_of)
+        let until = row.as_deref().map_or(1, version_of);
+        Self { row, folded: Document::new(id), stop: Stop::End, until }
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     versions: Option<D::Versions>,
     rows: VecDeque<DocumentId>,
     scan: Option<L::Scan>,
-    events: VecDeque<RawDocumentBuf>,
+    events: Option<Reading>,
     after: Option<DocumentId>,
 }
 
@@ -83,7 +83,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             versions: Some(versions),
             rows: VecDeque::new(),
             scan: Some(scan),
-            events: VecDeque::new(),
+            events: None,
             after,
         })
     }
@@ -148,55 +148,50 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         end: Option<&DocumentId>,
         skips: &Skips,
     ) -> Result<()> {
-        loop {
-            let Some(event) = self.events.front() else {
-                if !self.fetch().await? {
+        // The document of the last event. It is not among the others meanwhile, so as not to be looked for each time.
+        let mut current: Option<Checked> = None;
+        while let Some(events) = self.unread().await? {
+            let Some((event, behind)) = events.peek()? else { continue };
+            // What has no readable key belongs to no document.
+            let Ok(key) = EventKey::from_event(event) else {
+                events.pass(behind);
+                continue;
+            };
+            if current.as_ref().is_none_or(|current| current.folded.id != key.document) {
+                step.extend(current.take().map(|left| (left.folded.id.clone(), left)));
+                if end.is_some_and(|end| key.document > *end) {
                     return Ok(());
                 }
-                continue;
-            };
-            let Ok(key) = EventKey::from_event(event) else {
-                self.events.pop_front();
-                continue;
-            };
-            if end.is_some_and(|end| key.document > *end) {
-                return Ok(());
-            }
-            if !step.contains_key(&key.document) {
-                if step.len() >= DOCUMENTS_MAX {
+                if step.len() >= DOCUMENTS_MAX && !step.contains_key(&key.document) {
                     // The rows behind this document come with the next step.
                     let later = step.split_off(&key.document);
                     later.into_keys().rev().for_each(|id| self.rows.push_front(id));
                     return Ok(());
                 }
-                let checked = Checked::new(key.document.clone(), None);
-                step.insert(key.document.clone(), checked);
+                let known = step.remove(&key.document);
+                current = known.or_else(|| Some(Checked::new(key.document.clone(), None)));
             }
-            if let Some(checked) = step.get_mut(&key.document)
-                && checked.stop == Stop::End
-            {
-                let until = checked.until();
-                let stop = offer(&mut checked.folded, event, until, skips.of(&key.document));
+            if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
+                let skips = skips.of(&key.document);
+                let stop = offer(&mut checked.folded, (key, event), checked.until, skips);
                 checked.stop = stop.unwrap_or(Stop::End);
             }
-            self.events.pop_front();
+            events.pass(behind);
         }
+        step.extend(current.map(|left| (left.folded.id.clone(), left)));
+        Ok(())
     }
 
-    async fn fetch(&mut self) -> Result<bool> {
-        let Some(scan) = &mut self.scan else { return Ok(false) };
-        match scan.next().await? {
-            Some(batch) => {
-                for event in batch.documents()? {
-                    self.events.push_back(event?.to_owned());
-                }
-                Ok(true)
-            }
-            None => {
-                self.scan = None;
-                Ok(false)
+    /// What is left of the scan's last batch, or the next one; `None` at the end of the log.
+    async fn unread(&mut self) -> Result<Option<&mut Reading>> {
+        while self.events.as_ref().map(Reading::peek).transpose()?.flatten().is_none() {
+            let Some(scan) = &mut self.scan else { return Ok(None) };
+            match scan.next().await? {
+                Some(batch) => self.events = Some(Reading::new(batch)),
+                None => (self.scan, self.events) = (None, None),
             }
         }
+        Ok(self.events.as_mut())
     }
 }
 
@@ -204,15 +199,13 @@ async fn load<D: Documents>(
     store: &D,
     ids: &[DocumentId],
 ) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
-    let mut rows = Vec::with_capacity(ids.len());
-    for ids in ids.chunks(LOAD_MAX) {
-        for row in store.load(ids).await? {
-            let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
-            let id = DocumentId::from_raw(id).map_err(|error| Error::damaged(error.to_string()))?;
-            rows.push((id, row));
-        }
-    }
-    Ok(rows)
+    let loaded = try_join_all(ids.chunks(LOAD_MAX).map(|ids| store.load(ids))).await?;
+    let with_id = |row: RawDocumentBuf| {
+        let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
+        let id = DocumentId::from_raw(id).map_err(|error| Error::damaged(error.to_string()))?;
+        Ok((id, row))
+    };
+    loaded.into_iter().flatten().map(with_id).collect()
 }
 
 /// Loads the rows that have come since the walk passed.
@@ -236,7 +229,7 @@ async fn complete(
     now: Timestamp,
 ) -> Result<()> {
     for checked in step.values_mut() {
-        let until = checked.until();
+        let until = checked.until;
         let is_short = checked.row.is_some() && checked.folded.version < until;
         if is_short {
             checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;

@@ -47,12 +47,10 @@ const WIDEST: FoldLimits = FoldLimits {
 /// or is beyond `until`.
 pub(super) fn offer(
     document: &mut Document,
-    raw: &RawDocument,
+    (key, raw): (EventKey, &RawDocument),
     until: i64,
     skips: Option<&SkippedVersions>,
 ) -> Option<Stop> {
-    // What has no readable key belongs to no document.
-    let key = EventKey::from_event(raw).ok()?;
     let version = key.version;
     if version <= document.version || version > until {
         return None;
@@ -99,7 +97,10 @@ pub(super) async fn read_on(
         let before = document.version;
         let batch = log.read(&document.id, before, READ_EVENTS_MAX, Some(at_least)).await?;
         for event in batch.documents()? {
-            if let Some(stop) = offer(document, event?, until, Some(&skips)) {
+            let event = event?;
+            // What has no readable key belongs to no document.
+            let Ok(key) = EventKey::from_event(event) else { continue };
+            if let Some(stop) = offer(document, (key, event), until, Some(&skips)) {
                 return Ok(stop);
             }
         }

@@ -8,8 +8,9 @@ use crate::{
     log::LogSource,
     metrics::CollectionMetrics,
     model::{
-        document::{Document, RowError},
+        document::Document,
         id::{DocumentId, integral},
+        row::RowError,
         snapshot::{Reason, Snapshot},
     },
     store::{Documents, PutOutcome, SkipRows, Snapshots},
@@ -197,6 +198,7 @@ fn same_field(a: &RawDocument, b: &RawDocument, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::EventKey;
     use bson::{DateTime, Document as Fields, doc};
 
     fn folded() -> Document {
@@ -209,7 +211,8 @@ mod tests {
         ];
         for event in events {
             let raw = RawDocumentBuf::try_from(&event).unwrap();
-            assert_eq!(super::super::fold::offer(&mut document, &raw, 2, None), None);
+            let key = EventKey::from_event(&raw).unwrap();
+            assert_eq!(super::super::fold::offer(&mut document, (key, &raw), 2, None), None);
         }
         document
     }

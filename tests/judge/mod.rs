@@ -148,7 +148,7 @@ fn appended(evidence: &Evidence, log: &Log, findings: &mut Vec<String>) {
     let lost = lost.filter(|event| stored(event).is_none() && !kept(event));
     findings.extend(lost.map(|event| format!("acknowledged, and not in the log: {event}")));
     for set in &evidence.together {
-        let there = set.iter().filter(|event| stored(event).is_some()).count();
+        let there = set.iter().filter(|event| stored(event).is_some() || kept(event)).count();
         if there != 0 && there != set.len() {
             findings.push(format!("half appended, {there} of {}: {set:?}", set.len()));
         }

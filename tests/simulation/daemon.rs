@@ -172,6 +172,9 @@ impl Process {
         let settings = Settings {
             backoff: self.backoff(),
             cache_bytes: self.plan.cache_bytes,
+            // So small that most batches are folded piece by piece, with flushes in between.
+            chunk_events: 2,
+            scanned_documents_max: 2,
             backlog: BACKLOG,
             ..Settings::default()
         };

@@ -45,6 +45,7 @@ struct Inner {
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     events: usize,
+    discarded: usize,
     skips: SkippedVersions,
     /// The row at each version from 1, as far as the events lead.
     pub(super) rows: Vec<RawDocumentBuf>,
@@ -184,25 +185,9 @@ impl Monitor {
         excused: impl Fn(&DocumentId, &Data) -> bool,
     ) -> Result<(), String> {
         let Some(position) = &checkpoint.position else { return Ok(()) };
-        let before = state.before(position);
-        let events = state.oplog[..before.0].iter().flat_map(|entry| &entry.ops);
-        let partly =
-            state.oplog.get(before.0).map(|entry| &entry.ops[..before.1]).unwrap_or_default();
-        let mut log = None;
+        let passed = passed(state, state.before(position), checkpoint.log);
         state.majority(|data| {
-            for op in events.chain(partly) {
-                let key = match op {
-                    Op::Create { collection, id } if collection == EVENTS => {
-                        log = Some(*id);
-                        continue;
-                    }
-                    Op::Put { collection, key: Key::Event(key), .. }
-                        if collection == EVENTS && log == Some(checkpoint.log) =>
-                    {
-                        key
-                    }
-                    _ => continue,
-                };
+            for key in passed {
                 let version =
                     row_of(data, &key.document).and_then(|row| version_of(row)).unwrap_or(0);
                 if version < key.version
@@ -234,11 +219,12 @@ impl Monitor {
         let history = inner.histories.entry(document.clone()).or_default();
         let count = events.clone().count();
         let skips = skipped_of(&state.latest, document);
-        if history.events != count || history.skips != skips {
+        let discarded = state.discarded;
+        if (history.events, history.discarded) != (count, discarded) || history.skips != skips {
             let decoded = events
                 .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)));
             let replayed = replay(&decoded.collect(), &skips);
-            *history = Arc::new(History { events: count, skips, ..replayed });
+            *history = Arc::new(History { events: count, discarded, skips, ..replayed });
         }
         Arc::clone(history)
     }
@@ -250,6 +236,30 @@ impl Monitor {
         }
         inner.log
     }
+}
+
+/// The events of a log before a place, but for those that an operator has discarded since.
+fn passed(state: &State, before: (usize, usize), followed: LogId) -> BTreeSet<&EventKey> {
+    let mut log = None;
+    let mut passed = BTreeSet::new();
+    for (at, entry) in state.oplog.iter().enumerate() {
+        for (number, op) in entry.ops.iter().enumerate() {
+            match op {
+                Op::Create { collection, id } if collection == EVENTS => log = Some(*id),
+                _ if log != Some(followed) => {}
+                Op::Put { collection, key: Key::Event(key), .. }
+                    if collection == EVENTS && (at, number) < before =>
+                {
+                    passed.insert(key);
+                }
+                Op::Delete { collection, key: Key::Event(key) } if collection == EVENTS => {
+                    passed.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+    passed
 }
 
 fn has_rows(state: &State) -> bool {

@@ -100,6 +100,8 @@ pub(super) enum Help {
     Skip,
     /// Fills its hole.
     Fill,
+    /// Discards what stands above its hole.
+    Discard,
     /// Deletes its row by hand, so that it is folded again from its first event.
     Refold,
 }
@@ -372,7 +374,8 @@ fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
         help: match rng.u8(..16) {
             0..3 => Help::Retry,
             3..10 => Help::Skip,
-            10..14 => Help::Fill,
+            10..13 => Help::Fill,
+            13 => Help::Discard,
             _ => Help::Refold,
         },
     };

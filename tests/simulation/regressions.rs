@@ -311,6 +311,63 @@ fn what_was_read_from_one_member_is_not_missed_in_what_another_knows() {
 }
 
 #[test]
+fn a_document_is_looked_at_again_only_once_its_flush_has_returned() {
+    for seed in 0..400 {
+        let (mut scene, skip) = parked(seed);
+        let before = scene.world.state().oplog.len();
+        scene.world.apply(vec![skip]);
+        let (world, node, mut rng) = (scene.world.clone(), scene.node.clone(), scene.sim.rng(1));
+        scene.sim.spawn(Owner::World, async move {
+            let look = || {
+                node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
+            };
+            world.sim.sleep(Duration::from_millis(rng.u64(5..20))).await;
+            look();
+            world.sim.sleep(Duration::from_millis(rng.u64(5..40))).await;
+            // Its row is on its way, and another member answers, which does not know of the skip.
+            world.state().elect(before);
+            world.state().lagging = true;
+            look();
+            world.sim.sleep(Duration::from_millis(300)).await;
+            world.state().lagging = false;
+            world.sim.changed();
+        });
+        scene.until_version(3);
+        scene.pass(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn a_discarded_event_that_the_stream_brings_again_is_not_applied() {
+    for seed in 0..100 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        scene.until_version(1);
+        let saved = |world: &World| {
+            saved_of(&world.state().visible, Part::WHOLE).filter(|saved| saved.position.is_some())
+        };
+        scene.until("a checkpoint is there", |world| saved(world).is_some());
+        let before = saved(&scene.world).unwrap();
+        scene.append(&[(3, update()), (4, update())]);
+        let waits = |world: &World| !waiting(&world.state().visible).is_empty();
+        scene.until("they wait", waits);
+        let operator = Node::new(&scene.world, Owner::Actor(80), &[]);
+        let step = OperatorStep { pause: Duration::ZERO, document: 0, help: Help::Discard };
+        let daemons = vec![scene.node.clone()];
+        let discard = operator::run(operator, Monitor::default(), daemons, vec![step]);
+        scene.sim.spawn(Owner::Actor(80), discard);
+        scene.until("they wait no more", |world| !waits(world));
+        scene.append(&[(2, update())]);
+        scene.until_version(2);
+        // As if the daemon had died before it saved another.
+        scene.put(CHECKPOINTS, Key::Checkpoint(Part::WHOLE), Row::Checkpoint(before));
+        scene.node.crash(Duration::from_millis(10));
+        scene.pass(Duration::from_secs(5));
+        assert!(Scene::is_at(&scene.world, 2), "seed {seed}");
+    }
+}
+
+#[test]
 fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, None);

@@ -78,6 +78,7 @@ fn every_planted_bug_is_found() {
     use Bug::*;
     let bugs = [
         CheckpointBeforeFlush,
+        CheckpointDuringScan,
         ScanWithoutCausalSession,
         ParkedEventForgotten,
         HoleNotRecorded,

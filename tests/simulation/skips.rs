@@ -105,11 +105,30 @@ impl DiscardedEvents for SimStore {
         self.node.call("keep_discarded", work).await
     }
 
+    async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {
+        let (world, part) = (self.node.world.clone(), self.part);
+        let work = async move {
+            let places = events(&world.state().visible, QUARANTINE).into_iter();
+            Ok(places.filter(|key| part.holds(&key.document)).collect())
+        };
+        self.node.call("load_discarded", work).await
+    }
+
     async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
         let (world, document) = (self.node.world.clone(), document.clone());
         let work = async move { Ok(events_of(&world.state().visible, QUARANTINE, &document)) };
         self.node.call("discarded_of", work).await
     }
+}
+
+/// The events that were discarded, as they are kept: where two had one place, both.
+pub(super) fn kept(state: &State) -> Vec<bson::Document> {
+    let ops = state.oplog[..state.committed].iter().flat_map(|entry| &entry.ops);
+    let kept = ops.filter_map(|op| match op {
+        Op::Put { collection, row, .. } if collection == QUARANTINE => row.raw(),
+        _ => None,
+    });
+    kept.filter_map(|event| bson::Document::try_from(event).ok()).collect()
 }
 
 /// The places that are skipped.

@@ -120,6 +120,16 @@ impl<'a> Elements<'a> {
         Ok(Self { bytes, at: 4 })
     }
 
+    /// The same elements from a place on that [`Elements::place`] gave.
+    pub(crate) fn skipping_to(self, at: usize) -> Self {
+        Self { at: at.max(self.at), ..self }
+    }
+
+    /// The place of the next element.
+    pub(crate) fn place(&self) -> usize {
+        self.at
+    }
+
     fn empty() -> Self {
         Self { bytes: &[0], at: 0 }
     }

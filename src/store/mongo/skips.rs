@@ -133,6 +133,18 @@ impl DiscardedEvents for MongoStore {
         Ok(())
     }
 
+    async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {
+        let mut filter = collection_range(&self.collection);
+        filter.insert("_id.s", doc! { "$exists": true });
+        let rows = self.quarantine.find(filter).projection(doc! { "_id": 1 });
+        let rows = rows.read_concern(ReadConcern::majority());
+        let rows: Vec<RawDocumentBuf> = rows.await?.try_collect().await?;
+        let places = rows.iter().map(|row| place(row));
+        places
+            .filter(|key| !key.as_ref().is_ok_and(|key| !self.part.holds(&key.document)))
+            .collect()
+    }
+
     async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
         let rows = self.quarantine.find(events_of(&self.collection, document));
         let rows = rows.projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());

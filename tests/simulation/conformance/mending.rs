@@ -74,12 +74,14 @@ pub(super) async fn a_discarded_event_is_kept_beside_what_waits(server: &impl Se
     }
     assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3].into());
     assert_eq!(store.discarded_of(&id("b")).await.unwrap(), [].into());
+    assert_eq!(store.load_discarded().await.unwrap(), [key(3)].into());
     assert_eq!(store.load_quarantine().await.unwrap(), []);
     assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), None);
     let mark = Quarantine { class: Class::Gap, version: 2, reason: "because".into() };
     let row = QuarantineRow { document: id("a"), mark, since: DateTime::from_millis(5) };
     store.put_quarantine(std::slice::from_ref(&row)).await.unwrap();
     assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), Some(row));
+    assert_eq!(store.load_discarded().await.unwrap(), [key(3)].into());
     store.remove_quarantine(&[(id("a"), 9)]).await.unwrap();
     assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3].into());
 }
