@@ -10,8 +10,8 @@ use crate::{
     trouble::{failpoint, set_failpoint},
 };
 
-/// More than come through the stream whatever the size of the log, also when one batch of it has come already.
-const LARGE: i64 = 25_000;
+/// More than come through the stream whatever the size of the log, also when two batches of it have come already.
+const LARGE: i64 = 30_000;
 
 /// So many events, of twenty documents that had `before` each.
 fn missed(before: i64, events_missed: i64) -> Vec<Document> {
