@@ -300,7 +300,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    async fn fed(&mut self, feed: Feed) -> Result<()> {
+    pub(super) async fn fed(&mut self, feed: Feed) -> Result<()> {
         match feed {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),

@@ -15,6 +15,8 @@ use crate::{
 
 /// How often the lag is told and a checkpoint considered, at least.
 const TICK: Duration = Duration::from_secs(1);
+/// The longest that a stop waits for what a checkpoint lacks: the stream is heard of twice a second.
+const PROOF_AWAITED_MAX: Duration = Duration::from_secs(1);
 /// The longest that a folded event waits for others however far behind the projection is.
 const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
 
@@ -163,9 +165,32 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
+    /// Follows the stream for a moment longer, where that is what a checkpoint lacks: without one a scan that has just
+    /// ended would be done again.
+    async fn await_proof(&mut self) -> Result<()> {
+        let until = self.work.time.now() + PROOF_AWAITED_MAX;
+        while self.walk.is_none() && !self.work.cache.is_full() {
+            let reached = self.progress.folded.as_ref().map(|folded| folded.cluster_time);
+            if reached >= self.work.unproven_until {
+                return Ok(());
+            }
+            let left = until.saturating_sub(self.work.time.now());
+            tokio::select! {
+                biased;
+                fed = self.feed.recv() => match fed {
+                    Some(fed) => self.fed(fed).await?,
+                    None => return Ok(()),
+                },
+                () = self.work.time.sleep(left) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
     /// feed is left: it comes again.
     pub(super) async fn drain(mut self, why: Ended) -> Result<Ended> {
+        self.await_proof().await?;
         self.feed.close();
         loop {
             if let Some(flushed) = self.work.flushed.take() {

@@ -171,6 +171,13 @@ async fn each_part_goes_on_at_its_checkpoint_after_a_restart() {
     let scanned = async || first.metric("scanned_events_total", "") >= all;
     wait_until("every event is counted", scanned).await;
     assert_eq!(first.metric("scanned_events_total", ""), all);
+    // Saved once the stream has come to where the scan ended.
+    let checkpoints = scene.collection("alluvium.checkpoints");
+    let saved = async || {
+        let with_place = doc! { "token": { "$exists": true } };
+        checkpoints.count_documents(with_place).await.unwrap() == 3
+    };
+    wait_until("every part has a checkpoint", saved).await;
     first.stop().await;
     scene.write_on(DOCUMENTS, 6..=10).await;
     let second = scene.start().await;
