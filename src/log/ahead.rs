@@ -1,6 +1,6 @@
-//! Scanning ahead: the next batch of a scan is on its way, and the one after it is being made by the server, while
-//! the last is folded. It takes a task of its own, since a request is only sent, and an answer only read,
-//! when somebody looks; the task ends with the scan that it reads for.
+//! Scanning ahead: the next batch of a scan is on its way, or here already, while the last is folded. It takes a task of
+//! its own, since a request is only sent, and an answer only read, when somebody looks; the task ends with the scan
+//! that it reads for.
 
 use futures::StreamExt;
 use mongodb::{ClientSession, raw_batch_cursor::SessionRawBatchCursor};
@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Batch, Scan};
 use crate::database::{Error, Result};
 
-/// How many batches wait, beside the one that is being folded and the one that is being read.
+/// How many batches wait or are being read, beside the one that is being folded: each may have 16 MB.
 const BATCHES_AHEAD_MAX: usize = 1;
 
 /// An ordered walk over a log, in one causally consistent session.
@@ -33,11 +33,12 @@ async fn read(
     mut cursor: SessionRawBatchCursor,
     sender: mpsc::Sender<Result<Option<Batch>>>,
 ) {
-    loop {
+    while let Ok(room) = sender.reserve().await {
         let batch = cursor.stream(&mut session).next().await.transpose();
         let batch = batch.map(|batch| batch.map(Batch::from)).map_err(Error::from);
         let is_last = !matches!(batch, Ok(Some(_)));
-        if sender.send(batch).await.is_err() || is_last {
+        room.send(batch);
+        if is_last {
             return;
         }
     }
