@@ -30,7 +30,7 @@ async fn checkpoint(scene: &Scene, collection: &str) -> Document {
 }
 
 /// Waits until the checkpoint of `games` stands behind everything that was appended before.
-async fn checkpoint_passes(scene: &Scene) {
+pub(crate) async fn checkpoint_passes(scene: &Scene) {
     let reply = scene.db.run_command(doc! { "ping": 1 }).await.unwrap();
     let now = reply.get_timestamp("operationTime").unwrap();
     wait_until("the checkpoint has passed", async || {
@@ -133,6 +133,7 @@ async fn a_checkpoint_that_cannot_be_resumed_leads_to_a_scan_and_then_a_tail() {
         scene.append(filled(5, 10)).await;
         let daemon = scene.start().await;
         scene.level("games").await;
+        checkpoint_passes(&scene).await;
         daemon.stop().await;
         let set = doc! { "$set": { "token": token } };
         let checkpoints = scene.collection("alluvium.checkpoints");
@@ -204,6 +205,7 @@ async fn a_collection_added_later_is_scanned_while_the_others_resume() {
     one.append(filled(5, 5)).await;
     let daemon = one.start().await;
     one.level("games").await;
+    checkpoint_passes(&one).await;
     daemon.stop().await;
     let both = one.with("players").await;
     both.append_to("players", filled(20, 5)).await;

@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     common::wait_until,
     scene::{Running, Scene, change, event, events},
+    starting::checkpoint_passes,
 };
 
 /// The server has one failpoint of this name for all tests.
@@ -117,6 +118,7 @@ async fn a_place_that_the_oplog_no_longer_holds_leads_to_a_scan_and_then_a_tail(
         scene.append(events("a", 1..=20)).await;
         let daemon = scene.start().await;
         scene.level("games").await;
+        checkpoint_passes(&scene).await;
         daemon.stop().await;
         scene.append(events("b", 1..=3)).await;
         fail(&scene, &["aggregate"], 1, doc! { "errorCode": code }).await;
