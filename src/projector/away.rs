@@ -76,11 +76,16 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Some(found) if found.id == *followed => {}
             _ => return Err(gone(&self.events)),
         }
-        self.work.waiting.keep_unproven();
         info!(collection = self.work.observer.collection(), "the log was away and is back");
+        self.scan_again(at);
+        Ok(())
+    }
+
+    /// Has the log scanned beside the stream. Nothing that it did not show before is proven by the stream any more.
+    pub(super) fn scan_again(&mut self, at: Timestamp) {
+        self.work.waiting.keep_unproven();
         self.walk = Some(Walk::new(at, self.work.followed));
         self.work.observer.phase(Phase::Scanning);
-        Ok(())
     }
 }
 

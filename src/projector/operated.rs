@@ -88,6 +88,12 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             && EventKey::from_event(event).is_ok_and(|key| self.discarded.contains(&key))
     }
 
+    /// Folds what the log has of an event that was brought without its body, or that it may have lost since.
+    pub(super) async fn ask_log(&mut self, key: &EventKey) -> Result<()> {
+        self.doubt_parked(key);
+        self.read_on(&key.document, key.version).await
+    }
+
     pub(super) async fn discarded_of(&mut self, id: &DocumentId) -> Result<BTreeSet<i64>> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);
         let report = |error: &Error, _| observer.tried(error, time);
@@ -106,10 +112,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         key: std::result::Result<EventKey, E>,
     ) -> Result<()> {
         match key {
-            Ok(key) if self.work.part.holds(&key.document) => {
-                self.work.doubt_parked(&key);
-                self.work.read_on(&key.document, key.version).await
-            }
+            Ok(key) if self.work.part.holds(&key.document) => self.work.ask_log(&key).await,
             Ok(_) => Ok(()),
             Err(error) => {
                 self.work.observer.homeless_event(&error.to_string());

@@ -309,10 +309,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                 let Work { log, followed, time, settings, .. } = &self.work;
                 let limit = settings.backoff.attempt_limit;
                 limited(time, limit, still_followed(log, *followed)).await?;
-                self.work.waiting.keep_unproven();
-                self.walk = Some(Walk::new(at, self.work.followed));
+                self.scan_again(at);
                 self.ignore_before = Some(at);
-                self.work.observer.phase(Phase::Scanning);
                 Ok(())
             }
             Feed::Failed(error) => Err(error),

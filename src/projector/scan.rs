@@ -28,7 +28,7 @@ struct Opened<S> {
     seen_at: Timestamp,
 }
 
-/// A walk under way. The next batch is always being fetched while the last one is folded.
+/// A walk under way.
 pub(super) struct Walk<L: EventLog, D: Documents> {
     next: Option<Next<L::Scan>>,
     rows: Rows<D>,
@@ -109,7 +109,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
             if self.is_passed_over(walk, &arrival.key) {
                 self.counts.replayed += 1;
-            } else if self.may_be_discarded(arrival.event) {
+            } else if self.discarded.contains(&arrival.key) {
                 // The batch was read before the log lost the event.
                 doubtful.push(arrival.key);
             } else {
@@ -118,8 +118,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
         self.fold(&news).await?;
         for key in doubtful {
-            self.doubt_parked(&key);
-            self.read_on(&key.document, key.version).await?;
+            self.ask_log(&key).await?;
         }
         Ok(())
     }

@@ -106,8 +106,13 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn unsaved(&self, now: Duration, interval: Duration) -> Option<Position> {
         let is_scanned = self.walk.is_none() || planted(Bug::CheckpointDuringScan);
-        let is_proven = |at: &Position| Some(at.cluster_time) >= self.work.unproven_until;
-        self.progress.due(now, interval).filter(|at| is_scanned && is_proven(at))
+        self.progress.due(now, interval).filter(|_| is_scanned && self.is_proven())
+    }
+
+    /// Whether the stream has come to where everything is proven that the log did not show (`away.rs`).
+    fn is_proven(&self) -> bool {
+        let folded = self.progress.folded.as_ref().map(|folded| folded.cluster_time);
+        folded >= self.work.unproven_until
     }
 
     fn start_flush(&mut self, now: Duration) {
@@ -169,11 +174,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// ended would be done again.
     async fn await_proof(&mut self) -> Result<()> {
         let until = self.work.time.now() + PROOF_AWAITED_MAX;
-        while self.walk.is_none() && !self.work.cache.is_full() {
-            let reached = self.progress.folded.as_ref().map(|folded| folded.cluster_time);
-            if reached >= self.work.unproven_until {
-                return Ok(());
-            }
+        while self.walk.is_none() && !self.is_proven() && !self.work.cache.is_full() {
             let left = until.saturating_sub(self.work.time.now());
             tokio::select! {
                 biased;

@@ -150,8 +150,17 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
     ) -> Result<()> {
         // The document of the last event. It is not among the others meanwhile, so as not to be looked for each time.
         let mut current: Option<Checked> = None;
-        while let Some(events) = self.unread().await? {
-            let Some((event, behind)) = events.peek()? else { continue };
+        loop {
+            let Some(events) = &mut self.events else {
+                if self.fetch().await? {
+                    continue;
+                }
+                break;
+            };
+            let Some((event, behind)) = events.peek()? else {
+                self.events = None;
+                continue;
+            };
             // What has no readable key belongs to no document.
             let Ok(key) = EventKey::from_event(event) else {
                 events.pass(behind);
@@ -182,16 +191,14 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         Ok(())
     }
 
-    /// What is left of the scan's last batch, or the next one; `None` at the end of the log.
-    async fn unread(&mut self) -> Result<Option<&mut Reading>> {
-        while self.events.as_ref().map(Reading::peek).transpose()?.flatten().is_none() {
-            let Some(scan) = &mut self.scan else { return Ok(None) };
-            match scan.next().await? {
-                Some(batch) => self.events = Some(Reading::new(batch)),
-                None => (self.scan, self.events) = (None, None),
-            }
+    /// Gets the next batch; false at the end of the log.
+    async fn fetch(&mut self) -> Result<bool> {
+        let Some(scan) = &mut self.scan else { return Ok(false) };
+        self.events = scan.next().await?.map(Reading::new);
+        if self.events.is_none() {
+            self.scan = None;
         }
-        Ok(self.events.as_mut())
+        Ok(self.events.is_some())
     }
 }
 
