@@ -9,7 +9,10 @@ use std::{cmp::Ordering, fmt};
 use bson::{RawDocument, RawDocumentBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::id::{INTEGER_MAX, integral};
+use super::{
+    id::{INTEGER_MAX, integral},
+    state::raw::tag,
+};
 
 /// The longest client name, in bytes.
 pub const CLIENT_BYTES_MAX: usize = 128;
@@ -138,14 +141,26 @@ impl Clock {
 
     /// The clock as BSON: int64 counts in byte order of the clients.
     pub fn to_raw(&self) -> RawDocumentBuf {
-        let mut raw = RawDocumentBuf::new();
-        for (client, count) in self.iter() {
-            // A client's name has no NUL byte (`is_client_name`), the one thing that a key cannot hold.
-            if let Ok(key) = bson::raw::CString::try_from(client) {
-                raw.append(key, count);
-            }
+        let mut raw = Vec::new();
+        self.append_to(&mut raw);
+        // What is written there always has the right length and a closing zero.
+        RawDocumentBuf::from_bytes(raw).unwrap_or_default()
+    }
+
+    /// Appends the same bytes to `out`, for building a larger document around them.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        // A client's name has no NUL byte (`is_client_name`), the one thing that a key cannot hold.
+        for (client, count) in self.iter().filter(|(client, _)| !client.contains('\0')) {
+            out.push(tag::INT64);
+            out.extend_from_slice(client.as_bytes());
+            out.push(0);
+            out.extend_from_slice(&count.to_le_bytes());
         }
-        raw
+        out.push(0);
+        let length = (out.len() - start) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 
     /// Roughly how many bytes of memory the entries take.

@@ -47,11 +47,12 @@ impl Document {
         let state = self.state().map_or(0, State::bytes);
         let bytes = ROW_BYTES + self.id.heap_bytes() + self.clock.heap_bytes() + state;
         let mut row = Writer(Vec::with_capacity(bytes));
-        let start = row.begin();
+        row.0.extend_from_slice(&[0; 4]);
         row.id(&self.id);
         row.name(tag::INT64, "version");
         row.0.extend_from_slice(&self.version.to_le_bytes());
-        row.clock(&self.clock);
+        row.name(tag::DOCUMENT, "clock");
+        self.clock.append_to(&mut row.0);
         match &self.body {
             Body::Live(state) => {
                 row.name(tag::DOCUMENT, "state");
@@ -71,7 +72,9 @@ impl Document {
             row.name(tag::DOCUMENT, "quarantine");
             row.0.extend_from_slice(quarantine.to_raw().as_bytes());
         }
-        row.end(start);
+        row.0.push(0);
+        let length = (row.0.len() as u32).to_le_bytes();
+        row.0[..4].copy_from_slice(&length);
         // What is written here always has the right length and a closing zero.
         RawDocumentBuf::from_bytes(row.0).unwrap_or_default()
     }
@@ -151,19 +154,6 @@ impl Writer {
         self.0.push(0);
     }
 
-    /// Begins a document; `end` must follow with what this gives.
-    fn begin(&mut self) -> usize {
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; 4]);
-        start
-    }
-
-    fn end(&mut self, start: usize) {
-        self.0.push(0);
-        let length = (self.0.len() - start) as u32;
-        self.0[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    }
-
     fn id(&mut self, id: &DocumentId) {
         const NAME: &str = "_id";
         match id {
@@ -188,17 +178,6 @@ impl Writer {
                 self.0.extend_from_slice(&oid.bytes());
             }
         }
-    }
-
-    fn clock(&mut self, clock: &Clock) {
-        self.name(tag::DOCUMENT, "clock");
-        let start = self.begin();
-        for (client, count) in clock.iter() {
-            // A client's name has no NUL byte (`is_client_name`), the one thing that a key cannot hold.
-            self.name(tag::INT64, client);
-            self.0.extend_from_slice(&count.to_le_bytes());
-        }
-        self.end(start);
     }
 }
 

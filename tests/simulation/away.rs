@@ -7,12 +7,9 @@ use tokio::sync::oneshot;
 
 use super::{
     executor::Owner,
-    monitor::Monitor,
-    node::Node,
-    operator,
-    plan::{Help, OperatorStep},
-    regressions::{Scene, create, id, parked, update},
-    store::{saved_of, waiting},
+    plan::Help,
+    regressions::{Scene, checkpoint, create, id, parked, update},
+    store::waiting,
     world::{EVENTS, Op, World},
 };
 use crate::{model::part::Part, projector::revisit::Revisit};
@@ -39,13 +36,15 @@ impl Absence {
     }
 }
 
-/// Whether a checkpoint is saved that a daemon begins at.
 fn has_checkpoint(world: &World) -> bool {
-    let saved = saved_of(&world.state().visible, Part::WHOLE);
-    saved.is_some_and(|saved| saved.position.is_some())
+    checkpoint(world, Part::WHOLE).is_some()
 }
 
 impl Scene {
+    fn loses_its_log(&self, absence: Absence) {
+        self.sim.spawn(Owner::World, absence.happen(self.world.clone()));
+    }
+
     /// The document is looked at again after so long.
     fn look_again(&self, after: u64) {
         let node = self.node.clone();
@@ -67,7 +66,7 @@ fn a_hole_that_is_looked_at_while_the_log_is_away_stays_on_record() {
         let mut rng = scene.sim.rng(1);
         let (looked_at, back) = (rng.u64(0..8), rng.u64(0..12));
         let absence = Absence { after: 0, gone: looked_at + back, unheard: 0 };
-        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.loses_its_log(absence);
         scene.look_again(looked_at);
         scene.pass(Duration::from_secs(1));
         scene.append(&[(1, create())]);
@@ -85,7 +84,7 @@ fn a_log_that_is_away_while_it_is_read_is_not_at_its_end() {
         scene.append(&[(3, update()), (2, update())]);
         let mut rng = scene.sim.rng(1);
         let absence = Absence { after: rng.u64(0..20), gone: rng.u64(1..20), unheard: 0 };
-        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.loses_its_log(absence);
         // No checkpoint passes an event that is neither in the row nor on record.
         scene.until_version(3);
     }
@@ -96,15 +95,12 @@ fn what_a_skipped_document_waits_for_stays_on_record_while_the_log_is_away() {
     for seed in 0..400 {
         let (mut scene, _) = parked(seed);
         scene.until("a checkpoint has passed its events, on record", has_checkpoint);
-        let operator = Node::new(&scene.world, Owner::Actor(80), &[]);
-        let step = OperatorStep { pause: Duration::ZERO, document: 0, help: Help::Skip };
-        let skip = operator::run(operator, Monitor::default(), Vec::new(), vec![step]);
-        scene.sim.spawn(Owner::Actor(80), skip);
+        scene.operate(Help::Skip, Vec::new());
         scene.until_version(2);
         let mut rng = scene.sim.rng(1);
         let (looked_at, back) = (rng.u64(0..8), rng.u64(0..12));
         let absence = Absence { after: 0, gone: looked_at + back, unheard: rng.u64(0..100) };
-        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.loses_its_log(absence);
         scene.look_again(looked_at);
         scene.until_version(3);
         scene.until("it is off the record", |world| waiting(&world.state().visible).is_empty());
@@ -123,7 +119,7 @@ fn a_document_that_is_looked_at_again_while_the_log_is_away_does_not_go_back() {
         let mut rng = scene.sim.rng(1);
         let (after, gone) = (rng.u64(0..20), rng.u64(1..20));
         let absence = Absence { after, gone, unheard: rng.u64(0..1_500) };
-        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.loses_its_log(absence);
         scene.look_again(after + rng.u64(0..gone));
         scene.until_version(3);
         scene.pass(Duration::from_secs(5));
@@ -138,7 +134,7 @@ fn no_checkpoint_passes_what_a_scan_did_not_see_while_the_log_was_away() {
         let mut rng = scene.sim.rng(1);
         let (after, gone) = (rng.u64(0..40), rng.u64(1..30));
         let absence = Absence { after, gone, unheard: rng.u64(0..1_500) };
-        scene.sim.spawn(Owner::World, absence.happen(scene.world.clone()));
+        scene.loses_its_log(absence);
         scene.until_version(3);
         scene.until("a checkpoint has passed them", has_checkpoint);
     }

@@ -28,6 +28,7 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         part::Part,
+        position::Checkpoint,
         skip::Skip,
     },
     projector::{observe::Observer, revisit::Revisit},
@@ -42,6 +43,11 @@ pub(super) struct Scene {
     pub(super) world: World,
     pub(super) node: Node,
     executor: Executor,
+}
+
+/// The checkpoint that a daemon of this part begins at.
+pub(super) fn checkpoint(world: &World, part: Part) -> Option<Checkpoint> {
+    saved_of(&world.state().visible, part).filter(|saved| saved.position.is_some())
 }
 
 impl Scene {
@@ -69,6 +75,15 @@ impl Scene {
             daemon::supervise(node.clone(), Monitor::default(), plan, lease_time),
         );
         Self { executor: Executor::new(&sim), sim, world, node }
+    }
+
+    /// An operator does this about the document.
+    pub(super) fn operate(&self, help: Help, daemons: Vec<Node>) {
+        let operator = Owner::Actor(80);
+        let node = Node::new(&self.world, operator, &[]);
+        let step = OperatorStep { pause: Duration::ZERO, document: 0, help };
+        let work = operator::run(node, Monitor::default(), daemons, vec![step]);
+        self.sim.spawn(operator, work);
     }
 
     /// Appends events to the document at once, in this order.
@@ -344,19 +359,12 @@ fn a_discarded_event_that_the_stream_brings_again_is_not_applied() {
         let mut scene = Scene::new(seed, None);
         scene.append(&[(1, create())]);
         scene.until_version(1);
-        let saved = |world: &World| {
-            saved_of(&world.state().visible, Part::WHOLE).filter(|saved| saved.position.is_some())
-        };
-        scene.until("a checkpoint is there", |world| saved(world).is_some());
-        let before = saved(&scene.world).unwrap();
+        scene.until("a checkpoint is there", |world| checkpoint(world, Part::WHOLE).is_some());
+        let before = checkpoint(&scene.world, Part::WHOLE).unwrap();
         scene.append(&[(3, update()), (4, update())]);
         let waits = |world: &World| !waiting(&world.state().visible).is_empty();
         scene.until("they wait", waits);
-        let operator = Node::new(&scene.world, Owner::Actor(80), &[]);
-        let step = OperatorStep { pause: Duration::ZERO, document: 0, help: Help::Discard };
-        let daemons = vec![scene.node.clone()];
-        let discard = operator::run(operator, Monitor::default(), daemons, vec![step]);
-        scene.sim.spawn(Owner::Actor(80), discard);
+        scene.operate(Help::Discard, vec![scene.node.clone()]);
         scene.until("they wait no more", |world| !waits(world));
         scene.append(&[(2, update())]);
         scene.until_version(2);
@@ -373,12 +381,10 @@ fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten()
     for seed in 0..20 {
         let mut scene = Scene::new(seed, None);
         scene.append(&[(1, create())]);
-        let is_saved = |world: &World, part: Part| {
-            saved_of(&world.state().visible, part).is_some_and(|saved| saved.position.is_some())
-        };
+        let is_saved = |world: &World, part: Part| checkpoint(world, part).is_some();
         scene.until("a checkpoint is there", |world| is_saved(world, Part::WHOLE));
         let left = Part { index: 0, of: 2 };
-        let saved = saved_of(&scene.world.state().visible, Part::WHOLE).unwrap();
+        let saved = checkpoint(&scene.world, Part::WHOLE).unwrap();
         scene.put(CHECKPOINTS, Key::Checkpoint(left), Row::Checkpoint(saved));
         let node = Node::new(&scene.world, Owner::Actor(80), &[]);
         let time = VirtualTime { sim: scene.sim.clone(), wall_ahead_millis: 0 };
@@ -408,10 +414,7 @@ fn moves_on_after_a_skip_elsewhere(seed: u64) -> bool {
     scene.until("it is parked", |world| {
         Scene::row(world).is_some_and(|row| row.get("quarantine").unwrap().is_some())
     });
-    let node = Node::new(&scene.world, Owner::Actor(80), &[]);
-    let step = OperatorStep { pause: Duration::ZERO, document: 0, help: Help::Skip };
-    let skip = operator::run(node, Monitor::default(), Vec::new(), vec![step]);
-    scene.sim.spawn(Owner::Actor(80), skip);
+    scene.operate(Help::Skip, Vec::new());
     scene.until_version(2);
     scene.append(&[(3, update())]);
     let (limit, world) = (scene.sim.now() + Duration::from_secs(20), scene.world.clone());

@@ -25,7 +25,7 @@ fn scanned(daemon: &Running) -> f64 {
 
 /// Waits until the checkpoint says that about so many events precede it: what comes at the moment at which they are
 /// counted may count twice.
-async fn checkpoint_passes(scene: &Scene, events: i64) {
+async fn checkpoint_counts(scene: &Scene, events: i64) {
     let checkpoints = scene.collection("alluvium.checkpoints");
     wait_until(&format!("the checkpoint is behind about {events} events"), async || {
         let found = checkpoints.find_one(doc! { "_id": "games" }).await.unwrap();
@@ -35,17 +35,23 @@ async fn checkpoint_passes(scene: &Scene, events: i64) {
     .await;
 }
 
+/// A daemon that has projected a log of a hundred events, and whose checkpoint says so.
+async fn level_with_100(scene: &Scene) -> Running {
+    scene.append(missed(0, 100)).await;
+    let daemon = scene.start().await;
+    scene.level("games").await;
+    checkpoint_counts(scene, 100).await;
+    daemon
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_that_is_a_large_part_of_the_log_is_scanned_and_a_small_one_comes_through_the_stream()
  {
     let scene = Scene::new().await;
-    scene.append(missed(0, 100)).await;
-    let daemon = scene.start().await;
-    scene.level("games").await;
-    checkpoint_passes(&scene, 100).await;
+    let daemon = level_with_100(&scene).await;
     // What the stream brings is counted along.
     scene.append(missed(5, 20)).await;
-    checkpoint_passes(&scene, 120).await;
+    checkpoint_counts(&scene, 120).await;
     daemon.stop().await;
 
     scene.append(missed(6, LARGE)).await;
@@ -53,7 +59,7 @@ async fn a_backlog_that_is_a_large_part_of_the_log_is_scanned_and_a_small_one_co
     daemon.says("it has scanned", |_| scanned(&daemon) == 120.0 + LARGE as f64).await;
     daemon.says("each is applied once", |_| daemon.applied() == LARGE as f64).await;
     daemon.says("it tails", |status| status.phase == Phase::Tailing).await;
-    checkpoint_passes(&scene, 120 + LARGE).await;
+    checkpoint_counts(&scene, 120 + LARGE).await;
     scene.level("games").await;
     daemon.stop().await;
 
@@ -71,10 +77,7 @@ async fn a_hint_that_makes_no_sense_only_decides_which_way_is_taken() {
     let hints = [Bson::from("many"), Bson::from(-5_i64), Bson::from(i64::MAX)];
     for hint in hints {
         let scene = Scene::new().await;
-        scene.append(missed(0, 100)).await;
-        let daemon = scene.start().await;
-        scene.level("games").await;
-        checkpoint_passes(&scene, 100).await;
+        let daemon = level_with_100(&scene).await;
         daemon.stop().await;
         let checkpoints = scene.collection("alluvium.checkpoints");
         let set = doc! { "$set": { "passed_events": hint } };
@@ -82,7 +85,7 @@ async fn a_hint_that_makes_no_sense_only_decides_which_way_is_taken() {
         scene.append(missed(5, 200)).await;
         let daemon = scene.start().await;
         scene.level("games").await;
-        checkpoint_passes(&scene, 300).await;
+        checkpoint_counts(&scene, 300).await;
         daemon.stop().await;
         scene.judged().await;
     }
@@ -99,15 +102,12 @@ async fn seconds(scene: &Scene) -> u32 {
 async fn a_tail_that_the_writers_leave_far_behind_scans_the_log() {
     let _turn = failpoint().await;
     let scene = Scene::new().await;
-    scene.append(missed(0, 100)).await;
-    let daemon = scene.start().await;
-    scene.level("games").await;
-    checkpoint_passes(&scene, 100).await;
+    let daemon = level_with_100(&scene).await;
     daemon.stop().await;
     let daemon = scene.start().await;
     scene.append(missed(5, 20)).await;
     scene.level("games").await;
-    checkpoint_passes(&scene, 120).await;
+    checkpoint_counts(&scene, 120).await;
     assert_eq!(scanned(&daemon), 0.0);
     // No stream for the daemon, until everything is there and it is late.
     let commands = doc! { "failCommands": ["aggregate", "getMore"], "errorCode": 6 };
@@ -120,7 +120,7 @@ async fn a_tail_that_the_writers_leave_far_behind_scans_the_log() {
     set_failpoint(&scene, "off".into(), commands).await;
     daemon.says("it has scanned", |_| scanned(&daemon) >= 120.0 + LARGE as f64).await;
     scene.level("games").await;
-    checkpoint_passes(&scene, 120 + LARGE).await;
+    checkpoint_counts(&scene, 120 + LARGE).await;
     daemon.stop().await;
     scene.judged().await;
 }
