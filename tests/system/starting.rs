@@ -103,6 +103,7 @@ async fn a_restart_resumes_at_its_checkpoint_and_does_nothing_twice() {
     scene.append(filled(10, 10)).await;
     let daemon = scene.start().await;
     scene.level("games").await;
+    checkpoint_passes(&scene).await;
     daemon.stop().await;
     scene
         .append(
