@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     api::{self, ApiLimits, ApiState},
     config::Config,
-    headroom,
+    database, headroom,
     health::{Heart, Heartbeats},
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
@@ -21,7 +21,7 @@ use crate::{
     projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses},
+    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, Transactions},
     time::{SystemTime, Time},
     upkeep::{
         desk::Desk,
@@ -65,6 +65,9 @@ pub enum DaemonError {
         /// Why not.
         reason: std::io::Error,
     },
+    /// The sessions that rows are written in cannot be opened.
+    #[error("no session can be had from MongoDB's driver: {0}")]
+    Sessions(#[from] database::Error),
     /// A task ended although nobody had asked it to.
     #[error("the {0} ended unexpectedly; the log above says why. Please report this")]
     Ended(String),
@@ -75,14 +78,17 @@ impl Daemon {
     ///
     /// # Errors
     /// When a part cannot be made. An unreachable database is none: the parts back off.
-    pub fn start(database: &Database, config: &Config) -> Result<Self, DaemonError> {
+    pub async fn start(database: &Database, config: &Config) -> Result<Self, DaemonError> {
         let (listener, http) = listen(config.http.listen)?;
         let time = SystemTime::new();
         let heartbeats = Heartbeats::default();
         let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
         let settings = lease_settings(config);
         let heart = |name| heartbeats.register(name, config.daemon.liveness_limit, time.now());
-        let mut parts = Parts::new(database, config, time, &heartbeats, Metrics::new()?);
+        let transactions = Transactions::open(database).await?;
+        let leases = MongoLeases::new(database).with_transactions(&transactions);
+        let mut parts =
+            Parts::new((database, transactions), config, time, &heartbeats, Metrics::new()?);
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
@@ -96,7 +102,7 @@ impl Daemon {
         let watching = headroom::watch(database.clone(), observers, time, heart("oplog headroom"));
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let instance = settings.instance.clone();
-        let keeper = Keeper::new(MongoLeases::new(database), time, settings, parts.leaderships);
+        let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
         services.spawn(async move {
             keeper.run(end).await;

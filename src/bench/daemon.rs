@@ -239,7 +239,9 @@ async fn is_near(database: &Database, expected: &Expected) -> Result<bool> {
 /// a tenth of a second, and nobody knows how long before it they were complete.
 async fn last_written(database: &Database) -> Result<Option<bson::DateTime>> {
     let oplog = database.client().database("local").collection::<bson::Document>("oplog.rs");
-    let rows = doc! { "ns": format!("{}.{COLLECTION}", database.name()) };
+    let name = format!("{}.{COLLECTION}", database.name());
+    // Rows that were written in a transaction are one entry of all of them.
+    let rows = doc! { "$or": [{ "ns": &name }, { "o.applyOps.ns": &name }] };
     let last = oplog.find_one(rows).sort(doc! { "$natural": -1 }).await?;
     Ok(last.and_then(|entry| entry.get_datetime("wall").ok().copied()))
 }

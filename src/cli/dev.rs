@@ -36,7 +36,7 @@ impl Dev {
 }
 
 async fn play(private: &Private, globals: &Globals, signals: &mut Signals) -> CommandResult {
-    let daemon = Daemon::start(&private.database, &private.config)?;
+    let daemon = Daemon::start(&private.database, &private.config).await?;
     let place = Place::new(private, daemon.http());
     if globals.json {
         place.print_json()?;

@@ -25,7 +25,7 @@ impl Run {
         for warning in &report.warnings {
             warn!("{warning}");
         }
-        let daemon = Daemon::start(&connected.database, &config)?;
+        let daemon = Daemon::start(&connected.database, &config).await?;
         serve(daemon, &mut Signals::new()?).await
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::MongoStore,
+    store::mongo::{MongoStore, Transactions},
     time::{SystemTime, Time},
     upkeep::{
         desk::Ward,
@@ -50,6 +50,7 @@ const REQUESTS_MAX: usize = 16;
 /// What is made for every collection.
 pub(super) struct Parts<'a> {
     database: &'a Database,
+    transactions: Transactions,
     config: &'a Config,
     time: SystemTime,
     heartbeats: &'a Heartbeats,
@@ -70,7 +71,7 @@ pub(super) struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Nothing yet.
     pub(super) fn new(
-        database: &'a Database,
+        (database, transactions): (&'a Database, Transactions),
         config: &'a Config,
         time: SystemTime,
         heartbeats: &'a Heartbeats,
@@ -79,6 +80,7 @@ impl<'a> Parts<'a> {
         let (subscribe, requests) = mpsc::channel(REQUESTS_MAX);
         Self {
             database,
+            transactions,
             config,
             time,
             heartbeats,
@@ -175,6 +177,7 @@ impl<'a> Parts<'a> {
             heart: self.heart("parts", &name),
         };
         let (database, time) = (self.database.clone(), self.time);
+        let transactions = self.transactions.clone();
         let (heartbeats, subscribe) = (self.heartbeats.clone(), self.subscribe.clone());
         let settings = settings(self.config, collection);
         let liveness_limit = self.config.daemon.liveness_limit;
@@ -187,7 +190,8 @@ impl<'a> Parts<'a> {
                 collection: name.clone(),
                 part,
                 source: MongoSource::new(database.clone()),
-                store: MongoStore::new(&database, &name, part),
+                store: MongoStore::new(&database, &name, part)
+                    .with_transactions(transactions.clone()),
                 time,
                 settings: settings.shared_among(part.of),
                 observer: observer.clone().of_part(part).with_heart(heart.clone()),

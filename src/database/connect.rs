@@ -169,7 +169,7 @@ async fn options(config: &MongoConfig) -> Result<ClientOptions, ConnectError> {
     let mut options = ClientOptions::parse(config.uri.reveal())
         .await
         .map_err(|error| ConnectError::Uri { reason: error.kind.to_string() })?;
-    options.app_name = Some(format!("alluvium/{}", env!("CARGO_PKG_VERSION")));
+    options.app_name.get_or_insert_with(|| format!("alluvium/{}", env!("CARGO_PKG_VERSION")));
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.read_concern = Some(ReadConcern::majority());
     options.write_concern = Some(WriteConcern::majority());

@@ -2,7 +2,6 @@
 //! projector reaches it only through the traits of this module, so that it runs unchanged on MongoDB
 //! and, in a simulation, on an in-memory twin that misbehaves on purpose.
 
-mod ahead;
 pub mod append;
 pub mod batch;
 pub mod create;
@@ -22,7 +21,6 @@ use crate::{
     },
 };
 
-pub use ahead::MongoScan;
 pub use batch::{Batch, Reading, TailItem};
 
 /// The suffix of the collection that holds the log of a configured collection.

@@ -6,17 +6,17 @@ use std::time::Duration;
 use bson::{
     Bson, Document, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::try_unfold};
 use mongodb::{
     ClientSession, Collection, Database, options::ReadConcern, raw_batch_cursor::RawBatchCursor,
 };
 
 use super::{
-    Batch, Bodies, EventLog, Found, LogSource, Mend, MongoScan, Start, Tail, TailBatch,
+    Batch, Bodies, EventLog, Found, LogSource, Mend, Scan, Start, Tail, TailBatch,
     events_collection,
 };
 use crate::{
-    database::{Error, Result},
+    database::{Ahead, Error, Result},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
@@ -249,7 +249,11 @@ impl EventLog for MongoLog {
             .session(&mut session)
             .batch()
             .await?;
-        Ok(MongoScan::new(session, cursor))
+        let batches = try_unfold((session, cursor), async |(mut session, mut cursor)| {
+            let batch = cursor.stream(&mut session).next().await.transpose()?;
+            Ok(batch.map(|batch| (Batch::from(batch), (session, cursor))))
+        });
+        Ok(MongoScan(Ahead::new(batches)))
     }
 
     async fn read(
@@ -274,6 +278,15 @@ impl EventLog for MongoLog {
             Some(batch) => Ok(Batch::from(batch?)),
             None => Err(Error::unreachable("the server closed a cursor without a batch")),
         }
+    }
+}
+
+/// An ordered walk over a log, in one causally consistent session.
+pub struct MongoScan(Ahead<Batch>);
+
+impl Scan for MongoScan {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        self.0.next().await
     }
 }
 

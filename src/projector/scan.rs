@@ -38,6 +38,8 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     last: Option<EventKey>,
     /// The row of that event's document, if it has one.
     row: Option<RowVersion>,
+    /// Whether that document has news.
+    has_news: bool,
     followed: LogId,
     /// When the log was last seen to have its name, of all the times that a cursor was opened.
     pub(super) seen_at: Option<Timestamp>,
@@ -45,7 +47,16 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
     pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
-        Self { next: None, rows: Rows::new(), at, last: None, row: None, followed, seen_at: None }
+        Self {
+            next: None,
+            rows: Rows::new(),
+            at,
+            last: None,
+            row: None,
+            has_news: false,
+            followed,
+            seen_at: None,
+        }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and
@@ -113,6 +124,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 // The batch was read before the log lost the event.
                 doubtful.push(arrival.key);
             } else {
+                self.meet(walk)?;
                 news.push(arrival);
             }
         }
@@ -132,6 +144,19 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(())
     }
 
+    /// The document that was entered has news: it is brought into memory, if its row is at hand.
+    fn meet(&mut self, walk: &mut Walk<L, D>) -> Result<()> {
+        let Some(row) = walk.row.as_mut().filter(|_| !walk.has_news) else { return Ok(()) };
+        walk.has_news = true;
+        walk.rows.is_behind();
+        // What bears a mark is loaded together with its record.
+        let whole = row.row.take().filter(|_| !row.marked && !self.cache.holds(&row.id));
+        match whole {
+            Some(whole) => self.admit_row(&whole),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the row holds the event, and nothing else makes the document worth a look.
     fn is_passed_over(&self, walk: &Walk<L, D>, key: &EventKey) -> bool {
         let held = walk.row.as_ref().is_some_and(|row| !row.marked && row.version >= key.version);
@@ -140,7 +165,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Goes on to the row of `document`. The rows on the way have no events.
     async fn enter_document(&mut self, walk: &mut Walk<L, D>, document: &DocumentId) -> Result<()> {
-        walk.row = None;
+        (walk.row, walk.has_news) = (None, false);
         while let Some(row) = self.next_row(walk, Some(document)).await? {
             if row.id == *document {
                 walk.row = Some(row);

@@ -275,18 +275,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
         self.observer.turned(&self.time);
         self.counts.loaded += ids.len() as u64;
-        let documents: Result<Vec<Document>> = batches
-            .iter()
-            .flatten()
-            .map(|row| {
-                Document::from_raw(row).map_err(|error| {
-                    Error::damaged(format!(
-                        "a row of `{}` was not written by this program: {error}",
-                        self.observer.collection()
-                    ))
-                })
-            })
-            .collect();
+        let documents: Result<Vec<Document>> =
+            batches.iter().flatten().map(|row| self.read_row(row)).collect();
         let documents = documents?;
         self.learn_of_parked(&documents).await?;
         for document in documents {
@@ -299,6 +289,24 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
         }
         Ok(())
+    }
+
+    /// Brings the document of a row into memory that bears no mark.
+    pub(super) fn admit_row(&mut self, row: &RawDocument) -> Result<()> {
+        let document = self.read_row(row)?;
+        self.counts.loaded += 1;
+        let stored = document.version;
+        self.admit(document, stored);
+        Ok(())
+    }
+
+    fn read_row(&self, row: &RawDocument) -> Result<Document> {
+        Document::from_raw(row).map_err(|error| {
+            Error::damaged(format!(
+                "a row of `{}` was not written by this program: {error}",
+                self.observer.collection()
+            ))
+        })
     }
 
     fn admit(&mut self, mut document: Document, stored: i64) {

@@ -84,6 +84,7 @@ pub trait Documents: Clone + Send + Sync + 'static {
     fn versions(
         &self,
         after: Option<&DocumentId>,
+        extent: Extent,
     ) -> impl Future<Output = Result<Self::Versions>> + Send;
 
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
@@ -106,8 +107,17 @@ pub trait Versions: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<RowVersion>>>> + Send;
 }
 
+/// How much of each row a walk brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// How far it is.
+    Version,
+    /// That, and the row itself.
+    Whole,
+}
+
 /// How far a row is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RowVersion {
     /// The document.
     pub id: DocumentId,
@@ -115,6 +125,8 @@ pub struct RowVersion {
     pub version: i64,
     /// Whether the row bears the mark of a parked document.
     pub marked: bool,
+    /// The row, if the walk brings whole ones.
+    pub row: Option<RawDocumentBuf>,
 }
 
 /// A row to write.

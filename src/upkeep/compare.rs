@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bson::{RawDocumentBuf, Timestamp};
+use bson::RawDocumentBuf;
 use futures::future::try_join_all;
 
 use super::{
@@ -20,7 +20,7 @@ use crate::{
         id::{DocumentId, INTEGER_MAX},
         skip::Skips,
     },
-    store::{Documents, SkipRows, Versions},
+    store::{Documents, Extent, SkipRows, Versions},
 };
 
 /// How many rows are compared at once. The place of a job is saved after as many.
@@ -55,7 +55,7 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     log: L,
     store: D,
     versions: Option<D::Versions>,
-    rows: VecDeque<DocumentId>,
+    rows: VecDeque<(DocumentId, RawDocumentBuf)>,
     scan: Option<L::Scan>,
     events: Option<Reading>,
     after: Option<DocumentId>,
@@ -75,7 +75,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         let behind = after
             .as_ref()
             .map(|document| EventKey { document: document.clone(), version: INTEGER_MAX });
-        let versions = store.versions(after.as_ref()).await?;
+        let versions = store.versions(after.as_ref(), Extent::Whole).await?;
         let scan = log.scan(behind.as_ref(), source.now().await?).await?;
         Ok(Self {
             log: log.clone(),
@@ -97,20 +97,19 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         source: &impl LogSource<Log = L>,
     ) -> Result<Option<Vec<Checked>>> {
         loop {
-            let ids = self.next_rows().await?;
+            let rows = self.next_rows().await?;
             let end = match self.rows.is_empty() && self.versions.is_none() {
                 true => None,
-                false => ids.last().cloned(),
+                false => rows.last().map(|(id, _)| id.clone()),
             };
-            let rows = load(&self.store, &ids).await?.into_iter();
+            let rows = rows.into_iter();
             let mut step: BTreeMap<DocumentId, Checked> =
                 rows.map(|(id, row)| (id.clone(), Checked::new(id, Some(row)))).collect();
             // After the rows, which move over an event together with the record.
             let skips = self.store.load_skips().await?;
             self.fold(&mut step, end.as_ref(), &skips).await?;
             load_new(&self.store, &mut step).await?;
-            // Everything that the rows were made of is in the log by now.
-            complete(&self.log, &self.store, &mut step, source.now().await?).await?;
+            complete(&self.log, &self.store, &mut step, source).await?;
             let is_over = end.is_none() && self.scan.is_none() && self.rows.is_empty();
             if let Some(last) = step.keys().next_back().or(end.as_ref()) {
                 self.after = Some(last.clone());
@@ -124,7 +123,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         }
     }
 
-    async fn next_rows(&mut self) -> Result<Vec<DocumentId>> {
+    async fn next_rows(&mut self) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
         while self.rows.len() < ROWS_MAX
             && let Some(versions) = &mut self.versions
         {
@@ -132,7 +131,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 Some(rows) => {
                     let after = self.after.as_ref();
                     let new = rows.into_iter().filter(|row| after.is_none_or(|id| row.id > *id));
-                    self.rows.extend(new.map(|row| row.id));
+                    self.rows.extend(new.filter_map(|row| Some((row.id, row.row?))));
                 }
                 None => self.versions = None,
             }
@@ -174,7 +173,10 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 if step.len() >= DOCUMENTS_MAX && !step.contains_key(&key.document) {
                     // The rows behind this document come with the next step.
                     let later = step.split_off(&key.document);
-                    later.into_keys().rev().for_each(|id| self.rows.push_front(id));
+                    let later = later.into_iter().rev();
+                    for (id, row) in later.filter_map(|(id, checked)| Some((id, checked.row?))) {
+                        self.rows.push_front((id, row));
+                    }
                     return Ok(());
                 }
                 let known = step.remove(&key.document);
@@ -229,18 +231,23 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
 }
 
 /// Reads the events that came after the scan had passed, and those that were skipped since.
-async fn complete(
-    log: &impl EventLog,
+async fn complete<L: EventLog>(
+    log: &L,
     store: &impl SkipRows,
     step: &mut BTreeMap<DocumentId, Checked>,
-    now: Timestamp,
+    source: &impl LogSource<Log = L>,
 ) -> Result<()> {
-    for checked in step.values_mut() {
+    let is_short =
+        |checked: &&mut Checked| checked.row.is_some() && checked.folded.version < checked.until;
+    let mut short = step.values_mut().filter(is_short).peekable();
+    if short.peek().is_none() {
+        return Ok(());
+    }
+    // Everything that the rows were made of is in the log by now.
+    let now = source.now().await?;
+    for checked in short {
         let until = checked.until;
-        let is_short = checked.row.is_some() && checked.folded.version < until;
-        if is_short {
-            checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
-        }
+        checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
     }
     Ok(())
 }

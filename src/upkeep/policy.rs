@@ -24,7 +24,7 @@ use crate::{
         snapshot::{Due, Reason, Snapshot},
     },
     retry::{Backoff, limited},
-    store::{Documents, PutOutcome, RowVersion, SkipRows, Snapshots, Versions},
+    store::{Documents, Extent, PutOutcome, RowVersion, SkipRows, Snapshots, Versions},
     time::Time,
 };
 
@@ -146,7 +146,7 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
         if sweep.rows.is_empty() {
             let versions = match &mut sweep.walk {
                 Some(versions) => versions,
-                walk => walk.insert(self.attempt(store.versions(None)).await?),
+                walk => walk.insert(self.attempt(store.versions(None, Extent::Version)).await?),
             };
             match self.attempt(versions.next()).await? {
                 Some(rows) => sweep.rows.extend(rows),

@@ -115,7 +115,7 @@ impl Scene {
 
     /// Starts a daemon.
     pub async fn start(&self) -> Running {
-        let daemon = Daemon::start(&self.daemons_database().await, &self.config()).unwrap();
+        let daemon = Daemon::start(&self.daemons_database().await, &self.config()).await.unwrap();
         let (statuses, metrics) = (daemon.statuses().to_vec(), daemon.metrics().clone());
         let http = daemon.http();
         let stop = CancellationToken::new();

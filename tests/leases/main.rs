@@ -78,6 +78,60 @@ async fn a_standby_goes_on_after_a_leader_that_was_killed_and_after_one_that_was
     assert_eq!(scene.judged().await.events, 150);
 }
 
+/// Whether a transaction is open in one of the sessions that an instance shows.
+async fn writes_in_a_transaction(scene: &Scene) -> bool {
+    let leases = scene.collection("alluvium.leases");
+    let row = leases.find_one(doc! { "_id.i": { "$exists": true } }).await.unwrap();
+    let Some(row) = row else { return false };
+    let Ok(sessions) = row.get_array("sessions") else { return false };
+    let ids: Vec<_> = sessions.iter().map(|id| id.as_document().unwrap()["id"].clone()).collect();
+    let open = [
+        doc! { "$currentOp": { "allUsers": true, "idleSessions": true } },
+        doc! { "$match": { "lsid.id": { "$in": ids }, "transaction.parameters.autocommit": false } },
+    ];
+    let admin = scene.db.client().database("admin");
+    let mut open = admin.aggregate(open).await.unwrap();
+    open.advance().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_a_killed_leader_was_writing_do_not_keep_the_next_one_waiting() {
+    let scene = Scene::new().await;
+    let admin = scene.db.client().database("admin");
+    // Nothing else ends a transaction during the test.
+    let forever = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 86_400 };
+    admin.run_command(forever).await.unwrap();
+    let mut named = scene.clone();
+    named.uri = format!("{}&appName=first", scene.uri);
+    scene.write_on(150, 1..=1).await;
+    let mut first = daemon(&named, "3s");
+    first.ready().await;
+    scene.level("games").await;
+    let commands = ["commitTransaction", "abortTransaction"];
+    let data = doc! { "failCommands": commands, "closeConnection": true, "appName": "first" };
+    let fail = doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data };
+    admin.run_command(fail).await.unwrap();
+    scene.write_on(150, 2..=2).await;
+    wait_until("it was stopped in a transaction", async || {
+        first.signal("STOP");
+        let stopped_in_time = writes_in_a_transaction(&scene).await;
+        if !stopped_in_time {
+            first.signal("CONT");
+        }
+        stopped_in_time
+    })
+    .await;
+    first.kill();
+    let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+    admin.run_command(off).await.unwrap();
+    assert!(writes_in_a_transaction(&scene).await);
+    let mut second = daemon(&scene, "3s");
+    second.ready().await;
+    scene.level("games").await;
+    assert!(second.stop().await.success());
+    assert_eq!(scene.judged().await.events, 300);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_stood_still_for_longer_than_its_lease_steps_down_when_it_wakes() {
     let scene = Scene::new().await;

@@ -17,8 +17,8 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{
-        Checkpoints, Documents, QuarantineRow, QuarantineRows, RowOutcome, RowVersion, RowWrite,
-        Versions,
+        Checkpoints, Documents, Extent, QuarantineRow, QuarantineRows, RowOutcome, RowVersion,
+        RowWrite, Versions,
     },
 };
 
@@ -30,18 +30,19 @@ pub(super) struct SimVersions {
     node: Node,
     term: u64,
     after: Option<DocumentId>,
+    extent: Extent,
 }
 
 impl Versions for SimVersions {
     async fn next(&mut self) -> Result<Option<Vec<RowVersion>>> {
         let (world, after, term) = (self.node.world.clone(), self.after.clone(), self.term);
-        let limit = 1 + self.node.random(8);
+        let (limit, extent) = (1 + self.node.random(8), self.extent);
         let work = async move {
             let state = world.state();
             if state.term != term {
                 return Err(Error::unreachable("the cursor died with its node"));
             }
-            Ok(versions(&state.visible, after.as_ref(), limit))
+            Ok(versions(&state.visible, after.as_ref(), (limit, extent)))
         };
         let rows = self.node.call("next of versions", work).await?;
         self.after = rows.last().map(|row| row.id.clone()).or(self.after.take());
@@ -49,12 +50,17 @@ impl Versions for SimVersions {
     }
 }
 
-fn versions(data: &Data, after: Option<&DocumentId>, limit: usize) -> Vec<RowVersion> {
+fn versions(
+    data: &Data,
+    after: Option<&DocumentId>,
+    (limit, extent): (usize, Extent),
+) -> Vec<RowVersion> {
     let rows = data.collections.get(COLLECTION).into_iter().flat_map(|found| &found.rows);
     let rows = rows.filter_map(|(key, row)| match (key, row.raw()) {
         (Key::Document(id), Some(raw)) => {
             let marked = raw.get("quarantine").ok()?.is_some();
-            Some(RowVersion { id: id.clone(), version: version_of(raw)?, marked })
+            let row = (extent == Extent::Whole).then(|| raw.to_owned());
+            Some(RowVersion { id: id.clone(), version: version_of(raw)?, marked, row })
         }
         _ => None,
     });
@@ -72,10 +78,10 @@ pub(super) struct SimStore {
 impl Documents for SimStore {
     type Versions = SimVersions;
 
-    async fn versions(&self, after: Option<&DocumentId>) -> Result<SimVersions> {
+    async fn versions(&self, after: Option<&DocumentId>, extent: Extent) -> Result<SimVersions> {
         let world = self.node.world.clone();
         let term = self.node.call("versions", async move { Ok(world.state().term) }).await?;
-        Ok(SimVersions { node: self.node.clone(), term, after: after.cloned() })
+        Ok(SimVersions { node: self.node.clone(), term, after: after.cloned(), extent })
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {

@@ -19,4 +19,5 @@ mod poison;
 mod safety;
 mod sizes;
 mod starting;
+mod transactions;
 mod trouble;

@@ -25,7 +25,7 @@ pub(crate) async fn failpoint() -> MutexGuard<'static, ()> {
 }
 
 /// Lets the next `times` of these commands by the daemon of `scene` fail.
-async fn fail(scene: &Scene, commands: &[&str], times: i32, how: Document) {
+pub(crate) async fn fail(scene: &Scene, commands: &[&str], times: i32, how: Document) {
     let mut data = doc! { "failCommands": commands, "appName": scene.db.name() };
     data.extend(how);
     set_failpoint(scene, doc! { "times": times }.into(), data).await;

@@ -74,7 +74,7 @@ impl Demo {
 
 /// Runs the daemon for as long as the story takes.
 async fn perform(database: &Database, config: &Config, teller: &mut Teller) -> CommandResult {
-    let daemon = Daemon::start(database, config)?;
+    let daemon = Daemon::start(database, config).await?;
     let end = CancellationToken::new();
     let story = async {
         let outcome = Story::new(database, teller).tell().await;

@@ -10,11 +10,12 @@ use mongodb::options::ReadConcern;
 use super::{
     MongoStore, MongoVersions,
     statements::{judge, replacement, replacement_of_many, write_errors},
+    write_command,
 };
 use crate::{
     database::{Error, Result},
     model::id::{DocumentId, IdError, integral},
-    store::{Documents, RowOutcome, RowWrite},
+    store::{Documents, Extent, RowOutcome, RowWrite},
 };
 
 /// The most rows in one command.
@@ -23,9 +24,11 @@ const STATEMENTS_MAX: usize = 1_000;
 /// still goes alone.
 const STATEMENT_BYTES_MAX: usize = 2 << 20;
 /// The most rows of one statement: each row is looked up among them.
-const TOGETHER_ROWS_MAX: usize = 200;
+const TOGETHER_ROWS_MAX: usize = 64;
 /// The largest row that shares a statement.
 const TOGETHER_BYTES_MAX: usize = 1 << 20;
+/// The fewest rows that are written in a transaction, which takes one more round trip.
+const TRANSACTION_ROWS_MIN: usize = 100;
 /// How many commands are under way at once. Two and more let the server work on both sides of a
 /// round trip; beyond four nothing is gained (benches/README.md).
 const CONNECTIONS: usize = 4;
@@ -33,8 +36,8 @@ const CONNECTIONS: usize = 4;
 impl Documents for MongoStore {
     type Versions = MongoVersions;
 
-    async fn versions(&self, after: Option<&DocumentId>) -> Result<MongoVersions> {
-        self.walk_versions(after).await
+    async fn versions(&self, after: Option<&DocumentId>, extent: Extent) -> Result<MongoVersions> {
+        self.walk_versions(after, extent).await
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
@@ -107,12 +110,14 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
 }
 
 impl MongoStore {
-    /// Carries out one command. Not as a transaction, although the server would spend less on each row:
-    /// one that a killed daemon leaves open holds its rows for a minute.
+    /// Carries out one command.
     async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
         let Command { form, writes: indexes } = command;
         let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
         if form == Form::Together {
+            if let Some(reply) = self.replace_in_transaction(&rows).await? {
+                return self.outcomes(writes, indexes, &reply, "nModified").await;
+            }
             let statements = rows.chunks(TOGETHER_ROWS_MAX).map(replacement_of_many).collect();
             let reply = self.bulk("update", &self.collection, "updates", statements).await?;
             // An error stops its statement at one of its rows, and does not say at which.
@@ -128,6 +133,17 @@ impl MongoStore {
             (self.bulk("update", &self.collection, "updates", statements).await?, "n")
         };
         self.outcomes(writes, indexes, &reply, counted).await
+    }
+
+    /// Replaces rows in a transaction, unless there are too few for that, or the server refuses it.
+    async fn replace_in_transaction(&self, rows: &[&RowWrite]) -> Result<Option<Document>> {
+        let Some(transactions) = &self.transactions else { return Ok(None) };
+        if rows.len() < TRANSACTION_ROWS_MIN {
+            return Ok(None);
+        }
+        let statements = rows.chunks(TOGETHER_ROWS_MAX).map(replacement_of_many).collect();
+        let command = write_command("update", &self.collection, "updates", statements)?;
+        transactions.run(&self.database, command).await
     }
 
     /// What a reply says of the rows of its command, of which it has counted those that were written.

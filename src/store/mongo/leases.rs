@@ -1,11 +1,12 @@
 //! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
-//! `{_id: {i}, beat}` for an instance that is there.
+//! `{_id: {i}, beat, sessions}` for an instance that is there, with the sessions in which it may leave a transaction open.
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{Collection, Database, options::ReadConcern};
+use tracing::warn;
 
-use super::{bulk, no_write_errors, update_statement};
+use super::{Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement};
 use crate::{
     database::{Error, Result},
     model::{id::integral, part::Part},
@@ -20,12 +21,23 @@ use crate::{
 pub struct MongoLeases {
     database: Database,
     leases: Collection<RawDocumentBuf>,
+    sessions: Vec<bson::Document>,
 }
 
 impl MongoLeases {
     /// The leases of `database`.
     pub fn new(database: &Database) -> Self {
-        Self { database: database.clone(), leases: database.collection(COLLECTION) }
+        Self {
+            database: database.clone(),
+            leases: database.collection(COLLECTION),
+            sessions: Vec::new(),
+        }
+    }
+
+    /// The same, for an instance that writes in these transactions.
+    #[must_use]
+    pub fn with_transactions(self, transactions: &Transactions) -> Self {
+        Self { sessions: transactions.ids().to_vec(), ..self }
     }
 
     /// Runs one update; how many rows it matched or made.
@@ -34,6 +46,24 @@ impl MongoLeases {
         let reply = bulk(&self.database, "update", COLLECTION, "updates", statements).await?;
         no_write_errors(&reply)?;
         Ok(reply.get_i32("n").unwrap_or_default())
+    }
+}
+
+impl MongoLeases {
+    /// Ends what an instance has left open that was silent for too long, so that nobody has to wait for its rows.
+    async fn end_transactions(&self, instance: &str) {
+        let presence = self.leases.find_one(bson::doc! { "_id": { "i": instance } });
+        let ended = match presence.await {
+            Ok(Some(presence)) => end_sessions(&self.database, &presence).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = ended {
+            warn!(
+                instance, %error,
+                "the sessions of an instance that is silent could not be ended: rows that it was writing may be locked for a minute"
+            );
+        }
     }
 }
 
@@ -79,11 +109,15 @@ impl Leases for MongoLeases {
                 update_statement(filter, row, true)
             }
         };
-        match self.update(statement).await {
-            Ok(matched) => Ok(matched == 1),
-            Err(error) if error.code() == Some(11000) => Ok(false),
-            Err(error) => Err(error),
+        let is_taken = match self.update(statement).await {
+            Ok(matched) => matched == 1,
+            Err(error) if error.code() == Some(11000) => false,
+            Err(error) => return Err(error),
+        };
+        if let (true, Some(silent)) = (is_taken, seen.and_then(|seen| seen.holder.as_deref())) {
+            self.end_transactions(silent).await;
         }
+        Ok(is_taken)
     }
 
     async fn renew_lease(&self, lease: &Lease) -> Result<bool> {
@@ -93,7 +127,12 @@ impl Leases for MongoLeases {
 
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
-        let row = rawdoc! { "_id": id.clone(), "beat": presence.beat };
+        let mut row = rawdoc! { "_id": id.clone(), "beat": presence.beat };
+        let mut sessions = RawArrayBuf::new();
+        for session in &self.sessions {
+            sessions.push(RawDocumentBuf::try_from(session)?);
+        }
+        row.append(cstr!("sessions"), sessions);
         self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
     }
 

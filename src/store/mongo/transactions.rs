@@ -1,0 +1,134 @@
+//! Rows that are replaced together are replaced in a transaction: the server writes one entry into its oplog for
+//! all of them instead of one for each, and wakes each change stream that waits there once instead of a
+//! thousand times, which takes half of what a row costs (benches/README.md).
+//!
+//! A daemon that is killed before it commits would leave its rows locked until the server ends the transaction: a
+//! minute, or more. So the sessions are known to the others: who takes a lease from an instance that is silent ends
+//! those of that instance (`leases.rs`).
+
+use std::sync::Arc;
+
+use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use futures::{FutureExt, future::select_all};
+use mongodb::{ClientSession, Database, options::WriteConcern};
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use crate::database::{Error, Result};
+
+/// How many transactions one daemon has open at once.
+const SESSIONS: usize = 8;
+
+/// The sessions in which a daemon writes rows. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Transactions {
+    slots: Arc<[Mutex<Slot>]>,
+    /// The `lsid` of each.
+    ids: Arc<[Document]>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    session: ClientSession,
+    /// Whether the last transaction was left in the middle: whoever awaited it is gone.
+    is_left: bool,
+}
+
+impl Transactions {
+    /// Opens the sessions, which costs the server nothing until they are used.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn open(database: &Database) -> Result<Self> {
+        let (mut slots, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..SESSIONS {
+            let session = database.client().start_session().await?;
+            ids.push(session.id().clone());
+            slots.push(Mutex::new(Slot { session, is_left: false }));
+        }
+        Ok(Self { slots: slots.into(), ids: ids.into() })
+    }
+
+    /// The ids of the sessions, as [`end_sessions`] takes them.
+    pub(super) fn ids(&self) -> &[Document] {
+        &self.ids
+    }
+
+    /// Runs a write command and commits it at majority. `None` when the server refuses it in a transaction, because
+    /// somebody else writes one of the rows, say, or a statement failed: nothing of it is written then, and
+    /// the same command without one has its chance.
+    ///
+    /// # Errors
+    /// When the database is away. Whether it is written is unknown; to try again does no harm.
+    pub(super) async fn run(
+        &self,
+        database: &Database,
+        command: RawDocumentBuf,
+    ) -> Result<Option<Document>> {
+        // Their rows may be those of this command.
+        for slot in self.slots.iter() {
+            if let Ok(mut slot) = slot.try_lock()
+                && slot.is_left
+            {
+                slot.clear(database).await?;
+            }
+        }
+        let locks = self.slots.iter().map(|slot| slot.lock().boxed());
+        let (mut slot, ..) = select_all(locks).await;
+        slot.is_left = true;
+        let ended = run_in(&mut slot.session, database, command).await;
+        match ended {
+            Ok(Some(_)) => slot.is_left = false,
+            _ => slot.clear(database).await?,
+        }
+        match ended {
+            Err(error) if error.code().is_some() => {
+                debug!(%error, "a transaction was refused");
+                Ok(None)
+            }
+            ended => ended,
+        }
+    }
+}
+
+impl Slot {
+    /// Ends what is left of a transaction, however far it came: what has been committed stays so.
+    async fn clear(&mut self, database: &Database) -> Result<()> {
+        // Takes nothing back once a commit was tried, and says nothing if the server did not hear of it.
+        let _ended_below = self.session.abort_transaction().await;
+        let kill = doc! { "killSessions": [self.session.id()] };
+        match database.run_command(kill).await.map_err(Error::from) {
+            Err(error) if error.code().is_none() => Err(error),
+            // Where that is not allowed, the next transaction of the session ends this one.
+            _ => {
+                self.is_left = false;
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn run_in(
+    session: &mut ClientSession,
+    database: &Database,
+    command: RawDocumentBuf,
+) -> Result<Option<Document>> {
+    session.start_transaction().write_concern(WriteConcern::majority()).await?;
+    let reply = database.run_raw_command(command).session(&mut *session).await?;
+    if reply.contains_key("writeErrors") {
+        return Ok(None);
+    }
+    session.commit_transaction().await?;
+    Ok(Some(reply))
+}
+
+/// Ends the transactions in the sessions that an instance shows in its presence.
+pub(super) async fn end_sessions(database: &Database, presence: &RawDocument) -> Result<()> {
+    let sessions = match presence.get("sessions")? {
+        Some(RawBsonRef::Array(sessions)) if !sessions.is_empty() => sessions,
+        _ => return Ok(()),
+    };
+    let command = rawdoc! { "killSessions": sessions.to_owned() };
+    database.run_raw_command(command).await?;
+    Ok(())
+}
