@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use bson::DateTime;
+use bson::{DateTime, RawDocumentBuf, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::WriteConcern;
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,18 @@ use super::{
 };
 use crate::{
     log::events_collection,
-    model::id::DocumentId,
+    model::{
+        clock::Clock,
+        event::EventKey,
+        id::DocumentId,
+        new_event::{NewChange, NewEvent},
+    },
     writer::{EventSourced, WriterOptions},
 };
 
 const DOCUMENTS: usize = 1_000;
 const CALLERS: usize = 32;
+const CLIENT: &str = "client-0";
 
 #[derive(Serialize, Deserialize)]
 struct Game {
@@ -61,8 +67,9 @@ async fn insert(server: &mut Server, events: usize) -> Result<f64> {
     stream::iter(0..events)
         .map(|number| async move {
             let version = (number / DOCUMENTS) as i64 + 2;
-            let event = backlog::event(number % DOCUMENTS, version, 1, DateTime::now());
-            log.insert_one(event).write_concern(WriteConcern::majority()).await
+            log.insert_one(event(number % DOCUMENTS, version))
+                .write_concern(WriteConcern::majority())
+                .await
         })
         .buffer_unordered(CALLERS)
         .try_for_each(|_| async { Ok(()) })
@@ -70,17 +77,30 @@ async fn insert(server: &mut Server, events: usize) -> Result<f64> {
     Ok(events as f64 / begun.elapsed().as_secs_f64())
 }
 
+/// The event that the writer appends at this place.
+fn event(document: usize, version: i64) -> RawDocumentBuf {
+    let patch = rawdoc! { "$inc": { "gold": 5_i64, "experience": 10_i64 } };
+    let change = NewChange::Patch { patch, array_filters: None };
+    let mut event =
+        NewEvent::new(CLIENT, change, DateTime::now()).id(bson::Binary::from(bson::Uuid::new()));
+    event.seen = Some(Clock::from_iter([(CLIENT, version - 1)]));
+    event.encode(&EventKey { document: id(document), version })
+}
+
+fn id(document: usize) -> DocumentId {
+    DocumentId::String(backlog::id(document).into())
+}
+
 async fn write(server: &mut Server, events: usize, cache_bytes: u64) -> Result<f64> {
     let fresh = server.fresh().await?;
     let options = WriterOptions { cache_bytes, ..WriterOptions::default() };
     let writer = EventSourced::<Game>::with_options(&fresh.database, COLLECTION, options);
     let writer = &writer;
-    let id = |number: usize| DocumentId::String(backlog::id(number % DOCUMENTS).into());
     stream::iter(0..DOCUMENTS)
         .map(|number| async move {
             let name = format!("the game number {number}");
             let game = Game { name, gold: 100, level: 1, experience: 0 };
-            writer.create(&id(number), "client-0", &game).await
+            writer.create(&id(number), CLIENT, &game).await
         })
         .buffer_unordered(CALLERS)
         .try_for_each(|_| async { Ok(()) })
@@ -92,7 +112,7 @@ async fn write(server: &mut Server, events: usize, cache_bytes: u64) -> Result<f
                 game.gold += 5;
                 game.experience += 10;
             };
-            writer.update(&id(number), "client-0", change).await
+            writer.update(&id(number % DOCUMENTS), CLIENT, change).await
         })
         .buffer_unordered(CALLERS)
         .try_for_each(|_| async { Ok(()) })

@@ -21,7 +21,7 @@ use crate::{
     planted::{Bug, planted},
     retry::limited,
     status::Phase,
-    store::Store,
+    store::{Extent, Store},
     time::Time,
 };
 
@@ -84,7 +84,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Has the log scanned beside the stream. Nothing that it did not show before is proven by the stream any more.
     pub(super) fn scan_again(&mut self, at: Timestamp) {
         self.work.waiting.keep_unproven();
-        self.walk = Some(Walk::new(at, self.work.followed));
+        self.walk = Some(Walk::new(at, self.work.followed, Extent::Version));
         self.work.observer.phase(Phase::Scanning);
     }
 }

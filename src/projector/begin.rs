@@ -16,7 +16,7 @@ use crate::{
         position::{Checkpoint, LogId, Position},
     },
     planted::{Bug, planted},
-    store::Checkpoints,
+    store::{Checkpoints, Extent},
 };
 
 /// A place to resume from.
@@ -41,6 +41,8 @@ pub(super) struct Begin {
     pub(super) passed_events: Option<u64>,
     /// Reads see everything before this time.
     pub(super) at: Timestamp,
+    /// What a scan needs of the rows, as far as can be told.
+    pub(super) extent: Extent,
 }
 
 impl Begin {
@@ -66,20 +68,28 @@ impl Begin {
         if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
             return Err(another_log(collection, other.log, found));
         }
-        let why = match Resume::choose(part, &saved) {
-            None => "there is no place to resume from".to_owned(),
+        let (why, extent) = match Resume::choose(part, &saved) {
+            None => ("there is no place to resume from".to_owned(), Extent::Version),
             Some((resume, passed_events)) => match to_scan(log, passed_events, part, backlog).await
             {
                 // The checkpoint stays until the scan is over: whoever begins before that decides anew.
                 Some(Backlog { new, events }) => {
-                    format!(
+                    let why = format!(
                         "about {new} of {events} events are new, which the stream would bring more slowly"
-                    )
+                    );
+                    (why, Extent::Whole)
                 }
                 None => {
                     let at = resume.cluster_time();
                     info!(collection, ?part, cluster_time = at.time, "resuming");
-                    return Ok(Self { log: found, resume: Some(resume), passed_events, at });
+                    let extent = Extent::Version;
+                    return Ok(Self {
+                        log: found,
+                        resume: Some(resume),
+                        passed_events,
+                        at,
+                        extent,
+                    });
                 }
             },
         };
@@ -92,7 +102,7 @@ impl Begin {
         let at = source.now().await?;
         // The stream tells of a log that goes after that time, and of none that went before.
         still_followed(log, found).await?;
-        Ok(Self { log: found, resume: None, passed_events: None, at })
+        Ok(Self { log: found, resume: None, passed_events: None, at, extent })
     }
 
     /// Where the stream has to begin.

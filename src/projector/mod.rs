@@ -11,6 +11,7 @@ pub mod distributor;
 pub mod feed;
 mod flush;
 pub mod observe;
+mod load;
 mod operated;
 mod progress;
 mod refuse;

@@ -33,14 +33,14 @@ pub(super) struct Rows<D: Documents> {
 }
 
 impl<D: Documents> Rows<D> {
-    /// A walk from the first row on.
-    pub(super) fn new() -> Self {
+    /// A walk from the first row on, which begins by bringing so much of each.
+    pub(super) fn new(extent: Extent) -> Self {
         Self {
             next: None,
             ready: Vec::new().into_iter().peekable(),
             last: None,
             is_over: false,
-            extent: Extent::Version,
+            extent,
             batch: 0,
             behind: 0,
         }

@@ -166,7 +166,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
-        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log));
+        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log, begin.extent));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
             work,

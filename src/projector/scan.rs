@@ -15,8 +15,9 @@ use crate::{
     database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
     model::{event::EventKey, id::DocumentId, position::LogId},
+    planted::{Bug, planted},
     retry::limited,
-    store::{Documents, RowVersion, Store},
+    store::{Documents, Extent, RowVersion, Store},
     time::Time,
 };
 
@@ -46,10 +47,10 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
 }
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
-    pub(super) fn new(at: Timestamp, followed: LogId) -> Self {
+    pub(super) fn new(at: Timestamp, followed: LogId, extent: Extent) -> Self {
         Self {
             next: None,
-            rows: Rows::new(),
+            rows: Rows::new(extent),
             at,
             last: None,
             row: None,
@@ -150,7 +151,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         walk.has_news = true;
         walk.rows.is_behind();
         // What bears a mark is loaded together with its record.
-        let whole = row.row.take().filter(|_| !row.marked && !self.cache.holds(&row.id));
+        let is_new = !self.cache.holds(&row.id) || planted(Bug::RowOverMemory);
+        let whole = row.row.take().filter(|_| !row.marked && is_new);
         match whole {
             Some(whole) => self.admit_row(&whole),
             None => Ok(()),

@@ -8,14 +8,11 @@ use std::{
 };
 
 use bson::{DateTime, RawDocument, Timestamp};
-use futures::{
-    future::{BoxFuture, try_join_all},
-    poll,
-};
+use futures::{future::BoxFuture, poll};
 
 use super::{
     Settings,
-    cache::{Cache, Slot},
+    cache::Cache,
     flush::Flushed,
     observe::{Counts, Observer},
     waiting::Waiting,
@@ -36,8 +33,6 @@ use crate::{
     time::Time,
 };
 
-/// How many documents are loaded by one query. All queries of a chunk of events run at once.
-const LOAD_DOCUMENTS_MAX: usize = 1_000;
 /// How many events are folded at a stretch, while the flush under way has to wait.
 const STEP_EVENTS: usize = 512;
 /// After so many events it is said that the loop still turns: each may take some seconds.
@@ -116,25 +111,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(())
     }
 
-    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
-    /// should it have a row after all, because the event comes again, the insert tells.
-    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
-        let mut missing = Vec::new();
-        for Arrival { key, .. } in chunk {
-            if self.cache.holds(&key.document) {
-                continue;
-            }
-            if key.version == 1 {
-                self.admit(Document::new(key.document.clone()), 0);
-            } else {
-                missing.push(key.document.clone());
-            }
-        }
-        missing.sort_unstable();
-        missing.dedup();
-        self.load(&missing).await
-    }
-
     /// Offers events to their document, which is in memory. True when the log must be read on from the
     /// document's version: an earlier event is missing here, or the one that was missing arrived.
     pub(super) fn offer(&mut self, id: &DocumentId, events: &[Arrival<'_>]) -> bool {
@@ -210,6 +186,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 // The answer whether to read on does not matter: this is reading on.
                 let _reading_already = self.offer(id, &[Arrival { key, event }]);
             }
+            if met.is_some() {
+                // The stream may still bring what stood above before an operator discarded it, and these took its place.
+                self.discarded_of(id).await?;
+            }
             let Some(slot) = self.cache.edit(id) else { return Ok(()) };
             let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
             match met {
@@ -260,66 +240,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let since = self.waiting.parked_since(id, &mark).unwrap_or_else(|| self.time.wall());
         self.waiting.put(QuarantineRow { document: id.clone(), mark, since });
         self.note_change();
-    }
-
-    /// Brings documents into memory; those without a row at version 0.
-    pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let (store, time, observer) = (&self.store, &self.time, &self.observer);
-        let (backoff, report) =
-            (self.settings.backoff, |error: &Error, _| observer.tried(error, time));
-        let load = |ids| backoff.retry(time, report, move || store.load(ids));
-        let loads: Vec<_> = ids.chunks(LOAD_DOCUMENTS_MAX).map(load).collect();
-        let batches = drive(&mut self.flush, &mut self.flushed, try_join_all(loads)).await?;
-        self.observer.turned(&self.time);
-        self.counts.loaded += ids.len() as u64;
-        let documents: Result<Vec<Document>> =
-            batches.iter().flatten().map(|row| self.read_row(row)).collect();
-        let documents = documents?;
-        self.learn_of_parked(&documents).await?;
-        for document in documents {
-            let stored = document.version;
-            self.admit(document, stored);
-        }
-        for id in ids {
-            if !self.cache.holds(id) {
-                self.admit(Document::new(id.clone()), 0);
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings the document of a row into memory that bears no mark.
-    pub(super) fn admit_row(&mut self, row: &RawDocument) -> Result<()> {
-        let document = self.read_row(row)?;
-        self.counts.loaded += 1;
-        let stored = document.version;
-        self.admit(document, stored);
-        Ok(())
-    }
-
-    fn read_row(&self, row: &RawDocument) -> Result<Document> {
-        Document::from_raw(row).map_err(|error| {
-            Error::damaged(format!(
-                "a row of `{}` was not written by this program: {error}",
-                self.observer.collection()
-            ))
-        })
-    }
-
-    fn admit(&mut self, mut document: Document, stored: i64) {
-        // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
-        let stored_mark = document.quarantine.take();
-        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor
-        // one that has moved on, or may, because an operator has skipped the event.
-        let mark = self.waiting.park(&document.id);
-        let skips = self.skips.of(&document.id);
-        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
-        let mark = mark.filter(|mark| mark.version == document.version + 1);
-        document.quarantine = mark.cloned();
-        self.cache.admit(Slot::new(document, stored, stored_mark));
     }
 
     /// Lets the flush under way take its next step, without waiting for it.
