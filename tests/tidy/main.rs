@@ -57,7 +57,7 @@ const SPAWNING: Words = Words {
     in_tests: false,
     except: &[
         ("src/daemon", "it owns every task and the order of stopping"),
-        ("src/log/ahead.rs", "the reader of a scan ends with the scan"),
+        ("src/database/ahead.rs", "the reader of a walk ends with the walk"),
     ],
     remedy: "hand a future to the daemon, or join futures in place",
 };
