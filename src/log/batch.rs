@@ -1,6 +1,8 @@
 //! Documents as the server sends them, many in one buffer: decoded one by one, in place, by whoever
 //! needs them, since decoding everything costs a quarter of the throughput.
 
+use std::ops::Range;
+
 use bson::{DateTime, RawArray, RawArrayBuf, RawBsonRef, RawDocument, Timestamp};
 use mongodb::raw_batch_cursor::RawBatch;
 
@@ -36,11 +38,22 @@ impl Batch {
     }
 
     fn elements(&self) -> Result<Elements<'_>> {
-        let array: &RawArray = match &self.bytes {
-            Bytes::Reply(batch) => batch.doc_slices()?,
-            Bytes::Array(array) => array,
-        };
-        Elements::new(array.as_bytes()).map_err(damaged)
+        Elements::new(self.array()?.as_bytes()).map_err(damaged)
+    }
+
+    fn array(&self) -> Result<&RawArray> {
+        match &self.bytes {
+            Bytes::Reply(batch) => Ok(batch.doc_slices()?),
+            Bytes::Array(array) => Ok(array),
+        }
+    }
+
+    /// The whole buffer.
+    fn buffer(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Reply(batch) => batch.as_raw_document().as_bytes(),
+            Bytes::Array(array) => array.as_bytes(),
+        }
     }
 
     /// The server's reply that carried them, where a server did.
@@ -67,10 +80,7 @@ impl Batch {
 
     /// The size of the buffer in bytes.
     pub fn bytes(&self) -> usize {
-        match &self.bytes {
-            Bytes::Reply(batch) => batch.as_raw_document().as_bytes().len(),
-            Bytes::Array(array) => array.as_bytes().len(),
-        }
+        self.buffer().len()
     }
 }
 
@@ -78,13 +88,22 @@ impl Batch {
 #[derive(Clone, Debug)]
 pub struct Reading {
     batch: Batch,
+    /// Where the documents are in its buffer: to find them takes longer than to read one.
+    array: Range<usize>,
     place: usize,
 }
 
 impl Reading {
     /// The batch from its beginning.
-    pub fn new(batch: Batch) -> Self {
-        Self { batch, place: 0 }
+    ///
+    /// # Errors
+    /// When the reply is not what a cursor replies.
+    pub fn new(batch: Batch) -> Result<Self> {
+        let array = batch.array()?.as_bytes();
+        // It is a part of the buffer.
+        let begin = array.as_ptr().addr() - batch.buffer().as_ptr().addr();
+        let array = begin..begin + array.len();
+        Ok(Self { batch, array, place: 0 })
     }
 
     /// The next document, and the place behind it, for [`Reading::pass`]; `None` at the end.
@@ -92,7 +111,8 @@ impl Reading {
     /// # Errors
     /// When the reply is not what a cursor replies.
     pub fn peek(&self) -> Result<Option<(&RawDocument, usize)>> {
-        let mut elements = self.batch.elements()?.skipping_to(self.place);
+        let array = self.batch.buffer().get(self.array.clone()).unwrap_or_default();
+        let mut elements = Elements::new(array).map_err(damaged)?.skipping_to(self.place);
         Ok(next(&mut elements)?.map(|document| (document, elements.place())))
     }
 

@@ -24,7 +24,10 @@ use crate::{
 };
 
 /// How many rows are compared at once. The place of a job is saved after as many.
-const ROWS_MAX: usize = 256;
+const ROWS_MAX: usize = 512;
+/// How many bytes of rows: a step has them in memory, and the documents that are folded beside them. One larger row
+/// still goes alone.
+const ROW_BYTES_MAX: usize = 4 << 20;
 /// How many rows one query loads.
 const LOAD_MAX: usize = 64;
 /// The most documents in one step, those without a row among them.
@@ -136,8 +139,13 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 None => self.versions = None,
             }
         }
-        let count = self.rows.len().min(ROWS_MAX);
-        Ok(self.rows.drain(..count).collect())
+        let mut bytes = 0;
+        let fits = |(_, row): &&(DocumentId, RawDocumentBuf)| {
+            bytes += row.as_bytes().len();
+            bytes <= ROW_BYTES_MAX
+        };
+        let count = self.rows.iter().take(ROWS_MAX).take_while(fits).count();
+        Ok(self.rows.drain(..count.max(1).min(self.rows.len())).collect())
     }
 
     /// Folds the events of the documents up to `end`; of all that are left, if there is none.
@@ -196,7 +204,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
     /// Gets the next batch; false at the end of the log.
     async fn fetch(&mut self) -> Result<bool> {
         let Some(scan) = &mut self.scan else { return Ok(false) };
-        self.events = scan.next().await?.map(Reading::new);
+        self.events = scan.next().await?.map(Reading::new).transpose()?;
         if self.events.is_none() {
             self.scan = None;
         }

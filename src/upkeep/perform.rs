@@ -4,6 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use bson::{Bson, RawDocument, RawDocumentBuf};
+use futures::future::join;
 
 use super::{
     compare::{Checked, Walk},
@@ -125,14 +126,18 @@ where
         let total = i64::try_from(store.estimate_documents().await?).ok();
         self.at.total = total.map(|total| total.max(self.at.done));
         let mut walk = Walk::begin(source, log, store, self.at.place.clone()).await?;
-        self.save().await?;
-        while let Some(step) = limited(self.time, STEP_LIMIT, walk.next(source)).await? {
+        let time = self.time;
+        loop {
+            // The place is saved while the next documents are folded.
+            let next = limited(time, STEP_LIMIT, walk.next(source));
+            let (saved, next) = join(self.save(), next).await;
+            saved?;
+            let Some(step) = next? else { break };
             self.step(&step).await?;
             let Some(last) = step.last() else { continue };
             self.at.place = Some(last.folded.id.clone());
             self.at.done += i64::try_from(step.len()).unwrap_or_default();
             self.at.total = self.at.total.map(|total| total.max(self.at.done));
-            self.save().await?;
         }
         self.at.total = Some(self.at.done);
         self.save().await?;
