@@ -28,6 +28,8 @@ use crate::{
 
 const DOCUMENTS: usize = 1_000;
 const CALLERS: usize = 32;
+/// The cache of the writer: all documents fit.
+const CACHE_BYTES: u64 = 16 << 20;
 const CLIENT: &str = "client-0";
 
 #[derive(Serialize, Deserialize)]
@@ -49,12 +51,19 @@ pub(super) async fn run(server: &mut Server, events: usize, repeat: usize) -> Re
     };
     let mut cached = row("documents cached", Target::RatioAtLeast(0.9));
     let mut uncached = row("nothing cached", Target::None);
-    for _ in 0..repeat {
-        let bare = insert(server, events).await?;
-        for (row, cache_bytes) in [(&mut cached, 16 << 20), (&mut uncached, 0)] {
-            row.bare.push(bare);
-            row.ours.push(write(server, events, cache_bytes).await?);
-        }
+    for round in 0..repeat {
+        // In turn, so that whatever one leaves behind for the next burdens both.
+        let (bare, ours) = if round % 2 == 0 {
+            let bare = insert(server, events).await?;
+            (bare, write(server, events, CACHE_BYTES).await?)
+        } else {
+            let ours = write(server, events, CACHE_BYTES).await?;
+            (insert(server, events).await?, ours)
+        };
+        cached.bare.push(bare);
+        cached.ours.push(ours);
+        uncached.bare.push(bare);
+        uncached.ours.push(write(server, events, 0).await?);
     }
     Ok(vec![cached, uncached])
 }

@@ -22,12 +22,9 @@ use crate::{
     },
     planted::{Bug, planted},
     retry::Backoff,
-    store::{RowOutcome, RowWrite, Store},
+    store::{Healed, RowOutcome, RowWrite, Store},
     time::Time,
 };
-
-/// A document whose record can go, and the version that the record spoke of.
-type Healed = (DocumentId, i64);
 
 /// Everything that one flush writes.
 #[derive(Debug, Default)]
@@ -52,7 +49,7 @@ pub(super) struct Flush {
 pub(super) struct Flushed {
     pub(super) rows: Vec<FlushedRow>,
     /// Records of healed documents that had to stay, since the row was not written.
-    pub(super) still_recorded: Vec<(DocumentId, i64)>,
+    pub(super) still_recorded: Vec<(DocumentId, Healed)>,
     pub(super) checkpoint: CheckpointOutcome,
     pub(super) oldest: Option<DateTime>,
     pub(super) counts: Counts,
@@ -105,7 +102,10 @@ impl Flush {
 
     /// Parts the healed documents into those whose rows are written, and the others: a record may only
     /// go once nothing depends on it.
-    fn healed(&self, outcomes: &[RowOutcome]) -> (Vec<Healed>, Vec<Healed>) {
+    fn healed(
+        &self,
+        outcomes: &[RowOutcome],
+    ) -> (Vec<(DocumentId, Healed)>, Vec<(DocumentId, Healed)>) {
         let unwritten: HashSet<&DocumentId> = self
             .writes
             .iter()

@@ -12,7 +12,7 @@ use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource},
     model::{document::Quarantine, event::EventKey, id::DocumentId},
-    store::Store,
+    store::{Healed, Store},
     time::Time,
 };
 
@@ -65,14 +65,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
 
     /// Where a document's hole ends that nothing stands above any more: at `version` as before, since a log that has
     /// another name for a moment reads as empty; or behind what is missing, if what stood above it was discarded.
-    pub(super) async fn closed_at(&mut self, id: &DocumentId, version: i64) -> Result<i64> {
+    pub(super) async fn healed_at(&mut self, id: &DocumentId, version: i64) -> Result<Healed> {
         match self.waiting.hole(id) {
             Some(hole) if hole > version => {
                 let discarded = self.discarded_of(id).await?;
                 let is_closed = discarded.last().is_some_and(|last| *last > hole);
-                Ok(if is_closed { hole } else { version })
+                Ok(if is_closed { Healed::Closed(hole) } else { Healed::Reached(version) })
             }
-            _ => Ok(version),
+            _ => Ok(Healed::Reached(version)),
         }
     }
 

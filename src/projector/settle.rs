@@ -75,8 +75,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
-        for (document, version) in &flushed.still_recorded {
-            self.waiting.still_recorded(document, *version);
+        for (document, healed) in &flushed.still_recorded {
+            self.waiting.still_recorded(document, *healed);
         }
         self.look_at_doubtful().await?;
         self.observer.flushed(&flushed, self.cache.bytes());

@@ -10,7 +10,7 @@ use crate::{
         document::{Class, Quarantine},
         id::DocumentId,
     },
-    store::QuarantineRow,
+    store::{Healed, QuarantineRow},
 };
 
 /// See the module.
@@ -20,10 +20,10 @@ pub(super) struct Waiting {
     unsaved: HashSet<DocumentId>,
     /// Documents whose records were written here, or are about to be.
     written: HashSet<DocumentId>,
-    /// Documents that wait no more, and the version that they have reached.
-    healed: HashMap<DocumentId, i64>,
+    /// Documents that wait no more.
+    healed: HashMap<DocumentId, Healed>,
     /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
-    unproven: HashMap<DocumentId, (i64, Timestamp)>,
+    unproven: HashMap<DocumentId, (Healed, Timestamp)>,
     /// The last version that was seen above a hole.
     seen_above: HashMap<DocumentId, i64>,
 }
@@ -35,7 +35,7 @@ pub(super) type WaitingClasses = BTreeMap<Class, u64>;
 #[derive(Debug, Default)]
 pub(super) struct WaitingChanges {
     pub(super) put: Vec<QuarantineRow>,
-    pub(super) remove: Vec<(DocumentId, i64)>,
+    pub(super) remove: Vec<(DocumentId, Healed)>,
 }
 
 impl Waiting {
@@ -69,9 +69,9 @@ impl Waiting {
     pub(super) fn learn(&mut self, row: QuarantineRow) -> bool {
         let rank = |row: &QuarantineRow| (row.mark.version, row.mark.class != Class::Gap);
         let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
-        let unproven = self.unproven.get(&row.document).map(|(at, _)| at);
-        let healed = self.healed.get(&row.document).max(unproven);
-        let healed = healed.is_some_and(|at| *at >= row.mark.version);
+        let unproven = self.unproven.get(&row.document).map(|(healed, _)| healed);
+        let healed = self.healed.get(&row.document).into_iter().chain(unproven);
+        let healed = healed.copied().any(|healed| healed.covers(&row.mark));
         let is_news = !known && !healed;
         if is_news {
             self.written.remove(&row.document);
@@ -80,12 +80,12 @@ impl Waiting {
         is_news
     }
 
-    /// A document that has reached `version` waits no more; whether it did. Where the log showed nothing at all, that
-    /// stays `unproven` until the stream has come to that time.
+    /// A document waits no more; whether it did. Where the log showed nothing at all, that stays `unproven` until the
+    /// stream has come to that time.
     pub(super) fn heal(
         &mut self,
         document: &DocumentId,
-        version: i64,
+        healed: Healed,
         unproven: Option<Timestamp>,
     ) -> bool {
         let waited = self.rows.remove(document).is_some();
@@ -94,8 +94,8 @@ impl Waiting {
             self.unsaved.remove(document);
             self.written.remove(document);
             match unproven {
-                Some(time) => drop(self.unproven.insert(document.clone(), (version, time))),
-                None => drop(self.healed.insert(document.clone(), version)),
+                Some(time) => drop(self.unproven.insert(document.clone(), (healed, time))),
+                None => drop(self.healed.insert(document.clone(), healed)),
             }
         }
         waited
@@ -104,8 +104,8 @@ impl Waiting {
     /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.
     pub(super) fn proven_until(&mut self, time: Timestamp) -> bool {
         let healed = self.healed.len();
-        for (document, (version, _)) in self.unproven.extract_if(|_, (_, at)| *at <= time) {
-            self.healed.insert(document, version);
+        for (document, (proven, _)) in self.unproven.extract_if(|_, (_, at)| *at <= time) {
+            self.healed.insert(document, proven);
         }
         self.healed.len() > healed
     }
@@ -121,9 +121,9 @@ impl Waiting {
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.
-    pub(super) fn still_recorded(&mut self, document: &DocumentId, version: i64) {
+    pub(super) fn still_recorded(&mut self, document: &DocumentId, healed: Healed) {
         if !self.rows.contains_key(document) {
-            self.healed.entry(document.clone()).or_insert(version);
+            self.healed.entry(document.clone()).or_insert(healed);
         }
     }
 

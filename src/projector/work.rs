@@ -204,10 +204,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 _ => {
-                    let closed_at = self.closed_at(id, version).await?;
+                    let healed = self.healed_at(id, version).await?;
                     let unproven = met.is_none().then_some(seen_at);
                     self.unproven_until = self.unproven_until.max(unproven);
-                    if self.waiting.heal(id, closed_at, unproven) {
+                    if self.waiting.heal(id, healed, unproven) {
                         self.note_change();
                     }
                     return Ok(());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::doc;
+use bson::{RawDocument, doc};
 use mongodb::Database;
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     database,
-    log::{append::Appender, events_collection},
+    log::{
+        append::{Appender, Row},
+        events_collection,
+    },
     model::{
         document::{Body, Document, FoldLimits, Outcome},
         event::{Event, EventKey},
@@ -100,14 +103,14 @@ impl Decider {
                 Some(guess) => (guess, false),
                 None => (self.load(id).await?, true),
             };
-            let (next, event, outcome) = match self.prepare(&base, decide(&base)) {
-                Ok((Some((next, event)), outcome)) => (next, event, outcome),
+            let (next, row, outcome) = match self.prepare(&base, decide(&base)) {
+                Ok((Some((next, row)), outcome)) => (next, row, outcome),
                 Ok((None, outcome)) if fresh => return Ok((base, outcome)),
                 Err(error) if fresh => return Err(error),
                 Ok((None, _)) | Err(_) => continue,
             };
             attempts += 1;
-            if self.appender.insert(id, base.version, vec![event]).await? == 1 {
+            if self.appender.insert_rows(id, &[row]).await? == 1 {
                 let next = Arc::new(next);
                 self.cache.insert(id.clone(), next.clone());
                 return Ok((next, outcome));
@@ -157,14 +160,15 @@ impl Decider {
         &self,
         base: &Document,
         decision: Result<Decision<R>>,
-    ) -> Result<(Option<(Document, NewEvent)>, R)> {
+    ) -> Result<(Option<(Document, Row)>, R)> {
         let Decision { event, outcome } = decision?;
         let Some(mut event) = event else { return Ok((None, outcome)) };
         if (1..=self.options.seen_clients_max).contains(&base.clock.clients()) {
             event.seen = Some(base.clock.clone());
         }
-        let next = fold(base, &event)?;
-        Ok((Some((next, event)), outcome))
+        let row = Row::new(&base.id, base.version + 1, event);
+        let next = fold(base, row.event())?;
+        Ok((Some((next, row)), outcome))
     }
 
     fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
@@ -179,11 +183,10 @@ impl Decider {
 }
 
 /// The document after `event`, in the same fold as the projection's.
-fn fold(base: &Document, event: &NewEvent) -> Result<Document> {
+fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
     let unfit = |reason: String| WriteError::Unfit { reason };
     let key = EventKey { document: base.id.clone(), version: base.version + 1 };
-    let raw = event.encode(&key);
-    let event = Event::decode_at(key, &raw).map_err(|error| unfit(error.to_string()))?;
+    let event = Event::decode_at(key, event).map_err(|error| unfit(error.to_string()))?;
     let mut next = base.clone();
     match next.apply(&event, &FoldLimits::default()) {
         Outcome::Applied(_) => {}

@@ -156,12 +156,26 @@ impl Appender {
         after: i64,
         events: Vec<NewEvent>,
     ) -> Result<usize, AppendError> {
-        let rows = rows(document, after, events);
+        let rows = events.into_iter().zip(after + 1..);
+        let rows: Vec<Row> =
+            rows.map(|(event, version)| Row::new(document, version, event)).collect();
+        self.insert_rows(document, &rows).await
+    }
+
+    /// [`Appender::insert`] of rows that are made already, which follow each other.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn insert_rows(
+        &self,
+        document: &DocumentId,
+        rows: &[Row],
+    ) -> Result<usize, AppendError> {
         let mut delays = backoff(self.limits.attempts);
         let (mut held, mut attempts, mut unproven) = (0, 0, false);
         loop {
             attempts += 1;
-            let attempt = self.attempt(document, &rows, &mut held).await;
+            let attempt = self.attempt(document, rows, &mut held).await;
             let source = match attempt {
                 Ok(()) => return Ok(held),
                 Err(Failure::Refused { at, reason }) => {
@@ -284,20 +298,26 @@ impl Appender {
 }
 
 /// An event at its place, with the mark that proves it ours.
-struct Row {
+#[derive(Clone, Debug)]
+pub struct Row {
     version: i64,
     id: Option<RawBson>,
     event: RawDocumentBuf,
 }
 
-fn rows(document: &DocumentId, after: i64, events: Vec<NewEvent>) -> Vec<Row> {
-    let row = |(mut event, version): (NewEvent, i64)| {
+impl Row {
+    /// `event` as the `version`-th of `document`, under a mark of its own or a fresh one.
+    pub fn new(document: &DocumentId, version: i64, mut event: NewEvent) -> Self {
         let id = event.id.take().unwrap_or_else(|| RawBson::Binary(bson::Uuid::new().into()));
         event.id = Some(id.clone());
         let key = EventKey { document: document.clone(), version };
-        Row { version, id: Some(id), event: event.encode(&key) }
-    };
-    events.into_iter().zip(after + 1..).map(row).collect()
+        Self { version, id: Some(id), event: event.encode(&key) }
+    }
+
+    /// The event as it will stand in the log.
+    pub fn event(&self) -> &RawDocument {
+        &self.event
+    }
 }
 
 fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {

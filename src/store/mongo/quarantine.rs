@@ -11,8 +11,11 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    model::{document::Quarantine, id::DocumentId},
-    store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
+    model::{
+        document::{Class, Quarantine},
+        id::DocumentId,
+    },
+    store::{Healed, QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
 /// How many records one command carries.
@@ -57,13 +60,18 @@ impl QuarantineRows for MongoStore {
         Ok(())
     }
 
-    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
+    async fn remove_quarantine(&self, healed: &[(DocumentId, Healed)]) -> Result<()> {
         for healed in healed.chunks(STATEMENTS_MAX) {
             let statements: RawArrayBuf = healed
                 .iter()
-                .map(|(document, version)| {
-                    let key = collection_key(&self.collection, document);
-                    rawdoc! { "q": { "_id": key, "version": { "$lte": *version } }, "limit": 1 }
+                .map(|(document, healed)| {
+                    let mut filter = rawdoc! { "_id": collection_key(&self.collection, document) };
+                    let (Healed::Reached(version) | Healed::Closed(version)) = *healed;
+                    filter.append(cstr!("version"), rawdoc! { "$lte": version });
+                    if matches!(healed, Healed::Closed(_)) {
+                        filter.append(cstr!("class"), Class::Gap.name());
+                    }
+                    rawdoc! { "q": filter, "limit": 1 }
                 })
                 .collect();
             let reply = self.bulk("delete", QUARANTINE_COLLECTION, "deletes", statements).await?;

@@ -25,8 +25,8 @@ use crate::{
     },
     simulation::world::{COLLECTION, EVENTS},
     store::{
-        Checkpoints, Documents, Lease, LeaseName, Leases, Presence, QuarantineRow, QuarantineRows,
-        RowOutcome, RowWrite,
+        Checkpoints, Documents, Healed, Lease, LeaseName, Leases, Presence, QuarantineRow,
+        QuarantineRows, RowOutcome, RowWrite,
     },
 };
 
@@ -383,9 +383,15 @@ pub(super) async fn a_record_of_quarantine_gives_way_to_later_ones_only(server: 
     }
     store.put_quarantine(&[row(5, Class::BadPatch)]).await.unwrap();
     assert_eq!(store.load_quarantine().await.unwrap(), [row(5, Class::BadPatch)]);
-    store.remove_quarantine(&[(id("a"), 4)]).await.unwrap();
-    assert_eq!(versions().await, [5]);
-    store.remove_quarantine(&[(id("a"), 5)]).await.unwrap();
+    // The event that parks it fills the hole at the same version, which is another matter.
+    for healed in [Healed::Reached(4), Healed::Closed(5)] {
+        store.remove_quarantine(&[(id("a"), healed)]).await.unwrap();
+        assert_eq!(versions().await, [5]);
+    }
+    store.remove_quarantine(&[(id("a"), Healed::Reached(5))]).await.unwrap();
+    assert_eq!(versions().await, [0; 0]);
+    store.put_quarantine(&[row(5, Class::Gap)]).await.unwrap();
+    store.remove_quarantine(&[(id("a"), Healed::Closed(5))]).await.unwrap();
     assert_eq!(versions().await, [0; 0]);
 }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     simulation::world::COLLECTION,
     store::{
-        Discarded, DiscardedEvents, Documents, QuarantineRow, QuarantineRows, RowOutcome,
+        Discarded, DiscardedEvents, Documents, Healed, QuarantineRow, QuarantineRows, RowOutcome,
         SkipOutcome, SkipRows,
     },
 };
@@ -82,7 +82,7 @@ pub(super) async fn a_discarded_event_is_kept_beside_what_waits(server: &impl Se
     store.put_quarantine(std::slice::from_ref(&row)).await.unwrap();
     assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), Some(row));
     assert_eq!(store.load_discarded().await.unwrap(), [key(3)].into());
-    store.remove_quarantine(&[(id("a"), 9)]).await.unwrap();
+    store.remove_quarantine(&[(id("a"), Healed::Reached(9))]).await.unwrap();
     assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3].into());
 }
 
