@@ -10,8 +10,6 @@ pub(crate) enum Bug {
     CheckpointBeforeFlush,
     /// A checkpoint is saved while a scan is under way.
     CheckpointDuringScan,
-    /// A row that a scan comes by takes the place of what is in memory.
-    RowOverMemory,
     /// A scan reads without the causal session.
     ScanWithoutCausalSession,
     /// What waits is not remembered over a restart.

@@ -153,7 +153,19 @@ impl EventKey {
     /// # Errors
     /// [`EventError`] when `_id` is not of the form `{d, s}`: such an event belongs to no document.
     pub fn from_event(raw: &RawDocument) -> Result<Self, EventError> {
-        if let Some(key) = Self::usual(raw) {
+        Self::from_event_near(raw, None)
+    }
+
+    /// The same, and shares the id with `near` where that is the event's document: in a scan most events have
+    /// that of the event before, and to make another copy takes longer than to compare.
+    ///
+    /// # Errors
+    /// As [`EventKey::from_event`].
+    pub fn from_event_near(
+        raw: &RawDocument,
+        near: Option<&DocumentId>,
+    ) -> Result<Self, EventError> {
+        if let Some(key) = Self::usual(raw, near) {
             return Ok(key);
         }
         match raw.get("_id") {
@@ -170,7 +182,7 @@ impl EventKey {
 
     /// Reads what most events begin with, a key of a string and an integer. What is different or damaged is
     /// left to slower and more talkative means.
-    fn usual(raw: &RawDocument) -> Option<Self> {
+    fn usual(raw: &RawDocument, near: Option<&DocumentId>) -> Option<Self> {
         let first = Elements::new(raw.as_bytes()).ok()?.next().ok()??;
         if first.name != b"_id" || first.value.tag != tag::DOCUMENT {
             return None;
@@ -186,8 +198,11 @@ impl EventKey {
             tag::INT64 => s.value.as_i64(),
             _ => return None,
         };
-        let text = std::str::from_utf8(d.value.text()).ok()?;
-        let document = DocumentId::from_raw(RawBsonRef::String(text)).ok()?;
+        let text = d.value.text();
+        let document = match near {
+            Some(DocumentId::String(known)) if known.as_bytes() == text => near?.clone(),
+            _ => DocumentId::from_raw(RawBsonRef::String(std::str::from_utf8(text).ok()?)).ok()?,
+        };
         (1..=INTEGER_MAX).contains(&version).then_some(Self { document, version })
     }
 
@@ -297,6 +312,24 @@ mod tests {
         check(event(doc! { "op": "update", "merge": {} }), Ok(Op::Update));
         check(event(doc! { "op": "delete", "extra": 1, "type": "x" }), Ok(Op::Delete));
         check(event(doc! { "op": "delete", "_id": { "d": 5.0, "s": 7.0 } }), Ok(Op::Delete));
+    }
+
+    #[test]
+    fn a_key_is_the_same_whichever_document_is_near() {
+        let ids: [bson::Bson; 5] = ["a".into(), "b".into(), "".into(), 7.into(), 7.0.into()];
+        let near = [
+            DocumentId::String("a".into()),
+            DocumentId::String("b".into()),
+            DocumentId::Integer(7),
+        ];
+        for id in ids {
+            let event = event(doc! { "op": "delete", "_id": { "d": id, "s": 2 } });
+            let raw = RawDocumentBuf::try_from(&event).unwrap();
+            let alone = EventKey::from_event(&raw);
+            for near in &near {
+                assert_eq!(EventKey::from_event_near(&raw, Some(near)), alone);
+            }
+        }
     }
 
     #[test]

@@ -363,7 +363,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     }
 
     fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
-        match EventKey::from_event(event) {
+        let near = chunk.arrivals.last().map(|arrival| &arrival.key.document);
+        match EventKey::from_event_near(event, near) {
             Ok(key) if chunk.is_held(self.work.part, &key.document) => {
                 chunk.push(Arrival { key, event });
             }

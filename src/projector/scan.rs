@@ -15,7 +15,6 @@ use crate::{
     database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
     model::{event::EventKey, id::DocumentId, position::LogId},
-    planted::{Bug, planted},
     retry::limited,
     store::{Documents, Extent, RowVersion, Store},
     time::Time,
@@ -151,8 +150,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         walk.has_news = true;
         walk.rows.is_behind();
         // What bears a mark is loaded together with its record.
-        let is_new = !self.cache.holds(&row.id) || planted(Bug::RowOverMemory);
-        let whole = row.row.take().filter(|_| !row.marked && is_new);
+        let whole = row.row.take().filter(|_| !row.marked && !self.cache.holds(&row.id));
         match whole {
             Some(whole) => self.admit_row(&whole),
             None => Ok(()),

@@ -169,7 +169,8 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 continue;
             };
             // What has no readable key belongs to no document.
-            let Ok(key) = EventKey::from_event(event) else {
+            let near = current.as_ref().map(|current| &current.folded.id);
+            let Ok(key) = EventKey::from_event_near(event, near) else {
                 events.pass(behind);
                 continue;
             };
