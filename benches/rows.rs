@@ -1,14 +1,18 @@
 //! What it costs the server to replace projected rows, by the form of the statement: the price of
-//! checking each row's version. `cargo bench --bench rows`; needs Linux.
+//! checking each row's version; with and without a transaction around a command, alone and beside a daemon's
+//! change stream, which has to pass over what is written. `cargo bench --bench rows`; needs Linux.
 
 #[path = "server/mod.rs"]
 mod server;
 
-use std::time::Instant;
-
-use alluvium::embedded::{Mongod, Options};
-use bson::{DateTime, RawArrayBuf, RawDocumentBuf, rawdoc};
+use alluvium::{
+    embedded::{Mongod, Options},
+    log::{Bodies, LogSource, Start, Tail, mongo::MongoSource},
+};
+use bson::{DateTime, RawArrayBuf, RawDocumentBuf, raw::cstr, rawdoc};
+use mongodb::{Client, options::WriteConcern};
 use server::{Outcome, Server};
+use tokio::task::JoinHandle;
 
 const ROWS: i64 = 10_000;
 /// The most rows of one command.
@@ -32,8 +36,8 @@ const FORMS: [(&str, Form); 7] = [
     ("a statement for each row, no check", Form::Unchecked),
     ("a statement for each row, `{_id, version}`", Form::Filter),
     ("a statement for each row, `{_id}`, a pipeline compares", Form::Pipeline),
-    ("a statement for 50 rows, a pipeline compares", Form::Together(50)),
-    ("a statement for 100 rows", Form::Together(100)),
+    ("a statement for 32 rows, a pipeline compares", Form::Together(32)),
+    ("a statement for 64 rows", Form::Together(64)),
     ("a statement for 200 rows", Form::Together(200)),
     ("a statement for 1,000 rows", Form::Together(1_000)),
 ];
@@ -44,33 +48,47 @@ async fn main() -> Outcome<()> {
     let server = Server::connect(&mongod).await?;
     let rows: RawArrayBuf = (0..ROWS).map(|number| row(number, 1)).collect();
     server.database.run_raw_command(rawdoc! { "insert": "games", "documents": rows }).await?;
-    let mut figures = vec![(Vec::new(), Vec::new()); FORMS.len()];
+    // For each form: without and in transactions, first alone and then beside a stream.
+    let mut figures = vec![[const { Vec::new() }; 4]; FORMS.len()];
     let mut version = 1;
     for _ in 0..REPETITIONS {
-        for ((_, form), (cpu, wall)) in FORMS.iter().zip(&mut figures) {
-            let (before, begun) = (server.cpu()?, Instant::now());
-            replace(&server, *form, version).await?;
-            version += 1;
-            wall.push(begun.elapsed().as_secs_f64() * 1e6 / ROWS as f64);
-            cpu.push((server.cpu()? - before).as_secs_f64() * 1e6 / ROWS as f64);
+        for (place, is_followed) in [(0, false), (2, true)] {
+            let stream = if is_followed { Some(follow(&mongod).await?) } else { None };
+            for ((_, form), figures) in FORMS.iter().zip(&mut figures) {
+                for (place, in_transactions) in [(place, false), (place + 1, true)] {
+                    let before = server.cpu_of_all()?;
+                    replace(&server, *form, version, in_transactions).await?;
+                    version += 1;
+                    let used = (server.cpu_of_all()? - before).as_secs_f64();
+                    figures[place].push(used * 1e6 / ROWS as f64);
+                }
+            }
+            stream.inspect(JoinHandle::abort);
         }
     }
-    println!("| form | µs of server CPU per row: median (least to most) | µs until the reply |");
-    println!("|---|---|---|");
-    for ((name, _), (cpu, wall)) in FORMS.iter().zip(&mut figures) {
-        cpu.sort_by(f64::total_cmp);
-        wall.sort_by(f64::total_cmp);
-        let middle = REPETITIONS / 2;
-        println!(
-            "| {name} | {:.1} ({:.1} to {:.1}) | {:.1} |",
-            cpu[middle],
-            cpu[0],
-            cpu[REPETITIONS - 1],
-            wall[middle]
-        );
+    println!(
+        "| µs of server CPU per row, median | alone | in a transaction | beside a stream | both |"
+    );
+    println!("|---|---|---|---|---|");
+    for ((name, _), figures) in FORMS.iter().zip(&mut figures) {
+        let middles = figures.each_mut().map(|figures| {
+            figures.sort_by(f64::total_cmp);
+            format!("{:.1}", figures[REPETITIONS / 2])
+        });
+        println!("| {name} | {} |", middles.join(" | "));
     }
     mongod.stop().await?;
     Ok(())
+}
+
+/// A daemon's change stream, read as it comes.
+async fn follow(mongod: &Mongod) -> Outcome<JoinHandle<()>> {
+    let database = Client::with_uri_str(mongod.uri()).await?.database("bench");
+    let source = MongoSource::new(database);
+    let start = Start::At(source.now().await?);
+    let mut tail = source.tail(&["games".to_owned()], &start, Bodies::All).await?;
+    tail.next().await?;
+    Ok(tokio::spawn(async move { while tail.next().await.is_ok() {} }))
 }
 
 fn row(number: i64, version: i64) -> RawDocumentBuf {
@@ -85,8 +103,9 @@ fn row(number: i64, version: i64) -> RawDocumentBuf {
 }
 
 /// Replaces every row at `version` by its next version.
-async fn replace(server: &Server, form: Form, version: i64) -> Outcome<()> {
+async fn replace(server: &Server, form: Form, version: i64, in_transactions: bool) -> Outcome<()> {
     let numbers: Vec<i64> = (0..ROWS).collect();
+    let mut session = server.database.client().start_session().await?;
     for numbers in numbers.chunks(COMMAND_ROWS) {
         let updates: RawArrayBuf = match form {
             Form::Together(rows) => {
@@ -94,10 +113,16 @@ async fn replace(server: &Server, form: Form, version: i64) -> Outcome<()> {
             }
             _ => numbers.iter().map(|number| alone(form, *number, version)).collect(),
         };
-        let command = rawdoc! {
-            "update": "games", "updates": updates, "ordered": false, "writeConcern": { "w": "majority" },
+        let mut command = rawdoc! { "update": "games", "updates": updates, "ordered": false };
+        let reply = if in_transactions {
+            session.start_transaction().write_concern(WriteConcern::majority()).await?;
+            let reply = server.database.run_raw_command(command).session(&mut session).await?;
+            session.commit_transaction().await?;
+            reply
+        } else {
+            command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
+            server.database.run_raw_command(command).await?
         };
-        let reply = server.database.run_raw_command(command).await?;
         if reply.get_i32("nModified")? != i32::try_from(numbers.len())? {
             return Err(format!("not every row was replaced: {reply}").into());
         }

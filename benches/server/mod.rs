@@ -1,7 +1,11 @@
-//! What a benchmark costs the server, told by the CPU time of the one thread of it that serves us: a
-//! busy machine spoils rates, but hardly that. Needs Linux.
+//! What a benchmark costs the server, told by the CPU time of the one thread of it that serves us, or of all of
+//! them: a busy machine spoils rates, but hardly that. Needs Linux.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alluvium::embedded::Mongod;
 use bson::doc;
@@ -14,6 +18,7 @@ pub(crate) struct Server {
     /// A database, through the one connection.
     pub(crate) database: Database,
     thread: PathBuf,
+    threads: PathBuf,
 }
 
 impl Server {
@@ -25,19 +30,31 @@ impl Server {
         let process = mongod.pid().ok_or("the server is not running")?;
         let hello = database.run_command(doc! { "hello": 1 }).await?;
         let name = format!("conn{}", hello.get_i32("connectionId")?);
-        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let threads = PathBuf::from(format!("/proc/{process}/task"));
+        for thread in fs::read_dir(&threads)? {
             let thread = thread?.path();
             if fs::read_to_string(thread.join("comm"))?.trim() == name {
-                return Ok(Self { database, thread: thread.join("schedstat") });
+                return Ok(Self { database, thread: thread.join("schedstat"), threads });
             }
         }
         Err(format!("the server has no thread {name}").into())
     }
 
     /// The CPU time that the thread has used.
+    #[allow(dead_code, reason = "every benchmark uses a part of this")]
     pub(crate) fn cpu(&self) -> Outcome<Duration> {
-        let text = fs::read_to_string(&self.thread)?;
-        let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
-        Ok(Duration::from_nanos(nanoseconds))
+        used(&self.thread)
     }
+
+    /// The CPU time that all threads together have used.
+    #[allow(dead_code, reason = "every benchmark uses a part of this")]
+    pub(crate) fn cpu_of_all(&self) -> Outcome<Duration> {
+        let threads = fs::read_dir(&self.threads)?;
+        threads.map(|thread| used(&thread?.path().join("schedstat"))).sum()
+    }
+}
+
+fn used(thread: &Path) -> Outcome<Duration> {
+    let text = fs::read_to_string(thread)?;
+    Ok(Duration::from_nanos(text.split(' ').next().unwrap_or_default().parse()?))
 }

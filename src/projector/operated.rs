@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use bson::RawDocument;
-
 use super::{
     run::Run,
     work::{Work, drive},
@@ -48,9 +46,34 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let report = |error: &Error, _| observer.tried(error, time);
         let load = self.settings.backoff.retry(time, report, || store.load_skips());
         self.skips = drive(&mut self.flush, &mut self.flushed, load).await?;
+        let look = self.settings.backoff.retry(time, report, || store.discards());
+        let discards = drive(&mut self.flush, &mut self.flushed, look).await?;
+        self.load_discarded(discards).await
+    }
+
+    async fn load_discarded(&mut self, discards: i64) -> Result<()> {
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
         let load = self.settings.backoff.retry(time, report, || store.load_discarded());
         self.discarded = drive(&mut self.flush, &mut self.flushed, load).await?;
+        self.discards = discards;
         Ok(())
+    }
+
+    /// Looks up what was discarded, if rows came into memory and something was: an event is kept and counted before it
+    /// leaves the log, and so before another can take its place.
+    pub(super) async fn ask_for_discards(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.has_unasked_rows) {
+            return Ok(());
+        }
+        let (store, time, observer) = (&self.store, &self.time, &self.observer);
+        let report = |error: &Error, _| observer.tried(error, time);
+        let look = self.settings.backoff.retry(time, report, || store.discards());
+        let discards = drive(&mut self.flush, &mut self.flushed, look).await?;
+        match discards == self.discards {
+            true => Ok(()),
+            false => self.load_discarded(discards).await,
+        }
     }
 
     /// Looks up which of a document's events are skipped. All were looked up in the beginning.
@@ -81,14 +104,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(self.discarded_of(id).await?.contains(&version))
     }
 
-    /// Whether an event that the stream brings may be gone from the log: it was received before an operator discarded it,
-    /// or comes again after a restart, and another may have its place by now.
-    pub(super) fn may_be_discarded(&self, event: &RawDocument) -> bool {
-        !self.discarded.is_empty()
-            && EventKey::from_event(event).is_ok_and(|key| self.discarded.contains(&key))
-    }
-
-    /// Folds what the log has of an event that was brought without its body, or that it may have lost since.
+    /// Folds what the log has of an event that was brought without its body; or that it may have lost since, because
+    /// it was received before an operator discarded it, or comes again after a restart: another may have its place by now.
     pub(super) async fn ask_log(&mut self, key: &EventKey) -> Result<()> {
         self.doubt_parked(key);
         self.read_on(&key.document, key.version).await

@@ -149,7 +149,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             cache: Cache::new(settings.cache_bytes),
             doubtful: Default::default(),
             skips: limited(time, limit, store.load_skips()).await?,
+            discards: limited(time, limit, store.discards()).await?,
             discarded: limited(time, limit, store.load_discarded()).await?,
+            has_unasked_rows: false,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -331,11 +333,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
                     }
                     passed += 1;
                     self.work.oldest = self.work.oldest.or(wall_time);
-                    if self.work.may_be_discarded(event) {
-                        self.work.fold(&chunk.take()).await?;
-                        self.fetch(EventKey::from_event(event)).await?;
-                        continue;
-                    }
                     self.arrive(&mut chunk, event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {

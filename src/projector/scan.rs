@@ -107,7 +107,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         chunk: Vec<Arrival<'_>>,
     ) -> Result<()> {
         self.counts.scanned += chunk.len() as u64;
-        let (mut news, mut doubtful) = (Vec::with_capacity(chunk.len()), Vec::new());
+        let mut news = Vec::with_capacity(chunk.len());
         for arrival in chunk {
             let key = &arrival.key;
             match &mut walk.last {
@@ -120,19 +120,12 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
             if self.is_passed_over(walk, &arrival.key) {
                 self.counts.replayed += 1;
-            } else if self.discarded.contains(&arrival.key) {
-                // The batch was read before the log lost the event.
-                doubtful.push(arrival.key);
             } else {
                 self.meet(walk)?;
                 news.push(arrival);
             }
         }
-        self.fold(&news).await?;
-        for key in doubtful {
-            self.ask_log(&key).await?;
-        }
-        Ok(())
+        self.fold(&news).await
     }
 
     /// The walk over the log is over: so is its last document, and rows that are left have no events.

@@ -58,6 +58,11 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) skips: Skips,
     /// The events that an operator has taken out of the log: where the stream still brings one, the log decides.
     pub(super) discarded: BTreeSet<EventKey>,
+    /// How many the store had counted by then.
+    pub(super) discards: i64,
+    /// Whether rows came into memory since that was asked. One may be of events that took the places of discarded ones,
+    /// which a stream that is behind still brings.
+    pub(super) has_unasked_rows: bool,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
@@ -79,6 +84,7 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
 }
 
 /// One event to fold.
+#[derive(Clone)]
 pub(super) struct Arrival<'a> {
     pub(super) key: EventKey,
     pub(super) event: &'a RawDocument,
@@ -92,6 +98,22 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             chunk.iter().for_each(|arrival| self.doubt_parked(&arrival.key));
         }
         self.load_missing(chunk).await?;
+        self.ask_for_discards().await?;
+        let is_doubtful = |arrival: &&Arrival<'_>| self.discarded.contains(&arrival.key);
+        if self.discarded.is_empty() || !chunk.iter().any(|arrival| is_doubtful(&arrival)) {
+            return self.fold_loaded(chunk).await;
+        }
+        let (doubtful, sure): (Vec<Arrival<'_>>, _) =
+            chunk.iter().cloned().partition(|arrival| is_doubtful(&arrival));
+        self.fold_loaded(&sure).await?;
+        for arrival in doubtful {
+            self.ask_log(&arrival.key).await?;
+        }
+        Ok(())
+    }
+
+    /// Folds events whose documents are in memory, and that are in the log.
+    async fn fold_loaded(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
         // With the last version that is known to be there.
         let mut behind = BTreeMap::new();
         for step in chunk.chunks(STEP_EVENTS) {

@@ -71,11 +71,16 @@ pub struct Discarded {
 
 /// The events that were taken out of the log of a collection.
 pub trait DiscardedEvents: Clone + Send + Sync + 'static {
-    /// Keeps events at majority. One that is kept already is kept once; another one of the same place beside it.
+    /// Keeps events at majority, and only then counts them, at majority too. One that is kept already is kept once;
+    /// another one of the same place beside it.
     fn keep_discarded(&self, events: &[Discarded]) -> impl Future<Output = Result<()>> + Send;
 
     /// The places of all events that were taken out.
     fn load_discarded(&self) -> impl Future<Output = Result<BTreeSet<EventKey>>> + Send;
+
+    /// How often events were taken out, a number that only rises: whoever finds the one that he knows knows all of
+    /// them that were kept before he asked.
+    fn discards(&self) -> impl Future<Output = Result<i64>> + Send;
 
     /// The versions of a document of which events were taken out.
     fn discarded_of(

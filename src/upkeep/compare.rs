@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How many rows are compared at once. The place of a job is saved after as many.
-const ROWS_MAX: usize = 512;
+const ROWS_MAX: usize = 256;
 /// How many bytes of rows: a step has them in memory, and the documents that are folded beside them. One larger row
 /// still goes alone.
 const ROW_BYTES_MAX: usize = 4 << 20;

@@ -114,6 +114,12 @@ impl DiscardedEvents for SimStore {
         self.node.call("load_discarded", work).await
     }
 
+    async fn discards(&self) -> Result<i64> {
+        let world = self.node.world.clone();
+        let work = async move { Ok(events(&world.state().visible, QUARANTINE).len() as i64) };
+        self.node.call("discards", work).await
+    }
+
     async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
         let (world, document) = (self.node.world.clone(), document.clone());
         let work = async move { Ok(events_of(&world.state().visible, QUARANTINE, &document)) };

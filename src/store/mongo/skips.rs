@@ -1,5 +1,6 @@
 //! Skips on MongoDB, `{_id: {c, d, s}, client, class, reason, skipped_at}` in `alluvium.skips`; and discarded events,
-//! `{_id: {c, d, s}, class, reason, since, events}` in `alluvium.quarantine`.
+//! `{_id: {c, d, s}, class, reason, since, events}` in `alluvium.quarantine`, counted in `alluvium.meta` as
+//! `{_id: {discards: <collection>}, count}`.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +25,8 @@ use crate::{
         skip::{Skip, SkippedVersions, Skips},
     },
     store::{
-        Discarded, DiscardedEvents, QUARANTINE_COLLECTION, RowOutcome, RowWrite, SKIPS_COLLECTION,
-        SkipOutcome, SkipRows,
+        Discarded, DiscardedEvents, META_COLLECTION, QUARANTINE_COLLECTION, RowOutcome, RowWrite,
+        SKIPS_COLLECTION, SkipOutcome, SkipRows,
     },
 };
 
@@ -130,7 +131,20 @@ impl DiscardedEvents for MongoStore {
             let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
             no_write_errors(&reply)?;
         }
-        Ok(())
+        let filter = rawdoc! { "_id": { "discards": self.collection.as_str() } };
+        let count =
+            rawdoc! { "$inc": { "count": i64::try_from(events.len()).unwrap_or(i64::MAX) } };
+        let statements = [update_statement(filter, count, true)].into_iter().collect();
+        no_write_errors(&self.bulk("update", META_COLLECTION, "updates", statements).await?)
+    }
+
+    async fn discards(&self) -> Result<i64> {
+        let meta = self.database.collection::<RawDocumentBuf>(META_COLLECTION);
+        let counted = meta.find_one(doc! { "_id": { "discards": &self.collection } });
+        match counted.read_concern(ReadConcern::majority()).await? {
+            Some(row) => Ok(row.get("count")?.and_then(integral).unwrap_or_default()),
+            None => Ok(0),
+        }
     }
 
     async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {

@@ -69,21 +69,27 @@ pub(super) async fn a_discarded_event_is_kept_beside_what_waits(server: &impl Se
         reason: "because".into(),
         since: DateTime::from_millis(5),
     };
+    assert_eq!(store.discards().await.unwrap(), 0);
     for _ in 0..2 {
         store.keep_discarded(std::slice::from_ref(&discarded)).await.unwrap();
+        assert!(store.discards().await.unwrap() > 0);
     }
-    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3].into());
+    let known = store.discards().await.unwrap();
+    let other = Discarded { key: key(4), event: event("a", 4), ..discarded };
+    store.keep_discarded(&[other]).await.unwrap();
+    assert!(store.discards().await.unwrap() > known);
+    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3, 4].into());
     assert_eq!(store.discarded_of(&id("b")).await.unwrap(), [].into());
-    assert_eq!(store.load_discarded().await.unwrap(), [key(3)].into());
+    assert_eq!(store.load_discarded().await.unwrap(), [key(3), key(4)].into());
     assert_eq!(store.load_quarantine().await.unwrap(), []);
     assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), None);
     let mark = Quarantine { class: Class::Gap, version: 2, reason: "because".into() };
     let row = QuarantineRow { document: id("a"), mark, since: DateTime::from_millis(5) };
     store.put_quarantine(std::slice::from_ref(&row)).await.unwrap();
     assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), Some(row));
-    assert_eq!(store.load_discarded().await.unwrap(), [key(3)].into());
+    assert_eq!(store.load_discarded().await.unwrap(), [key(3), key(4)].into());
     store.remove_quarantine(&[(id("a"), Healed::Reached(9))]).await.unwrap();
-    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3].into());
+    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3, 4].into());
 }
 
 pub(super) async fn what_fills_a_hole_takes_the_place_of_nothing(server: &impl Server) {
