@@ -26,6 +26,9 @@ use crate::{
     time::Time,
 };
 
+/// A document whose record can go.
+type Removal = (DocumentId, Healed);
+
 /// Everything that one flush writes.
 #[derive(Debug, Default)]
 pub(super) struct Flush {
@@ -49,7 +52,7 @@ pub(super) struct Flush {
 pub(super) struct Flushed {
     pub(super) rows: Vec<FlushedRow>,
     /// Records of healed documents that had to stay, since the row was not written.
-    pub(super) still_recorded: Vec<(DocumentId, Healed)>,
+    pub(super) still_recorded: Vec<Removal>,
     pub(super) checkpoint: CheckpointOutcome,
     pub(super) oldest: Option<DateTime>,
     pub(super) counts: Counts,
@@ -102,10 +105,7 @@ impl Flush {
 
     /// Parts the healed documents into those whose rows are written, and the others: a record may only
     /// go once nothing depends on it.
-    fn healed(
-        &self,
-        outcomes: &[RowOutcome],
-    ) -> (Vec<(DocumentId, Healed)>, Vec<(DocumentId, Healed)>) {
+    fn healed(&self, outcomes: &[RowOutcome]) -> (Vec<Removal>, Vec<Removal>) {
         let unwritten: HashSet<&DocumentId> = self
             .writes
             .iter()
