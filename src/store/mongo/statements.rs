@@ -1,8 +1,8 @@
 //! The statements that write rows, and what the server's errors say of them.
 //!
 //! Most rows of a flush replace older ones. A statement for each, filtered by `{_id, version}`, costs the
-//! server about 105 µs of CPU a row, most of it for planning; one statement for many rows, whose pipeline
-//! looks up each row's successor and compares the version, about 30 µs (benches/README.md).
+//! server twice as much CPU a row, most of it for planning, as one statement for many rows, whose pipeline
+//! looks up each row's successor and compares the version (`cargo bench --bench rows`, benches/README.md).
 
 use bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr, rawdoc};
 
