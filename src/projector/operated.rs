@@ -76,6 +76,18 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         }
     }
 
+    /// Looks at every document of which events were discarded. The record of its hole goes once somebody has found
+    /// nothing above that, and something may have come there by then that another instance has passed on the record.
+    pub(super) async fn look_above_discarded(&mut self) -> Result<()> {
+        let mut documents: Vec<DocumentId> =
+            self.discarded.iter().map(|key| key.document.clone()).collect();
+        documents.dedup();
+        for document in documents {
+            self.read_on(&document, 0).await?;
+        }
+        Ok(())
+    }
+
     /// Looks up which of a document's events are skipped. All were looked up in the beginning.
     pub(super) async fn load_skips_of(&mut self, id: &DocumentId) -> Result<()> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);

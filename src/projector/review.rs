@@ -2,7 +2,7 @@
 //! instance that sent it before it died or was relieved, and would stay for ever although nothing
 //! waits; and such an instance may have taken the mark from the row of a parked document.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     run::Run,
@@ -52,7 +52,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Looks at every document of whose record nothing is known here.
     async fn review(&mut self) -> Result<()> {
         self.load_skips().await?;
-        for row in self.records().await? {
+        let records = self.records().await?;
+        let recorded: HashSet<DocumentId> =
+            records.iter().map(|row| row.document.clone()).collect();
+        for row in records {
             let (id, is_gap) = (row.document.clone(), row.mark.class == Class::Gap);
             // A row that is about to be written is not read again; the next review finds it at rest.
             if !is_gap && self.cache.is_worked_on(&id) {
@@ -62,6 +65,13 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 if !is_gap {
                     self.cache.evict(&id);
                 }
+                self.read_on(&id, 0).await?;
+            }
+        }
+        // Another instance may have found a hole closed, by a discard, before something came above it.
+        for id in self.waiting.holes() {
+            if !recorded.contains(&id) {
+                self.waiting.forget(&id);
                 self.read_on(&id, 0).await?;
             }
         }

@@ -165,6 +165,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         for document in work.waiting.holes() {
             work.read_on(&document, 0).await?;
         }
+        work.look_above_discarded().await?;
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());

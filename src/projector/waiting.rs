@@ -101,6 +101,13 @@ impl Waiting {
         waited
     }
 
+    /// Takes a document to wait for nothing, until it is looked at again.
+    pub(super) fn forget(&mut self, document: &DocumentId) {
+        self.rows.remove(document);
+        self.unsaved.remove(document);
+        self.written.remove(document);
+    }
+
     /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.
     pub(super) fn proven_until(&mut self, time: Timestamp) -> bool {
         let healed = self.healed.len();

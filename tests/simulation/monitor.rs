@@ -10,7 +10,7 @@ use bson::{Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
-    skips::skipped_of,
+    skips::{has_discarded, skipped_of},
     store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
@@ -153,7 +153,7 @@ impl Monitor {
             return Ok(());
         }
         self.nothing_passed(state, part, checkpoint, |id, data| {
-            waiting(data).iter().any(|row| row.document == *id)
+            waiting(data).iter().any(|row| row.document == *id) || has_discarded(data, id)
         })
     }
 
@@ -172,7 +172,9 @@ impl Monitor {
         let mut resting =
             saved.filter(|(part, saved)| part.holds(document) && log == Some(saved.log));
         resting.try_for_each(|(part, saved)| {
-            self.nothing_passed(state, part, &saved, |id, _| id != document)
+            self.nothing_passed(state, part, &saved, |id, data| {
+                id != document || has_discarded(data, id)
+            })
         })
     }
 

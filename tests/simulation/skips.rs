@@ -137,6 +137,11 @@ pub(super) fn kept(state: &State) -> Vec<bson::Document> {
     kept.filter_map(|event| bson::Document::try_from(event).ok()).collect()
 }
 
+/// Whether events of a document were discarded: whoever begins looks whether something waits there.
+pub(super) fn has_discarded(data: &Data, document: &DocumentId) -> bool {
+    !events_of(data, QUARANTINE, document).is_empty()
+}
+
 /// The places that are skipped.
 pub(super) fn skipped(data: &Data) -> Vec<EventKey> {
     events(data, SKIPS)
