@@ -169,6 +169,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
             }
         }
+        // Another instance may have written the row that was read.
+        let has_passed = hole.is_some_and(|hole| slot.document.version >= hole);
         if applied {
             self.cache.edited(id);
             self.note_change();
@@ -181,7 +183,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             return false;
         }
         // Whatever it waited for has passed.
-        reads_on || (applied && self.waiting.waits(id))
+        reads_on || has_passed || (applied && self.waiting.waits(id))
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
