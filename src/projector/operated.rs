@@ -46,42 +46,38 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let report = |error: &Error, _| observer.tried(error, time);
         let load = self.settings.backoff.retry(time, report, || store.load_skips());
         self.skips = drive(&mut self.flush, &mut self.flushed, load).await?;
-        let look = self.settings.backoff.retry(time, report, || store.discards());
-        let discards = drive(&mut self.flush, &mut self.flushed, look).await?;
-        self.load_discarded(discards).await
+        self.load_discarded().await
     }
 
-    async fn load_discarded(&mut self, discards: i64) -> Result<()> {
+    /// Looks up what was discarded, if something was read and something was discarded since: an event is kept and counted
+    /// before it leaves the log, and so before another can take its place.
+    pub(super) async fn ask_for_discards(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.has_read) {
+            true => self.load_discarded().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Looks up all discarded events, unless there are no more than are known.
+    async fn load_discarded(&mut self) -> Result<()> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);
         let report = |error: &Error, _| observer.tried(error, time);
-        let load = self.settings.backoff.retry(time, report, || store.load_discarded());
-        self.discarded = drive(&mut self.flush, &mut self.flushed, load).await?;
-        self.discards = discards;
+        let look = self.settings.backoff.retry(time, report, || store.discards());
+        let discards = drive(&mut self.flush, &mut self.flushed, look).await?;
+        if discards != self.discards {
+            let load = self.settings.backoff.retry(time, report, || store.load_discarded());
+            self.discarded = drive(&mut self.flush, &mut self.flushed, load).await?;
+            self.discards = discards;
+        }
         Ok(())
     }
 
-    /// Looks up what was discarded, if rows came into memory and something was: an event is kept and counted before it
-    /// leaves the log, and so before another can take its place.
-    pub(super) async fn ask_for_discards(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.has_unasked_rows) {
-            return Ok(());
-        }
-        let (store, time, observer) = (&self.store, &self.time, &self.observer);
-        let report = |error: &Error, _| observer.tried(error, time);
-        let look = self.settings.backoff.retry(time, report, || store.discards());
-        let discards = drive(&mut self.flush, &mut self.flushed, look).await?;
-        match discards == self.discards {
-            true => Ok(()),
-            false => self.load_discarded(discards).await,
-        }
-    }
-
-    /// Looks at every document of which events were discarded. The record of its hole goes once somebody has found
-    /// nothing above that, and something may have come there by then that another instance has passed on the record.
-    pub(super) async fn look_above_discarded(&mut self) -> Result<()> {
-        let mut documents: Vec<DocumentId> =
-            self.discarded.iter().map(|key| key.document.clone()).collect();
-        documents.dedup();
+    /// Looks at every document that is on record as waiting behind a hole, and at those of which events were discarded:
+    /// there the record goes once somebody has found nothing above the hole, and something may have come by then that
+    /// another instance has passed on the record.
+    pub(super) async fn look_behind_holes(&mut self) -> Result<()> {
+        let mut documents: BTreeSet<DocumentId> = self.waiting.holes().into_iter().collect();
+        documents.extend(self.discarded.iter().map(|key| key.document.clone()));
         for document in documents {
             self.read_on(&document, 0).await?;
         }

@@ -147,7 +147,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds a document again from its stored row and its log, whether it is parked or not. If nothing has
     /// changed, it waits again as before.
     async fn revisit(&mut self, id: &DocumentId) -> Result<()> {
-        self.discarded_of(id).await?;
         self.cache.evict(id);
         self.load(slice::from_ref(id)).await?;
         if let Some(slot) = self.cache.edit(id) {

@@ -151,7 +151,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             skips: limited(time, limit, store.load_skips()).await?,
             discards: limited(time, limit, store.discards()).await?,
             discarded: limited(time, limit, store.load_discarded()).await?,
-            has_unasked_rows: false,
+            has_read: false,
             waiting,
             counts: Counts::default(),
             offered: 0,
@@ -162,10 +162,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             flush: None,
             flushed: None,
         };
-        for document in work.waiting.holes() {
-            work.read_on(&document, 0).await?;
-        }
-        work.look_above_discarded().await?;
+        work.look_behind_holes().await?;
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());

@@ -65,7 +65,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                         collection = self.observer.collection(), document = %row.id,
                         "the stored row is not what was read: folding the document again"
                     );
-                    self.discarded_of(&row.id).await?;
                     self.cache.evict(&row.id);
                     self.read_on(&row.id, row.version).await?;
                 }

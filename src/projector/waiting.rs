@@ -88,11 +88,9 @@ impl Waiting {
         healed: Healed,
         unproven: Option<Timestamp>,
     ) -> bool {
-        let waited = self.rows.remove(document).is_some();
+        let waited = self.forget(document);
         self.seen_above.remove(document);
         if waited {
-            self.unsaved.remove(document);
-            self.written.remove(document);
             match unproven {
                 Some(time) => drop(self.unproven.insert(document.clone(), (healed, time))),
                 None => drop(self.healed.insert(document.clone(), healed)),
@@ -101,11 +99,11 @@ impl Waiting {
         waited
     }
 
-    /// Takes a document to wait for nothing, until it is looked at again.
-    pub(super) fn forget(&mut self, document: &DocumentId) {
-        self.rows.remove(document);
+    /// Takes a document to wait for nothing, until it is looked at again; whether it waited.
+    pub(super) fn forget(&mut self, document: &DocumentId) -> bool {
         self.unsaved.remove(document);
         self.written.remove(document);
+        self.rows.remove(document).is_some()
     }
 
     /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.

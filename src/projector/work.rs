@@ -60,9 +60,9 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) discarded: BTreeSet<EventKey>,
     /// How many the store had counted by then.
     pub(super) discards: i64,
-    /// Whether rows came into memory since that was asked. One may be of events that took the places of discarded ones,
-    /// which a stream that is behind still brings.
-    pub(super) has_unasked_rows: bool,
+    /// Whether rows or the log were read since that was asked. What they brought may have taken the places of discarded
+    /// events, which a stream that is behind still brings.
+    pub(super) has_read: bool,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
@@ -210,10 +210,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 // The answer whether to read on does not matter: this is reading on.
                 let _reading_already = self.offer(id, &[Arrival { key, event }]);
             }
-            if met.is_some() {
-                // The stream may still bring what stood above before an operator discarded it, and these took its place.
-                self.discarded_of(id).await?;
-            }
+            self.has_read |= met.is_some();
             let Some(slot) = self.cache.edit(id) else { return Ok(()) };
             let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
             match met {

@@ -6,12 +6,21 @@ use futures::TryStreamExt;
 
 use crate::{
     common::wait_until,
-    scene::{Scene, event},
+    scene::{Running, Scene, event},
     trouble::{fail, failpoint, struck},
 };
 
 /// As many as are worth a transaction, and some more.
 const DOCUMENTS: i64 = 150;
+
+/// A daemon that has projected the first event of every document.
+async fn projected() -> (Scene, Running) {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    append_to_all(&scene, 1).await;
+    scene.level("games").await;
+    (scene, daemon)
+}
 
 /// Appends the event of this version to every document, so that all of them are flushed together.
 async fn append_to_all(scene: &Scene, version: i64) {
@@ -29,10 +38,7 @@ async fn entries(scene: &Scene) -> (usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_rows_that_are_replaced_are_one_entry_of_the_oplog_and_few_are_one_each() {
-    let scene = Scene::new().await;
-    let daemon = scene.start().await;
-    append_to_all(&scene, 1).await;
-    scene.level("games").await;
+    let (scene, daemon) = projected().await;
     append_to_all(&scene, 2).await;
     scene.level("games").await;
     let (many, each) = entries(&scene).await;
@@ -46,10 +52,7 @@ async fn many_rows_that_are_replaced_are_one_entry_of_the_oplog_and_few_are_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_becomes_of_a_transaction_each_row_is_written() {
-    let scene = Scene::new().await;
-    let daemon = scene.start().await;
-    append_to_all(&scene, 1).await;
-    scene.level("games").await;
+    let (scene, daemon) = projected().await;
     let mut version = 1;
     for command in ["update", "commitTransaction"] {
         // WriteConflict, NoSuchTransaction, the primary steps down, the answer never comes.
@@ -75,10 +78,7 @@ async fn whatever_becomes_of_a_transaction_each_row_is_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_else_is_writing_is_written_once_he_is_done() {
-    let scene = Scene::new().await;
-    let daemon = scene.start().await;
-    append_to_all(&scene, 1).await;
-    scene.level("games").await;
+    let (scene, daemon) = projected().await;
     let mut session = scene.db.client().start_session().await.unwrap();
     session.start_transaction().await.unwrap();
     let touch = doc! { "$set": { "touched": true } };

@@ -21,7 +21,7 @@ use crate::{
 pub struct MongoLeases {
     database: Database,
     leases: Collection<RawDocumentBuf>,
-    sessions: Vec<bson::Document>,
+    sessions: RawArrayBuf,
 }
 
 impl MongoLeases {
@@ -30,14 +30,14 @@ impl MongoLeases {
         Self {
             database: database.clone(),
             leases: database.collection(COLLECTION),
-            sessions: Vec::new(),
+            sessions: RawArrayBuf::new(),
         }
     }
 
     /// The same, for an instance that writes in these transactions.
     #[must_use]
     pub fn with_transactions(self, transactions: &Transactions) -> Self {
-        Self { sessions: transactions.ids().to_vec(), ..self }
+        Self { sessions: transactions.ids().to_owned(), ..self }
     }
 
     /// Runs one update; how many rows it matched or made.
@@ -127,12 +127,9 @@ impl Leases for MongoLeases {
 
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
-        let mut row = rawdoc! { "_id": id.clone(), "beat": presence.beat };
-        let mut sessions = RawArrayBuf::new();
-        for session in &self.sessions {
-            sessions.push(RawDocumentBuf::try_from(session)?);
-        }
-        row.append(cstr!("sessions"), sessions);
+        let row = rawdoc! {
+            "_id": id.clone(), "beat": presence.beat, "sessions": self.sessions.clone(),
+        };
         self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
     }
 

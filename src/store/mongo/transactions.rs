@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use bson::{Document, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
+use bson::{Document, RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::{FutureExt, future::select_all};
 use mongodb::{ClientSession, Database, options::WriteConcern};
 use tokio::sync::Mutex;
@@ -24,7 +24,7 @@ const SESSIONS: usize = 8;
 pub struct Transactions {
     slots: Arc<[Mutex<Slot>]>,
     /// The `lsid` of each.
-    ids: Arc<[Document]>,
+    ids: RawArrayBuf,
 }
 
 #[derive(Debug)]
@@ -40,17 +40,17 @@ impl Transactions {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn open(database: &Database) -> Result<Self> {
-        let (mut slots, mut ids) = (Vec::new(), Vec::new());
+        let (mut slots, mut ids) = (Vec::new(), RawArrayBuf::new());
         for _ in 0..SESSIONS {
             let session = database.client().start_session().await?;
-            ids.push(session.id().clone());
+            ids.push(RawDocumentBuf::try_from(session.id())?);
             slots.push(Mutex::new(Slot { session, is_left: false }));
         }
-        Ok(Self { slots: slots.into(), ids: ids.into() })
+        Ok(Self { slots: slots.into(), ids })
     }
 
     /// The ids of the sessions, as [`end_sessions`] takes them.
-    pub(super) fn ids(&self) -> &[Document] {
+    pub(super) fn ids(&self) -> &RawArray {
         &self.ids
     }
 

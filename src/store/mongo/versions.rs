@@ -15,9 +15,10 @@ use crate::{
     store::{Extent, RowVersion, Versions},
 };
 
-/// The most rows in one batch, of versions and of whole rows. Fewer, and the server's work for a batch shows; more only
-/// take memory.
-const BATCH_ROWS: (u32, u32) = (4_096, 1_024);
+/// The most versions in one batch. Fewer, and the server's work for a batch shows; more only take memory.
+const BATCH_VERSIONS: u32 = 4_096;
+/// The same of whole rows, which take more.
+const BATCH_ROWS: u32 = 1_024;
 
 /// A walk under way.
 pub struct MongoVersions(Ahead<Vec<RowVersion>>);
@@ -37,8 +38,8 @@ impl MongoStore {
         find = match extent {
             Extent::Version => find
                 .projection(doc! { "version": 1, "quarantine.version": 1 })
-                .batch_size(BATCH_ROWS.0),
-            Extent::Whole => find.batch_size(BATCH_ROWS.1),
+                .batch_size(BATCH_VERSIONS),
+            Extent::Whole => find.batch_size(BATCH_ROWS),
         };
         if let Some(after) = after {
             // A bound of the index and not a comparison, which would match values of one type only. It
