@@ -110,7 +110,9 @@ fn patches() -> Vec<RawDocumentBuf> {
         1 => doc! {"$set": {"position": {"x": f64::from(at), "y": 0.5, "map": "harbour"}}},
         2 => doc! {"$set": {"position.x": f64::from(at)}, "$unset": {"note": ""}},
         3 => doc! {"$max": {"score": at}, "$set": {"note": "a note of some length"}},
-        _ => doc! {"$inc": {"gold": 1}, "$set": {"last_updated": DateTime::from_millis(i64::from(at))}},
+        _ => {
+            doc! {"$inc": {"gold": 1}, "$set": {"last_updated": DateTime::from_millis(i64::from(at))}}
+        }
     };
     (0..).take(EVENTS).map(|at| raw(&patch(at))).collect()
 }

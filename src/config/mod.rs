@@ -145,6 +145,7 @@ impl CollectionConfig {
         FoldLimits {
             state: Limits { state_bytes_max: size(self.max_state_bytes), ..Limits::default() },
             clients_max: size(self.max_clients.into()),
+            event_bytes_max: size(self.max_event_bytes),
         }
     }
 }

@@ -232,7 +232,6 @@ fn settings(config: &Config, collection: &CollectionConfig) -> Settings {
         checkpoint_interval: config.daemon.checkpoint_interval,
         gap_grace: collection.gap_grace,
         cache_bytes: bytes(collection.cache_bytes),
-        event_bytes_max: bytes(collection.max_event_bytes),
         limits: collection.fold_limits(),
         snapshot_events: collection.snapshots.every_events,
         ..Settings::default()

@@ -1,11 +1,11 @@
 //! The fold: what a document becomes event by event. Pure, and total: bad input is an [`Outcome`],
 //! never a panic, and leaves the document exactly as it was.
 
-use bson::DateTime;
+use bson::{DateTime, RawDocument};
 
 use super::{
     clock::Clock,
-    event::{Change, Event, Op},
+    event::{Change, Event, EventKey, Op},
     id::DocumentId,
     patch,
     skip::Remains,
@@ -109,11 +109,13 @@ pub struct FoldLimits {
     pub state: Limits,
     /// How many clients one document's clock may name.
     pub clients_max: usize,
+    /// How many bytes an event may have.
+    pub event_bytes_max: usize,
 }
 
 impl Default for FoldLimits {
     fn default() -> Self {
-        Self { state: Limits::default(), clients_max: 10_000 }
+        Self { state: Limits::default(), clients_max: 10_000, event_bytes_max: 4 << 20 }
     }
 }
 
@@ -151,16 +153,50 @@ impl Document {
         }
     }
 
-    /// Offers the document an event of its own.
-    pub fn apply(&mut self, event: &Event<'_>, limits: &FoldLimits) -> Outcome {
-        if event.key.version <= self.version {
-            return Outcome::Replay;
+    /// Offers the document an event of its own as it is stored: the one decision of every fold. `is_skipped` says
+    /// that an operator has skipped it. An event that is not the document's next is never decoded.
+    pub fn offer(
+        &mut self,
+        key: &EventKey,
+        raw: &RawDocument,
+        is_skipped: bool,
+        limits: &FoldLimits,
+    ) -> Outcome {
+        if let Some(outcome) = self.not_next(key.version) {
+            return outcome;
+        }
+        if is_skipped {
+            return self.skip(key.version, Remains::of(raw));
+        }
+        let poison =
+            |class, reason| Outcome::Poison(Quarantine { class, version: key.version, reason });
+        let (bytes, max) = (raw.as_bytes().len(), limits.event_bytes_max);
+        if bytes > max {
+            let reason = format!("the event has {bytes} bytes, `max_event_bytes` allows {max}");
+            return poison(Class::TooLarge, reason);
+        }
+        match Event::decode_at(key.clone(), raw) {
+            Ok(event) => self.apply(&event, limits),
+            Err(error) => poison(Class::BadEvent, error.to_string()),
+        }
+    }
+
+    /// What becomes of an event that is not the next one, or of any event while the document is parked.
+    fn not_next(&self, version: i64) -> Option<Outcome> {
+        if version <= self.version {
+            return Some(Outcome::Replay);
         }
         if self.quarantine.is_some() {
-            return Outcome::Parked;
+            return Some(Outcome::Parked);
         }
-        if event.key.version != self.version + 1 {
-            return Outcome::Gap { expected: self.version + 1 };
+        let expected = self.version + 1;
+        (version != expected).then_some(Outcome::Gap { expected })
+    }
+
+    /// Offers the document an event of its own that is decoded already.
+    pub fn apply(&mut self, event: &Event<'_>, limits: &FoldLimits) -> Outcome {
+        if let Some(outcome) = self.not_next(event.key.version) {
+            return outcome;
         }
         if self.clock.clients() >= limits.clients_max && self.clock.get(event.client) == 0 {
             let reason = format!("the document already has {} clients", self.clock.clients());
@@ -176,17 +212,11 @@ impl Document {
         Outcome::Applied(event.change.op())
     }
 
-    /// Offers the document an event of its own that an operator has skipped. Before its first create a
-    /// document is as good as deleted.
+    /// Offers the document what counts of an event of its own that an operator has skipped. Before its first
+    /// create a document is as good as deleted.
     pub fn skip(&mut self, version: i64, event: Remains<'_>) -> Outcome {
-        if version <= self.version {
-            return Outcome::Replay;
-        }
-        if self.quarantine.is_some() {
-            return Outcome::Parked;
-        }
-        if version != self.version + 1 {
-            return Outcome::Gap { expected: self.version + 1 };
+        if let Some(outcome) = self.not_next(version) {
+            return outcome;
         }
         if matches!(self.body, Body::Absent) {
             self.body = Body::Deleted;

@@ -64,8 +64,6 @@ pub struct Settings {
     pub gap_grace: Duration,
     /// How many bytes of documents are kept in memory.
     pub cache_bytes: usize,
-    /// Larger events are poison.
-    pub event_bytes_max: usize,
     /// What a document may become.
     pub limits: FoldLimits,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
@@ -91,7 +89,6 @@ impl Default for Settings {
             idle_checkpoint_interval: Duration::from_secs(5),
             gap_grace: Duration::from_secs(30),
             cache_bytes: 64 << 20,
-            event_bytes_max: 4 << 20,
             limits: FoldLimits::default(),
             snapshot_events: 0,
             chunk_events: 4_096,

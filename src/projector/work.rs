@@ -21,12 +21,12 @@ use crate::{
     database::{Error, Result},
     log::EventLog,
     model::{
-        document::{Class, Document, Outcome, Quarantine},
-        event::{Event, EventKey},
+        document::{Class, Outcome, Quarantine},
+        event::EventKey,
         id::DocumentId,
         part::Part,
         position::LogId,
-        skip::{Remains, Skips},
+        skip::Skips,
     },
     planted::{Bug, planted},
     store::{QuarantineRow, Store},
@@ -147,7 +147,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
             let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
                 && !planted(Bug::SkipsForgotten);
-            match apply(&mut slot.document, (key, event), is_skipped, &self.settings) {
+            match slot.document.offer(key, event, is_skipped, &self.settings.limits) {
                 Outcome::Replay => self.counts.replayed += 1,
                 Outcome::Parked => waits = true,
                 Outcome::Applied(op) => {
@@ -281,41 +281,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if self.changed_at.is_none() {
             self.changed_at = Some(self.time.now());
         }
-    }
-}
-
-/// Offers raw bytes: an event that is not the document's next is never decoded.
-fn apply(
-    document: &mut Document,
-    (key, raw): (&EventKey, &RawDocument),
-    is_skipped: bool,
-    settings: &Settings,
-) -> Outcome {
-    if key.version <= document.version {
-        return Outcome::Replay;
-    }
-    if document.quarantine.is_some() {
-        return Outcome::Parked;
-    }
-    if key.version != document.version + 1 {
-        return Outcome::Gap { expected: document.version + 1 };
-    }
-    if is_skipped {
-        return document.skip(key.version, Remains::of(raw));
-    }
-    let poison =
-        |class, reason| Outcome::Poison(Quarantine { class, version: key.version, reason });
-    let bytes = raw.as_bytes().len();
-    if bytes > settings.event_bytes_max {
-        let max = settings.event_bytes_max;
-        return poison(
-            Class::TooLarge,
-            format!("the event has {bytes} bytes, `max_event_bytes` allows {max}"),
-        );
-    }
-    match Event::decode_at(key.clone(), raw) {
-        Ok(event) => document.apply(&event, &settings.limits),
-        Err(error) => poison(Class::BadEvent, error.to_string()),
     }
 }
 

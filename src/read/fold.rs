@@ -5,9 +5,8 @@ use bson::{DateTime, RawDocument};
 
 use super::{error::Result, moment::Events};
 use crate::model::{
-    document::{Class, Document, FoldLimits, Outcome, Quarantine},
-    event::{Event, EventKey},
-    skip::Remains,
+    document::{Document, FoldLimits, Outcome, Quarantine},
+    event::EventKey,
 };
 
 /// How far to fold.
@@ -66,27 +65,13 @@ fn step(
 ) -> Option<Stop> {
     // What has no readable key belongs to no document, whatever range it sorts into.
     let key = EventKey::from_event(raw).ok()?;
-    let version = key.version;
-    if is_skipped && version == document.version + 1 {
-        let remains = Remains::of(raw);
-        if matches!((until, remains.at), (Until::Time(limit), Some(at)) if at > limit) {
-            return Some(Stop::Reached);
-        }
-        document.skip(version, remains);
-        return None;
+    if let (Until::Time(limit), Ok(at)) = (until, raw.get_datetime("at"))
+        && at > limit
+        && key.version == document.version + 1
+    {
+        return Some(Stop::Reached);
     }
-    let event = match Event::decode_at(key, raw) {
-        Ok(event) => event,
-        Err(_) if version != document.version + 1 => return Some(Stop::Hole),
-        Err(error) => {
-            let reason = error.to_string();
-            return Some(Stop::Poison(Quarantine { class: Class::BadEvent, version, reason }));
-        }
-    };
-    if matches!(until, Until::Time(limit) if event.at > limit) {
-        return Some(if version == document.version + 1 { Stop::Reached } else { Stop::Hole });
-    }
-    match document.apply(&event, limits) {
+    match document.offer(&key, raw, is_skipped, limits) {
         Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Hole),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),

@@ -7,9 +7,9 @@ use crate::{
     database::Result,
     log::EventLog,
     model::{
-        document::{Class, Document, FoldLimits, Outcome, Quarantine},
-        event::{Event, EventKey},
-        skip::{Remains, SkippedVersions},
+        document::{Document, FoldLimits, Outcome, Quarantine},
+        event::EventKey,
+        skip::SkippedVersions,
         state::Limits,
     },
     store::SkipRows,
@@ -41,6 +41,7 @@ const WIDEST: FoldLimits = FoldLimits {
         steps_max: usize::MAX,
     },
     clients_max: usize::MAX,
+    event_bytes_max: usize::MAX,
 };
 
 /// Offers the document an event that should be its next. `None` when it was, or had been applied before,
@@ -58,17 +59,8 @@ pub(super) fn offer(
     if version != document.version + 1 {
         return Some(Stop::Hole);
     }
-    let outcome = match Event::decode_at(key, raw) {
-        _ if skips.is_some_and(|skips| skips.contains(&version)) => {
-            document.skip(version, Remains::of(raw))
-        }
-        Ok(event) => document.apply(&event, &WIDEST),
-        Err(error) => {
-            let reason = error.to_string();
-            Outcome::Poison(Quarantine { class: Class::BadEvent, version, reason })
-        }
-    };
-    match outcome {
+    let is_skipped = skips.is_some_and(|skips| skips.contains(&version));
+    match document.offer(&key, raw, is_skipped, &WIDEST) {
         Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Hole),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),

@@ -26,7 +26,7 @@ use crate::{
     },
     model::{
         document::{Body, Document, FoldLimits, Outcome},
-        event::{Event, EventKey},
+        event::EventKey,
         id::DocumentId,
         new_event::NewEvent,
         state::State,
@@ -186,9 +186,8 @@ impl Decider {
 fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
     let unfit = |reason: String| WriteError::Unfit { reason };
     let key = EventKey { document: base.id.clone(), version: base.version + 1 };
-    let event = Event::decode_at(key, event).map_err(|error| unfit(error.to_string()))?;
     let mut next = base.clone();
-    match next.apply(&event, &FoldLimits::default()) {
+    match next.offer(&key, event, false, &FoldLimits::default()) {
         Outcome::Applied(_) => {}
         Outcome::Poison(mark) => return Err(unfit(mark.reason)),
         // The event was given the next version of this very document.
