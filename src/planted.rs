@@ -14,9 +14,9 @@ pub(crate) enum Bug {
     ScanWithoutCausalSession,
     /// What waits is not remembered over a restart.
     ParkedEventForgotten,
-    /// A hole does not go on record.
-    HoleNotRecorded,
-    /// The record of a hole is removed before the row above it is written.
+    /// A gap does not go on record.
+    GapNotRecorded,
+    /// The record of a gap is removed before the row above it is written.
     RecordRemovedBeforeRow,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,

@@ -7,7 +7,7 @@ use bson::DateTime;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{flush::Flushed, waiting::WaitingClasses};
+use super::{documents::waiting::WaitingClasses, flush::Flushed};
 use crate::{
     database::Error,
     headroom::Headroom,
@@ -187,18 +187,18 @@ impl Observer {
         );
     }
 
-    /// A hole has been open for longer than `gap_grace`: it will hardly heal by itself.
+    /// A gap has been open for longer than `gap_grace`: it will hardly heal by itself.
     pub(super) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
         let (document, missing) = (&row.document, row.mark.version);
         warn!(collection = self.collection(), %document, missing, age_seconds = age.as_secs(), "a version is missing for long");
         self.last_error(
             "gap",
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
-            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` or `discard` closes the hole, on record",
+            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` fills the gap, on record",
         );
     }
 
-    /// How long the oldest hole has been open; zero when there is none.
+    /// How long the oldest gap has been open; zero when there is none.
     pub(super) fn oldest_gap(&self, age: Duration) {
         // Whole seconds: whoever waits for news of the status is not woken by more.
         let seconds = Some(age.as_secs() as f64);
