@@ -22,12 +22,12 @@ use crate::{
     },
     planted::{Bug, planted},
     retry::Backoff,
-    store::{Healed, RowOutcome, RowWrite, Store},
+    store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
 
-/// A document whose record can go.
-type Removal = (DocumentId, Healed);
+/// A document whose record can go, and the version that it has reached.
+type Removal = (DocumentId, i64);
 
 /// Everything that one flush writes.
 #[derive(Debug, Default)]

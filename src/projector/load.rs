@@ -87,7 +87,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     }
 
     fn admit(&mut self, mut document: Document, stored: i64) {
-        self.has_read |= stored > 0;
         // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
         let stored_mark = document.quarantine.take();
         // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor

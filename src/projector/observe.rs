@@ -194,7 +194,7 @@ impl Observer {
         self.last_error(
             "gap",
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
-            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` or `discard` closes the hole, on record",
+            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` closes the gap, on record",
         );
     }
 

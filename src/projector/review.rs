@@ -2,7 +2,7 @@
 //! instance that sent it before it died or was relieved, and would stay for ever although nothing
 //! waits; and such an instance may have taken the mark from the row of a parked document.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use super::{
     run::Run,
@@ -53,8 +53,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     async fn review(&mut self) -> Result<()> {
         self.load_skips().await?;
         let records = self.records().await?;
-        let recorded: HashSet<DocumentId> =
-            records.iter().map(|row| row.document.clone()).collect();
         for row in records {
             let (id, is_gap) = (row.document.clone(), row.mark.class == Class::Gap);
             // A row that is about to be written is not read again; the next review finds it at rest.
@@ -65,13 +63,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 if !is_gap {
                     self.cache.evict(&id);
                 }
-                self.read_on(&id, 0).await?;
-            }
-        }
-        // Another instance may have found a hole closed, by a discard, before something came above it.
-        for id in self.waiting.holes() {
-            if !recorded.contains(&id) {
-                self.waiting.forget(&id);
                 self.read_on(&id, 0).await?;
             }
         }

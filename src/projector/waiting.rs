@@ -10,7 +10,7 @@ use crate::{
         document::{Class, Quarantine},
         id::DocumentId,
     },
-    store::{Healed, QuarantineRow},
+    store::QuarantineRow,
 };
 
 /// See the module.
@@ -20,10 +20,10 @@ pub(super) struct Waiting {
     unsaved: HashSet<DocumentId>,
     /// Documents whose records were written here, or are about to be.
     written: HashSet<DocumentId>,
-    /// Documents that wait no more.
-    healed: HashMap<DocumentId, Healed>,
+    /// Documents that wait no more, each with the version that it has reached.
+    healed: HashMap<DocumentId, i64>,
     /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
-    unproven: HashMap<DocumentId, (Healed, Timestamp)>,
+    unproven: HashMap<DocumentId, (i64, Timestamp)>,
     /// The last version that was seen above a hole.
     seen_above: HashMap<DocumentId, i64>,
 }
@@ -35,7 +35,7 @@ pub(super) type WaitingClasses = BTreeMap<Class, u64>;
 #[derive(Debug, Default)]
 pub(super) struct WaitingChanges {
     pub(super) put: Vec<QuarantineRow>,
-    pub(super) remove: Vec<(DocumentId, Healed)>,
+    pub(super) remove: Vec<(DocumentId, i64)>,
 }
 
 impl Waiting {
@@ -71,7 +71,7 @@ impl Waiting {
         let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
         let unproven = self.unproven.get(&row.document).map(|(healed, _)| healed);
         let healed = self.healed.get(&row.document).into_iter().chain(unproven);
-        let healed = healed.copied().any(|healed| healed.covers(&row.mark));
+        let healed = healed.copied().any(|healed| row.mark.version <= healed);
         let is_news = !known && !healed;
         if is_news {
             self.written.remove(&row.document);
@@ -85,7 +85,7 @@ impl Waiting {
     pub(super) fn heal(
         &mut self,
         document: &DocumentId,
-        healed: Healed,
+        healed: i64,
         unproven: Option<Timestamp>,
     ) -> bool {
         let waited = self.forget(document);
@@ -126,7 +126,7 @@ impl Waiting {
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.
-    pub(super) fn still_recorded(&mut self, document: &DocumentId, healed: Healed) {
+    pub(super) fn still_recorded(&mut self, document: &DocumentId, healed: i64) {
         if !self.rows.contains_key(document) {
             self.healed.entry(document.clone()).or_insert(healed);
         }

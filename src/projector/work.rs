@@ -56,13 +56,6 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) doubtful: BTreeSet<DocumentId>,
     /// The events of the collection that an operator has skipped.
     pub(super) skips: Skips,
-    /// The events that an operator has taken out of the log: where the stream still brings one, the log decides.
-    pub(super) discarded: BTreeSet<EventKey>,
-    /// How many the store had counted by then.
-    pub(super) discards: i64,
-    /// Whether rows or the log were read since that was asked. What they brought may have taken the places of discarded
-    /// events, which a stream that is behind still brings.
-    pub(super) has_read: bool,
     pub(super) waiting: Waiting,
     pub(super) counts: Counts,
     /// How many events have been offered to their documents.
@@ -98,22 +91,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             chunk.iter().for_each(|arrival| self.doubt_parked(&arrival.key));
         }
         self.load_missing(chunk).await?;
-        self.ask_for_discards().await?;
-        let is_doubtful = |arrival: &&Arrival<'_>| self.discarded.contains(&arrival.key);
-        if self.discarded.is_empty() || !chunk.iter().any(|arrival| is_doubtful(&arrival)) {
-            return self.fold_loaded(chunk).await;
-        }
-        let (doubtful, sure): (Vec<Arrival<'_>>, _) =
-            chunk.iter().cloned().partition(|arrival| is_doubtful(&arrival));
-        self.fold_loaded(&sure).await?;
-        for arrival in doubtful {
-            self.ask_log(&arrival.key).await?;
-        }
-        Ok(())
-    }
-
-    /// Folds events whose documents are in memory, and that are in the log.
-    async fn fold_loaded(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
         // With the last version that is known to be there.
         let mut behind = BTreeMap::new();
         for step in chunk.chunks(STEP_EVENTS) {
@@ -210,7 +187,6 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 // The answer whether to read on does not matter: this is reading on.
                 let _reading_already = self.offer(id, &[Arrival { key, event }]);
             }
-            self.has_read |= met.is_some();
             let Some(slot) = self.cache.edit(id) else { return Ok(()) };
             let (version, parked) = (slot.document.version, slot.document.quarantine.is_some());
             match met {
@@ -220,15 +196,14 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                     return Ok(());
                 }
                 Some(_) if version > after => {}
-                _ if version < known && !self.is_discarded(id, known).await? => {
+                _ if version < known => {
                     self.record_hole(id, version + 1, known);
                     return Ok(());
                 }
                 _ => {
-                    let healed = self.healed_at(id, version).await?;
                     let unproven = met.is_none().then_some(seen_at);
                     self.unproven_until = self.unproven_until.max(unproven);
-                    if self.waiting.heal(id, healed, unproven) {
+                    if self.waiting.heal(id, version, unproven) {
                         self.note_change();
                     }
                     return Ok(());
