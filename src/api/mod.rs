@@ -155,7 +155,6 @@ fn waiting() -> Router<Arc<ApiState>> {
         .route(&format!("{QUARANTINE}/{{id}}/skip"), post(operate::skip))
         .route(GAPS, get(operate::gaps))
         .route(&format!("{GAPS}/{{id}}/fill"), post(operate::fill))
-        .route(&format!("{GAPS}/{{id}}/discard"), post(operate::discard))
 }
 
 /// Serves `router` until `stop` completes; then takes no new requests and completes once those under way

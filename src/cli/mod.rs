@@ -81,7 +81,7 @@ enum Command {
     /// List, retry and skip what is parked by an event that cannot be applied
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
-    /// List documents that wait behind a missing event; fill the hole, or discard what stands above it
+    /// List documents that wait behind a missing event; fill the gap
     #[command(subcommand)]
     Gap(gap::Gap),
     /// List, show and cancel what the daemons are asked to do

@@ -163,13 +163,10 @@ pub trait EventLog: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Batch>> + Send;
 }
 
-/// What an operator may have done to a log: nothing else of the daemon's ever writes to one.
+/// Filling gaps, the one thing that the daemon ever writes to a log. It deletes nothing there.
 pub trait Mend: EventLog {
     /// Inserts events at majority, in any order. Those whose places are taken are left out.
     fn insert(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
-
-    /// Deletes exactly these events at majority, in this order: one that is not there as it was read stays.
-    fn delete(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// An ordered walk over a log.

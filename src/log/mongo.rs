@@ -301,22 +301,6 @@ impl Mend for MongoLog {
         }
         Ok(())
     }
-
-    async fn delete(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let mut filter = rawdoc! {};
-            if let Some(key) = event.get("_id")? {
-                filter.append(cstr!("_id"), key);
-            }
-            // By its whole content: whoever comes late deletes no other event that has taken the place since.
-            filter.append(
-                cstr!("$expr"),
-                rawdoc! { "$eq": ["$$ROOT", { "$literal": event.clone() }] },
-            );
-            self.write("delete", rawdoc! { "deletes": [{ "q": filter, "limit": 1 }] }, &[]).await?;
-        }
-        Ok(())
-    }
 }
 
 impl MongoLog {

@@ -60,7 +60,7 @@ where
                 doc! {}
             }
             Kind::Skip => self.skip(id).await?,
-            kind => self.close(kind, id).await?,
+            _ => self.fill(id).await?,
         };
         let is_seen = self.revisit(id).await;
         if self.order.kind == Kind::Retry && !is_seen {
@@ -119,7 +119,7 @@ where
         Ok(doc! { "skipped": version, "client": client })
     }
 
-    async fn close(&mut self, kind: Kind, id: &DocumentId) -> Done {
+    async fn fill(&mut self, id: &DocumentId) -> Done {
         let ward = self.snapshotter();
         let hole = match self.begun() {
             Some(hole) => hole,
@@ -130,16 +130,8 @@ where
             }
         };
         let (source, log, store) = (&ward.source, &ward.log, &ward.store);
-        Ok(match kind {
-            Kind::GapFill => {
-                let filled = operate::fill(source, log, store, self.time, (id, hole)).await?;
-                doc! { "hole": hole, "filled": filled }
-            }
-            _ => {
-                let gone = operate::discard(source, log, store, self.time, (id, hole)).await?;
-                doc! { "hole": hole, "discarded": gone }
-            }
-        })
+        let filled = operate::fill(source, log, store, self.time, (id, hole)).await?;
+        Ok(doc! { "hole": hole, "filled": filled })
     }
 
     /// The version that this job has begun with, if it was begun before.

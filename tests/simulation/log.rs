@@ -8,7 +8,7 @@ use futures::future::{Either, select};
 
 use super::{
     node::Node,
-    world::{EVENTS, Key, Op, State, World},
+    world::{Key, Op, State, World},
 };
 use crate::{
     database::{Error, Result},
@@ -383,33 +383,6 @@ impl Mend for SimLog {
                 let (ticket, _duplicate) = world.insert_events(vec![row], false);
                 let found = world.state().last();
                 world.majority(ticket.unwrap_or(found)).await
-            };
-            self.node.call(&name, work).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let Ok(key) = EventKey::from_event(event) else { continue };
-            let (world, name) =
-                (self.node.world.clone(), self.node.name(|| format!("delete {key:?}")));
-            let event = event.clone();
-            let work = async move {
-                let (stored, is_next, last) = {
-                    let state = world.state();
-                    let stored = state.latest.get(EVENTS, &Key::Event(key.clone())).cloned();
-                    (stored, state.latest.leads_to(&key), state.last())
-                };
-                if stored.as_ref().and_then(|row| row.raw()) != Some(&event) {
-                    return world.majority(last).await;
-                }
-                if is_next {
-                    // What was missing has come at that very moment: a second hole, which is told of, and no run goes on from.
-                    return Err(Error::server(13, "not authorized to remove"));
-                }
-                let (collection, key) = (EVENTS.into(), Key::Event(key));
-                world.majority(world.apply(vec![Op::Delete { collection, key }])).await
             };
             self.node.call(&name, work).await?;
         }

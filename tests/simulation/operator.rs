@@ -1,5 +1,4 @@
-//! An operator who looks after documents that wait: retries them, skips events that cannot be applied, fills holes and
-//! discards what stands above them,
+//! An operator who looks after documents that wait: retries them, skips events that cannot be applied and fills gaps,
 //! at any moment and through the code that the daemon does it with.
 
 use std::time::Duration;
@@ -73,11 +72,6 @@ async fn step(
             let now = (bson::DateTime::MAX, Duration::ZERO);
             let hole = operate::closable(&store, id, None, now).await?;
             operate::fill(&source, &log, &store, time, (id, hole)).await.map(drop)
-        }
-        Help::Discard => {
-            let now = (bson::DateTime::MAX, Duration::ZERO);
-            let hole = operate::closable(&store, id, None, now).await?;
-            operate::discard(&source, &log, &store, time, (id, hole)).await.map(drop)
         }
         Help::Refold => {
             monitor.deleted_by_hand(id.clone());

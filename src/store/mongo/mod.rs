@@ -164,14 +164,6 @@ fn event_key(collection: &str, event: &crate::model::event::EventKey) -> RawDocu
     key
 }
 
-/// Matches the records of what waits: those about a document, and not those about an event that was
-/// discarded, whose `_id` goes on with `s`.
-fn waiting_range(collection: &str) -> Document {
-    let mut range = collection_range(collection);
-    range.insert("_id.s", doc! { "$exists": false });
-    range
-}
-
 /// Matches the rows of one collection whose `_id` begins with `{c, d}`, as a range that the index on `_id` serves.
 fn collection_range(collection: &str) -> Document {
     doc! { "_id": {

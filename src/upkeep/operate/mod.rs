@@ -1,8 +1,7 @@
-//! What an operator may do about documents that wait: skip the event at which one is parked, fill a hole, or discard
-//! what stands above it. Everything is on record, may be done twice without effect, and is refused when the document
+//! What an operator may do about documents that wait: skip the event at which one is parked, or fill a gap.
+//! Everything is on record, may be done twice without effect, and is refused when the document
 //! does not wait as the operator thought.
 
-mod discard;
 mod fill;
 mod skip;
 
@@ -10,7 +9,6 @@ use std::time::Duration;
 
 use bson::DateTime;
 
-pub use discard::discard;
 pub use fill::fill;
 pub use skip::{Skipped, skip};
 
@@ -33,7 +31,7 @@ pub enum OperateError {
     /// A hole cannot be skipped.
     #[error(
         "document {id} is not parked: it waits for version {version}, which is missing. Find its writer, or fill \
-         the hole, or discard what stands above it"
+         the gap"
     )]
     IsHole {
         /// The document.
@@ -91,9 +89,7 @@ pub enum OperateError {
         from: DateTime,
     },
     /// Too many events are missing for filling to make sense.
-    #[error(
-        "{missing} versions of document {id} are missing; at most {max} are filled. Discard what stands above the hole"
-    )]
+    #[error("{missing} versions of document {id} are missing; at most {max} are filled")]
     TooWide {
         /// The document.
         id: DocumentId,
@@ -101,19 +97,6 @@ pub enum OperateError {
         missing: i64,
         /// How many may be.
         max: i64,
-    },
-    /// The missing event has come.
-    #[error(
-        "the missing version {version} of document {id} has arrived meanwhile; {discarded} events above it had been \
-         taken out of the log by then, and are kept in `alluvium.quarantine`"
-    )]
-    Arrived {
-        /// The document.
-        id: DocumentId,
-        /// What was missing.
-        version: i64,
-        /// What had been discarded already.
-        discarded: i64,
     },
     /// The log is not the one that is projected.
     #[error(
