@@ -174,7 +174,8 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
     async fn run(&self, epoch: i64, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             self.observer.phase(Phase::Starting);
-            let ended = match Run::begin(self, epoch).await {
+            let Some(begun) = stop.run_until_cancelled(Run::begin(self, epoch)).await else { return };
+            let ended = match begun {
                 Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };

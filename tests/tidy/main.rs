@@ -1,6 +1,7 @@
 //! The project's rules about its own sources, as tables that a few checks read. Whoever has a good
 //! reason to break a rule adds an exception to its table, with the reason.
 
+mod methods;
 mod source;
 
 use std::fmt::Write;

@@ -71,11 +71,6 @@ impl Cache {
         self.working.contains_key(id) || self.idle.peek(id).is_some()
     }
 
-    /// Whether the document may have changes that are not written yet.
-    pub(in crate::projector) fn is_worked_on(&self, id: &DocumentId) -> bool {
-        self.working.contains_key(id)
-    }
-
     /// Whether nothing of the document waits to be written.
     pub(in crate::projector) fn is_unchanged(&self, id: &DocumentId) -> bool {
         self.working.get(id).is_none_or(|slot| !slot.changed())

@@ -37,7 +37,9 @@ use recheck::Recheck;
 /// How many events are folded at a stretch, while the flush under way has to wait.
 const STEP_EVENTS: usize = 512;
 /// How many documents are looked at again at once.
-const RECHECKS_AT_ONCE: usize = 32;
+const RECHECKS_AT_ONCE: usize = 64;
+/// Of how many the log is read at once: each answer may have 16 MB.
+const READS_AT_ONCE: usize = 8;
 
 /// See the module.
 pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
@@ -160,7 +162,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         // What a flush under way makes of a document must not be taken for what becomes of it here.
         let is_idle = self.ask.flushing.is_idle();
         let may_pass =
-            |id: &DocumentId, why: &Recheck| is_idle || !why.is_afresh || !cache.is_worked_on(id);
+            |id: &DocumentId, why: &Recheck| is_idle || !why.is_afresh || cache.is_unchanged(id);
         let taken = rechecks.take(RECHECKS_AT_ONCE, only_urgent, may_pass);
         let has_taken = !taken.is_empty();
         self.look_again(taken).await?;
@@ -196,9 +198,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             }
             self.askers.extend(why.askers);
         }
-        let pages = self.ask.read_many(&behind).await?;
-        for ((id, _), page) in behind.into_iter().zip(pages) {
-            self.read_on(&id, page).await?;
+        for behind in behind.chunks(READS_AT_ONCE) {
+            let pages = self.ask.read_many(behind).await?;
+            for ((id, _), page) in behind.iter().zip(pages) {
+                self.read_on(id, page).await?;
+            }
         }
         Ok(())
     }
@@ -247,6 +251,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
 
     /// Starts a flush of everything that has changed, and of `checkpoint` after it; whether there was anything.
     pub(super) fn start_flush(&mut self, checkpoint: Option<Checkpoint>) -> bool {
+        self.memory.take_change();
         let Memory { cache, waiting, oldest, counts, .. } = &mut self.memory;
         let mut flush = Flush {
             waiting: waiting.take_changes(),
@@ -264,7 +269,6 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }
-        self.memory.take_change();
         if flush.is_empty() {
             return false;
         }

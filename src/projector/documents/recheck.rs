@@ -51,11 +51,6 @@ impl Rechecks {
         self.note(id, Recheck { known, is_afresh: true, is_retried: true, askers });
     }
 
-    /// Whether a document waits to be looked at.
-    pub(in crate::projector) fn holds(&self, id: &DocumentId) -> bool {
-        self.rechecks.contains_key(id)
-    }
-
     /// Whether there are none.
     pub(in crate::projector) fn is_empty(&self) -> bool {
         self.rechecks.is_empty()
