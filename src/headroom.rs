@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::{
     database::{Error, Result},
     health::{Heart, beating},
-    projector::observe::Observer,
+    observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
     store::mongo::resume_point,
     time::Time,

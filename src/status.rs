@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::model::{document::Class, part::Part};
 
+/// How many documents wait, by class. Where that is known every class is there.
+pub type WaitingClasses = BTreeMap<Class, u64>;
+
 /// Whether this instance projects the collection or stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -97,7 +100,7 @@ pub struct PartStatus {
     /// How long its oldest hole has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
-    pub waiting: BTreeMap<Class, u64>,
+    pub waiting: WaitingClasses,
     /// How many bytes of documents it keeps in memory.
     pub cache_bytes: usize,
 }

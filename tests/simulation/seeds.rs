@@ -81,7 +81,7 @@ fn every_planted_bug_is_found() {
         CheckpointDuringScan,
         ScanWithoutCausalSession,
         ParkedEventForgotten,
-        HoleNotRecorded,
+        GapNotRecorded,
         RecordRemovedBeforeRow,
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,

@@ -66,22 +66,23 @@ impl<L: EventLog> Begin<L> {
         }
         let (why, extent) = match Resume::choose(part, &saved) {
             None => ("there is no place to resume from".to_owned(), Extent::Version),
-            Some((resume, passed_events)) => match to_scan(&log, passed_events, part, backlog).await
-            {
-                // The checkpoint stays until the scan is over: whoever begins before that decides anew.
-                Some(Backlog { new, events }) => {
-                    let why = format!(
-                        "about {new} of {events} events are new, which the stream would bring more slowly"
-                    );
-                    (why, Extent::Whole)
+            Some((resume, passed_events)) => {
+                match to_scan(&log, passed_events, part, backlog).await {
+                    // The checkpoint stays until the scan is over: whoever begins before that decides anew.
+                    Some(Backlog { new, events }) => {
+                        let why = format!(
+                            "about {new} of {events} events are new, which the stream would bring more slowly"
+                        );
+                        (why, Extent::Whole)
+                    }
+                    None => {
+                        let at = resume.cluster_time();
+                        info!(collection, ?part, cluster_time = at.time, "resuming");
+                        let extent = Extent::Version;
+                        return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
+                    }
                 }
-                None => {
-                    let at = resume.cluster_time();
-                    info!(collection, ?part, cluster_time = at.time, "resuming");
-                    let extent = Extent::Version;
-                    return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
-                }
-            },
+            }
         };
         // Which log the documents come from goes on record before the first of them does. Whoever answered just
         // now may not have known yet what is on record.
