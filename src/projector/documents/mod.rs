@@ -183,7 +183,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 slot.document.quarantine = None;
             }
             let (version, is_parked) = (slot.document.version, slot.document.quarantine.is_some());
-            let is_level = why.known > 0 && version >= why.known && !waiting.waits(&id);
+            let is_level =
+                !why.is_afresh && why.known > 0 && version >= why.known && !waiting.waits(&id);
             if slot.changed() || why.is_retried {
                 self.memory.note_change();
             }
