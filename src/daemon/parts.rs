@@ -20,7 +20,7 @@ use crate::{
     database,
     health::{Heart, Heartbeats},
     lease::{Leaderships, Standing},
-    log::{LogSource, mongo::MongoSource},
+    log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
     model::part::Part,
     projector::{
@@ -117,7 +117,7 @@ impl<'a> Parts<'a> {
         let reader = Reader::new(self.database, name, limits);
         let source = MongoSource::new(self.database.clone());
         let snapshotter = Snapshotter {
-            log: source.log(name),
+            collection: name.clone(),
             source,
             store: MongoStore::new(self.database, name, Part::WHOLE),
             metrics: metrics.clone(),

@@ -5,12 +5,12 @@ use bson::Timestamp;
 use tracing::info;
 
 use super::{
-    away::still_followed,
+    away::still_there,
     backlog::{Backlog, BacklogSettings, to_scan},
 };
 use crate::{
     database::{Error, Result},
-    log::{EventLog, Found, LogSource, Start},
+    log::{EventLog, LogSource, Start},
     model::{
         part::{Part, Vouched, vouched},
         position::{Checkpoint, LogId, Position},
@@ -32,9 +32,9 @@ pub(super) enum Resume {
 
 /// How to begin.
 #[derive(Clone, Debug)]
-pub(super) struct Begin {
-    /// Which log this is.
-    pub(super) log: LogId,
+pub(super) struct Begin<L> {
+    /// The log, which is the one that the checkpoints speak of.
+    pub(super) log: L,
     /// The place to resume from, unless the log is scanned.
     pub(super) resume: Option<Resume>,
     /// About how many events of the log precede that place, where it is known.
@@ -45,24 +45,19 @@ pub(super) struct Begin {
     pub(super) extent: Extent,
 }
 
-impl Begin {
+impl<L: EventLog> Begin<L> {
     /// Decides.
     ///
     /// # Errors
     /// With advice, when the log is gone, or another one than the checkpoint speaks of.
-    pub(super) async fn decide<S: LogSource>(
+    pub(super) async fn decide<S: LogSource<Log = L>>(
         source: &S,
-        log: &S::Log,
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
-        let Some(Found { id: found, .. }) = log.identity().await? else {
-            return Err(Error::stop(
-                format!("the log of `{collection}` does not exist"),
-                "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
-            ));
-        };
+        let log = source.open_existing(collection).await?;
+        let found = log.id();
         let saved = store.load_checkpoints().await?;
         let other = saved.iter().find(|(_, saved)| saved.log != found);
         if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
@@ -70,28 +65,23 @@ impl Begin {
         }
         let (why, extent) = match Resume::choose(part, &saved) {
             None => ("there is no place to resume from".to_owned(), Extent::Version),
-            Some((resume, passed_events)) => match to_scan(log, passed_events, part, backlog).await
-            {
-                // The checkpoint stays until the scan is over: whoever begins before that decides anew.
-                Some(Backlog { new, events }) => {
-                    let why = format!(
-                        "about {new} of {events} events are new, which the stream would bring more slowly"
-                    );
-                    (why, Extent::Whole)
+            Some((resume, passed_events)) => {
+                match to_scan(&log, passed_events, part, backlog).await {
+                    // The checkpoint stays until the scan is over: whoever begins before that decides anew.
+                    Some(Backlog { new, events }) => {
+                        let why = format!(
+                            "about {new} of {events} events are new, which the stream would bring more slowly"
+                        );
+                        (why, Extent::Whole)
+                    }
+                    None => {
+                        let at = resume.cluster_time();
+                        info!(collection, ?part, cluster_time = at.time, "resuming");
+                        let extent = Extent::Version;
+                        return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
+                    }
                 }
-                None => {
-                    let at = resume.cluster_time();
-                    info!(collection, ?part, cluster_time = at.time, "resuming");
-                    let extent = Extent::Version;
-                    return Ok(Self {
-                        log: found,
-                        resume: Some(resume),
-                        passed_events,
-                        at,
-                        extent,
-                    });
-                }
-            },
+            }
         };
         // Which log the documents come from goes on record before the first of them does. Whoever answered just
         // now may not have known yet what is on record.
@@ -101,8 +91,8 @@ impl Begin {
         info!(collection, ?part, why, "scanning the log");
         let at = source.now().await?;
         // The stream tells of a log that goes after that time, and of none that went before.
-        still_followed(log, found).await?;
-        Ok(Self { log: found, resume: None, passed_events: None, at, extent })
+        still_there(source, collection, &log).await?;
+        Ok(Self { log, resume: None, passed_events: None, at, extent })
     }
 
     /// Where the stream has to begin.

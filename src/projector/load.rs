@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::EventLog,
+    log::{Batch, EventLog},
     model::{document::Document, id::DocumentId},
     store::Store,
     time::Time,
@@ -37,6 +37,17 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         missing.sort_unstable();
         missing.dedup();
         self.load(&missing).await
+    }
+
+    /// Reads events of one document above version `after`. There may be more of them than come at once.
+    pub(super) async fn read(&mut self, id: &DocumentId, after: i64, limit: u32) -> Result<Batch> {
+        let Self { log, settings, time, observer, seen, .. } = self;
+        let report = |error: &Error, _| observer.tried(error, time);
+        let read = settings.backoff.retry(time, report, || log.read(id, after, limit, Some(*seen)));
+        let batch = drive(&mut self.flush, &mut self.flushed, read).await?;
+        self.observer.turned(&self.time);
+        self.has_seen(batch.read_at());
+        Ok(batch)
     }
 
     /// Brings documents into memory; those without a row at version 0.

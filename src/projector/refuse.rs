@@ -91,7 +91,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     /// Folds some of the events above version `after`, up to `version`.
     async fn fold_some(&mut self, id: &DocumentId, after: i64, version: i64) -> Result<()> {
         let limit = u32::try_from((version - after).min(READ_EVENTS_MAX)).unwrap_or(1);
-        let (batch, _seen_at) = self.read(id, after, limit).await?;
+        let batch = self.read(id, after, limit).await?;
         for event in batch.documents()? {
             let event = event?;
             let key =

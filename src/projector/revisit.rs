@@ -89,17 +89,16 @@ impl Parts {
 /// Whom to tell, once what became of their documents is written.
 #[derive(Debug, Default)]
 pub(super) struct Askers {
-    /// With the next flush, or once it is proven that the document waits no more.
-    folded: Vec<(DocumentId, oneshot::Sender<()>)>,
+    /// With the next flush.
+    folded: Vec<oneshot::Sender<()>>,
     /// With the flush under way.
     flushing: Vec<oneshot::Sender<()>>,
 }
 
 impl Askers {
-    /// A flush begins of everything that has been folded, but for what is left out.
-    pub(super) fn flushing(&mut self, is_left_out: impl Fn(&DocumentId) -> bool) {
-        let covered = self.folded.extract_if(.., |(document, _)| !is_left_out(document));
-        self.flushing.extend(covered.map(|(_, asker)| asker));
+    /// A flush begins of everything that has been folded.
+    pub(super) fn flushing(&mut self) {
+        self.flushing.append(&mut self.folded);
     }
 
     /// It has returned.
@@ -107,10 +106,9 @@ impl Askers {
         tell(self.flushing.drain(..));
     }
 
-    /// There is nothing to be written, but for what is left out.
-    pub(super) fn idle(&mut self, is_left_out: impl Fn(&DocumentId) -> bool) {
-        let covered = self.folded.extract_if(.., |(document, _)| !is_left_out(document));
-        tell(covered.map(|(_, asker)| asker));
+    /// There is nothing to be written.
+    pub(super) fn idle(&mut self) {
+        tell(self.folded.drain(..));
     }
 }
 
@@ -132,14 +130,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.part.holds(&document) {
             self.work.revisit(&document).await?;
         }
-        self.askers.folded(document, done);
+        self.askers.folded(done);
         Ok(())
     }
 }
 
 impl Askers {
-    fn folded(&mut self, document: DocumentId, asker: oneshot::Sender<()>) {
-        self.folded.push((document, asker));
+    fn folded(&mut self, asker: oneshot::Sender<()>) {
+        self.folded.push(asker);
     }
 }
 

@@ -9,7 +9,6 @@ use tracing::info;
 
 use super::{
     Projector,
-    away::still_followed,
     backlog::Looks,
     begin::{Begin, fenced},
     cache::Cache,
@@ -84,6 +83,8 @@ impl<'a> Chunk<'a> {
 
 /// A projection under way.
 pub(super) struct Run<S: LogSource, D: Store, T: Time> {
+    pub(super) source: S,
+    pub(super) collection: String,
     pub(super) work: Work<S::Log, D, T>,
     pub(super) progress: Progress,
     pub(super) walk: Option<Walk<S::Log, D>>,
@@ -121,9 +122,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// When the database is away, or going on would be wrong.
     pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
-        let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
-        let decide = Begin::decide(source, &log, store, (collection, *part), settings.backlog);
+        let decide = Begin::decide(source, store, (collection, *part), settings.backlog);
         let begin = limited(time, limit, decide).await?;
         observer.turned(time);
         let waiting = Waiting::new(limited(time, limit, records(store)).await?);
@@ -139,8 +139,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
         let mut work = Work {
-            log,
-            followed: begin.log,
+            log: begin.log,
             part: *part,
             store: store.clone(),
             time: time.clone(),
@@ -158,7 +157,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             changed_at: None,
             oldest: None,
             seen: begin.at,
-            unproven_until: None,
             flush: None,
             flushed: None,
         };
@@ -166,9 +164,11 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         let parked = work.waiting.parked(None, usize::MAX);
         work.look_at_parked(&parked).await?;
         observer.resumed(&work.waiting.classes());
-        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log, begin.extent));
+        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.extent));
         observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
         Ok(Self {
+            source: source.clone(),
+            collection: collection.clone(),
             work,
             progress: Progress::new(begin.resume, begin.passed_events),
             ignore_before: walk.as_ref().map(|walk| walk.at),
@@ -278,7 +278,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             }
             Ok(None) => {
                 let Some(walk) = self.walk.take() else { return Ok(()) };
-                self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
                 self.work.finish_scan(walk).await?;
                 info!(collection = self.work.observer.collection(), "the scan of the log is over");
                 self.work.observer.phase(Phase::Tailing);
@@ -305,11 +304,8 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                // That the log was replaced may be among what was lost.
-                let Work { log, followed, time, settings, .. } = &self.work;
-                let limit = settings.backoff.attempt_limit;
-                limited(time, limit, still_followed(log, *followed)).await?;
-                self.scan_again(at);
+                // That the log was replaced may be among what was lost, and then its events come from `at` on.
+                self.find_log_again(at).await?;
                 self.ignore_before = Some(at);
                 Ok(())
             }
@@ -351,9 +347,6 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
         self.work.fold(&chunk.take()).await?;
         self.progress.folded(batch, passed, self.work.time.now());
-        if self.work.waiting.proven_until(batch.position.cluster_time) {
-            self.work.note_change();
-        }
         Ok(())
     }
 

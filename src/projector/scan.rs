@@ -7,26 +7,19 @@ use bson::Timestamp;
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
-    away::still_followed,
     rows::Rows,
     work::{Arrival, Work, drive},
 };
 use crate::{
     database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, position::LogId},
+    model::{event::EventKey, id::DocumentId},
     retry::limited,
     store::{Documents, Extent, RowVersion, Store},
     time::Time,
 };
 
-type Next<S> = BoxFuture<'static, (Option<Opened<S>>, Result<Option<Batch>>)>;
-
-/// A cursor, and when the log was seen to have its name after that was opened.
-struct Opened<S> {
-    scan: S,
-    seen_at: Timestamp,
-}
+type Next<S> = BoxFuture<'static, (Option<S>, Result<Option<Batch>>)>;
 
 /// A walk under way.
 pub(super) struct Walk<L: EventLog, D: Documents> {
@@ -40,23 +33,11 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     row: Option<RowVersion>,
     /// Whether that document has news.
     has_news: bool,
-    followed: LogId,
-    /// When the log was last seen to have its name, of all the times that a cursor was opened.
-    pub(super) seen_at: Option<Timestamp>,
 }
 
 impl<L: EventLog, D: Documents> Walk<L, D> {
-    pub(super) fn new(at: Timestamp, followed: LogId, extent: Extent) -> Self {
-        Self {
-            next: None,
-            rows: Rows::new(extent),
-            at,
-            last: None,
-            row: None,
-            has_news: false,
-            followed,
-            seen_at: None,
-        }
+    pub(super) fn new(at: Timestamp, extent: Extent) -> Self {
+        Self { next: None, rows: Rows::new(extent), at, last: None, row: None, has_news: false }
     }
 
     /// The next batch, or `None` at the end; after an error, begins again behind the last key. Can be dropped and
@@ -66,16 +47,11 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
         log: &L,
         (time, limit): (&impl Time, Duration),
     ) -> Result<Option<Batch>> {
-        let (last, at, followed) = (self.last.clone(), self.at, self.followed);
+        let (last, at) = (self.last.clone(), self.at);
         let next = self.next.get_or_insert_with(|| {
             let (log, time) = (log.clone(), time.clone());
             async move {
-                let opening = async {
-                    let scan = log.scan(last.as_ref(), at).await?;
-                    let seen_at = still_followed(&log, followed).await?;
-                    Ok(Opened { scan, seen_at })
-                };
-                match limited(&time, limit, opening).await {
+                match limited(&time, limit, log.scan(last.as_ref(), at)).await {
                     Ok(opened) => fetch(opened, time, limit).await,
                     Err(error) => (None, Err(error)),
                 }
@@ -83,16 +59,15 @@ impl<L: EventLog, D: Documents> Walk<L, D> {
             .boxed()
         });
         let (opened, batch) = next.await;
-        self.seen_at = self.seen_at.max(opened.as_ref().map(|opened| opened.seen_at));
         let opened = opened.filter(|_| matches!(batch, Ok(Some(_))));
         self.next = opened.map(|opened| fetch(opened, time.clone(), limit));
         batch
     }
 }
 
-fn fetch<S: Scan + 'static>(mut opened: Opened<S>, time: impl Time, limit: Duration) -> Next<S> {
+fn fetch<S: Scan + 'static>(mut opened: S, time: impl Time, limit: Duration) -> Next<S> {
     async move {
-        let batch = limited(&time, limit, opened.scan.next()).await;
+        let batch = limited(&time, limit, opened.next()).await;
         (Some(opened), batch)
     }
     .boxed()

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bson::Timestamp;
-
 use crate::{
     model::{
         document::{Class, Quarantine},
@@ -22,8 +20,6 @@ pub(super) struct Waiting {
     written: HashSet<DocumentId>,
     /// Documents that wait no more.
     healed: HashMap<DocumentId, Healed>,
-    /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
-    unproven: HashMap<DocumentId, (Healed, Timestamp)>,
     /// The last version that was seen above a hole.
     seen_above: HashMap<DocumentId, i64>,
 }
@@ -49,7 +45,6 @@ impl Waiting {
         self.unsaved.insert(row.document.clone());
         self.written.insert(row.document.clone());
         self.healed.remove(&row.document);
-        self.unproven.remove(&row.document);
         self.rows.insert(row.document.clone(), row);
     }
 
@@ -69,9 +64,7 @@ impl Waiting {
     pub(super) fn learn(&mut self, row: QuarantineRow) -> bool {
         let rank = |row: &QuarantineRow| (row.mark.version, row.mark.class != Class::Gap);
         let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
-        let unproven = self.unproven.get(&row.document).map(|(healed, _)| healed);
-        let healed = self.healed.get(&row.document).into_iter().chain(unproven);
-        let healed = healed.copied().any(|healed| healed.covers(&row.mark));
+        let healed = self.healed.get(&row.document).is_some_and(|healed| healed.covers(&row.mark));
         let is_news = !known && !healed;
         if is_news {
             self.written.remove(&row.document);
@@ -80,21 +73,12 @@ impl Waiting {
         is_news
     }
 
-    /// A document waits no more; whether it did. Where the log showed nothing at all, that stays `unproven` until the
-    /// stream has come to that time.
-    pub(super) fn heal(
-        &mut self,
-        document: &DocumentId,
-        healed: Healed,
-        unproven: Option<Timestamp>,
-    ) -> bool {
+    /// A document waits no more; whether it did.
+    pub(super) fn heal(&mut self, document: &DocumentId, healed: Healed) -> bool {
         let waited = self.forget(document);
         self.seen_above.remove(document);
         if waited {
-            match unproven {
-                Some(time) => drop(self.unproven.insert(document.clone(), (healed, time))),
-                None => drop(self.healed.insert(document.clone(), healed)),
-            }
+            self.healed.insert(document.clone(), healed);
         }
         waited
     }
@@ -104,25 +88,6 @@ impl Waiting {
         self.unsaved.remove(document);
         self.written.remove(document);
         self.rows.remove(document).is_some()
-    }
-
-    /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.
-    pub(super) fn proven_until(&mut self, time: Timestamp) -> bool {
-        let healed = self.healed.len();
-        for (document, (proven, _)) in self.unproven.extract_if(|_, (_, at)| *at <= time) {
-            self.healed.insert(document, proven);
-        }
-        self.healed.len() > healed
-    }
-
-    /// The log was away: what was not proven by then stays on record, and is looked at again with all other records.
-    pub(super) fn keep_unproven(&mut self) {
-        self.unproven.clear();
-    }
-
-    /// Whether it is not proven yet that a document waits no more.
-    pub(super) fn is_unproven(&self, document: &DocumentId) -> bool {
-        self.unproven.contains_key(document)
     }
 
     /// The record of a healed document could not be removed yet, since its row was not written.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Settings, run::Run, work::Work};
 use crate::{
     database::Result,
-    log::LogSource,
+    log::{EventLog, LogSource},
     model::position::{Checkpoint, Position},
     planted::{Bug, planted},
     store::Store,
@@ -15,8 +15,6 @@ use crate::{
 
 /// How often the lag is told and a checkpoint considered, at least.
 const TICK: Duration = Duration::from_secs(1);
-/// The longest that a stop waits for what a checkpoint lacks: the stream is heard of twice a second.
-const PROOF_AWAITED_MAX: Duration = Duration::from_secs(1);
 /// The longest that a folded event waits for others however far behind the projection is.
 const LATE_WINDOW_MAX: Duration = Duration::from_secs(2);
 
@@ -72,7 +70,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         if self.work.flush.is_none() && self.work.changed_at.is_none() {
             // Nothing to write: what has been folded was replays, or other collections' events.
             self.progress.flushed(self.progress.folded.clone());
-            self.askers.idle(|document| self.work.waiting.is_unproven(document));
+            self.askers.idle();
         }
     }
 
@@ -106,13 +104,7 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     fn unsaved(&self, now: Duration, interval: Duration) -> Option<Position> {
         let is_scanned = self.walk.is_none() || planted(Bug::CheckpointDuringScan);
-        self.progress.due(now, interval).filter(|_| is_scanned && self.is_proven())
-    }
-
-    /// Whether the stream has come to where everything is proven that the log did not show (`away.rs`).
-    fn is_proven(&self) -> bool {
-        let folded = self.progress.folded.as_ref().map(|folded| folded.cluster_time);
-        folded >= self.work.unproven_until
+        self.progress.due(now, interval).filter(|_| is_scanned)
     }
 
     fn start_flush(&mut self, now: Duration) {
@@ -120,14 +112,14 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         self.covers = self.progress.folded.clone();
         self.work.start_flush(position.map(|position| self.checkpoint(position)));
         if self.work.flush.is_some() {
-            self.askers.flushing(|document| self.work.waiting.is_unproven(document));
+            self.askers.flushing();
         }
     }
 
     fn checkpoint(&self, position: Position) -> Checkpoint {
         Checkpoint {
             position: Some(position),
-            log: self.work.followed,
+            log: self.work.log.id(),
             epoch: self.epoch,
             passed_events: self.progress.passed_events(),
         }
@@ -170,28 +162,9 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
         }
     }
 
-    /// Follows the stream for a moment longer, where that is what a checkpoint lacks: without one a scan that has just
-    /// ended would be done again.
-    async fn await_proof(&mut self) -> Result<()> {
-        let until = self.work.time.now() + PROOF_AWAITED_MAX;
-        while self.walk.is_none() && !self.is_proven() && !self.work.cache.is_full() {
-            let left = until.saturating_sub(self.work.time.now());
-            tokio::select! {
-                biased;
-                fed = self.feed.recv() => match fed {
-                    Some(fed) => self.fed(fed).await?,
-                    None => return Ok(()),
-                },
-                () = self.work.time.sleep(left) => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
     /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
     /// feed is left: it comes again.
     pub(super) async fn drain(mut self, why: Ended) -> Result<Ended> {
-        self.await_proof().await?;
         self.feed.close();
         loop {
             if let Some(flushed) = self.work.flushed.take() {

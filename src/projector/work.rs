@@ -25,7 +25,6 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         part::Part,
-        position::LogId,
         skip::Skips,
     },
     planted::{Bug, planted},
@@ -43,8 +42,6 @@ const READ_EVENTS_MAX: u32 = 1_000;
 /// Everything that a projector holds in memory, and the means to get more of it.
 pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     pub(super) log: L,
-    /// Which log that is: one that takes its place is not followed.
-    pub(super) followed: LogId,
     /// Whose events it folds.
     pub(super) part: Part,
     pub(super) store: D,
@@ -74,9 +71,6 @@ pub(super) struct Work<L: EventLog, D: Store, T: Time> {
     /// The latest cluster time that anything was received with: what is read from the log must not be
     /// older, whichever member answers.
     pub(super) seen: Timestamp,
-    /// Up to this time it is not proven that what the log did not show is not in it (`away.rs`): no checkpoint
-    /// may be saved before the stream has come there.
-    pub(super) unproven_until: Option<Timestamp>,
     /// The flush under way.
     pub(super) flush: Option<BoxFuture<'static, Result<Flushed>>>,
     /// What the flush under way became, if it returned while something else was awaited.
@@ -187,8 +181,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
     }
 
     /// Folds what the log holds above the document's version, up to the end or a hole, which goes on record.
-    /// An end below `known`, a version that was seen to be there, is one as well: a log that has another
-    /// name for a moment reads as empty.
+    /// An end below `known`, a version that was seen to be there, is one as well.
     pub(super) async fn read_on(&mut self, id: &DocumentId, known: i64) -> Result<()> {
         if !self.cache.holds(id) {
             self.load(std::slice::from_ref(id)).await?;
@@ -199,8 +192,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             let Some(after) = self.cache.edit(id).map(|slot| slot.document.version) else {
                 return Ok(());
             };
-            // With the last event that the document has: where that is seen, the log was there.
-            let (batch, seen_at) = self.read(id, (after - 1).max(0), READ_EVENTS_MAX).await?;
+            let batch = self.read(id, after, READ_EVENTS_MAX).await?;
             let mut met = None;
             for event in batch.documents()? {
                 let event = event?;
@@ -226,9 +218,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
                 }
                 _ => {
                     let healed = self.healed_at(id, version).await?;
-                    let unproven = met.is_none().then_some(seen_at);
-                    self.unproven_until = self.unproven_until.max(unproven);
-                    if self.waiting.heal(id, healed, unproven) {
+                    if self.waiting.heal(id, healed) {
                         self.note_change();
                     }
                     return Ok(());

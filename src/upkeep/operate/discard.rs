@@ -30,7 +30,6 @@ where
         let at_least = source.now().await?;
         let mut events =
             above(log, (id, hole), at_least).await.map_err(|error| told(error, discarded))?;
-        super::same_log(log, store).await?;
         // The first goes alone: once it is gone, what is left stays above a hole whatever arrives.
         if discarded == 0 {
             events.truncate(1);
