@@ -10,12 +10,11 @@ use tracing::{debug, info, warn};
 use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
-    headroom::Headroom,
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op, part::Part, snapshot::Due},
-    status::{CollectionStatus, LastError, PartStatus, Phase, Role},
+    status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role},
     store::{QuarantineRow, RowOutcome},
     time::Time,
 };

@@ -6,11 +6,11 @@ use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{
-    MongoStore, collection_key, no_write_errors, no_write_errors_but, statements::DUPLICATE_KEY,
-    update_statement, waiting_range,
+    MongoStore, collection_key, no_write_errors, no_write_errors_but, update_statement,
+    waiting_range,
 };
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code::DUPLICATE_KEY},
     model::{
         document::{Class, Quarantine},
         id::DocumentId,
