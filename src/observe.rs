@@ -9,12 +9,11 @@ use tracing::{debug, info, warn};
 
 use crate::{
     database::Error,
-    headroom::Headroom,
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op, part::Part, snapshot::Due},
-    status::{CollectionStatus, LastError, PartStatus, Phase, Role, WaitingClasses},
+    status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
     store::QuarantineRow,
     time::Time,
 };

@@ -21,6 +21,18 @@ pub enum Role {
     Standby,
 }
 
+/// How a checkpoint stands in the oplog.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headroom {
+    /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
+    /// no longer does.
+    pub seconds: f64,
+    /// When that will be at the rate at which the oplog forgets at present; unknown while it forgets nothing.
+    pub lost_in_seconds: Option<f64>,
+    /// Whether that is soon.
+    pub is_low: bool,
+}
+
 /// What a projector is doing: the later ones ask more for attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,3 +7,5 @@ pub const NAMESPACE_EXISTS: i32 = 48;
 pub const LOG_MISMATCH: i32 = 361;
 /// `DuplicateKey`: something with that key is there already.
 pub const DUPLICATE_KEY: i32 = 11_000;
+/// `DocumentValidationFailure`: a validator refuses the document.
+pub const VALIDATION_FAILED: i32 = 121;

@@ -21,15 +21,8 @@ use crate::{
     },
 };
 
+pub use crate::model::names::events_collection;
 pub use batch::{Batch, Reading, TailItem};
-
-/// The suffix of the collection that holds the log of a configured collection.
-pub const EVENTS_SUFFIX: &str = ".events";
-
-/// The name of the collection that holds the log of `collection`.
-pub fn events_collection(collection: &str) -> String {
-    format!("{collection}{EVENTS_SUFFIX}")
-}
 
 /// Where a tail begins.
 #[derive(Clone, Debug, PartialEq)]

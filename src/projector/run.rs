@@ -289,13 +289,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             tracing::info!(collection, "the log is looked through again");
             return Ok(());
         }
-        Err(Error::stop(
-            format!(
-                "the log `{}` was dropped, renamed or replaced while it was being followed",
-                self.intake.events
-            ),
-            "the documents stay as they are; bring the log back, and the projection goes on by itself",
-        ))
+        Err(Error::log_mismatch(&self.intake.events, self.documents.ask.log.id()))
     }
 
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.

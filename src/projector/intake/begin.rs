@@ -52,12 +52,7 @@ impl<L: EventLog> Begin<L> {
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
-        let Some(log) = source.open(collection).await? else {
-            return Err(Error::stop(
-                format!("the log of `{collection}` does not exist"),
-                "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
-            ));
-        };
+        let log = source.open_existing(collection).await?;
         let found = log.id();
         let saved = store.load_checkpoints().await?;
         let other = saved.iter().find(|(_, saved)| saved.log != found);
