@@ -37,10 +37,10 @@ use crate::{
     store::mongo::{MongoStore, Transactions},
     time::{SystemTime, Time},
     upkeep::{
-        desk::Ward,
         layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
+        ward::Ward,
     },
 };
 

@@ -3,7 +3,7 @@
 //! has its name. `count`, `collMod`, `create` and change streams do not take the field.
 
 use bson::{
-    Document, RawBson, RawDocumentBuf, Timestamp, doc,
+    Document, RawBson, RawDocumentBuf, Timestamp, Uuid, doc,
     raw::{CStr, cstr},
     rawdoc,
 };
@@ -46,6 +46,21 @@ impl NamedLog {
                 Ok(Some(Self { database: database.clone(), events, id: LogId(uuid) }))
             }
             _ => Err(Error::damaged(format!("`{events}` has no UUID: is it a view?"))),
+        }
+    }
+
+    /// Makes sure that the server looks at the identity in a command, by a read that names another one.
+    ///
+    /// # Errors
+    /// What the server said instead of refusing it.
+    pub async fn check(database: &Database, collection: &str) -> Result<(), String> {
+        let events = events_collection(collection);
+        let nobody = Self { database: database.clone(), events, id: LogId(Uuid::new()) };
+        let find = rawdoc! { "limit": 1, "singleBatch": true };
+        match nobody.cursor(cstr!("find"), &find, 1).await {
+            Err(error) if error.code() == Some(code::LOG_MISMATCH) => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err("it found a collection of another UUID".into()),
         }
     }
 
