@@ -56,6 +56,17 @@ pub enum CreateError {
         /// The latest format that this version knows.
         known: i64,
     },
+    /// The server lets no command say which collection it means.
+    #[error(
+        "the server does not check `collectionUUID` in a command on `{collection}` ({reason}), and without that a log \
+         that is renamed or dropped would read as empty; use MongoDB 6.0 or later, and leave out apiStrict"
+    )]
+    Unnamed {
+        /// The MongoDB collection.
+        collection: String,
+        /// What the server said to such a command.
+        reason: String,
+    },
     /// A command failed.
     #[error("`{collection}`: {error}; {}", .error.advice())]
     Database {

@@ -8,6 +8,7 @@ pub mod new_event;
 pub mod state;
 pub mod patch;
 pub mod diff;
+pub mod quarantine;
 pub mod document;
 pub mod row;
 pub mod skip;

@@ -1,11 +1,11 @@
 //! Projected documents as the bytes of their rows, and back. Written by hand, into one buffer of the right size: a flush
 //! writes many, and building each part by itself costs more than the fold.
 
-use bson::{RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::{
     clock::{Clock, ClockError},
-    document::{Body, Class, Document, Quarantine},
+    document::{Body, Document, Quarantine},
     id::{DocumentId, IdError, integral},
     state::{State, raw::tag},
 };
@@ -124,26 +124,6 @@ impl Document {
     }
 }
 
-impl Quarantine {
-    /// As it stands in the document's row.
-    pub fn to_raw(&self) -> RawDocumentBuf {
-        let mut raw = RawDocumentBuf::new();
-        raw.append(cstr!("class"), self.class.name());
-        raw.append(cstr!("version"), self.version);
-        raw.append(cstr!("reason"), self.reason.as_str());
-        raw
-    }
-
-    /// Reads it back; `None` if it is not one.
-    pub fn from_raw(raw: &RawDocument) -> Option<Self> {
-        Some(Self {
-            class: Class::from_name(raw.get_str("class").ok()?)?,
-            version: integral(raw.get("version").ok()??)?,
-            reason: raw.get_str("reason").ok()?.to_owned(),
-        })
-    }
-}
-
 /// BSON under construction.
 struct Writer(Vec<u8>);
 
@@ -184,6 +164,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::quarantine::Class;
     use bson::{DateTime, oid::ObjectId, rawdoc};
 
     fn row(id: DocumentId, body: Body) -> Document {
