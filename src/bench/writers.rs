@@ -23,8 +23,6 @@ use crate::{
 
 /// How many commands are on their way at once.
 const LANES: usize = 8;
-/// How many events a command carries.
-const COMMAND_EVENTS: usize = 50;
 /// As many clients take turns in a document.
 const CLIENTS: usize = 4;
 
@@ -43,6 +41,8 @@ pub(super) struct Writers<'a> {
     documents: usize,
     /// How many events each document had before.
     before: i64,
+    /// How many events a command carries.
+    command: usize,
     is_stopped: AtomicBool,
     appended: AtomicI64,
     lanes: Vec<Lane>,
@@ -65,15 +65,20 @@ struct Mark {
 }
 
 impl<'a> Writers<'a> {
-    /// Writers for documents that have `before` events each.
-    pub(super) fn new(database: &'a Database, documents: usize, before: i64) -> Self {
+    /// Writers for documents that have `before` events each, with `command` events in each command.
+    pub(super) fn new(
+        database: &'a Database,
+        documents: usize,
+        before: i64,
+        command: usize,
+    ) -> Self {
         let lane = |document| Lane {
             document: AtomicUsize::new(document),
             version: AtomicI64::new(before),
         };
         let lanes = (0..LANES.min(documents)).map(lane).collect();
         let (is_stopped, appended) = (AtomicBool::new(false), AtomicI64::new(0));
-        Self { database, documents, before, is_stopped, appended, lanes }
+        Self { database, documents, before, command, is_stopped, appended, lanes }
     }
 
     /// Appends until [`Writers::stop`], or for so long. What it began is acknowledged when this returns.
@@ -101,7 +106,7 @@ impl<'a> Writers<'a> {
         });
         for turn in 0.. {
             if let Pace::PerSecond(rate) = pace {
-                let due = ((turn * lanes + lane) * COMMAND_EVENTS) as f64 / rate;
+                let due = ((turn * lanes + lane) * self.command) as f64 / rate;
                 let due = begun + Duration::from_secs_f64(due);
                 time.sleep(due.saturating_duration_since(Instant::now())).await;
             }
@@ -112,12 +117,12 @@ impl<'a> Writers<'a> {
             }
             let mut events = RawArrayBuf::new();
             let mut last = (lane, self.before);
-            for (document, version) in places.by_ref().take(COMMAND_EVENTS) {
+            for (document, version) in places.by_ref().take(self.command) {
                 events.push(backlog::event(document, version, CLIENTS, DateTime::now()));
                 last = (document, version);
             }
             self.insert(events).await?;
-            self.appended.fetch_add(COMMAND_EVENTS as i64, Ordering::Relaxed);
+            self.appended.fetch_add(self.command as i64, Ordering::Relaxed);
             self.lanes[lane].document.store(last.0, Ordering::Relaxed);
             self.lanes[lane].version.store(last.1, Ordering::Relaxed);
         }
