@@ -27,7 +27,7 @@ use crate::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
     },
-    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
+    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION, format::FormatWatch},
 };
 use fold::{Stop, Until, fold};
 use identity::LastFound;
@@ -64,6 +64,7 @@ pub struct Reader {
     skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
     log: LastFound,
+    format: FormatWatch,
 }
 
 /// A document at the newest version that the log gives it.
@@ -103,6 +104,7 @@ impl Reader {
             skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
             log: LastFound::default(),
+            format: FormatWatch::new(database),
         }
     }
 
@@ -121,12 +123,22 @@ impl Reader {
         &self.limits
     }
 
+    /// Looks at the format of the data at the first read and every hour. Every read begins with it, and so
+    /// should whatever uses for long what it has read.
+    ///
+    /// # Errors
+    /// [`ReadError::Newer`] when a later version of this program has taken the data over.
+    pub async fn check_format(&self) -> Result<()> {
+        self.format.check().await.map_err(ReadError::of_format)
+    }
+
     /// The document as it is projected, at majority; `None` if it has no row yet. Events that were
     /// appended a moment ago may be missing from it: see [`Reader::current`].
     ///
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>> {
+        self.check_format().await?;
         let row = self.documents.find_one(by_id(id)).await?;
         row.as_deref().map(|row| read_row(id, row)).transpose()
     }
@@ -139,6 +151,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn current(&self, id: &DocumentId) -> Result<Option<Current>> {
+        self.check_format().await?;
         at_one_moment(|| async {
             let mut moment = Moment::open(self).await?;
             let row = moment.document(id).await?;
@@ -153,6 +166,7 @@ impl Reader {
     /// [`ReadError::VersionAhead`] when the document has not come that far, [`ReadError::BelowFloor`]
     /// when the log no longer holds the events.
     pub async fn at_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
+        self.check_format().await?;
         at_one_moment(|| self.fold_to_version(id, version)).await
     }
 
@@ -162,6 +176,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError::BelowFloor`] when the log no longer holds the events.
     pub async fn at_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
+        self.check_format().await?;
         at_one_moment(|| self.fold_to_time(id, time)).await
     }
 

@@ -94,6 +94,8 @@ impl Decider {
         mut decide: impl FnMut(&Document) -> Result<Decision<R>>,
     ) -> Result<(Arc<Document>, R)> {
         self.log_exists.get_or_try_init(|| self.check_log()).await?;
+        // What is remembered was read long ago.
+        self.reader.check_format().await?;
         let _turn = self.queues.turn(id).await;
         let mut guess = self.cache.get(id).or_else(|| guess.map(Arc::new));
         let mut pauses = self.pauses();
