@@ -6,14 +6,19 @@ mod parts;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mongodb::Database;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     api::{self, ApiLimits, ApiState},
     config::Config,
-    database, headroom,
+    database::{self, create::NewerFormat},
+    headroom,
     health::{Heart, Heartbeats},
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
@@ -47,6 +52,8 @@ pub struct Daemon {
     goodbye: CancellationToken,
     shutdown_timeout: Duration,
     statuses: Vec<watch::Receiver<CollectionStatus>>,
+    /// Told before the keeper of the leases ends for this reason.
+    newer: oneshot::Receiver<NewerFormat>,
     metrics: Metrics,
     http: SocketAddr,
 }
@@ -68,6 +75,9 @@ pub enum DaemonError {
     /// The sessions that rows are written in cannot be opened.
     #[error("no session can be had from MongoDB's driver: {0}")]
     Sessions(#[from] database::Error),
+    /// A later version of this program has taken the data over.
+    #[error("stopping: {0}")]
+    Newer(NewerFormat),
     /// A task ended although nobody had asked it to.
     #[error("the {0} ended unexpectedly; the log above says why. Please report this")]
     Ended(String),
@@ -104,9 +114,16 @@ impl Daemon {
         let instance = settings.instance.clone();
         let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
+        let (tell, newer) = oneshot::channel();
         services.spawn(async move {
-            keeper.run(end).await;
-            STOPPED
+            match keeper.run(end).await {
+                Ok(()) => STOPPED,
+                Err(found) => {
+                    // Nobody listens who is stopping anyway.
+                    drop(tell.send(found));
+                    "leases"
+                }
+            }
         });
         let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
@@ -137,7 +154,17 @@ impl Daemon {
         info!(address = %http, "serving HTTP");
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let Parts { projectors, statuses, metrics, .. } = parts;
-        Ok(Self { projectors, services, stop, goodbye, shutdown_timeout, statuses, metrics, http })
+        Ok(Self {
+            projectors,
+            services,
+            stop,
+            goodbye,
+            shutdown_timeout,
+            statuses,
+            newer,
+            metrics,
+            http,
+        })
     }
 
     /// The metrics of this daemon.
@@ -160,7 +187,7 @@ impl Daemon {
     /// safe: the next start repeats it.
     ///
     /// # Errors
-    /// When a task ended without being asked to.
+    /// When a task ended without being asked to, or the data is in a newer format. Nothing is flushed then.
     pub async fn run_until(mut self, asked: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let ended = tokio::select! {
             () = asked => None,
@@ -170,6 +197,9 @@ impl Daemon {
         match ended {
             None => self.stop().await,
             Some(ended) => {
+                if let Ok(newer) = self.newer.try_recv() {
+                    return Err(DaemonError::Newer(newer));
+                }
                 let name = ended.map_or_else(|error| error.to_string(), str::to_owned);
                 return Err(DaemonError::Ended(name));
             }

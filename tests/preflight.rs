@@ -255,7 +255,9 @@ async fn the_printed_roles_are_enough_and_no_more() {
     forbidden(events.delete_one(doc! {}).await);
     forbidden(writer.collection::<Document>("games").insert_one(doc! {}).await);
     let meta = writer.collection::<Document>("alluvium.meta");
-    forbidden(meta.find_one(doc! {}).await);
+    meta.find_one(doc! {}).await.unwrap().unwrap();
+    forbidden(meta.insert_one(doc! {}).await);
+    forbidden(writer.collection::<Document>("alluvium.leases").find_one(doc! {}).await);
 }
 
 async fn the_daemon_can_change_or_remove_nothing_in_a_log(uri: &str) {

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, ConfigError, Expect, Sources, load},
     database::{Connected, connect},
+    store::format::FormatWatch,
 };
 
 /// Options that every command takes.
@@ -47,7 +48,18 @@ impl Globals {
     /// # Errors
     /// Mistakes in the configuration, or why there is no connection.
     pub async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
-        let config = self.load(Expect::Connection)?;
-        Ok(connect(&config.mongodb).await?)
+        open(&self.load(Expect::Connection)?).await
     }
+}
+
+/// Connects to data that this version can read.
+///
+/// # Errors
+/// Why there is no connection, or that a later version has taken the data over.
+pub(super) async fn open(
+    config: &Config,
+) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
+    let connected = connect(&config.mongodb).await?;
+    FormatWatch::new(&connected.database).check().await?;
+    Ok(connected)
 }

@@ -2,10 +2,9 @@
 
 use clap::Args;
 
-use super::Globals;
+use super::{Globals, globals::open};
 use crate::{
     config::Expect,
-    database::connect,
     model::id::DocumentId,
     read::{ReadLimits, Reader},
 };
@@ -32,7 +31,7 @@ impl Target {
             fold: known.fold_limits(),
             ..ReadLimits::default()
         });
-        let connected = connect(&config.mongodb).await?;
+        let connected = open(&config).await?;
         Ok(Reader::new(&connected.database, &self.collection, limits))
     }
 

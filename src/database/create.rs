@@ -44,18 +44,8 @@ pub enum CreateError {
         id: String,
     },
     /// The data was written by a later version of the program.
-    #[error(
-        "the database `{database}` is in format {found}, and this version knows formats up to \
-         {known}; install the version of alluvium that wrote it, or a later one"
-    )]
-    Newer {
-        /// The database.
-        database: String,
-        /// The format found.
-        found: i64,
-        /// The latest format that this version knows.
-        known: i64,
-    },
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
     /// The server lets no command say which collection it means.
     #[error(
         "the server does not check `collectionUUID` in a command on `{collection}` ({reason}), and without that a log \
@@ -75,6 +65,19 @@ pub enum CreateError {
         /// What failed.
         error: Error,
     },
+}
+
+/// The data is in a format that this version does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the data is in format {found}, and this version knows formats up to {known}; install the \
+     version of alluvium that wrote it, or a later one"
+)]
+pub struct NewerFormat {
+    /// The format found.
+    pub found: i64,
+    /// The latest format that this version knows.
+    pub known: i64,
 }
 
 impl CreateError {

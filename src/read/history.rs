@@ -59,6 +59,7 @@ impl Reader {
     /// # Errors
     /// [`super::ReadError`] when the database refuses.
     pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+        self.check_format().await?;
         let limit = limit.clamp(1, self.limits.events_max);
         self.at_one_moment(|| self.page(id, after, limit)).await
     }

@@ -60,6 +60,7 @@ impl Reader {
     /// [`ReadError::ClockAhead`] when the clock claims more than exists, also after waiting for all that
     /// the primary had accepted; [`ReadError::NoLog`] when there is no log.
     pub async fn missing(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
+        self.check_format().await?;
         let ahead = |answer: &Result<Option<Missing>>| {
             matches!(answer, Err(ReadError::ClockAhead(_)))
                 || matches!(answer, Ok(None) if query.clock.total() > 0)

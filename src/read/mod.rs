@@ -31,7 +31,7 @@ use crate::{
         id::{DocumentId, INTEGER_MAX},
         position::LogId,
     },
-    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
+    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION, format::FormatWatch},
 };
 use fold::{Stop, Until, fold};
 use moment::{Moment, Pick, by_id, read_row};
@@ -66,6 +66,7 @@ pub struct Reader {
     skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
     log: KnownLog,
+    format: FormatWatch,
 }
 
 /// A document at the newest version that the log gives it.
@@ -105,6 +106,7 @@ impl Reader {
             skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
             log: KnownLog::new(database, collection),
+            format: FormatWatch::new(database),
         }
     }
 
@@ -123,12 +125,22 @@ impl Reader {
         &self.limits
     }
 
+    /// Looks at the format of the data at the first read and every hour. Every read begins with it, and so
+    /// should whatever uses for long what it has read.
+    ///
+    /// # Errors
+    /// [`ReadError::Newer`] when a later version of this program has taken the data over.
+    pub async fn check_format(&self) -> Result<()> {
+        self.format.check().await.map_err(ReadError::of_format)
+    }
+
     /// The document as it is projected, at majority; `None` if it has no row yet. Events that were
     /// appended a moment ago may be missing from it: see [`Reader::current`].
     ///
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>> {
+        self.check_format().await?;
         let row = self.documents.find_one(by_id(id)).await?;
         row.as_deref().map(|row| read_row(id, row)).transpose()
     }
@@ -141,6 +153,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn current(&self, id: &DocumentId) -> Result<Option<Current>> {
+        self.check_format().await?;
         self.at_one_moment(|| async {
             let mut moment = Moment::open(self).await?;
             let row = moment.document(id).await?;
@@ -155,6 +168,7 @@ impl Reader {
     /// [`ReadError::VersionAhead`] when the document has not come that far, [`ReadError::BelowFloor`]
     /// when the log no longer holds the events.
     pub async fn at_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
+        self.check_format().await?;
         self.at_one_moment(|| self.fold_to_version(id, version)).await
     }
 
@@ -164,6 +178,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError::BelowFloor`] when the log no longer holds the events.
     pub async fn at_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
+        self.check_format().await?;
         self.at_one_moment(|| self.fold_to_time(id, time)).await
     }
 

@@ -98,6 +98,8 @@ impl Decider {
         guess: Option<Document>,
         mut decide: impl FnMut(&Document) -> Result<Decision<R>>,
     ) -> Result<(Arc<Document>, R)> {
+        // What is remembered was read long ago.
+        self.reader.check_format().await?;
         let mut appender = self.appender().await?;
         let _turn = self.queues.turn(id).await;
         let remembered = self.cache.get(id).filter(|(log, _)| *log == appender.log());
