@@ -14,12 +14,14 @@ mod cases;
 mod characters;
 mod condition;
 mod deliberate;
+mod flush;
 mod generate;
 mod named;
 mod nasty;
 mod patterns;
 mod shrink;
 mod sides;
+mod tree;
 
 use bson::Document;
 use generate::Case;
