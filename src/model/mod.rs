@@ -6,6 +6,7 @@ pub mod clock;
 pub mod event;
 pub mod new_event;
 pub mod state;
+pub mod sound;
 pub mod patch;
 pub mod diff;
 pub mod quarantine;

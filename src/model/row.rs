@@ -7,6 +7,7 @@ use super::{
     clock::{Clock, ClockError},
     document::{Body, Document, Quarantine},
     id::{DocumentId, IdError, integral},
+    sound::{self, Unsound},
     state::{State, raw::tag},
 };
 
@@ -21,6 +22,10 @@ pub enum RowError {
     /// The bytes are not BSON.
     #[error("the row is not readable BSON: {0}")]
     Malformed(String),
+    /// A name stands twice, a text is not UTF-8, or something inside is not BSON. The server may abort when such
+    /// a row is replaced.
+    #[error(transparent)]
+    Unsound(#[from] Unsound),
     /// The `_id` is no document id.
     #[error("`_id`: {0}")]
     Id(#[from] IdError),
@@ -84,6 +89,7 @@ impl Document {
     /// # Errors
     /// [`RowError`] naming the field at fault: the row was not written by this projection.
     pub fn from_raw(row: &RawDocument) -> Result<Self, RowError> {
+        sound::check(row)?;
         let mut id = None;
         let mut document = Self::new(DocumentId::Integer(0));
         let mut version = None;

@@ -234,6 +234,9 @@ impl Walk<'_> {
                 let (operator, path, max) = (entry.name, shown(entry.full), self.limits.steps_max);
                 PatchError::TooMuchWork { operator, path, max }
             }
+            Halt::Pattern(reason) => {
+                PatchError::Pattern { operator: entry.name, path: shown(entry.full), reason }
+            }
         }
     }
 
