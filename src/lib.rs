@@ -29,6 +29,7 @@ pub mod setup;
 pub mod status;
 pub mod projector;
 pub mod lease;
+pub mod logging;
 pub mod metrics;
 pub mod upkeep;
 pub mod read;

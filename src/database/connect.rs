@@ -145,6 +145,24 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether it may pass by itself, so that waiting is of use.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NoPrimary { .. } | Self::MembersUnreachable { .. } => {
+                true
+            }
+            Self::Uri { .. }
+            | Self::Login { .. }
+            | Self::Forbidden { .. }
+            | Self::Standalone { .. }
+            | Self::OtherSet { .. }
+            | Self::Sharded { .. }
+            | Self::TooOld { .. } => false,
+        }
+    }
+}
+
 /// Connects and checks that this program can work with the server, within ten seconds.
 ///
 /// # Errors

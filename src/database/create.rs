@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::Database;
 
-use super::{Error, Result};
+use super::{Error, Result, Verdict};
 
 /// The server's code for a collection that exists already.
 const NAMESPACE_EXISTS: i32 = 48;
@@ -70,6 +70,14 @@ pub enum CreateError {
 }
 
 impl CreateError {
+    /// Whether it may pass by itself, so that waiting is of use.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database { error, .. } => error.verdict() == Verdict::Retry,
+            Self::Kind { .. } | Self::Foreign { .. } | Self::Newer { .. } => false,
+        }
+    }
+
     /// Makes a database error one that names the collection.
     pub fn on<E: Into<Error>>(collection: &str) -> impl Fn(E) -> Self {
         move |error| Self::Database { collection: collection.to_owned(), error: error.into() }
