@@ -4,9 +4,13 @@ mod ahead;
 mod causal;
 mod connect;
 pub mod create;
+mod diagnose;
 mod error;
+mod refusal;
+mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
-pub use connect::{ConnectError, Connected, check_hello, check_version, connect};
+pub use connect::{Connected, check_hello, check_version, connect};
 pub use error::{Error, Result, Verdict};
+pub use refusal::ConnectError;
