@@ -7,7 +7,7 @@ use mongodb::{Client, Database};
 
 use super::{
     daemon::{COLLECTION, Daemon, Tuning},
-    error::Result,
+    error::{BenchError, Result},
     process,
 };
 use crate::{

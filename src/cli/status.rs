@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, globals::open, output, parts};
+use super::{CommandResult, Globals, output, parts};
 use crate::{
     config::Expect,
     model::document::Class,
@@ -22,7 +22,7 @@ pub(super) struct Status {}
 impl Status {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let config = globals.load(Expect::Collections)?;
-        let connected = open(&config).await?;
+        let connected = globals.open_known(&config.mongodb).await?;
         let mut collections = Vec::new();
         for collection in &config.collections {
             let seen = overview(&connected.database, &collection.name).await?;

@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::Database;
 
-use super::{Error, Result, code};
+use super::{Error, Result, Verdict, code};
 
 /// What was done, and what an operator should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +81,17 @@ pub struct NewerFormat {
 }
 
 impl CreateError {
+    /// Whether it may pass by itself, so that waiting is of use.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database { error, .. } => error.verdict() == Verdict::Retry,
+            Self::Kind { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Unnamed { .. } => false,
+        }
+    }
+
     /// Makes a database error one that names the collection.
     pub fn on<E: Into<Error>>(collection: &str) -> impl Fn(E) -> Self {
         move |error| Self::Database { collection: collection.to_owned(), error: error.into() }

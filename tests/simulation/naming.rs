@@ -5,7 +5,7 @@ use bson::RawDocumentBuf;
 
 use super::{
     log::SimLog,
-    world::{EVENTS, Key, Op, State, World},
+    world::{State, World},
 };
 use crate::{
     database::{Error, Result},
