@@ -17,6 +17,7 @@ mod named;
 mod nasty;
 mod shrink;
 mod sides;
+mod vectors;
 
 use bson::Document;
 use generate::Case;
