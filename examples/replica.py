@@ -131,7 +131,7 @@ class Replica:
                 reset, more = False, answer["more"]
             except (Refused, Unsupported):
                 reset = True
-            if not more and self.skipped != answer["skips_total"]:
+            if not more and self.skipped != skips(answer):
                 # An event was skipped after this replica had applied it.
                 reset = more = True
 
@@ -142,7 +142,7 @@ class Replica:
         if snapshot:
             sent = snapshot["clock"].get(self.client, 0) - self.clock.get(self.client, 0) if is_same_log else 0
             self.state = None if snapshot["deleted"] else snapshot["state"]
-            self.version, self.skipped = snapshot["version"], answer["skips_total"]
+            self.version, self.skipped = snapshot["version"], skips(answer)
             # The first of the queue may be in the log although their answers were lost.
             self.queue = self.queue[max(0, sent):]
         for event in answer["events"]:
@@ -175,6 +175,11 @@ class Replica:
                 if error.code in (404, 409, 504):
                     return error.code, json.load(error)
                 raise RuntimeError(f"{error.code}: {error.read().decode()}") from error
+
+
+def skips(answer):
+    """How many events of the document are skipped. Of very many the newest are named, and a total is told."""
+    return answer.get("skips_total", len(answer["skips"]))
 
 
 def main():
