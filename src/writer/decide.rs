@@ -1,6 +1,6 @@
-//! Optimistic concurrency, apart from types: decide on a document, append what was decided, and decide
-//! again where somebody else was quicker. A remembered document is only a guess. It is proven by the
-//! append itself, and whatever does not end in an append is decided on a document that was just read.
+//! Optimistic concurrency, without types: decide on a document, append the event, and decide again when
+//! another writer was quicker. A document in the cache may be out of date. The append finds that out.
+//! Whatever does not end in an append is decided on a document that was just read.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -41,8 +41,8 @@ const TYPICAL_BYTES: u64 = 1_024;
 /// How many callers of different documents may go on at once without ever waiting for each other.
 const QUEUES: usize = 1_024;
 
-/// What to do with a document: append an event or leave it as it is. The outcome is the caller's, given
-/// back when that has been done.
+/// What to do with a document: append an event, or nothing. `outcome` is the caller's, and is returned
+/// once that is done.
 pub(super) struct Decision<R> {
     event: Option<NewEvent>,
     outcome: R,
@@ -85,8 +85,9 @@ impl Decider {
         }
     }
 
-    /// Decides on document `id` and appends, as often as it takes and the options allow. `guess` is
-    /// what to decide on first when nothing is remembered; without it the document is read.
+    /// Decides on document `id` and appends, again and again until it succeeds or the options end it.
+    /// `guess` is the document to decide on first if the cache has none; without it the document is
+    /// read.
     pub(super) async fn decide<R>(
         &self,
         id: &DocumentId,
@@ -132,7 +133,7 @@ impl Decider {
         match current.waits {
             None => Ok(Arc::new(current.document)),
             Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
-            // An event of ours in the hole would take the place of the one that is on its way.
+            // An event of ours in the gap would take the place of the one that is on its way.
             Some(Waits::Hole) => {
                 Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
             }
@@ -142,7 +143,7 @@ impl Decider {
     /// Finds out whether there is a log: an insert would make one, without its validator and not clustered.
     async fn check_log(&self) -> Result<()> {
         let log = events_collection(self.reader.collection());
-        // The form that needs no right beyond those of a writer.
+        // In this form the command needs no right that a writer does not have.
         let list = doc! {
             "listCollections": 1, "filter": { "name": &log },
             "nameOnly": true, "authorizedCollections": true,
