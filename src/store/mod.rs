@@ -175,7 +175,7 @@ pub trait Checkpoints: Clone + Send + Sync + 'static {
     -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// A document that waits: behind a hole, or parked by a poison event.
+/// A document that waits: behind a gap, or parked by a poison event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineRow {
     /// The document, which may have no row yet.
