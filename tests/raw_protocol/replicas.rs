@@ -41,6 +41,30 @@ fn the_fold_of_the_example_is_that_of_the_test_vectors() {
     assert_eq!(found, [json!({ "cases": count })]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_of_the_readme_does_what_it_says() {
+    let test = database().await;
+    let port = free_port();
+    let mut daemon = projecting_on(&test, port, "").await;
+    let TestDatabase { uri, name, .. } = &test;
+    let readme = include_str!("../../README.md");
+    let program = readme.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut adapted = program.to_owned();
+    for (printed, ours) in [
+        ("mongodb://127.0.0.1:PORT/?replicaSet=...", uri.clone()),
+        (".game[", format!("[\"{name}\"][")),
+        ("http://127.0.0.1:8750", format!("http://127.0.0.1:{port}")),
+    ] {
+        assert!(adapted.contains(printed), "{printed} is not in:\n{program}");
+        adapted = adapted.replace(printed, &ours);
+    }
+    let said = run("python3", &["-c", &adapted]);
+    assert_eq!((&said[0]["version"], &said[0]["state"]), (&json!(2), &json!({ "gold": 5 })));
+    let missing = said[1]["events"].as_array().unwrap();
+    assert_eq!((missing.len(), &missing[0]["client"]), (1, &json!("phone")));
+    assert!(daemon.stop().await.success());
+}
+
 fn hex(document: &Document) -> String {
     let raw = RawDocumentBuf::try_from(document).unwrap();
     raw.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
