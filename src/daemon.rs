@@ -66,7 +66,7 @@ pub enum DaemonError {
         reason: std::io::Error,
     },
     /// The sessions that rows are written in cannot be opened.
-    #[error("no session can be had from MongoDB's driver: {0}")]
+    #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
     /// A task ended although nobody had asked it to.
     #[error("the {0} ended unexpectedly; the log above says why. Please report this")]

@@ -72,7 +72,7 @@ pub enum ConnectError {
     },
     /// The user may not do what is needed.
     #[error(
-        "MongoDB at {hosts} lets us in but forbids what is needed: {reason}; put a user into \
+        "MongoDB at {hosts} accepts the login but forbids what is needed: {reason}; put a user into \
          mongodb.uri and grant it the role that `alluvium init --roles` prints"
     )]
     Forbidden {
