@@ -48,7 +48,7 @@ pub enum BenchError {
         words: String,
     },
     /// A job that the benchmark asked for failed, or takes for ever.
-    #[error("the job did not end in time: {0}")]
+    #[error("the job failed or did not end in time: {0}")]
     Job(String),
     /// A daemon does not stand by although another one leads.
     #[error("after {0} s the second daemon does not stand by")]
