@@ -18,10 +18,10 @@ use crate::{
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
     metrics::Metrics,
-    projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
     store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, Transactions},
+    stream::Distributor,
     time::{SystemTime, Time},
     upkeep::{
         desk::Desk,

@@ -44,8 +44,8 @@ pub(crate) enum Bug {
     PartBeginsAtLargest,
     /// A log with another identity is taken for the same at the beginning.
     IdentityIgnored,
-    /// The identity of the log is not looked at again after reading from it.
-    IdentityNotAskedAgain,
+    /// Commands on a log say by what name it goes, and not which one it is.
+    LogNotNamed,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

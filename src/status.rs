@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::model::{document::Class, part::Part};
 
+/// How many documents wait, by class. Where that is known every class is there.
+pub type WaitingClasses = BTreeMap<Class, u64>;
+
 /// Whether this instance projects the collection or stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -16,6 +19,19 @@ pub enum Role {
     Leader,
     /// Another instance does; this one reads and could take over.
     Standby,
+}
+
+/// How a checkpoint stands in the oplog.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headroom {
+    /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
+    /// no longer does.
+    pub seconds: f64,
+    /// How long until then, if the oplog goes on forgetting as fast as it does now. Unknown while it
+    /// forgets nothing.
+    pub lost_in_seconds: Option<f64>,
+    /// Whether that is soon.
+    pub is_low: bool,
 }
 
 /// What a projector is doing: the later ones ask more for attention.
@@ -97,7 +113,7 @@ pub struct PartStatus {
     /// How long its oldest gap has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
-    pub waiting: BTreeMap<Class, u64>,
+    pub waiting: WaitingClasses,
     /// How many bytes of documents it keeps in memory.
     pub cache_bytes: usize,
 }

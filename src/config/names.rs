@@ -1,10 +1,7 @@
 //! Which names of databases and collections can be used: MongoDB's rules, and those that keep the
 //! collections of this program apart from each other.
 
-use crate::{
-    log::EVENTS_SUFFIX,
-    store::{BOOKKEEPING_PREFIX, SNAPSHOTS_SUFFIX},
-};
+use crate::model::names::{BOOKKEEPING_PREFIX, EVENTS_SUFFIX, SNAPSHOTS_SUFFIX};
 
 /// The server's limit on `<database>.<collection>`, in bytes.
 const NAMESPACE_BYTES_MAX: usize = 255;

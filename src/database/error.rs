@@ -5,6 +5,9 @@ use std::fmt;
 
 use mongodb::error::ErrorKind;
 
+use super::code;
+use crate::model::position::LogId;
+
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -52,6 +55,12 @@ impl Error {
     /// Going on would be wrong: `message` says why, `advice` what an operator can do.
     pub fn stop(message: impl Into<String>, advice: &'static str) -> Self {
         Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+    }
+
+    /// The log `events` with this identity is not there under its name.
+    pub fn log_mismatch(events: &str, id: LogId) -> Self {
+        let message = format!("the log `{events}` (UUID {id}) was dropped, renamed or replaced");
+        Self::server(code::LOG_MISMATCH, message)
     }
 
     /// The same error, when it comes from opening a stream at a saved token. A token that the server
@@ -127,7 +136,26 @@ fn verdict_of(code: i32) -> Verdict {
         166 | 72 | 2 | 9 | 14 | 20 | 121 | 48 | 40573 => {
             Verdict::Stop("the server refuses the request itself; the message says why")
         }
+        code::LOG_MISMATCH => Verdict::Stop(
+            "the documents stay as they are; bring the log back under its name, and the projection goes on by itself",
+        ),
         _ => Verdict::Retry,
+    }
+}
+
+/// Whether a read that failed like this is worth sending again at once: the connection broke, or the server is no longer
+/// the primary. The same list as the driver's own, from the specification of retryable reads.
+pub fn is_retryable_read(error: &mongodb::error::Error) -> bool {
+    match *error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // HostUnreachable, HostNotFound, NetworkTimeout, ShutdownInProgress, ReadConcernMajorityNotAvailableYet,
+        // PrimarySteppedDown, SocketException, NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange,
+        // NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary.
+        ErrorKind::Command(ref command) => matches!(
+            command.code,
+            6 | 7 | 89 | 91 | 134 | 189 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436
+        ),
+        _ => false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod causal;
+pub mod code;
 mod connect;
 pub mod create;
 mod error;
@@ -9,4 +10,4 @@ mod error;
 pub use ahead::Ahead;
 pub use causal::Causal;
 pub use connect::{ConnectError, Connected, check_hello, check_version, connect};
-pub use error::{Error, Result, Verdict};
+pub use error::{Error, Result, Verdict, is_retryable_read};

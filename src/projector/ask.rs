@@ -7,7 +7,7 @@ use std::{future::Future, slice};
 use bson::{RawDocumentBuf, Timestamp};
 use futures::future::try_join_all;
 
-use super::{flush::flushing::Flushing, intake::rows::Rows, observe::Observer};
+use super::{flush::flushing::Flushing, intake::rows::Rows};
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog},
@@ -15,6 +15,7 @@ use crate::{
         id::DocumentId,
         skip::{SkippedVersions, Skips},
     },
+    observe::Observer,
     planted::{Bug, planted},
     retry::{Backoff, limited},
     store::{QuarantineRow, RowOutcome, RowVersion, RowWrite, Store},

@@ -6,7 +6,6 @@ pub mod division;
 mod documents;
 mod flush;
 pub mod intake;
-pub mod observe;
 mod progress;
 pub mod revisit;
 mod run;
@@ -24,14 +23,15 @@ use crate::{
     lease::Standing,
     log::LogSource,
     model::{document::FoldLimits, part::Part},
+    observe::Observer,
     retry::Backoff,
     status::Phase,
     store::Store,
+    stream::Subscribe,
     time::Time,
 };
 
-use intake::{backlog::BacklogSettings, feed::Subscribe};
-use observe::Observer;
+use intake::backlog::BacklogSettings;
 use revisit::Revisits;
 use run::{Ended, Run};
 
@@ -174,7 +174,9 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
     async fn run(&self, epoch: i64, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             self.observer.phase(Phase::Starting);
-            let Some(begun) = stop.run_until_cancelled(Run::begin(self, epoch)).await else { return };
+            let Some(begun) = stop.run_until_cancelled(Run::begin(self, epoch)).await else {
+                return;
+            };
             let ended = match begun {
                 Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),

@@ -20,9 +20,7 @@ use super::{
         backlog::{Looks, Stands},
         begin::Begin,
         chunk::{Arrival, Chunks},
-        feed::{self, Feed, Subscribe},
     },
-    observe::Observer,
     revisit::Revisit,
 };
 use crate::{
@@ -30,9 +28,11 @@ use crate::{
     health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
     model::event::EventKey,
+    observe::Observer,
     planted::{Bug, planted},
     retry::limited,
     store::Store,
+    stream::{self, Feed, Subscribe},
     time::Time,
 };
 
@@ -84,7 +84,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         let (handles, how) = ((begin.log, store.clone()), (time.clone(), settings.backoff));
         let mut ask = Ask::new(handles, how, observer.clone(), begin.at);
         let recorded = (ask.records().await?, ask.skips().await?);
-        let (feed, fed) = feed::channel();
+        let (feed, fed) = stream::channel();
         let request = Subscribe { collection: collection.clone(), part: *part, start, feed };
         beating(observer.heart(), time, projector.subscribe.send(request))
             .await
@@ -102,11 +102,8 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         documents.look_at_gaps();
         note_parked(&mut documents, None, usize::MAX);
         let scan = begin.resume.is_none().then_some((begin.at, begin.extent));
-        let chunks = Chunks {
-            part: *part,
-            events_max: settings.chunk_events,
-            observer: observer.clone(),
-        };
+        let chunks =
+            Chunks { part: *part, events_max: settings.chunk_events, observer: observer.clone() };
         Ok(Self {
             projector,
             documents,
@@ -292,13 +289,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             tracing::info!(collection, "the log is looked through again");
             return Ok(());
         }
-        Err(Error::stop(
-            format!(
-                "the log `{}` was dropped, renamed or replaced while it was being followed",
-                self.intake.events
-            ),
-            "the documents stay as they are; bring the log back, and the projection goes on by itself",
-        ))
+        Err(Error::log_mismatch(&self.intake.events, self.documents.ask.log.id()))
     }
 
     /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.

@@ -24,17 +24,12 @@ use crate::{
     },
 };
 
+pub use crate::model::names::snapshots_collection;
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
 pub use skips::{SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
-
-/// The suffix of the collection that holds the snapshots of a configured collection.
-pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
-
-/// What the names of the bookkeeping's collections begin with.
-pub const BOOKKEEPING_PREFIX: &str = "alluvium";
 
 /// The collection that holds the format of the data.
 pub const META_COLLECTION: &str = "alluvium.meta";
@@ -63,11 +58,6 @@ pub const BOOKKEEPING_COLLECTIONS: [&str; 6] = [
     LEASES_COLLECTION,
     JOBS_COLLECTION,
 ];
-
-/// The name of the collection that holds the snapshots of `collection`.
-pub fn snapshots_collection(collection: &str) -> String {
-    format!("{collection}{SNAPSHOTS_SUFFIX}")
-}
 
 /// One collection's projected documents and bookkeeping.
 pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows {}

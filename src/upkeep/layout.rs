@@ -11,7 +11,7 @@ use crate::{
     database::Error,
     health::{Heart, beating},
     lease::Standing,
-    projector::observe::Observer,
+    observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
     store::{Layout, Layouts},
     time::Time,

@@ -111,8 +111,9 @@ where
             },
         };
         let ward = self.snapshotter();
+        let log = operate::open(&ward.source, &ward.collection, store).await?;
         let Skipped { version, client } =
-            operate::skip(&ward.source, &ward.log, store, self.time, (id, version)).await?;
+            operate::skip(&ward.source, &log, store, self.time, (id, version)).await?;
         if client.is_some() {
             ward.metrics.skipped(SkipReason::Operator).inc();
         }
@@ -129,8 +130,9 @@ where
                 self.begin(id, hole).await?
             }
         };
-        let (source, log, store) = (&ward.source, &ward.log, &ward.store);
-        let filled = operate::fill(source, log, store, self.time, (id, hole)).await?;
+        let (source, store) = (&ward.source, &ward.store);
+        let log = operate::open(source, &ward.collection, store).await?;
+        let filled = operate::fill(source, &log, store, self.time, (id, hole)).await?;
         Ok(doc! { "hole": hole, "filled": filled })
     }
 

@@ -53,7 +53,10 @@ fn findings(files: &[Source]) -> Vec<String> {
         for line in file.code.lines() {
             let line = line.trim_start();
             let line = line.strip_prefix("pub").map_or(line, |rest| {
-                let rest = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(rest, |(_, rest)| rest);
+                let rest = rest
+                    .strip_prefix('(')
+                    .and_then(|rest| rest.split_once(')'))
+                    .map_or(rest, |(_, rest)| rest);
                 rest.trim_start()
             });
             if let Some(name) = named(line, "struct").or_else(|| named(line, "enum")) {
@@ -63,7 +66,9 @@ fn findings(files: &[Source]) -> Vec<String> {
     }
     let mut findings = Vec::new();
     for file in files {
-        for (number, line) in file.code.lines().enumerate().filter(|(_, line)| !line.contains(" for ")) {
+        for (number, line) in
+            file.code.lines().enumerate().filter(|(_, line)| !line.contains(" for "))
+        {
             let Some(name) = named(line, "impl") else { continue };
             let homes = defined.get(name);
             let is_home = homes.is_none_or(|homes| homes.contains(&*file.path));

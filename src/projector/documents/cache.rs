@@ -24,7 +24,11 @@ pub(in crate::projector) struct Slot {
 }
 
 impl Slot {
-    pub(in crate::projector) fn new(document: Document, stored: i64, stored_mark: Option<Quarantine>) -> Self {
+    pub(in crate::projector) fn new(
+        document: Document,
+        stored: i64,
+        stored_mark: Option<Quarantine>,
+    ) -> Self {
         Self { document, stored, stored_mark, bytes: 0 }
     }
 
@@ -131,7 +135,12 @@ impl Cache {
     }
 
     /// Notes that the row of a document is stored at `version` with `mark`.
-    pub(in crate::projector) fn stored(&mut self, id: &DocumentId, version: i64, mark: Option<Quarantine>) {
+    pub(in crate::projector) fn stored(
+        &mut self,
+        id: &DocumentId,
+        version: i64,
+        mark: Option<Quarantine>,
+    ) {
         if let Some(slot) = self.working.get_mut(id) {
             slot.stored = version;
             slot.stored_mark = mark;

@@ -17,11 +17,9 @@ use crate::{
         id::DocumentId,
         skip::Skips,
     },
+    observe::{Counts, Observer},
     planted::{Bug, planted},
-    projector::{
-        intake::chunk::Arrival,
-        observe::{Counts, Observer},
-    },
+    projector::intake::chunk::Arrival,
     store::QuarantineRow,
     time::Time,
 };

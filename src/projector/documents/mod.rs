@@ -182,9 +182,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             if why.is_retried {
                 slot.document.quarantine = None;
             }
-            let (version, is_parked) =
-                (slot.document.version, slot.document.quarantine.is_some());
-            let is_level = why.known > 0 && version >= why.known && !waiting.waits(&id);
+            let (version, is_parked) = (slot.document.version, slot.document.quarantine.is_some());
+            let is_level =
+                !why.is_afresh && why.known > 0 && version >= why.known && !waiting.waits(&id);
             if slot.changed() || why.is_retried {
                 self.memory.note_change();
             }
@@ -241,8 +241,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         let mut met = None;
         for event in page.documents()? {
             let event = event?;
-            let key = EventKey::from_event(event)
-                .map_err(|error| Error::damaged(error.to_string()))?;
+            let key =
+                EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
             met = Some(key.version);
             self.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
         }
@@ -308,7 +308,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         for (document, version) in &flushed.still_recorded {
             self.memory.waiting.still_recorded(document, *version);
         }
-        self.ask.observer.flushed(&flushed, self.memory.cache.bytes());
+        self.ask.observer.flushed(&flushed.written(self.memory.cache.bytes()));
         self.ask.observer.snapshots_due(flushed.take_due());
         Ok(flushed.checkpoint)
     }

@@ -100,8 +100,7 @@ async fn fold_some<L: EventLog, D: Store, T: Time>(
     documents.memory.skips.replace(id, skips);
     for event in page.documents()? {
         let event = event?;
-        let key =
-            EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
+        let key = EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
         if key.version <= version {
             documents.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
         }

@@ -1,13 +1,14 @@
 //! Documents that wait: behind a gap in their versions, or parked by a poison event. Nothing waits in
 //! memory only: what changes here is written before any checkpoint passes it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     model::{
         document::{Class, Quarantine},
         id::DocumentId,
     },
+    status::WaitingClasses,
     store::QuarantineRow,
 };
 
@@ -21,9 +22,6 @@ pub(in crate::projector) struct Waiting {
     /// Documents that wait no more, with the versions that they have come to.
     healed: HashMap<DocumentId, i64>,
 }
-
-/// How many documents wait, by class: every class is there.
-pub(in crate::projector) type WaitingClasses = BTreeMap<Class, u64>;
 
 /// What has to be written.
 #[derive(Debug, Default)]
@@ -142,7 +140,11 @@ impl Waiting {
     }
 
     /// At most `limit` of the parked documents, from behind `after` on.
-    pub(in crate::projector) fn parked(&self, after: Option<&DocumentId>, limit: usize) -> Vec<DocumentId> {
+    pub(in crate::projector) fn parked(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Vec<DocumentId> {
         let behind = |id: &&DocumentId| after.is_none_or(|after| *id > after);
         let parked = self.rows.keys().filter(|id| self.park(id).is_some()).filter(behind);
         let mut parked: Vec<DocumentId> = parked.cloned().collect();

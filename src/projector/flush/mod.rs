@@ -11,10 +11,7 @@ use std::{collections::HashSet, time::Duration};
 use bson::DateTime;
 use tracing::warn;
 
-use super::{
-    documents::waiting::{WaitingChanges, WaitingClasses},
-    observe::{Counts, Observer},
-};
+use super::documents::waiting::WaitingChanges;
 use crate::{
     database::{Error, Result},
     model::{
@@ -23,8 +20,10 @@ use crate::{
         position::{Checkpoint, Position},
         snapshot::Due,
     },
+    observe::{Counts, Observer, Written},
     planted::{Bug, planted},
     retry::Backoff,
+    status::WaitingClasses,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
@@ -89,6 +88,19 @@ impl Flushed {
     /// Whether every row is stored as it was meant to be.
     pub(in crate::projector) fn all_written(&self) -> bool {
         self.rows.iter().all(|row| row.outcome == RowOutcome::Written)
+    }
+
+    /// What it has written, for whoever is told.
+    pub(in crate::projector) fn written(&self, cache_bytes: usize) -> Written<'_> {
+        let is_written = |row: &&FlushedRow| row.outcome == RowOutcome::Written;
+        Written {
+            counts: self.counts,
+            rows: self.rows.iter().filter(is_written).count(),
+            took: self.took,
+            oldest: self.oldest,
+            classes: &self.classes,
+            cache_bytes,
+        }
     }
 
     /// Takes out the stored rows of which a snapshot is due.

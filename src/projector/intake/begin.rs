@@ -52,12 +52,7 @@ impl<L: EventLog> Begin<L> {
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
-        let Some(log) = source.open(collection).await? else {
-            return Err(Error::stop(
-                format!("the log of `{collection}` does not exist"),
-                "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
-            ));
-        };
+        let log = source.open_existing(collection).await?;
         let found = log.id();
         let saved = store.load_checkpoints().await?;
         let other = saved.iter().find(|(_, saved)| saved.log != found);
@@ -66,22 +61,23 @@ impl<L: EventLog> Begin<L> {
         }
         let (why, extent) = match Resume::choose(part, &saved) {
             None => ("there is no place to resume from".to_owned(), Extent::Version),
-            Some((resume, passed_events)) => match to_scan(&log, passed_events, part, backlog).await
-            {
-                // The checkpoint stays until the scan is over: whoever begins before that decides anew.
-                Some(Backlog { new, events }) => {
-                    let why = format!(
-                        "about {new} of {events} events are new, which the stream would bring more slowly"
-                    );
-                    (why, Extent::Whole)
+            Some((resume, passed_events)) => {
+                match to_scan(&log, passed_events, part, backlog).await {
+                    // The checkpoint stays until the scan is over: whoever begins before that decides anew.
+                    Some(Backlog { new, events }) => {
+                        let why = format!(
+                            "about {new} of {events} events are new, which the stream would bring more slowly"
+                        );
+                        (why, Extent::Whole)
+                    }
+                    None => {
+                        let at = resume.cluster_time();
+                        info!(collection, ?part, cluster_time = at.time, "resuming");
+                        let extent = Extent::Version;
+                        return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
+                    }
                 }
-                None => {
-                    let at = resume.cluster_time();
-                    info!(collection, ?part, cluster_time = at.time, "resuming");
-                    let extent = Extent::Version;
-                    return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
-                }
-            },
+            }
         };
         // Which log the documents come from goes on record before the first of them does. Whoever answered just
         // now may not have known yet what is on record.

@@ -5,7 +5,7 @@ use bson::RawDocument;
 
 use crate::{
     model::{event::EventKey, id::DocumentId, part::Part},
-    projector::observe::Observer,
+    observe::Observer,
 };
 
 /// How many bytes of events are folded before it is looked whether a flush is due.

@@ -4,8 +4,6 @@
 pub mod backlog;
 pub(super) mod begin;
 pub(super) mod chunk;
-pub mod distributor;
-pub mod feed;
 pub(super) mod rows;
 pub(super) mod scan;
 
@@ -14,16 +12,17 @@ use std::time::Duration;
 use bson::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{documents::Documents, flush::commits::Coming, observe::Observer};
+use super::{documents::Documents, flush::commits::Coming};
 use crate::{
     database::Result,
     log::{Batch, EventLog},
+    observe::Observer,
     status::Phase,
     store::{Extent, Store},
+    stream::Feed,
     time::Time,
 };
 use chunk::{Arrival, Chunks};
-use feed::Feed;
 use scan::Walk;
 
 /// See the module.

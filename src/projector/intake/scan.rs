@@ -61,7 +61,8 @@ impl<L: EventLog, D: Store> Walk<L, D> {
 
     /// Begins again at the beginning, and sees everything before `at` this time.
     pub(in crate::projector) fn restart(&mut self, at: Timestamp) {
-        let Self { ahead, ahead_bytes, .. } = std::mem::replace(self, Self::new(at, Extent::Version));
+        let Self { ahead, ahead_bytes, .. } =
+            std::mem::replace(self, Self::new(at, Extent::Version));
         (self.ahead, self.ahead_bytes) = (ahead, ahead_bytes);
     }
 

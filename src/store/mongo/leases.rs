@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code},
     model::{id::integral, part::Part},
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
@@ -113,7 +113,7 @@ impl Leases for MongoLeases {
         };
         let is_taken = match self.update(statement).await {
             Ok(matched) => matched == 1,
-            Err(error) if error.code() == Some(11000) => false,
+            Err(error) if error.code() == Some(code::DUPLICATE_KEY) => false,
             Err(error) => return Err(error),
         };
         if let (true, Some(silent)) = (is_taken, seen.and_then(|seen| seen.holder.as_deref())) {

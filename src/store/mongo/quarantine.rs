@@ -7,10 +7,10 @@ use mongodb::options::ReadConcern;
 
 use super::{
     MongoStore, collection_key, collection_range, no_write_errors, no_write_errors_but,
-    statements::DUPLICATE_KEY, update_statement,
+    update_statement,
 };
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code::DUPLICATE_KEY},
     model::{document::Quarantine, id::DocumentId},
     store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };

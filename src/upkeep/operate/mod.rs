@@ -14,7 +14,7 @@ pub use skip::{Skipped, skip};
 
 use crate::{
     database,
-    log::EventLog,
+    log::{EventLog, LogSource},
     model::{document::Class, id::DocumentId},
     store::{Checkpoints, QuarantineRow, QuarantineRows},
 };
@@ -175,18 +175,20 @@ pub async fn parked_at(
     }
 }
 
-/// Makes sure that the log is the one that the documents come from. To be asked after reading from it.
+/// Opens the log of a collection, if it is the one that the documents come from.
 ///
 /// # Errors
 /// [`OperateError::AnotherLog`].
-pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
+pub async fn open<S: LogSource>(
+    source: &S,
+    collection: &str,
+    store: &impl Checkpoints,
+) -> Result<S::Log> {
+    let log = source.open(collection).await?.ok_or(OperateError::AnotherLog)?;
     let saved = store.load_checkpoints().await?;
-    if saved.is_empty() {
-        return Ok(());
-    }
-    match log.identity().await? {
-        Some(found) if saved.iter().all(|(_, saved)| saved.log == found.id) => Ok(()),
-        _ => Err(OperateError::AnotherLog),
+    match saved.iter().all(|(_, saved)| saved.log == log.id()) {
+        true => Ok(log),
+        false => Err(OperateError::AnotherLog),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn a_skip_is_on_record_together_with_its_row_or_not_at_all(serv
 
 pub(super) async fn what_fills_a_hole_takes_the_place_of_nothing(server: &impl Server) {
     server.append(&[event("a", 1), event("a", 3)]).await;
-    let log = server.source().log(COLLECTION);
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
     let filler = |version: i64| {
         rawdoc! { "_id": { "d": "a", "s": version }, "client": "alluvium", "op": "update", "patch": {}, "at": DateTime::MIN }
     };

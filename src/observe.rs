@@ -7,16 +7,14 @@ use bson::DateTime;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{documents::waiting::WaitingClasses, flush::Flushed};
 use crate::{
     database::Error,
-    headroom::Headroom,
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op, part::Part, snapshot::Due},
-    status::{CollectionStatus, LastError, PartStatus, Phase, Role},
-    store::{QuarantineRow, RowOutcome},
+    status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
+    store::QuarantineRow,
     time::Time,
 };
 
@@ -25,18 +23,33 @@ const DUE_BYTES_MAX: usize = 16 << 20;
 
 /// Events counted since the last flush, told once it has returned.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) applied: [u64; 3],
-    pub(super) replayed: u64,
-    pub(super) skipped: u64,
-    pub(super) scanned: u64,
-    pub(super) loaded: u64,
+pub(crate) struct Counts {
+    pub(crate) applied: [u64; 3],
+    pub(crate) replayed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) scanned: u64,
+    pub(crate) loaded: u64,
 }
 
 impl Counts {
-    pub(super) fn applied(&mut self, op: Op) {
+    pub(crate) fn applied(&mut self, op: Op) {
         self.applied[op as usize] += 1;
     }
+}
+
+/// What a flush has written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written<'a> {
+    pub(crate) counts: Counts,
+    /// How many rows.
+    pub(crate) rows: usize,
+    pub(crate) took: Duration,
+    /// When the oldest event in it was appended, by the server's clock.
+    pub(crate) oldest: Option<DateTime>,
+    /// How many documents wait.
+    pub(crate) classes: &'a WaitingClasses,
+    /// How much memory the documents take.
+    pub(crate) cache_bytes: usize,
 }
 
 /// See the module. What is told of a part is told for one part; all else for the whole collection.
@@ -95,16 +108,16 @@ impl Observer {
         Self { snapshots: Some(snapshots), ..self }
     }
 
-    pub(super) fn heart(&self) -> &Heart {
+    pub(crate) fn heart(&self) -> &Heart {
         &self.heart
     }
 
-    pub(super) fn collection(&self) -> String {
+    pub(crate) fn collection(&self) -> String {
         self.status.borrow().name.clone()
     }
 
     /// Where this instance stands with the lease of the part.
-    pub(super) fn standing(&self, standing: Standing) {
+    pub(crate) fn standing(&self, standing: Standing) {
         let (role, epoch) = match standing {
             Standing::Unknown => (None, None),
             Standing::Standby => (Some(Role::Standby), None),
@@ -115,7 +128,7 @@ impl Observer {
         info!(collection = self.collection(), part = %self.part, ?standing, "the lease");
     }
 
-    pub(super) fn phase(&self, phase: Phase) {
+    pub(crate) fn phase(&self, phase: Phase) {
         let from = self.status.borrow().parts.get(&self.part).map(|part| part.phase);
         if from == Some(phase) {
             return;
@@ -133,7 +146,7 @@ impl Observer {
     }
 
     /// The collection is divided into so many parts from now on.
-    pub(super) fn divided(&self, of: u32) {
+    pub(crate) fn divided(&self, of: u32) {
         info!(collection = self.collection(), parts = of, "divided");
         self.status.send_modify(|status| status.divide(of));
         self.tell_sums();
@@ -164,18 +177,18 @@ impl Observer {
     }
 
     /// A request failed and is tried again, which is a turn of the loop.
-    pub(super) fn tried(&self, error: &Error, time: &impl Time) {
+    pub(crate) fn tried(&self, error: &Error, time: &impl Time) {
         self.turned(time);
         self.error(error);
     }
 
     /// The loop has got further, within what may be a long turn.
-    pub(super) fn turned(&self, time: &impl Time) {
+    pub(crate) fn turned(&self, time: &impl Time) {
         self.heart.beat(time.now());
     }
 
     /// An event that names no document: it can only be reported.
-    pub(super) fn homeless_event(&self, reason: &str) {
+    pub(crate) fn homeless_event(&self, reason: &str) {
         warn!(
             collection = self.collection(),
             reason, "an event has no usable `_id` and belongs to no document"
@@ -188,7 +201,7 @@ impl Observer {
     }
 
     /// A gap has been open for longer than `gap_grace`: it will hardly heal by itself.
-    pub(super) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
+    pub(crate) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
         let (document, missing) = (&row.document, row.mark.version);
         warn!(collection = self.collection(), %document, missing, age_seconds = age.as_secs(), "a version is missing for long");
         self.last_error(
@@ -199,7 +212,7 @@ impl Observer {
     }
 
     /// How long the oldest gap has been open; zero when there is none.
-    pub(super) fn oldest_gap(&self, age: Duration) {
+    pub(crate) fn oldest_gap(&self, age: Duration) {
         // Whole seconds: whoever waits for news of the status is not woken by more.
         let seconds = Some(age.as_secs() as f64);
         self.status.send_if_modified(|status| {
@@ -244,10 +257,8 @@ impl Observer {
     }
 
     /// A flush has returned: only now do its effects count.
-    pub(super) fn flushed(&self, flushed: &Flushed, cache_bytes: usize) {
-        let counts = flushed.counts;
-        let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
-        let metrics = &self.metrics;
+    pub(crate) fn flushed(&self, flushed: &Written<'_>) {
+        let (counts, metrics) = (flushed.counts, &self.metrics);
         for op in Op::ALL {
             metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
@@ -255,9 +266,9 @@ impl Observer {
         metrics.skipped(SkipReason::Operator).inc_by(counts.skipped);
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
-        metrics.document_writes.inc_by(written as u64);
-        if written > 0 {
-            metrics.flush_documents.observe(written as f64);
+        metrics.document_writes.inc_by(flushed.rows as u64);
+        if flushed.rows > 0 {
+            metrics.flush_documents.observe(flushed.rows as f64);
             metrics.flush_seconds.observe(flushed.took.as_secs_f64());
         }
         if let Some(oldest) = flushed.oldest {
@@ -267,8 +278,8 @@ impl Observer {
         self.status.send_modify(|status| {
             status.flushes += 1;
             status.update_part(self.part, |part| {
-                part.waiting = flushed.classes.clone();
-                part.cache_bytes = cache_bytes;
+                part.waiting.clone_from(flushed.classes);
+                part.cache_bytes = flushed.cache_bytes;
             });
         });
         self.tell_sums();
@@ -276,7 +287,7 @@ impl Observer {
 
     /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
     /// left out, and due again after as many events.
-    pub(super) fn snapshots_due(&self, mut due: Vec<Due>) {
+    pub(crate) fn snapshots_due(&self, mut due: Vec<Due>) {
         let Some(snapshots) = self.snapshots.as_ref().filter(|_| !due.is_empty()) else { return };
         let mut bytes = 0;
         due.retain(|due| {
@@ -289,12 +300,12 @@ impl Observer {
     }
 
     /// Tells what was on record before anything is flushed.
-    pub(super) fn resumed(&self, classes: &WaitingClasses) {
+    pub(crate) fn resumed(&self, classes: &WaitingClasses) {
         self.update(|part| part.waiting = classes.clone());
         self.tell_sums();
     }
 
-    pub(super) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
+    pub(crate) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
         let lag = (seconds, events);
         self.status.send_if_modified(|status| {
             let known = status.parts.get(&self.part);
