@@ -84,7 +84,7 @@ pub enum DaemonError {
         reason: std::io::Error,
     },
     /// The sessions that rows are written in cannot be opened.
-    #[error("no session can be had from MongoDB's driver: {0}")]
+    #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
     /// A later version of this program has taken the data over.
     #[error("stopping: {0}")]

@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{model::document::Document, status::Role};
 
-/// How long a wait trusts the news of flushes alone: another instance may be the one that writes.
+/// How long a wait goes without looking at the row. It is woken by flushes of this instance, but
+/// another instance may write the row.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a wait looks where another instance is known to be the one.
+/// How often a wait looks at the row where another instance leads.
 const STANDBY_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many events a history gives unless told.
@@ -108,7 +109,7 @@ async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Docume
     let deadline = Instant::now() + wait;
     let mut status = target.served.status.clone();
     loop {
-        // Marked before reading: a flush after this line ends the wait below.
+        // This comes before the read, so that a flush after the read is not missed below.
         status.mark_unchanged();
         let found = target.served.reader.document(&target.id).await?;
         let reached = found.as_ref().map_or(0, |document| document.version);
@@ -183,7 +184,8 @@ pub(super) async fn events(
     Ok(Json(json!({ "events": events, "next": page.next })))
 }
 
-/// A limit of at least 1; what is beyond the reader's own limit is cut there, which the cursor tells.
+/// The limit of a list, at least 1. The reader has a limit of its own, and the cursor says when there
+/// is more.
 pub(super) fn limit(given: Option<u32>, default: u32, kind: Kind) -> Result<u32, Problem> {
     match given {
         Some(0) => Err(Problem::new(kind, "`limit` is 0, but an answer has room for at least 1")),

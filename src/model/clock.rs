@@ -106,7 +106,8 @@ impl Clock {
 
     /// All events counted. A document's clock sums to its version.
     pub fn total(&self) -> i64 {
-        // What a client claims may be any number of counts, each as large as one can be.
+        // A clock that a client claims may hold many counts that are each as large as can be: the sum
+        // must not overflow.
         self.counts.iter().fold(0, |total, (_, count)| total.saturating_add(*count))
     }
 

@@ -40,14 +40,14 @@ pub struct Document {
     pub updated_at: Option<DateTime>,
     /// Why it is parked, if it is.
     pub quarantine: Option<Quarantine>,
-    /// The youngest of the events that were applied in memory. Not part of the row.
+    /// The latest `at` of the events that were applied in memory. Not part of the row.
     pub youngest: Option<Youngest>,
 }
 
-/// The youngest of a document's last events, by their writers' clocks: what a snapshot keeps.
+/// The latest `at` of a document's newest events, by their writers' clocks. A snapshot keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Youngest {
-    /// It is known of the events above this version.
+    /// Only the events above this version are considered.
     pub above: i64,
     /// The largest `at` among them.
     pub at: DateTime,
@@ -104,8 +104,9 @@ impl Document {
         }
     }
 
-    /// Offers the document an event of its own as it is stored: the one decision of every fold. `is_skipped` says
-    /// that an operator has skipped it. An event that is not the document's next is never decoded.
+    /// Offers the document its event as it is stored. All folds decide here, and only here.
+    /// `is_skipped` says that an operator has skipped the event. An event that is not the next one is
+    /// not even decoded.
     pub fn offer(
         &mut self,
         key: &EventKey,
@@ -132,7 +133,8 @@ impl Document {
         }
     }
 
-    /// What becomes of an event that is not the next one, or of any event while the document is parked.
+    /// The outcome for an event that is not the next one, and for every event while the document is
+    /// parked.
     fn not_next(&self, version: i64) -> Option<Outcome> {
         if version <= self.version {
             return Some(Outcome::Replay);
@@ -163,8 +165,8 @@ impl Document {
         Outcome::Applied(event.change.op())
     }
 
-    /// Offers the document what counts of an event of its own that an operator has skipped. Before its first
-    /// create a document is as good as deleted.
+    /// Counts an event that an operator has skipped. If the document had no event before, it is as good
+    /// as deleted afterwards.
     pub fn skip(&mut self, version: i64, event: Remains<'_>) -> Outcome {
         if let Some(outcome) = self.not_next(version) {
             return outcome;

@@ -160,8 +160,8 @@ impl EventKey {
         Self::from_event_near(raw, None)
     }
 
-    /// The same, and shares the id with `near` where that is the event's document: in a scan most events have
-    /// that of the event before, and to make another copy takes longer than to compare.
+    /// The same, but takes the id from `near` if it is equal. In a scan most events are of the same
+    /// document as the one before, and comparing ids is quicker than copying one.
     ///
     /// # Errors
     /// As [`EventKey::from_event`].
@@ -184,8 +184,8 @@ impl EventKey {
         }
     }
 
-    /// Reads what most events begin with, a key of a string and an integer. What is different or damaged is
-    /// left to slower and more talkative means.
+    /// The fast path for the commonest key, a string and an integer. `None`: use the slow path, which
+    /// explains what is wrong.
     fn usual(raw: &RawDocument, near: Option<&DocumentId>) -> Option<Self> {
         let first = Elements::new(raw.as_bytes()).ok()?.next().ok()??;
         if first.name != b"_id" || first.value.tag != tag::DOCUMENT {

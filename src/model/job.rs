@@ -138,7 +138,7 @@ pub enum OrderError {
     OneOnly(&'static str),
     /// No document can wait for this version.
     #[error(
-        "`version` is {0}; it is that for which the document waits: an integer from 1 on, or leave it out"
+        "`version` is {0}; give the version that the document waits for, an integer from 1 on, or leave it out"
     )]
     Version(String),
     /// This kind asks for no version.

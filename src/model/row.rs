@@ -1,5 +1,5 @@
-//! Projected documents as the bytes of their rows, and back. Written by hand, into one buffer of the right size: a flush
-//! writes many, and building each part by itself costs more than the fold.
+//! Rows: projected documents as bytes, and back. They are written by hand, into one buffer of the right
+//! size. A flush writes many of them, and building each part by itself would cost more than the fold.
 
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 

@@ -1,6 +1,6 @@
-//! Optimistic concurrency, apart from types: decide on a document, append what was decided, and decide
-//! again where somebody else was quicker. A remembered document is only a guess. It is proven by the
-//! append itself, and whatever does not end in an append is decided on a document that was just read.
+//! Optimistic concurrency, without types: decide on a document, append the event, and decide again when
+//! another writer was quicker. A document in the cache may be out of date. The append finds that out.
+//! Whatever does not end in an append is decided on a document that was just read.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -46,8 +46,8 @@ const QUEUES: usize = 1_024;
 /// How often a document is read whose log is being replaced.
 const LOOKS_MAX: usize = 3;
 
-/// What to do with a document: append an event or leave it as it is. The outcome is the caller's, given
-/// back when that has been done.
+/// What to do with a document: append an event, or nothing. `outcome` is the caller's, and is returned
+/// once that is done.
 pub(super) struct Decision<R> {
     event: Option<NewEvent>,
     outcome: R,
@@ -90,8 +90,9 @@ impl Decider {
         }
     }
 
-    /// Decides on document `id` and appends, as often as it takes and the options allow. `guess` is
-    /// what to decide on first when nothing is remembered; without it the document is read.
+    /// Decides on document `id` and appends, again and again until it succeeds or the options end it.
+    /// `guess` is the document to decide on first if the cache has none; without it the document is
+    /// read.
     pub(super) async fn decide<R>(
         &self,
         id: &DocumentId,
@@ -154,7 +155,7 @@ impl Decider {
         match current.waits {
             None => Ok((Arc::new(current.document), Some(current.log))),
             Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
-            // An event of ours in the hole would take the place of the one that is on its way.
+            // An event of ours in the gap would take the place of the one that is on its way.
             Some(Waits::Hole) => {
                 Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
             }

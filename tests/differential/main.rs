@@ -22,6 +22,7 @@ mod patterns;
 mod shrink;
 mod sides;
 mod tree;
+mod vectors;
 
 use bson::Document;
 use generate::Case;

@@ -52,7 +52,8 @@ impl MongoLeases {
 }
 
 impl MongoLeases {
-    /// Ends what an instance has left open that was silent for too long, so that nobody has to wait for its rows.
+    /// Ends the transactions of an instance that has been silent for too long, so that nobody has to
+    /// wait for its rows.
     async fn end_transactions(&self, instance: &str) {
         let presence = self.leases.find_one(bson::doc! { "_id": { "i": instance } });
         let ended = match presence.await {
@@ -105,7 +106,8 @@ impl Leases for MongoLeases {
                     rawdoc! { "_id": key(&lease.name), "epoch": seen.epoch, "beat": seen.beat };
                 update_statement(filter, row, false)
             }
-            // The upsert collides with a row that has come meanwhile: nobody has this epoch and beat.
+            // No lease has this epoch. So if a row has come meanwhile the upsert inserts, and error
+            // 11000 tells.
             None => {
                 let filter = rawdoc! { "_id": key(&lease.name), "epoch": -1_i64 };
                 update_statement(filter, row, true)

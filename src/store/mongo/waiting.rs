@@ -14,7 +14,7 @@ use crate::{
 /// Which of the documents that wait to list.
 #[derive(Clone, Debug)]
 pub struct WaitingQuery {
-    /// Those behind holes, or else those that are parked.
+    /// Those behind gaps, or else those that are parked.
     pub behind_holes: bool,
     /// Only those behind this one.
     pub after: Option<DocumentId>,
