@@ -67,9 +67,9 @@ pub struct CollectionStatus {
     /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
     /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
     pub checkpoint_lost_in_seconds: Option<f64>,
-    /// Documents that wait behind a hole.
+    /// Documents that wait behind a gap.
     pub version_gaps: u64,
-    /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
+    /// How long the oldest of these gaps has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// Documents parked by a poison event.
     pub quarantined: u64,
@@ -94,7 +94,7 @@ pub struct PartStatus {
     pub lag_seconds: Option<f64>,
     /// As of the collection.
     pub lag_events: Option<u64>,
-    /// How long its oldest hole has been open, in seconds; 0 when there is none.
+    /// How long its oldest gap has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
     pub waiting: BTreeMap<Class, u64>,

@@ -76,7 +76,7 @@ pub struct CollectionConfig {
     pub flush_interval: Duration,
     /// How much memory the cache of documents may take, in bytes.
     pub cache_bytes: u64,
-    /// How old a hole in a document's versions may grow before it is reported as one that will not
+    /// How old a gap in a document's versions may grow before it is reported as one that will not
     /// heal by itself.
     pub gap_grace: Duration,
     /// The largest event, in bytes: the validator refuses a larger one, the fold parks its document.

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bson::{
-    Bson, Document, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc,
+    Bson, Document, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, Timestamp, doc, raw::cstr,
+    rawdoc,
 };
 use futures::{StreamExt, stream::try_unfold};
 use mongodb::{
@@ -295,11 +296,12 @@ const DUPLICATE_KEY: i32 = 11000;
 
 impl Mend for MongoLog {
     async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let statements = rawdoc! { "documents": [event.clone()] };
-            self.write("insert", statements, &[DUPLICATE_KEY]).await?;
+        if events.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let events: RawArrayBuf = events.iter().cloned().collect();
+        let statements = rawdoc! { "documents": events, "ordered": false };
+        self.write("insert", statements, &[DUPLICATE_KEY]).await
     }
 }
 

@@ -102,6 +102,14 @@ pub struct Quarantine {
     pub reason: String,
 }
 
+impl Quarantine {
+    /// Of a document whose event of this version is missing while later ones exist.
+    pub fn gap(version: i64) -> Self {
+        let reason = format!("version {version} is missing; later ones are there");
+        Self { class: Class::Gap, version, reason }
+    }
+}
+
 /// Bounds of what a document may become. Beyond them an event is poison.
 #[derive(Clone, Copy, Debug)]
 pub struct FoldLimits {

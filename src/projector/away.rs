@@ -62,6 +62,8 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let read = drive(&mut self.flush, &mut self.flushed, read).await?;
         self.observer.turned(&self.time);
         self.has_seen(read.0.read_at());
+        let events = read.0.documents()?.collect::<Result<Vec<_>>>()?;
+        self.renew_skips(events.into_iter()).await?;
         Ok(read)
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     log::EventLog,
-    model::{document::Document, id::DocumentId},
+    model::{document::Document, id::DocumentId, skip::has_fillers},
     store::Store,
     time::Time,
 };
@@ -57,6 +57,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let documents = documents?;
         self.learn_of_parked(&documents).await?;
         for document in documents {
+            // What is known here of the skips may be older than the row.
+            if has_fillers(&document.clock) {
+                self.load_skips_of(&document.id).await?;
+            }
             let stored = document.version;
             self.admit(document, stored);
         }
@@ -93,7 +97,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         // one that has moved on, or may, because an operator has skipped the event.
         let mark = self.waiting.park(&document.id);
         let skips = self.skips.of(&document.id);
-        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
+        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(mark.version)));
         let mark = mark.filter(|mark| mark.version == document.version + 1);
         document.quarantine = mark.cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));

@@ -1,6 +1,8 @@
 //! What operators have done about a document's events, as the projector asks for it where it reads a log again.
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display};
+
+use bson::RawDocument;
 
 use super::{
     run::Run,
@@ -9,7 +11,8 @@ use super::{
 use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource},
-    model::{document::Quarantine, event::EventKey, id::DocumentId},
+    model::{document::Quarantine, event::EventKey, id::DocumentId, skip::is_filler},
+    planted::{Bug, planted},
     store::Store,
     time::Time,
 };
@@ -57,11 +60,28 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         Ok(())
     }
 
-    /// Looks up which of a document's events are skipped. All were looked up in the beginning.
+    /// Looks up again what is skipped of the documents of which events fill gaps, before any of them is folded. Together
+    /// with such an event everything above it may have been skipped.
+    pub(super) async fn renew_skips<'e>(
+        &mut self,
+        events: impl Iterator<Item = &'e RawDocument>,
+    ) -> Result<()> {
+        let filled = events.filter(|event| is_filler(event) && !planted(Bug::SkipsNotReadAgain));
+        let filled = filled.filter_map(|event| EventKey::from_event(event).ok());
+        let filled: BTreeSet<DocumentId> = filled.map(|key| key.document).collect();
+        for document in filled {
+            self.load_skips_of(&document).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks up which of a document's events are skipped, as of the last thing that was received. All were looked up in
+    /// the beginning.
     pub(super) async fn load_skips_of(&mut self, id: &DocumentId) -> Result<()> {
         let (store, time, observer) = (&self.store, &self.time, &self.observer);
         let report = |error: &Error, _| observer.tried(error, time);
-        let load = self.settings.backoff.retry(time, report, || store.load_skips_of(id));
+        let load =
+            self.settings.backoff.retry(time, report, || store.load_skips_of(id, Some(self.seen)));
         let skips = drive(&mut self.flush, &mut self.flushed, load).await?;
         self.skips.replace(id, skips);
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bson::Timestamp;
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     database::{Result, Verdict},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, position::LogId},
+    model::{event::EventKey, id::DocumentId, position::LogId, skip::FILLER_CLIENT},
     retry::limited,
     store::{Documents, Extent, RowVersion, Store},
     time::Time,
@@ -142,8 +142,9 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         let Some(row) = walk.row.as_mut().filter(|_| !walk.has_news) else { return Ok(()) };
         walk.has_news = true;
         walk.rows.is_behind();
-        // What bears a mark is loaded together with its record.
-        let whole = row.row.take().filter(|_| !row.marked && !self.cache.holds(&row.id));
+        // What bears a mark is loaded together with its record, and what counts fillers together with its skips.
+        let fits = |whole: &RawDocumentBuf| !row.marked && !counts_fillers(whole);
+        let whole = row.row.take().filter(fits).filter(|_| !self.cache.holds(&row.id));
         match whole {
             Some(whole) => self.admit_row(&whole),
             None => Ok(()),
@@ -195,4 +196,10 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             }
         }
     }
+}
+
+/// Whether gaps of the document of a row were filled.
+fn counts_fillers(row: &RawDocument) -> bool {
+    row.get_document("clock")
+        .is_ok_and(|clock| clock.get(FILLER_CLIENT).is_ok_and(|count| count.is_some()))
 }

@@ -21,7 +21,7 @@ use crate::{
     database::{Error, Result},
     log::EventLog,
     model::{
-        document::{Class, Outcome, Quarantine},
+        document::{Outcome, Quarantine},
         event::EventKey,
         id::DocumentId,
         part::Part,
@@ -91,6 +91,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             chunk.iter().for_each(|arrival| self.doubt_parked(&arrival.key));
         }
         self.load_missing(chunk).await?;
+        self.renew_skips(chunk.iter().map(|arrival| arrival.event)).await?;
         // With the last version that is known to be there.
         let mut behind = BTreeMap::new();
         for step in chunk.chunks(STEP_EVENTS) {
@@ -122,7 +123,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
                 self.observer.turned(&self.time);
             }
-            let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
+            let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
                 && !planted(Bug::SkipsForgotten);
             match slot.document.offer(key, event, is_skipped, &self.settings.limits) {
                 Outcome::Replay => self.counts.replayed += 1,
@@ -217,8 +218,7 @@ impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
         if self.waiting.hole(id) == Some(missing) || planted(Bug::HoleNotRecorded) {
             return;
         }
-        let reason = format!("version {missing} is missing; later ones are there");
-        let mark = Quarantine { class: Class::Gap, version: missing, reason };
+        let mark = Quarantine::gap(missing);
         self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
         self.note_change();
     }

@@ -27,7 +27,7 @@ use crate::{
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
-pub use skips::{SkipOutcome, SkipRows};
+pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
 
 /// The suffix of the collection that holds the snapshots of a configured collection.
@@ -174,7 +174,7 @@ pub trait Checkpoints: Clone + Send + Sync + 'static {
     -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// A document that waits: behind a hole, or parked by a poison event.
+/// A document that waits: behind a gap, or parked by a poison event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineRow {
     /// The document, which may have no row yet.

@@ -244,7 +244,7 @@ impl Appender {
         .map_err(|error| error.map_or_else(|| self.late().into(), Insert::from))
     }
 
-    /// The `id`s of the events from version `first` to `last`, up to the first hole.
+    /// The `id`s of the events from version `first` to `last`, up to the first gap.
     async fn ids(
         &self,
         document: &DocumentId,

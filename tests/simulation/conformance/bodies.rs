@@ -5,7 +5,8 @@ use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
 use super::Server;
 pub(super) use super::mending::{
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
-    what_fills_a_hole_takes_the_place_of_nothing,
+    what_fills_a_gap_takes_the_place_of_nothing,
+    what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
 };
 pub(super) use super::parts::{
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
