@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use alluvium::{
     model::{
         clock::Clock,
-        document::Document,
+        document::{Document, FoldLimits},
         event::{Event, EventKey},
         id::DocumentId,
         new_event::{NewChange, NewEvent},
@@ -396,4 +396,22 @@ async fn a_writer_goes_on_with_the_log_that_takes_the_place_of_another() {
     let error = games.update(&id, "a", |game| game.gold += 1).await.unwrap_err();
     assert!(matches!(error, WriteError::NotFound { .. }), "{error}");
     assert_eq!(games.create(&id, "a", &chess()).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn an_event_beyond_the_limits_of_its_collection_is_refused() {
+    let test = with_log().await;
+    let limits = FoldLimits { event_bytes_max: 500, ..FoldLimits::default() };
+    let options = WriterOptions { limits, ..WriterOptions::default() };
+    let games = EventSourced::<Game>::with_options(&test.db, "games", options);
+    let id = id();
+    games.create(&id, "a", &chess()).await.unwrap();
+    let large = patch("a", rawdoc! { "$set": { "name": "x".repeat(500) } });
+    let error = games.append(&id, large.clone()).await.unwrap_err();
+    assert!(matches!(error, WriteError::Unfit { .. }), "{error}");
+    assert!(error.to_string().contains("`max_event_bytes` allows 500"), "{error}");
+    // Under wider limits it fits, and then a reader with the narrow ones says why the document waits.
+    self::games::<Game>(&test).append(&id, large).await.unwrap();
+    let parked = games.append(&id, patch("a", rawdoc! {})).await.unwrap_err();
+    assert!(matches!(parked, WriteError::Parked { .. }), "{parked}");
 }

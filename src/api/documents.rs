@@ -15,7 +15,7 @@ use super::{
     problem::{Kind, Problem},
     value::Notation,
 };
-use crate::{model::document::Document, status::Role};
+use crate::{model::document::Document, read::Projected, status::Role};
 
 /// How long a wait goes without looking at the row. It is woken by flushes of this instance, but
 /// another instance may write the row.
@@ -52,13 +52,18 @@ pub(super) async fn document(
 ) -> Result<Json<Value>, Problem> {
     let reader = &target.served.reader;
     let found = match asked(&params, state.limits.wait_max)? {
-        Asked::Now => reader.document(&target.id).await?,
-        Asked::AtVersion(version) => reader.at_version(&target.id, version).await?,
-        Asked::AtTime(time) => reader.at_time(&target.id, time).await?,
+        Asked::Now => reader.projected(&target.id).await?,
+        Asked::AtVersion(version) => reader.at_version(&target.id, version).await?.map(as_it_was),
+        Asked::AtTime(time) => reader.at_time(&target.id, time).await?.map(as_it_was),
         Asked::Applied { version, wait } => Some(applied(&target, version, wait).await?),
     };
-    let document = found.ok_or_else(|| unknown(&target, &params))?;
-    Ok(Json(params.ejson.document(&document)))
+    let Projected { document, waits } = found.ok_or_else(|| unknown(&target, &params))?;
+    Ok(Json(params.ejson.document(&document, waits.as_ref())))
+}
+
+/// An earlier document waited for nothing.
+fn as_it_was(document: Document) -> Projected {
+    Projected { document, waits: None }
 }
 
 fn asked(params: &DocumentParams, wait_max: Duration) -> Result<Asked, Problem> {
@@ -105,16 +110,16 @@ fn parse_wait(text: &str, wait_max: Duration) -> Result<Duration, Problem> {
 }
 
 /// The document once it has come to `version`.
-async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Document, Problem> {
+async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Projected, Problem> {
     let deadline = Instant::now() + wait;
     let mut status = target.served.status.clone();
     loop {
         // This comes before the read, so that a flush after the read is not missed below.
         status.mark_unchanged();
-        let found = target.served.reader.document(&target.id).await?;
-        let reached = found.as_ref().map_or(0, |document| document.version);
+        let found = target.served.reader.projected(&target.id).await?;
+        let reached = found.as_ref().map_or(0, |found| found.document.version);
         match found {
-            Some(document) if reached >= version => return Ok(document),
+            Some(found) if reached >= version => return Ok(found),
             _ if Instant::now() >= deadline => return Err(expired(target, version, reached)),
             _ => {}
         }

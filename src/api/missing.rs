@@ -34,17 +34,21 @@ const LIMIT: u32 = 1_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissingBody {
-    clock: Clock,
+    clock: Option<Clock>,
     limit: Option<u32>,
     log: Option<String>,
+    #[serde(default)]
+    reset: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissingParams {
-    clock: String,
+    clock: Option<String>,
     limit: Option<u32>,
     log: Option<String>,
+    #[serde(default)]
+    reset: bool,
     #[serde(default)]
     ejson: Notation,
 }
@@ -73,8 +77,9 @@ pub(super) async fn get(
     Params(params): Params<MissingParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let clock = json_param("clock", &params.clock)?;
-    let body = MissingBody { clock, limit: params.limit, log: params.log };
+    let clock = params.clock.as_deref().map(|clock| json_param("clock", clock)).transpose()?;
+    let MissingParams { limit, log, reset, .. } = params;
+    let body = MissingBody { clock, limit, log, reset };
     let query = query(body, Kind::MalformedQuery)?;
     let answer = ask(&target, &query).await?;
     let tag = tag(&query, params.ejson, &answer);
@@ -95,7 +100,16 @@ fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
             Err(Problem::new(kind, detail))
         }
     });
-    Ok(MissingQuery { clock: body.clock, limit, log: log.transpose()? })
+    let clock = match body.clock {
+        Some(clock) => clock,
+        None if body.reset => Clock::new(),
+        None => {
+            let detail = "`clock` is missing: what the client has seen, such as {\"game-server\": 1}; {} is nothing, and \
+                          `reset` makes it unnecessary";
+            return Err(Problem::new(kind, detail));
+        }
+    };
+    Ok(MissingQuery { clock, limit, log: log.transpose()?, reset: body.reset })
 }
 
 async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> {
@@ -119,11 +133,22 @@ async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> 
     })
 }
 
-/// The same question about the same version of the same log has the same answer.
+/// A hash of the question and of everything in the answer but the time of a snapshot, which is the time of asking: so
+/// whatever an answer depends on changes its tag.
 fn tag(query: &MissingQuery, notation: Notation, answer: &Missing) -> String {
-    let question = (&query.log, &query.clock, query.limit, notation);
-    let hash = Sha256::digest(format!("{} {} {question:?}", answer.log, answer.version));
-    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let Missing { log, version, clock, snapshot, events, next_clock, more, .. } = answer;
+    let told = (&answer.skips, answer.skips_total, &answer.waits);
+    let question = (&query.log, &query.clock, query.limit, query.reset, notation);
+    let mut hash = Sha256::new();
+    hash.update(format!("{question:?} {log} {version} {clock:?} {next_clock:?} {more} {told:?}"));
+    if let Some(document) = snapshot {
+        hash.update(document.to_raw().as_bytes());
+    }
+    for event in events {
+        hash.update(event.raw.as_bytes());
+        hash.update([u8::from(event.is_skipped)]);
+    }
+    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("\"{hex}\"")
 }
 

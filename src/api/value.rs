@@ -6,7 +6,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{clock::Clock, document::Document, snapshot::Snapshot},
+    model::{
+        clock::Clock,
+        document::{Document, Quarantine},
+        skip::SkippedEvent,
+        snapshot::Snapshot,
+    },
     read::{Missing, MissingEvent, StoredEvent},
 };
 
@@ -39,23 +44,17 @@ impl Notation {
         Bson::try_from(value).map_or(Value::Null, |value| self.value(value))
     }
 
-    /// Writes a document: `{id, version, clock, state, deleted, updated_at}`, and `quarantine` when it is
-    /// parked.
-    pub(crate) fn document(self, document: &Document) -> Value {
-        let mut json = json!({
+    /// Writes a document: `{id, version, clock, state, deleted, updated_at, waits}`.
+    pub(crate) fn document(self, document: &Document, waits: Option<&Quarantine>) -> Value {
+        json!({
             "id": self.value(document.id.to_bson()),
             "version": document.version,
             "clock": clock(&document.clock),
             "state": self.state(document),
             "deleted": document.is_deleted(),
             "updated_at": document.updated_at.map(time),
-        });
-        if let (Some(mark), Some(json)) = (&document.quarantine, json.as_object_mut()) {
-            let (class, reason) = (mark.class.name(), &mark.reason);
-            let mark = json!({ "class": class, "version": mark.version, "reason": reason });
-            json.insert("quarantine".into(), mark);
-        }
-        json
+            "waits": waits.map(waits_for),
+        })
     }
 
     /// Writes a document as a snapshot: `{version, clock, state, deleted, taken_at, reason}`.
@@ -83,7 +82,8 @@ impl Notation {
         })
     }
 
-    fn state(self, document: &Document) -> Value {
+    /// Writes the state of a document, or null if it is deleted.
+    pub(crate) fn state(self, document: &Document) -> Value {
         let state = document.state().map(|state| state.to_raw());
         state.map_or(Value::Null, |state| self.raw(RawBsonRef::Document(&state)))
     }
@@ -114,6 +114,11 @@ impl Notation {
             json.insert("events".into(), events.into());
             json.insert("next_clock".into(), clock(&answer.next_clock));
             json.insert("more".into(), answer.more.into());
+            json.insert("skips".into(), answer.skips.iter().map(skipped).collect());
+            if answer.skips_total > answer.skips.len() as i64 {
+                json.insert("skips_total".into(), answer.skips_total.into());
+            }
+            json.insert("waits".into(), answer.waits.as_ref().map(waits_for).into());
         }
         json
     }
@@ -160,6 +165,16 @@ impl Notation {
 /// Writes a clock: `{client: count}`.
 pub(crate) fn clock(clock: &Clock) -> Value {
     Value::Object(clock.iter().map(|(client, count)| (client.to_owned(), count.into())).collect())
+}
+
+/// Writes what a document waits for: `{class, version, reason}`.
+fn waits_for(mark: &Quarantine) -> Value {
+    json!({ "class": mark.class.name(), "version": mark.version, "reason": mark.reason })
+}
+
+/// Writes what a client is told of a skipped event.
+fn skipped(event: &SkippedEvent) -> Value {
+    json!({ "version": event.version, "client": event.client, "seq": event.seq })
 }
 
 /// Writes a time as RFC 3339, or as Extended JSON where its year has no four digits.

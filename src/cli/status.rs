@@ -39,7 +39,7 @@ impl Status {
     }
 }
 
-/// How many documents wait behind a hole, and how many are parked by an event of their own.
+/// How many documents wait behind a gap, and how many are parked by an event of their own.
 fn waiting(seen: &Overview) -> (u64, u64) {
     let gaps = seen.waiting.get(Class::Gap.name()).copied().unwrap_or_default();
     (gaps, seen.waiting.values().sum::<u64>() - gaps)
@@ -93,7 +93,7 @@ fn print(name: &str, seen: &Overview) -> std::io::Result<()> {
         None => "  checkpoint       none yet".into(),
     })?;
     let (gaps, quarantined) = waiting(seen);
-    output::line(format!("  behind a hole    {gaps} documents"))?;
+    output::line(format!("  behind a gap    {gaps} documents"))?;
     output::line(format!("  in quarantine    {quarantined} documents"))?;
     for (class, count) in seen.waiting.iter().filter(|(class, _)| **class != Class::Gap.name()) {
         output::line(format!("    {class:<14} {count}"))?;

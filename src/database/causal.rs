@@ -42,8 +42,13 @@ impl Causal {
     /// Takes note of what a session has done.
     pub fn observe(&self, session: &ClientSession) {
         if let Some(time) = session.operation_time() {
-            self.newest.fetch_max(pack(time), Ordering::AcqRel);
+            self.observe_time(time);
         }
+    }
+
+    /// Takes note of the time of an answer that was given outside of such a session.
+    pub fn observe_time(&self, time: Timestamp) {
+        self.newest.fetch_max(pack(time), Ordering::AcqRel);
     }
 }
 

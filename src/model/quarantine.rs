@@ -56,6 +56,12 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
+    /// Of a document whose event of this version is missing while later ones exist.
+    pub fn gap(version: i64) -> Self {
+        let reason = format!("version {version} is missing; later ones are there");
+        Self { class: Class::Gap, version, reason }
+    }
+
     /// As it stands in the document's row.
     pub fn to_raw(&self) -> RawDocumentBuf {
         let mut raw = RawDocumentBuf::new();

@@ -1,4 +1,4 @@
-//! The log of one document, page by page, exactly as it stands: also beyond a hole.
+//! The log of one document, page by page, exactly as it stands: also beyond a gap.
 
 use bson::{RawDocument, RawDocumentBuf};
 
@@ -47,7 +47,7 @@ impl StoredEvent {
 
     fn read(raw: &RawDocument, skips: &SkippedVersions) -> Option<Self> {
         let key = EventKey::from_event(raw).ok()?;
-        let is_skipped = skips.contains(&key.version);
+        let is_skipped = skips.contains(key.version);
         Some(Self { version: key.version, is_skipped, raw: raw.to_owned() })
     }
 }

@@ -11,6 +11,7 @@ mod suffix;
 mod walk;
 
 use bson::{DateTime, RawDocumentBuf};
+use futures::future::try_join;
 use mongodb::{
     Collection, Database,
     options::{CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria},
@@ -78,17 +79,18 @@ pub struct Current {
     pub log: LogId,
     /// How many of its events are not projected yet.
     pub pending: i64,
-    /// What keeps it from going on, where its log does not simply end here.
-    pub waits: Option<Waits>,
+    /// What keeps it from going on, where its log does not simply end here: its next event cannot be applied, or is
+    /// missing while later ones exist ([`Class::Gap`]).
+    pub waits: Option<Quarantine>,
 }
 
-/// What a document waits for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Waits {
-    /// Its next event is missing while later ones exist.
-    Hole,
-    /// Its next event cannot be applied: it is parked, or about to be.
-    Poison(Quarantine),
+/// A document as it is projected.
+#[derive(Clone, Debug)]
+pub struct Projected {
+    /// Its row.
+    pub document: Document,
+    /// What it waits for, if it is parked or behind a gap.
+    pub waits: Option<Quarantine>,
 }
 
 impl Reader {
@@ -145,9 +147,28 @@ impl Reader {
         row.as_deref().map(|row| read_row(id, row)).transpose()
     }
 
+    /// The same with what it waits for, if it is parked or behind a gap by the record.
+    ///
+    /// # Errors
+    /// As [`Reader::document`], or when the record is unreadable.
+    pub async fn projected(&self, id: &DocumentId) -> Result<Option<Projected>> {
+        let key = bson::doc! { "c": self.collection(), "d": id.to_bson() };
+        let record = async {
+            let record = self.quarantine.find_one(bson::doc! { "_id": key }).await?;
+            Ok(record.as_deref().and_then(Quarantine::from_raw))
+        };
+        let (document, record) = try_join(self.document(id), record).await?;
+        Ok(document.map(|document| {
+            // A record may come a little before its row, and go a little after it.
+            let record = record.filter(|mark| mark.version > document.version);
+            let waits = document.quarantine.clone().or(record);
+            Projected { document, waits }
+        }))
+    }
+
     /// The document with every majority-committed event of its log: the projected row and, folded into
     /// it, the events that are not projected yet, both of one moment. Stops where the projection would:
-    /// before a hole, before an event that cannot be applied, at a parked document's version. `None` if
+    /// before a gap, before an event that cannot be applied, at a parked document's version. `None` if
     /// there is no first event.
     ///
     /// # Errors
@@ -207,7 +228,7 @@ impl Reader {
                 let row = moment.document(id).await?;
                 let folded =
                     self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?;
-                Current { waits: Some(Waits::Poison(mark)), ..folded }
+                Current { waits: Some(mark), ..folded }
             }
             None => current,
         };
@@ -228,8 +249,8 @@ impl Reader {
         let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         let waits = match stop {
             Stop::Reached | Stop::End => None,
-            Stop::Hole => Some(Waits::Hole),
-            Stop::Poison(mark) => Some(Waits::Poison(mark)),
+            Stop::Gap => Some(Quarantine::gap(document.version + 1)),
+            Stop::Poison(mark) => Some(mark),
         };
         let pending = document.version - projected;
         Ok(Current { document, log: moment.log(), pending, waits })
@@ -255,7 +276,7 @@ impl Reader {
             _ if document.version < projected => Err(below(stop, projected)),
             _ if document.version == 0 => Ok(None),
             Stop::Poison(mark) => Err(ahead(version, &document, Some(mark))),
-            Stop::End | Stop::Hole => Err(ahead(version, &document, parked)),
+            Stop::End | Stop::Gap => Err(ahead(version, &document, parked)),
         }
     }
 
@@ -279,7 +300,7 @@ impl Reader {
 fn below(stop: Stop, projected: i64) -> ReadError {
     match stop {
         Stop::Poison(poison) => ReadError::Unfoldable { poison, projected },
-        Stop::Reached | Stop::End | Stop::Hole => ReadError::BelowFloor { floor: projected },
+        Stop::Reached | Stop::End | Stop::Gap => ReadError::BelowFloor { floor: projected },
     }
 }
 

@@ -21,9 +21,9 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         position::LogId,
-        skip::SkippedVersions,
+        skip::{SkippedEvent, SkippedVersions, TOLD_MAX},
     },
-    store::mongo::{events_of, place_of_row},
+    store::mongo::{events_of, place_of_skip, told_of},
 };
 
 /// How often a read whose moment was lost begins again.
@@ -91,7 +91,7 @@ impl<'r> Moment<'r> {
     }
 
     /// The record of a parked document, which is there even where no row can be. A document that waits
-    /// behind a hole is not parked.
+    /// behind a gap is not parked.
     pub(super) async fn parked(&mut self, id: &DocumentId) -> Result<Option<Quarantine>> {
         let key = bson::doc! { "c": self.reader.collection(), "d": id.to_bson() };
         let found = self
@@ -140,6 +140,38 @@ impl<'r> Moment<'r> {
     pub(super) async fn skips(&mut self, id: &DocumentId) -> Result<SkippedVersions> {
         skips(self.reader, &mut self.session, id).await
     }
+
+    /// The same, with what a client is told of them.
+    pub(super) async fn told_skips(&mut self, id: &DocumentId) -> Result<ToldSkips> {
+        let versions = self.skips(id).await?;
+        let mut told = ToldSkips { versions, ..ToldSkips::default() };
+        if told.versions.is_empty() {
+            return Ok(told);
+        }
+        let find = self.reader.skips.find(events_of(self.reader.collection(), id));
+        let find = find.sort(bson::doc! { "_id": -1 }).read_concern(ReadConcern::snapshot());
+        let mut found = find.session(&mut self.session).await?;
+        while told.newest.len() < TOLD_MAX && found.advance(&mut self.session).await? {
+            told.add_older(told_of(found.current())?);
+        }
+        Ok(told)
+    }
+}
+
+/// What is skipped of a document, as a client is told of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ToldSkips {
+    pub(super) versions: SkippedVersions,
+    /// The newest of them, newest first.
+    pub(super) newest: Vec<SkippedEvent>,
+}
+
+impl ToldSkips {
+    /// Adds the events of a record that is older than all others, ascending.
+    pub(super) fn add_older(&mut self, events: Vec<SkippedEvent>) {
+        let room = TOLD_MAX.saturating_sub(self.newest.len());
+        self.newest.extend(events.into_iter().rev().take(room));
+    }
 }
 
 async fn skips(
@@ -148,11 +180,13 @@ async fn skips(
     id: &DocumentId,
 ) -> Result<SkippedVersions> {
     let find = reader.skips.find(events_of(reader.collection(), id));
-    let find = find.projection(bson::doc! { "_id": 1 }).read_concern(ReadConcern::snapshot());
+    let find = find.projection(bson::doc! { "_id": 1, "through": 1 });
+    let find = find.read_concern(ReadConcern::snapshot());
     let mut found = find.session(&mut *session).await?;
-    let mut skips = SkippedVersions::new();
+    let mut skips = SkippedVersions::default();
     while found.advance(session).await? {
-        skips.insert(place_of_row(found.current())?.version);
+        let (key, through) = place_of_skip(found.current())?;
+        skips.insert(key.version, through);
     }
     Ok(skips)
 }
@@ -184,7 +218,7 @@ impl Events<'_> {
         }
         let Some(event) = Self::current(&self.batch, &mut self.passed)? else { return Ok(None) };
         let version = EventKey::from_event(event).map_or(0, |key| key.version);
-        let is_skipped = self.skips.as_ref().is_some_and(|skips| skips.contains(&version));
+        let is_skipped = self.skips.as_ref().is_some_and(|skips| skips.contains(version));
         Ok(Some((event, is_skipped)))
     }
 

@@ -6,7 +6,7 @@
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 
-use super::{Reader, error::Result};
+use super::{Reader, error::Result, moment::ToldSkips};
 use crate::{
     database,
     log::{Batch, history, mongo::NamedLog},
@@ -14,9 +14,9 @@ use crate::{
         clock::Clock,
         event::EventKey,
         id::{DocumentId, integral},
-        skip::{SkippedVersions, client_of},
+        skip::client_of,
     },
-    store::mongo::{events_of, place_of_row},
+    store::mongo::{events_of, place_of_skip, told_of},
 };
 
 /// Beyond so many, keys are looked at before bodies are read.
@@ -48,6 +48,8 @@ pub(super) struct Suffix {
     pub(super) clock: Clock,
     /// The events, oldest first.
     pub(super) events: Vec<MissingEvent>,
+    /// What is skipped of the document.
+    pub(super) skips: ToldSkips,
 }
 
 /// The events that `client` lacks if they are the last of the log, and that is `log`. `None` where it takes a
@@ -100,7 +102,10 @@ fn question(
         "pipeline": [{ "$match": { "_id": id.as_raw() } }, { "$unset": "state" }],
     };
     let skips = RawDocumentBuf::try_from(events_of(reader.collection(), id))?;
-    let skips = rawdoc! { "coll": reader.skips.name(), "pipeline": [{ "$match": skips }] };
+    let newest_first = rawdoc! { "$sort": { "_id": -1 } };
+    let skips = rawdoc! {
+        "coll": reader.skips.name(), "pipeline": [{ "$match": skips }, newest_first],
+    };
     Ok(rawdoc! {
         "pipeline": [
             { "$match": versions },
@@ -122,7 +127,7 @@ struct Found {
     events: Vec<MissingEvent>,
     bytes: usize,
     row: Option<(i64, Clock)>,
-    skips: SkippedVersions,
+    skips: ToldSkips,
 }
 
 impl Found {
@@ -133,7 +138,7 @@ impl Found {
             events: Vec::new(),
             bytes: 0,
             row: None,
-            skips: SkippedVersions::new(),
+            skips: ToldSkips::default(),
         }
     }
 
@@ -143,7 +148,11 @@ impl Found {
             let raw = raw?;
             let fits = match raw.get("_id")? {
                 Some(RawBsonRef::Document(key)) if names(key, "c") => {
-                    self.skips.insert(place_of_row(raw)?.version)
+                    self.bytes += raw.as_bytes().len();
+                    let (key, through) = place_of_skip(raw)?;
+                    self.skips.versions.insert(key.version, through);
+                    self.skips.add_older(told_of(raw)?);
+                    true
                 }
                 Some(RawBsonRef::Document(key)) => self.event(key, raw),
                 _ => self.row(raw),
@@ -182,9 +191,9 @@ impl Found {
             return None;
         }
         for event in &mut self.events {
-            event.is_skipped = self.skips.contains(&event.version);
+            event.is_skipped = self.skips.versions.contains(event.version);
         }
-        Some(Suffix { version, clock, events: self.events })
+        Some(Suffix { version, clock, events: self.events, skips: self.skips })
     }
 }
 

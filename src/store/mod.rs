@@ -29,7 +29,7 @@ pub use crate::model::names::snapshots_collection;
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
-pub use skips::{SkipOutcome, SkipRows};
+pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
 
 /// The collection that holds the format of the data.

@@ -164,7 +164,7 @@ pub(super) fn difference(row: &RawDocument, folded: &Document, stop: &Stop) -> O
                 mark.class.name(),
                 mark.reason
             ),
-            Stop::Hole => format!("the event at version {} is missing", folded.version + 1),
+            Stop::Gap => format!("the event at version {} is missing", folded.version + 1),
             Stop::End | Stop::Reached => format!("its log ends at version {}", folded.version),
         });
     }

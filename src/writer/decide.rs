@@ -26,14 +26,14 @@ use crate::{
         mongo::NamedLog,
     },
     model::{
-        document::{Body, Document, FoldLimits, Outcome},
+        document::{Body, Class, Document, FoldLimits, Outcome},
         event::EventKey,
         id::DocumentId,
         new_event::NewEvent,
         position::LogId,
         state::State,
     },
-    read::{ReadLimits, Reader, Waits},
+    read::{ReadLimits, Reader},
     time::{SystemTime, Time},
 };
 
@@ -78,9 +78,10 @@ pub(super) struct Decider {
 
 impl Decider {
     pub(super) fn new(database: &Database, collection: &str, options: WriterOptions) -> Self {
+        let limits = ReadLimits { fold: options.limits, ..ReadLimits::default() };
         let items = usize::try_from(options.cache_bytes / TYPICAL_BYTES).unwrap_or(usize::MAX);
         Self {
-            reader: Reader::new(database, collection, ReadLimits::default()),
+            reader: Reader::new(database, collection, limits),
             database: database.clone(),
             appender: std::sync::Mutex::default(),
             cache: Cache::with_weighter(items.max(1), options.cache_bytes, Bytes),
@@ -154,11 +155,11 @@ impl Decider {
         };
         match current.waits {
             None => Ok((Arc::new(current.document), Some(current.log))),
-            Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
             // An event of ours in the gap would take the place of the one that is on its way.
-            Some(Waits::Hole) => {
-                Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
+            Some(mark) if mark.class == Class::Gap => {
+                Err(WriteError::Gap { id: id.clone(), version: mark.version })
             }
+            Some(mark) => Err(WriteError::Parked { id: id.clone(), mark }),
         }
     }
 
@@ -212,7 +213,7 @@ impl Decider {
             event.seen = Some(base.clock.clone());
         }
         let row = Row::new(&base.id, base.version + 1, event);
-        let next = fold(base, row.event())?;
+        let next = fold(base, row.event(), &self.options.limits)?;
         Ok((Some((next, row)), outcome))
     }
 
@@ -228,11 +229,11 @@ impl Decider {
 }
 
 /// The document after `event`, in the same fold as the projection's.
-fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
+fn fold(base: &Document, event: &RawDocument, limits: &FoldLimits) -> Result<Document> {
     let unfit = |reason: String| WriteError::Unfit { reason };
     let key = EventKey { document: base.id.clone(), version: base.version + 1 };
     let mut next = base.clone();
-    match next.offer(&key, event, false, &FoldLimits::default()) {
+    match next.offer(&key, event, false, limits) {
         Outcome::Applied(_) => {}
         Outcome::Poison(mark) => return Err(unfit(mark.reason)),
         // The event was given the next version of this very document.

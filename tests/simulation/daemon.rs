@@ -190,7 +190,7 @@ impl Process {
             let (wishes, revisits) = revisit::channel();
             parts.put(part, Led { standing: led.clone(), wishes });
             let heart = hearts.heart("projector");
-            let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
+            let store = SimStore::new(node.clone(), monitor.clone(), part);
             let projector = Projector {
                 collection: COLLECTION.into(),
                 part,

@@ -241,7 +241,7 @@ impl Appender {
         answer::judge(&reply)
     }
 
-    /// The `id`s of the events from version `first` to `last`, up to the first hole.
+    /// The `id`s of the events from version `first` to `last`, up to the first gap.
     async fn ids(
         &self,
         document: &DocumentId,

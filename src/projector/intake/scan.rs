@@ -7,14 +7,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bson::Timestamp;
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{chunk::Arrival, rows::Rows};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId},
+    model::{event::EventKey, id::DocumentId, skip::FILLER_CLIENT},
     projector::documents::Documents,
     retry::limited,
     store::{self, Extent, RowVersion, Store},
@@ -159,9 +159,10 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         let Some(row) = self.row.as_mut().filter(|_| !self.has_news) else { return Ok(()) };
         self.has_news = true;
         self.rows.is_behind();
-        // What bears a mark is loaded together with its record.
+        // What bears a mark is loaded together with its record, and what counts fillers together with its skips.
         let is_held = documents.memory.cache.holds(&row.id);
-        match row.row.take().filter(|_| !row.marked && !is_held) {
+        let fits = |whole: &RawDocumentBuf| !row.marked && !is_held && !counts_fillers(whole);
+        match row.row.take().filter(fits) {
             Some(whole) => documents.memory.admit_row(&whole),
             None => Ok(()),
         }
@@ -209,6 +210,12 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether gaps of the document of a row were filled.
+fn counts_fillers(row: &RawDocument) -> bool {
+    row.get_document("clock")
+        .is_ok_and(|clock| clock.get(FILLER_CLIENT).is_ok_and(|count| count.is_some()))
 }
 
 fn ahead_bytes(id: &DocumentId) -> usize {

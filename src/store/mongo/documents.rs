@@ -42,12 +42,16 @@ impl Documents for MongoStore {
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
-        let rows = self
+        let mut session = self.causal.session().await?;
+        let mut rows = self
             .documents
             .find(doc! { "_id": { "$in": ids } })
             .read_concern(ReadConcern::majority())
+            .session(&mut session)
             .await?;
-        Ok(rows.try_collect().await?)
+        let rows = rows.stream(&mut session).try_collect().await?;
+        self.causal.observe(&session);
+        Ok(rows)
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {

@@ -47,11 +47,15 @@ impl MongoStore {
             // includes the row `after` itself, which the walk passes over once more.
             find = find.min(doc! { "_id": after.to_bson() }).hint(Hint::Keys(doc! { "_id": 1 }));
         }
-        let collection = self.collection.clone();
+        let (collection, causal) = (self.collection.clone(), self.causal.clone());
         let batches = find.batch().await?;
-        Ok(MongoVersions(Ahead::new(
-            batches.map(move |batch| decode(&batch?, extent, &collection)),
-        )))
+        Ok(MongoVersions(Ahead::new(batches.map(move |batch| {
+            let batch = batch?;
+            if let Ok(time) = batch.as_raw_document().get_timestamp("operationTime") {
+                causal.observe_time(time);
+            }
+            decode(&batch, extent, &collection)
+        }))))
     }
 }
 
