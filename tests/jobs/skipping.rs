@@ -252,7 +252,8 @@ async fn where_the_missing_event_arrives_nothing_is_skipped() {
 /// Skips what is above the gap at version 2 of `a`, as a daemon does it.
 async fn skip_above(scene: &Scene) -> Result<Filled, OperateError> {
     let source = MongoSource::new(scene.db.clone());
-    let (log, store) = (source.log("games"), MongoStore::new(&scene.db, "games", Part::WHOLE));
+    let log = source.open_existing("games").await.unwrap();
+    let store = MongoStore::new(&scene.db, "games", Part::WHOLE);
     let (id, time) = (DocumentId::String("a".into()), SystemTime::new());
     let means =
         Means { source: &source, log: &log, store: &store, time: &time, collection: "games" };

@@ -13,7 +13,7 @@ use std::{
 
 use alluvium::{
     log::create::Differing,
-    model::{clock::Clock, id::DocumentId},
+    model::id::DocumentId,
     read::{MissingQuery, ReadLimits, Reader},
     setup::prepare,
     store::format::FORMAT,
