@@ -23,7 +23,7 @@ use crate::{
     log::{
         self,
         append::{AppendError, Appender, Row},
-        mongo::NamedLog,
+        mongo::KnownLog,
     },
     model::{
         document::{Body, Class, Document, FoldLimits, Outcome},
@@ -182,10 +182,10 @@ impl Decider {
         if let Some(appender) = known {
             return Ok(appender);
         }
-        let collection = self.reader.collection();
-        let Some(log) = NamedLog::open(&self.database, collection).await? else {
-            let log = log::events_collection(collection);
-            return Err(WriteError::NoLog { log, database: self.database.name().to_owned() });
+        let look = KnownLog::new(&self.database, self.reader.collection());
+        let Some(log) = look.get().await? else {
+            let database = self.database.name().to_owned();
+            return Err(WriteError::NoLog { log: look.events(), database });
         };
         let appender = Appender::new(log, self.options.append);
         *self.known() = Some(appender.clone());
