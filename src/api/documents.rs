@@ -3,14 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{extract::State, http::StatusCode, response::Response};
 use bson::DateTime;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    ApiState,
+    ApiState, aside,
     extract::{Params, Target},
     problem::{Kind, Problem},
     value::Notation,
@@ -49,7 +49,7 @@ pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
     target: Target,
     Params(params): Params<DocumentParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let reader = &target.served.reader;
     let found = match asked(&params, state.limits.wait_max)? {
         Asked::Now => reader.projected(&target.id).await?,
@@ -58,7 +58,8 @@ pub(super) async fn document(
         Asked::Applied { version, wait } => Some(applied(&target, version, wait).await?),
     };
     let Projected { document, waits } = found.ok_or_else(|| unknown(&target, &params))?;
-    Ok(Json(params.ejson.document(&document, waits.as_ref())))
+    let (bytes, ejson) = (document.heap_bytes(), params.ejson);
+    aside::answer(StatusCode::OK, bytes, move || ejson.document(&document, waits.as_ref())).await
 }
 
 /// An earlier document waited for nothing.
@@ -172,7 +173,7 @@ pub(super) struct EventsParams {
 pub(super) async fn events(
     target: Target,
     Params(params): Params<EventsParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let limit = limit(params.limit, HISTORY_LIMIT, Kind::MalformedQuery)?;
     if params.after_version < 0 {
         let detail = format!("`after_version` is {}, but counts from 0", params.after_version);
@@ -185,8 +186,13 @@ pub(super) async fn events(
         let detail = format!("{id} of `{collection}` has no event above {}", params.after_version);
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
-    let events: Vec<Value> = page.events.iter().map(|event| params.ejson.stored(event)).collect();
-    Ok(Json(json!({ "events": events, "next": page.next })))
+    let bytes = page.events.iter().map(|event| event.raw.as_bytes().len()).sum();
+    let written = move || {
+        let events: Vec<Value> =
+            page.events.iter().map(|event| params.ejson.stored(event)).collect();
+        json!({ "events": events, "next": page.next })
+    };
+    aside::answer(StatusCode::OK, bytes, written).await
 }
 
 /// The limit of a list, at least 1. The reader has a limit of its own, and the cursor says when there

@@ -4,18 +4,16 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bson::Uuid;
 use serde::Deserialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ApiState, Served,
+    ApiState, Served, aside,
     documents::limit,
     extract::{JsonBody, Params, Target, json_param},
     problem::{Kind, Problem},
@@ -23,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::AnswerKind,
-    model::{clock::Clock, position::LogId},
+    model::{clock::Clock, document::Document, position::LogId},
     read::{Missing, MissingQuery, ReadError},
     time::Time,
 };
@@ -65,10 +63,11 @@ pub(super) async fn post(
     target: Target,
     Params(params): Params<NotationParams>,
     JsonBody(body): JsonBody<MissingBody>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let query = query(body, Kind::MalformedBody)?;
     let answer = ask(&target, &query).await?;
-    Ok(Json(params.ejson.answer(&answer, state.time.wall())))
+    let (bytes, now) = (size(&answer), state.time.wall());
+    aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now)).await
 }
 
 pub(super) async fn get(
@@ -77,7 +76,10 @@ pub(super) async fn get(
     Params(params): Params<MissingParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let clock = params.clock.as_deref().map(|clock| json_param("clock", clock)).transpose()?;
+    let clock = match params.clock {
+        Some(clock) => Some(json_param("clock", clock).await?),
+        None => None,
+    };
     let MissingParams { limit, log, reset, .. } = params;
     let body = MissingBody { clock, limit, log, reset };
     let query = query(body, Kind::MalformedQuery)?;
@@ -87,8 +89,16 @@ pub(super) async fn get(
     if known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let answer = params.ejson.answer(&answer, state.time.wall());
-    Ok((head, Json(answer)).into_response())
+    let (bytes, now) = (size(&answer), state.time.wall());
+    let answer = aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now));
+    Ok((head, answer.await?).into_response())
+}
+
+/// How much there is to write, in bytes.
+fn size(answer: &Missing) -> usize {
+    let events: usize = answer.events.iter().map(|event| event.raw.as_bytes().len()).sum();
+    let clocks = answer.clock.heap_bytes() + answer.next_clock.heap_bytes();
+    events + clocks + answer.snapshot.as_ref().map_or(0, Document::heap_bytes)
 }
 
 fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {

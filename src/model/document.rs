@@ -155,6 +155,11 @@ impl Document {
             let reason = format!("the document already has {} clients", self.clock.clients());
             return poison(event, Class::TooLarge, reason);
         }
+        if event.seen_clients > limits.clients_max {
+            let (clients, max) = (event.seen_clients, limits.clients_max);
+            let reason = format!("`seen` names {clients} clients, a clock has at most {max}");
+            return poison(event, Class::BadEvent, reason);
+        }
         if let Err((class, reason)) = self.change(event, limits) {
             return poison(event, class, reason);
         }

@@ -9,7 +9,7 @@ use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
 use fields::Fields;
 
 use super::{
-    clock::{CLIENT_RULE, is_client_name},
+    clock::{CLIENT_RULE, ClockError, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
     sound::{self, Unsound},
@@ -98,6 +98,8 @@ pub struct Event<'a> {
     pub at: DateTime,
     /// The writer's own mark.
     pub id: Option<RawBsonRef<'a>>,
+    /// How many clients its `seen` names.
+    pub seen_clients: usize,
     /// The bytes it was read from, for the fields that only a reader of history wants.
     pub raw: &'a RawDocument,
 }
@@ -138,6 +140,9 @@ pub enum EventError {
     /// The client's name is unusable.
     #[error("`client` must be {CLIENT_RULE}, not `{0}`")]
     Client(String),
+    /// The causal context is no clock.
+    #[error("`seen`: {0}")]
+    Seen(#[from] ClockError),
     /// The operation is unknown.
     #[error("`op` must be create, update or delete, not `{0}`")]
     Op(String),
@@ -267,7 +272,8 @@ impl<'a> Event<'a> {
             RawBsonRef::DateTime(at) => at,
             other => return Err(wrong_type("at", "a date", other)),
         };
-        Ok(Self { key, client, change, at, id: fields.id, raw })
+        let seen_clients = fields.seen_clients()?;
+        Ok(Self { key, client, change, at, id: fields.id, seen_clients, raw })
     }
 }
 

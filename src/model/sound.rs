@@ -188,7 +188,12 @@ fn within(container: RawValue<'_>, deeper: usize) -> Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::{RawDocumentBuf, doc, rawdoc};
+    use crate::model::{
+        document::{Body, Class, Document, FoldLimits, Outcome},
+        event::EventKey,
+        state::State,
+    };
+    use bson::{RawDocumentBuf, doc, raw::cstr, rawdoc};
 
     /// A document of elements as they are given: type, name, value.
     fn raw(elements: &[(u8, &[u8], &[u8])]) -> Vec<u8> {
@@ -248,6 +253,55 @@ mod tests {
                 assert!(found(raw(&all)).starts_with(&expected), "{count} {again}");
             }
         }
+    }
+
+    /// What an event brings is looked through, whatever of it the fold needs; and `seen` is a clock.
+    #[test]
+    fn an_event_that_brings_what_is_unsound_is_poison() {
+        let twice = raw(&[(0x10, b"x", &INT), (0x10, b"x", &INT)]);
+        let twice = RawDocumentBuf::from_bytes(twice).unwrap();
+        let bad = RawDocumentBuf::from_bytes(raw(&[(0x02, b"x", &string(b"\xff"))])).unwrap();
+        let clients: bson::Document = (0..10_001).map(|at| (format!("c{at}"), 1.into())).collect();
+        let clients = RawDocumentBuf::try_from(&clients).unwrap();
+        for (name, value, expected) in [
+            ("meta", rawdoc! { "a": [twice.clone()] }, "`meta.a.0.x` stands twice"),
+            ("anything", twice.clone(), "`anything.x` stands twice"),
+            ("patch", rawdoc! { "$set": { "a": twice.clone() } }, "`patch.$set.a.x` stands twice"),
+            ("meta", bad, "`meta.x` is not UTF-8"),
+            ("seen", rawdoc! { "a": "b" }, "`seen`: the count of client `a`"),
+            ("seen", rawdoc! { "a.b": 1 }, "`seen`: `a.b` is no client name"),
+            ("seen", rawdoc! { "a": -1 }, "`seen`: the count of client `a`"),
+            ("seen", clients, "`seen` names 10001 clients"),
+        ] {
+            let mut event = rawdoc! {
+                "_id": { "d": "a", "s": 2 }, "client": "c", "op": "update",
+                "at": bson::DateTime::from_millis(0),
+            };
+            if name != "patch" {
+                event.append(cstr!("patch"), rawdoc! {});
+            }
+            event.append(bson::raw::CString::try_from(name.to_owned()).unwrap(), value);
+            let key = EventKey::from_event(&event).unwrap();
+            let mut document = Document::new(key.document.clone());
+            (document.version, document.body) =
+                (1, Body::Live(State::from_raw(&rawdoc! {}).unwrap()));
+            match document.offer(&key, &event, false, &FoldLimits::default()) {
+                Outcome::Poison(mark) => {
+                    assert_eq!(mark.class, Class::BadEvent, "{name}");
+                    assert!(mark.reason.starts_with(expected), "{}", mark.reason);
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_unsound_is_not_ours() {
+        let twice = raw(&[(0x10, b"x", &INT), (0x10, b"x", &INT)]);
+        let state = RawDocumentBuf::from_bytes(twice).unwrap();
+        let row = rawdoc! { "_id": 1, "version": 1, "clock": { "a": 1 }, "state": state };
+        let error = Document::from_raw(&row).unwrap_err();
+        assert!(error.to_string().starts_with("`state.x` stands twice"), "{error}");
     }
 
     #[test]

@@ -51,6 +51,19 @@ impl<'a> RawValue<'a> {
         Self { tag, bytes }
     }
 
+    /// A document that has just this value, under that name.
+    pub(crate) fn in_document(self, name: &[u8]) -> Vec<u8> {
+        let length = 4 + 1 + name.len() + 1 + self.bytes.len() + 1;
+        let mut document = Vec::with_capacity(length);
+        document.extend_from_slice(&(length as u32).to_le_bytes());
+        document.push(self.tag);
+        document.extend_from_slice(name);
+        document.push(0);
+        document.extend_from_slice(self.bytes);
+        document.push(0);
+        document
+    }
+
     /// The elements of a document or array; none for any other type.
     pub(crate) fn elements(self) -> Result<Elements<'a>, Malformed> {
         if is_container(self.tag) { Elements::new(self.bytes) } else { Ok(Elements::empty()) }
