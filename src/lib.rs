@@ -31,6 +31,7 @@ pub mod observe;
 pub mod stream;
 pub mod projector;
 pub mod lease;
+pub mod logging;
 pub mod metrics;
 pub mod upkeep;
 pub mod read;

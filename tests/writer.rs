@@ -381,3 +381,19 @@ async fn a_log_is_never_made_by_a_write() {
     assert!(error.contains("`games.events` does not exist in the database"), "{error}");
     assert_eq!(test.db.list_collection_names().await.unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_writer_goes_on_with_the_log_that_takes_the_place_of_another() {
+    let test = with_log().await;
+    let (id, games) = (id(), games::<Game>(&test));
+    games.create(&id, "a", &chess()).await.unwrap();
+    assert_eq!(games.update(&id, "a", |game| game.gold += 1).await.unwrap().version, 2);
+    test.db.collection::<bson::Document>("games.events").drop().await.unwrap();
+    let error = games.update(&id, "a", |game| game.gold += 1).await.unwrap_err();
+    assert!(error.to_string().contains("`games.events`"), "{error}");
+    test.db.create_collection("games.events").await.unwrap();
+    // Version 3 of the remembered document would stand behind a gap here.
+    let error = games.update(&id, "a", |game| game.gold += 1).await.unwrap_err();
+    assert!(matches!(error, WriteError::NotFound { .. }), "{error}");
+    assert_eq!(games.create(&id, "a", &chess()).await.unwrap().version, 1);
+}

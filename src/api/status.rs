@@ -21,7 +21,8 @@ pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
     }))
 }
 
-fn collection(status: &CollectionStatus) -> Value {
+/// What is known of a collection.
+pub(super) fn collection(status: &CollectionStatus) -> Value {
     let last_error = status.last_error.as_ref().map(|error| {
         json!({
             "at": value::time(error.at),

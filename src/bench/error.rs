@@ -53,6 +53,9 @@ pub enum BenchError {
     /// A daemon does not stand by although another one leads.
     #[error("after {0} s the second daemon does not stand by")]
     NotStandby(u64),
+    /// A daemon does not come level with writers that go on.
+    #[error("after {0} s the daemon is still behind the writers that go on beside it")]
+    NotLevel(u64),
     /// The events did not become visible within the time limit.
     #[error(
         "after {seconds} s the projection holds {found} of {expected}; the machine may be too slow for this --scale"

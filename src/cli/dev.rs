@@ -6,11 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    CommandResult, Globals, output,
-    private::Private,
-    run::{Signals, serve},
-};
+use super::{CommandResult, Globals, Signals, output, private::Private, run::serve};
 use crate::daemon::Daemon;
 
 #[derive(Args, Debug)]
@@ -21,9 +17,7 @@ pub(super) struct Dev {
 }
 
 impl Dev {
-    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        // Before the server starts: a signal meanwhile must not leave anything half made.
-        let mut signals = Signals::new()?;
+    pub(super) async fn run(self, globals: &Globals, mut signals: Signals) -> CommandResult {
         if !globals.json {
             output::line("Starting a private MongoDB server and the daemon ...")?;
         }

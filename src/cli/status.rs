@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::{CommandResult, Globals, output, parts};
 use crate::{
     config::Expect,
-    database::connect,
     model::document::Class,
     store::{
         Layout,
@@ -23,7 +22,7 @@ pub(super) struct Status {}
 impl Status {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let config = globals.load(Expect::Collections)?;
-        let connected = connect(&config.mongodb).await?;
+        let connected = globals.open_known(&config.mongodb).await?;
         let mut collections = Vec::new();
         for collection in &config.collections {
             let seen = overview(&connected.database, &collection.name).await?;

@@ -5,7 +5,6 @@ use clap::Args;
 use super::Globals;
 use crate::{
     config::Expect,
-    database::connect,
     model::id::DocumentId,
     read::{ReadLimits, Reader},
 };
@@ -32,7 +31,7 @@ impl Target {
             fold: known.fold_limits(),
             ..ReadLimits::default()
         });
-        let connected = connect(&config.mongodb).await?;
+        let connected = globals.open_known(&config.mongodb).await?;
         Ok(Reader::new(&connected.database, &self.collection, limits))
     }
 

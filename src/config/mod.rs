@@ -5,6 +5,7 @@
 mod load;
 mod names;
 mod read;
+mod redact;
 mod section;
 mod uri;
 mod values;
@@ -49,11 +50,17 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// How many connections there may be at once. Beyond that the idlest is closed.
+    pub connections_max: u32,
+    /// How long the head of a request may take, and how long a connection may be idle.
+    pub head_timeout: Duration,
 }
 
 /// The daemon as a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
+    /// What this instance is called; a suffix tells its runs apart. `None`: the name of the host or the pod.
+    pub instance: Option<String>,
     /// The longest time between two saved checkpoints while events arrive.
     pub checkpoint_interval: Duration,
     /// How long a leader may be silent before another instance takes over its collections.
@@ -103,13 +110,18 @@ pub struct SnapshotsConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8750)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            connections_max: 512,
+            head_timeout: Duration::from_secs(30),
+        }
     }
 }
 
 impl Default for DaemonConfig {
     fn default() -> Self {
         Self {
+            instance: None,
             checkpoint_interval: Duration::from_secs(1),
             lease_time: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(20),

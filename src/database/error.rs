@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use mongodb::error::ErrorKind;
+use mongodb::error::{ErrorKind, WriteFailure};
+
+use super::words;
 
 use super::code;
 use crate::model::position::LogId;
@@ -98,8 +100,11 @@ impl Error {
     /// What an operator can do, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.verdict {
+            Verdict::Retry if self.code == Some(NO_INDEX) => {
+                "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
+            }
             Verdict::Retry => {
-                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up and has a primary"
+                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up, has a primary and takes further connections"
             }
             Verdict::CatchUp => {
                 "nothing to do: the log is scanned against the documents; if this repeats, enlarge the oplog"
@@ -117,6 +122,9 @@ impl Error {
 /// (measured on 6.0.5 with tokens cut off, replaced and emptied).
 const UNREADABLE_TOKEN: [i32; 7] = [9, 14, 15, 40647, 40648, 40649, 50811];
 
+/// NoQueryExecutionPlans: what a server with `notablescan` says of a query that no index serves.
+const NO_INDEX: i32 = 291;
+
 /// Codes of MongoDB: <https://www.mongodb.com/docs/manual/reference/error-codes/>.
 fn verdict_of(code: i32) -> Verdict {
     match code {
@@ -126,9 +134,9 @@ fn verdict_of(code: i32) -> Verdict {
         280 => Verdict::Reposition,
         // BSONObjectTooLarge
         10334 => Verdict::Oversized,
-        13 => {
-            Verdict::Stop("grant the user of the connection string the roles that the README lists")
-        }
+        13 => Verdict::Stop(
+            "grant the user of mongodb.uri the role that `alluvium init --roles` prints",
+        ),
         18 => Verdict::Stop("check user name, password and authSource of the connection string"),
         8000 => Verdict::Stop("check user name and password of the connection string"),
         // CommandNotSupportedOnView, InvalidOptions, BadValue, FailedToParse, TypeMismatch, IllegalOperation,
@@ -172,22 +180,22 @@ impl std::error::Error for Error {}
 
 impl From<mongodb::error::Error> for Error {
     fn from(error: mongodb::error::Error) -> Self {
-        let message = error.to_string();
+        let message = words::of(&error);
         match *error.kind {
-            ErrorKind::Command(ref command) => Self::server(command.code, command.message.clone()),
+            ErrorKind::Command(ref command) => Self::server(command.code, message),
             ErrorKind::Authentication { .. } => Self::server(18, message),
-            ErrorKind::Write(mongodb::error::WriteFailure::WriteError(ref write)) => {
-                Self::server(write.code, write.message.clone())
+            ErrorKind::Write(WriteFailure::WriteError(ref write)) => {
+                Self::server(write.code, message)
             }
-            ErrorKind::Write(mongodb::error::WriteFailure::WriteConcernError(ref concern)) => {
-                Self::server(concern.code, concern.message.clone())
+            ErrorKind::Write(WriteFailure::WriteConcernError(ref concern)) => {
+                Self::server(concern.code, message)
             }
             ErrorKind::InsertMany(ref insert) => {
                 let first = insert.write_errors.as_ref().and_then(|errors| errors.first());
-                match (first, &insert.write_concern_error) {
-                    (Some(write), _) => Self::server(write.code, write.message.clone()),
-                    (None, Some(concern)) => Self::server(concern.code, concern.message.clone()),
-                    (None, None) => Self::unreachable(message),
+                let concern = insert.write_concern_error.as_ref();
+                match first.map(|write| write.code).or(concern.map(|concern| concern.code)) {
+                    Some(code) => Self::server(code, message),
+                    None => Self::unreachable(message),
                 }
             }
             ErrorKind::InvalidArgument { .. }

@@ -5,9 +5,13 @@ mod causal;
 pub mod code;
 mod connect;
 pub mod create;
+mod diagnose;
 mod error;
+mod refusal;
+mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
-pub use connect::{ConnectError, Connected, check_hello, check_version, connect};
+pub use connect::{Connected, check_hello, check_version, connect};
 pub use error::{Error, Result, Verdict, is_retryable_read};
+pub use refusal::ConnectError;

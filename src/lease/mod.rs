@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    database::Result,
+    database::{Result, create::NewerFormat},
     health::Heart,
     planted::{Bug, planted},
     retry::ATTEMPT_LIMIT,
-    store::{Lease, LeaseName, Leases, Presence},
+    store::{Lease, LeaseName, Leases, Presence, format::check_format},
     time::Time,
 };
 
@@ -96,6 +96,8 @@ pub struct Keeper<L: Leases, T: Time> {
     presence: Presence,
     renewed_at: Duration,
     heart: Heart,
+    /// What the last beat found, if this version must not go on.
+    newer: Option<NewerFormat>,
 }
 
 impl<L: Leases, T: Time> Keeper<L, T> {
@@ -114,6 +116,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             presence,
             renewed_at,
             heart: Heart::unheard(),
+            newer: None,
         }
     }
 
@@ -124,7 +127,11 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     }
 
     /// Keeps leases until `stop`, then gives them back, so that another can take over at once.
-    pub async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// When a later version of this program has taken the data over. Then nothing more is written, and whoever
+    /// runs this keeper has to end: the leases run out by themselves.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), NewerFormat> {
         while !stop.is_cancelled() {
             self.heart.beat(self.time.now());
             // The turn has a time limit. One that hangs would let this instance lead on while the
@@ -136,6 +143,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                     warn!(%error, "the leases could not be kept; trying again");
                 },
                 () = time.sleep(limit) => warn!("the database does not answer; the leases run out"),
+            }
+            if let Some(newer) = self.newer.take() {
+                self.lose_all("a later version of alluvium has taken the data over");
+                return Err(newer);
             }
             self.step_down_if_silent();
             tokio::select! {
@@ -152,6 +163,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         if let Err(error) = self.give_back_all().await {
             warn!(%error, "leases could not be given back: they run out by themselves");
         }
+        Ok(())
     }
 
     async fn turn(&mut self) -> Result<()> {
@@ -159,6 +171,9 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         // leader before it knows that it still is one.
         self.step_down_if_silent();
         self.renew().await?;
+        if self.newer.is_some() {
+            return Ok(());
+        }
         let roster = self.leases.load_roster().await?;
         self.observed.see(&roster, self.time.now());
         let epochs = self.held.iter().map(|(name, lease)| (name.clone(), lease.epoch)).collect();
@@ -192,6 +207,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         let due = self.presence.beat == 0
             || now.saturating_sub(self.renewed_at) >= self.settings.lease_time / 4;
         if !due {
+            return Ok(());
+        }
+        self.newer = check_format(self.leases.load_format().await?).err();
+        if self.newer.is_some() {
             return Ok(());
         }
         self.presence.beat += 1;
@@ -273,14 +292,18 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         }
     }
 
+    fn lose_all(&mut self, why: &str) {
+        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
+        for name in held {
+            self.lose(&name, why);
+        }
+    }
+
     fn step_down_if_silent(&mut self) {
         if self.time.now().saturating_sub(self.renewed_at) < self.settings.lease_time {
             return;
         }
-        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
-        for name in held {
-            self.lose(&name, "it could not be renewed within the lease time");
-        }
+        self.lose_all("it could not be renewed within the lease time");
         for name in self.leaderships.names() {
             self.leaderships.tell(&name, Standing::Unknown);
         }

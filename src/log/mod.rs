@@ -5,6 +5,7 @@
 pub mod append;
 pub mod batch;
 pub mod create;
+pub mod history;
 pub mod validator;
 pub mod mongo;
 

@@ -12,6 +12,8 @@ use super::{
     state::{Limits, State},
 };
 
+pub use super::quarantine::{Class, Quarantine};
+
 /// What a document holds at its version.
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -49,57 +51,6 @@ pub struct Youngest {
     pub above: i64,
     /// The largest `at` among them.
     pub at: DateTime,
-}
-
-/// Why an event stands in quarantine. The set is closed: it is a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Class {
-    /// The patch cannot be applied to the state.
-    BadPatch,
-    /// The event itself is malformed, or does not fit what came before (a create of what exists).
-    BadEvent,
-    /// The server refuses the projected document: a unique index or a validator of the user's.
-    Rejected,
-    /// The event or its result is beyond a limit.
-    TooLarge,
-    /// An event before it is missing.
-    Gap,
-    /// It arrived after its place was pruned.
-    Late,
-}
-
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::BadPatch, Self::BadEvent, Self::Rejected, Self::TooLarge, Self::Gap, Self::Late];
-
-    /// As it stands in rows, metrics and the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BadPatch => "bad_patch",
-            Self::BadEvent => "bad_event",
-            Self::Rejected => "rejected",
-            Self::TooLarge => "too_large",
-            Self::Gap => "gap",
-            Self::Late => "late",
-        }
-    }
-
-    /// The class of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.name() == name)
-    }
-}
-
-/// The mark of a parked document: which event stopped it and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quarantine {
-    /// The kind of trouble.
-    pub class: Class,
-    /// The version of the event that could not be applied.
-    pub version: i64,
-    /// What was wrong, for the operator.
-    pub reason: String,
 }
 
 /// Bounds of what a document may become. Beyond them an event is poison.

@@ -12,6 +12,7 @@ use super::{
     clock::{CLIENT_RULE, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
+    sound::{self, Unsound},
     state::raw::{Elements, tag},
 };
 
@@ -107,6 +108,9 @@ pub enum EventError {
     /// The bytes are not BSON.
     #[error("the event is not readable BSON: {0}")]
     Malformed(String),
+    /// A name stands twice, a text is not UTF-8, or something inside is not BSON.
+    #[error(transparent)]
+    Unsound(#[from] Unsound),
     /// The key is not `{d, s}`.
     #[error(
         "`_id` must be {{d: <document id>, s: <version>}}, exactly these two in this order: {0}"
@@ -246,6 +250,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`EventError`] naming the field at fault.
     pub fn decode_at(key: EventKey, raw: &'a RawDocument) -> Result<Self, EventError> {
+        sound::check(raw)?;
         let fields = Fields::read(raw)?;
         let client = string("client", fields.client)?;
         if !is_client_name(client) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use bson::{DateTime, RawDocument};
 
-use super::{clock::is_client_name, document::Class, event::EventKey, id::DocumentId};
+use super::{clock::is_client_name, event::EventKey, id::DocumentId, quarantine::Class};
 
 /// How a skipped event without a usable client counts.
 pub const NAMELESS: &str = "?";

@@ -3,14 +3,13 @@
 //! by the page, however much is missing. A client that lacks just the last events gets them for one command
 //! ([`super::suffix`]).
 
-use bson::RawDocumentBuf;
 use mongodb::options::ReadConcern;
 
 use super::{
     Reader,
     error::{ReadError, Result},
-    moment::{Moment, Pick, at_one_moment, by_id},
-    suffix::suffix,
+    moment::{Moment, Pick, by_id},
+    suffix::{MissingEvent, suffix},
     walk::{Place, oldest},
 };
 use crate::model::{
@@ -52,21 +51,6 @@ pub struct Missing {
     pub more: bool,
 }
 
-/// An event that the client lacks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MissingEvent {
-    /// The document's version after it.
-    pub version: i64,
-    /// Its client, as it counts in the clock.
-    pub client: String,
-    /// Its rank among its client's events in this document.
-    pub seq: i64,
-    /// Whether an operator has skipped it: it counts, and changes nothing.
-    pub is_skipped: bool,
-    /// Its bytes.
-    pub raw: RawDocumentBuf,
-}
-
 impl Reader {
     /// The events that a client with `query.clock` lacks, the oldest `query.limit` of them, or a
     /// snapshot where events cannot do: when the clock belongs to another log, or the log no longer
@@ -76,16 +60,17 @@ impl Reader {
     /// [`ReadError::ClockAhead`] when the clock claims more than exists, also after waiting for all that
     /// the primary had accepted; [`ReadError::NoLog`] when there is no log.
     pub async fn missing(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
+        self.check_format().await?;
         let ahead = |answer: &Result<Option<Missing>>| {
             matches!(answer, Err(ReadError::ClockAhead(_)))
                 || matches!(answer, Ok(None) if query.clock.total() > 0)
         };
-        let answer = at_one_moment(|| self.missing_now(id, query)).await;
+        let answer = self.at_one_moment(|| self.missing_now(id, query)).await;
         if !ahead(&answer) {
             return answer;
         }
         self.await_accepted(id).await?;
-        at_one_moment(|| self.missing_now(id, query)).await
+        self.at_one_moment(|| self.missing_now(id, query)).await
     }
 
     /// Waits until the majority holds everything that the primary has accepted up to now. A client may
@@ -101,15 +86,14 @@ impl Reader {
     async fn missing_now(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
         let limit = query.limit.clamp(1, self.limits.events_max);
         let log = self.known_log().await?;
-        if query.log.is_none_or(|known| known == log)
-            && let Some(found) = suffix(self, id, log, &query.clock, limit).await?
+        if query.log.is_none_or(|known| known == log.id())
+            && let Some(found) = suffix(self, id, &log, &query.clock, limit).await?
         {
-            return Ok(Some(answer(log, found.version, found.clock, query, found.events)));
+            return Ok(Some(answer(log.id(), found.version, found.clock, query, found.events)));
         }
         let mut moment = Moment::open(self).await?;
-        // The order matters: see `Reader::look_up_log`.
         let row = moment.document(id).await?;
-        let log = self.look_up_log().await?;
+        let log = moment.log();
         let is_other = query.log.is_some_and(|known| known != log);
         let Some(current) = self.with_tail(&mut moment, id, row).await? else { return Ok(None) };
         let document = current.document;

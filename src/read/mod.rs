@@ -5,7 +5,6 @@
 mod error;
 mod fold;
 mod history;
-mod identity;
 mod missing;
 mod moment;
 mod suffix;
@@ -19,19 +18,23 @@ use mongodb::{
 
 pub use error::{ReadError, Result};
 pub use history::{History, StoredEvent};
-pub use missing::{Missing, MissingEvent, MissingQuery};
+pub use missing::{Missing, MissingQuery};
+pub use suffix::MissingEvent;
 
 use crate::{
-    log::events_collection,
+    log::{
+        self,
+        mongo::{KnownLog, NamedLog},
+    },
     model::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
+        position::LogId,
     },
-    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
+    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION, format::FormatWatch},
 };
 use fold::{Stop, Until, fold};
-use identity::LastFound;
-use moment::{Moment, Pick, at_one_moment, by_id, read_row};
+use moment::{Moment, Pick, by_id, read_row};
 
 /// Bounds of every answer.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +62,11 @@ const TAIL_EXPECTED: i64 = 100;
 pub struct Reader {
     database: Database,
     documents: Collection<RawDocumentBuf>,
-    events: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
-    log: LastFound,
+    log: KnownLog,
+    format: FormatWatch,
 }
 
 /// A document at the newest version that the log gives it.
@@ -71,6 +74,8 @@ pub struct Reader {
 pub struct Current {
     /// The projected document and what follows it in the log, folded.
     pub document: Document,
+    /// The log that its events are in.
+    pub log: LogId,
     /// How many of its events are not projected yet.
     pub pending: i64,
     /// What keeps it from going on, where its log does not simply end here.
@@ -97,12 +102,11 @@ impl Reader {
         Self {
             database: database.clone(),
             documents: database.collection_with_options(collection, options.clone()),
-            events: database
-                .collection_with_options(&events_collection(collection), options.clone()),
             quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options.clone()),
             skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
-            log: LastFound::default(),
+            log: KnownLog::new(database, collection),
+            format: FormatWatch::new(database),
         }
     }
 
@@ -121,12 +125,22 @@ impl Reader {
         &self.limits
     }
 
+    /// Looks at the format of the data at the first read and every hour. Every read begins with it, and so
+    /// should whatever uses for long what it has read.
+    ///
+    /// # Errors
+    /// [`ReadError::Newer`] when a later version of this program has taken the data over.
+    pub async fn check_format(&self) -> Result<()> {
+        self.format.check().await.map_err(ReadError::of_format)
+    }
+
     /// The document as it is projected, at majority; `None` if it has no row yet. Events that were
     /// appended a moment ago may be missing from it: see [`Reader::current`].
     ///
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>> {
+        self.check_format().await?;
         let row = self.documents.find_one(by_id(id)).await?;
         row.as_deref().map(|row| read_row(id, row)).transpose()
     }
@@ -139,7 +153,8 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn current(&self, id: &DocumentId) -> Result<Option<Current>> {
-        at_one_moment(|| async {
+        self.check_format().await?;
+        self.at_one_moment(|| async {
             let mut moment = Moment::open(self).await?;
             let row = moment.document(id).await?;
             self.with_tail(&mut moment, id, row).await
@@ -153,7 +168,8 @@ impl Reader {
     /// [`ReadError::VersionAhead`] when the document has not come that far, [`ReadError::BelowFloor`]
     /// when the log no longer holds the events.
     pub async fn at_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
-        at_one_moment(|| self.fold_to_version(id, version)).await
+        self.check_format().await?;
+        self.at_one_moment(|| self.fold_to_version(id, version)).await
     }
 
     /// The document as it was at `time`: after the longest run of its first events of which none is
@@ -162,7 +178,14 @@ impl Reader {
     /// # Errors
     /// [`ReadError::BelowFloor`] when the log no longer holds the events.
     pub async fn at_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
-        at_one_moment(|| self.fold_to_time(id, time)).await
+        self.check_format().await?;
+        self.at_one_moment(|| self.fold_to_time(id, time)).await
+    }
+
+    /// The log that was found last, or the one that is there.
+    async fn known_log(&self) -> Result<NamedLog> {
+        let missing = || ReadError::NoLog(self.log.events());
+        self.log.get().await?.ok_or_else(missing)
     }
 
     /// The row of a moment with what follows it in the log.
@@ -198,9 +221,9 @@ impl Reader {
         row: Option<Document>,
         until: Until,
     ) -> Result<Current> {
-        let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
+        let mut document = row.unwrap_or_else(|| log::history::start(id));
         let projected = document.version;
-        let range = projected + 1..=INTEGER_MAX;
+        let range = log::history::above(projected);
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
         let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         let waits = match stop {
@@ -209,7 +232,7 @@ impl Reader {
             Stop::Poison(mark) => Some(Waits::Poison(mark)),
         };
         let pending = document.version - projected;
-        Ok(Current { document, pending, waits })
+        Ok(Current { document, log: moment.log(), pending, waits })
     }
 
     async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
@@ -218,7 +241,7 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let mut document = match row {
             Some(row) if row.version <= version => row,
-            _ => Document::new(id.clone()),
+            _ => log::history::start(id),
         };
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.as_ref().map_or(version, |mark| version.min(mark.version - 1));
@@ -242,7 +265,7 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.map_or(INTEGER_MAX, |mark| mark.version - 1);
-        let mut document = Document::new(id.clone());
+        let mut document = log::history::start(id);
         let mut events = moment.events(id, 1..=end, Pick::Events, projected).await?;
         let stop = fold(&mut document, &mut events, Until::Time(time), &self.limits.fold).await?;
         if stop != Stop::Reached && document.version < projected {

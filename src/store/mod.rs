@@ -3,6 +3,7 @@
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
 pub mod create;
+pub mod format;
 pub mod jobs;
 pub mod layouts;
 pub mod mongo;
@@ -283,6 +284,9 @@ pub trait Leases: Clone + Send + Sync + 'static {
     /// Renews a lease, at majority: stores its new beat. With `holder: None` it gives the lease back.
     /// `false` when another has taken it.
     fn renew_lease(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
+
+    /// The format of the data, as the majority holds it; `None` where nothing is recorded.
+    fn load_format(&self) -> impl Future<Output = Result<Option<i64>>> + Send;
 
     /// Shows that an instance lives.
     fn show_presence(&self, presence: &Presence) -> impl Future<Output = Result<()>> + Send;

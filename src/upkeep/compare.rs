@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Reading, Scan},
+    log::{EventLog, LogSource, Reading, Scan, history},
     model::{
         document::Document,
         event::EventKey,
@@ -49,7 +49,7 @@ pub(super) struct Checked {
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: Document::new(id), stop: Stop::End, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, until }
     }
 }
 

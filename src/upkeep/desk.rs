@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     perform::{Performance, Undone},
-    snapshot::Snapshotter,
+    ward::Ward,
 };
 use crate::{
     database::{Error, Result},
@@ -21,7 +21,6 @@ use crate::{
         id::integral,
         job::{Order, Outcome, RUNNING},
     },
-    projector::revisit::Parts,
     retry::{Backoff, limited},
     store::{Jobs, Lock, Snapshots, Store},
     time::Time,
@@ -32,21 +31,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A job of a later epoch than ours whose leader has been silent for so long is taken all the same: the row
 /// of the lease was lost, and with it the count of epochs.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// What the desk looks after for one collection.
-pub struct Ward<S: LogSource, D> {
-    /// Its name.
-    pub collection: String,
-    /// Takes its snapshots.
-    pub snapshotter: Snapshotter<S, D>,
-    /// Its projectors: the leader of a document's part does what is about that document, and the leader of
-    /// the first part what is about all of them.
-    pub parts: Parts,
-    /// A hole that is younger is not closed.
-    pub gap_grace: Duration,
-    /// Beats while it is looked after.
-    pub heart: Heart,
-}
 
 /// See the module.
 pub struct Desk<J, S: LogSource, D, T> {

@@ -11,4 +11,5 @@ pub mod pause;
 mod perform;
 pub mod policy;
 pub mod snapshot;
+pub mod ward;
 mod tally;

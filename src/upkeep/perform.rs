@@ -8,9 +8,9 @@ use futures::future::join;
 
 use super::{
     compare::{Checked, Walk},
-    desk::Ward,
     snapshot::{Snapshotter, TakeError, difference, of_folded, version_of},
     tally::Tally,
+    ward::Ward,
 };
 use crate::{
     database::{Error, Result, Verdict},

@@ -4,31 +4,33 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{RawDocument, doc};
+use bson::RawDocument;
 use mongodb::Database;
 use quick_cache::{Weighter, sync::Cache};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     WriterOptions,
     error::{Result, WriteError},
 };
 use crate::{
-    database,
+    database::code,
     log::{
-        append::{Appender, Row},
-        events_collection,
+        self,
+        append::{AppendError, Appender, Row},
+        mongo::NamedLog,
     },
     model::{
         document::{Body, Document, FoldLimits, Outcome},
         event::EventKey,
         id::DocumentId,
         new_event::NewEvent,
+        position::LogId,
         state::State,
     },
     read::{ReadLimits, Reader, Waits},
@@ -40,6 +42,9 @@ const TYPICAL_BYTES: u64 = 1_024;
 
 /// How many callers of different documents may go on at once without ever waiting for each other.
 const QUEUES: usize = 1_024;
+
+/// How often a document is read whose log is being replaced.
+const LOOKS_MAX: usize = 3;
 
 /// What to do with a document: append an event, or nothing. `outcome` is the caller's, and is returned
 /// once that is done.
@@ -62,9 +67,10 @@ impl<R> Decision<R> {
 pub(super) struct Decider {
     pub(super) reader: Reader,
     database: Database,
-    log_exists: OnceCell<()>,
-    appender: Appender,
-    cache: Cache<DocumentId, Arc<Document>, Bytes>,
+    /// Appends to the log that was there when it was last looked up.
+    appender: std::sync::Mutex<Option<Appender>>,
+    /// Each with the log that it is of.
+    cache: Cache<DocumentId, (LogId, Arc<Document>), Bytes>,
     queues: Queues,
     time: SystemTime,
     options: WriterOptions,
@@ -76,8 +82,7 @@ impl Decider {
         Self {
             reader: Reader::new(database, collection, ReadLimits::default()),
             database: database.clone(),
-            log_exists: OnceCell::new(),
-            appender: Appender::new(database, collection, options.append),
+            appender: std::sync::Mutex::default(),
             cache: Cache::with_weighter(items.max(1), options.cache_bytes, Bytes),
             queues: Queues::new(),
             time: SystemTime::new(),
@@ -94,15 +99,23 @@ impl Decider {
         guess: Option<Document>,
         mut decide: impl FnMut(&Document) -> Result<Decision<R>>,
     ) -> Result<(Arc<Document>, R)> {
-        self.log_exists.get_or_try_init(|| self.check_log()).await?;
+        // What is remembered was read long ago.
+        self.reader.check_format().await?;
+        let mut appender = self.appender().await?;
         let _turn = self.queues.turn(id).await;
-        let mut guess = self.cache.get(id).or_else(|| guess.map(Arc::new));
+        let remembered = self.cache.get(id).filter(|(log, _)| *log == appender.log());
+        let remembered = remembered.map(|(_, document)| document);
+        let mut guess = remembered.or_else(|| guess.map(Arc::new));
         let mut pauses = self.pauses();
         let mut attempts = 0;
         loop {
             let (base, fresh) = match guess.take() {
                 Some(guess) => (guess, false),
-                None => (self.load(id).await?, true),
+                None => {
+                    let (base, to) = self.base(id).await?;
+                    appender = to;
+                    (base, true)
+                }
             };
             let (next, row, outcome) = match self.prepare(&base, decide(&base)) {
                 Ok((Some((next, row)), outcome)) => (next, row, outcome),
@@ -111,10 +124,19 @@ impl Decider {
                 Ok((None, _)) | Err(_) => continue,
             };
             attempts += 1;
-            if self.appender.insert_rows(id, &[row]).await? == 1 {
-                let next = Arc::new(next);
-                self.cache.insert(id.clone(), next.clone());
-                return Ok((next, outcome));
+            match appender.insert_rows(id, &[row]).await {
+                Ok(1) => {
+                    let next = Arc::new(next);
+                    self.cache.insert(id.clone(), (appender.log(), next.clone()));
+                    return Ok((next, outcome));
+                }
+                Ok(_) => {}
+                // Nothing was appended: the version is decided on anew, by the log that is there now.
+                Err(AppendError::Database(error)) if error.code() == Some(code::LOG_MISMATCH) => {
+                    self.forget(&appender);
+                    appender = self.appender().await?;
+                }
+                Err(error) => return Err(error.into()),
             }
             self.cache.remove(id);
             match pauses.next() {
@@ -125,13 +147,13 @@ impl Decider {
         }
     }
 
-    /// The document with every event that the majority holds.
-    pub(super) async fn load(&self, id: &DocumentId) -> Result<Arc<Document>> {
+    /// The document with every event that the majority holds, and the log that they are in, if there are any.
+    pub(super) async fn load(&self, id: &DocumentId) -> Result<(Arc<Document>, Option<LogId>)> {
         let Some(current) = self.reader.current(id).await? else {
-            return Ok(Arc::new(Document::new(id.clone())));
+            return Ok((Arc::new(log::history::start(id)), None));
         };
         match current.waits {
-            None => Ok(Arc::new(current.document)),
+            None => Ok((Arc::new(current.document), Some(current.log))),
             Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
             // An event of ours in the gap would take the place of the one that is on its way.
             Some(Waits::Hole) => {
@@ -140,20 +162,42 @@ impl Decider {
         }
     }
 
-    /// Finds out whether there is a log: an insert would make one, without its validator and not clustered.
-    async fn check_log(&self) -> Result<()> {
-        let log = events_collection(self.reader.collection());
-        // In this form the command needs no right that a writer does not have.
-        let list = doc! {
-            "listCollections": 1, "filter": { "name": &log },
-            "nameOnly": true, "authorizedCollections": true,
-        };
-        let listed = self.database.run_command(list).await.map_err(database::Error::from)?;
-        let first = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        match first {
-            Ok(first) if !first.is_empty() => Ok(()),
-            _ => Err(WriteError::NoLog { log, database: self.database.name().to_owned() }),
+    /// The document as it is, and what appends to the log that it was read from.
+    async fn base(&self, id: &DocumentId) -> Result<(Arc<Document>, Appender)> {
+        for _ in 0..LOOKS_MAX {
+            let appender = self.appender().await?;
+            let (document, log) = self.load(id).await?;
+            if log.is_none_or(|log| log == appender.log()) {
+                return Ok((document, appender));
+            }
+            self.forget(&appender);
         }
+        Err(WriteError::Conflict { id: id.clone(), attempts: LOOKS_MAX })
+    }
+
+    /// Appends to the log that was found last, or to the one that is there.
+    async fn appender(&self) -> Result<Appender> {
+        let known = self.known().clone();
+        if let Some(appender) = known {
+            return Ok(appender);
+        }
+        let collection = self.reader.collection();
+        let Some(log) = NamedLog::open(&self.database, collection).await? else {
+            let log = log::events_collection(collection);
+            return Err(WriteError::NoLog { log, database: self.database.name().to_owned() });
+        };
+        let appender = Appender::new(log, self.options.append);
+        *self.known() = Some(appender.clone());
+        Ok(appender)
+    }
+
+    /// The log of this appender is not there any more.
+    fn forget(&self, appender: &Appender) {
+        self.known().take_if(|known| known.log() == appender.log());
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<Appender>> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Completes what was decided and folds it, so that what would park the document is never appended.
@@ -206,8 +250,8 @@ fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<DocumentId, Arc<Document>> for Bytes {
-    fn weight(&self, id: &DocumentId, document: &Arc<Document>) -> u64 {
+impl Weighter<DocumentId, (LogId, Arc<Document>)> for Bytes {
+    fn weight(&self, id: &DocumentId, (_, document): &(LogId, Arc<Document>)) -> u64 {
         (id.heap_bytes() + document.heap_bytes()) as u64
     }
 }

@@ -172,7 +172,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
         };
         // Most creates are of new documents, and the insert of version 1 proves it: no need to look first.
         let (document, ()) =
-            self.decider.decide(id, Some(Document::new(id.clone())), decide).await?;
+            self.decider.decide(id, Some(crate::log::history::start(id)), decide).await?;
         Ok(written(&document))
     }
 

@@ -1,9 +1,10 @@
 //! The HTTP API in this process, on a port of its own, and requests to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use alluvium::{
-    api::{ApiLimits, ApiState, Served, router, serve},
+    api::{ApiLimits, ApiState, Served, router},
+    daemon::{HttpLimits, serve},
     health::Heartbeats,
     log::mongo::MongoSource,
     metrics::Metrics,
@@ -17,6 +18,7 @@ use alluvium::{
 use mongodb::Database;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running API over the collection `games`, without a daemon.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Api {
     /// The metrics.
     pub metrics: Metrics,
     /// Ends the API when it is dropped.
-    _stop: watch::Sender<()>,
+    _stop: DropGuard,
 }
 
 /// An answer, read whole.
@@ -89,11 +91,10 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, mut stopped) = watch::channel(());
-        tokio::spawn(serve(listener, router(state), async move {
-            let _ = stopped.changed().await;
-        }));
-        Self { base, status, heartbeats, metrics, _stop: stop }
+        let (routes, stop) = (watch::channel(router(state)).1, CancellationToken::new());
+        let limits = HttpLimits { connections_max: 64, head_timeout: Duration::from_secs(30) };
+        tokio::spawn(serve(listener, routes, limits, stop.clone()));
+        Self { base, status, heartbeats, metrics, _stop: stop.drop_guard() }
     }
 
     /// Sends a request with headers and perhaps a body.

@@ -92,8 +92,9 @@ impl Scene {
                 uri: self.uri.parse().unwrap(),
                 database: self.db.name().to_owned(),
             },
-            http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
+            http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() },
             daemon: DaemonConfig {
+                instance: None,
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: self.lease_time,
                 shutdown_timeout: self.shutdown_timeout,

@@ -233,7 +233,8 @@ impl Process {
         let keeper = Keeper::new(leases, time, settings, self.leaderships.clone());
         let keeper = keeper.with_heart(self.hearts.heart("leases"));
         sim.spawn(self.node.owner, async move {
-            keeper.run(goodbye).await;
+            // A daemon ends in either case: it was told to, or the data is in a newer format.
+            drop(keeper.run(goodbye).await);
             process.exit();
         });
     }

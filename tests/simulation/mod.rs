@@ -11,6 +11,7 @@ mod leases;
 mod liveness;
 mod log;
 mod monitor;
+mod naming;
 mod node;
 mod operator;
 mod plan;

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,7 @@ use crate::{
     observe::Observer,
     projector::revisit::Revisit,
     status::CollectionStatus,
-    store::{LeaseName, QuarantineRow},
+    store::{LeaseName, QuarantineRow, format::FORMAT},
     upkeep::layout::{LayoutWatch, Watched},
 };
 
@@ -274,7 +275,7 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
         let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
         let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
         let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
-        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()));
+        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()).map(Result::unwrap));
         let mut executor = Executor::new(&sim);
         // As when a collection is divided anew and back before the keeper looks.
         for limit in [60, 120] {
@@ -283,6 +284,42 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
             let leads = || *standing.borrow() == Standing::Leader(1);
             assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn nobody_leads_or_writes_any_more_once_the_data_is_in_a_newer_format() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, false);
+        let world = World::new(&sim);
+        sim.spawn(Owner::World, world.clone().replicate());
+        let node = Node::new(&world, Owner::Daemon(0), &[]);
+        let leaderships = Leaderships::default();
+        let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+        let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
+        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
+        let standing = leaderships.want(name);
+        let (end, mut ended) = oneshot::channel();
+        sim.spawn(Owner::Daemon(0), async move {
+            end.send(keeper.run(CancellationToken::new()).await).unwrap();
+        });
+        let mut executor = Executor::new(&sim);
+        world.put_format(FORMAT);
+        let leads = || *standing.borrow() == Standing::Leader(1);
+        assert!(executor.run(Duration::from_secs(60), leads), "seed {seed}");
+        world.put_format(FORMAT + 1);
+        let before = world.state().oplog.len();
+        let mut outcome = None;
+        let ends = || {
+            outcome = ended.try_recv().ok();
+            outcome.is_some()
+        };
+        assert!(executor.run(Duration::from_secs(120), ends), "seed {seed}");
+        assert_eq!(outcome.unwrap().unwrap_err().found, FORMAT + 1);
+        assert_eq!(*standing.borrow(), Standing::Standby, "seed {seed}");
+        let wrote = world.state().oplog.len() - before;
+        assert!(wrote <= 2, "seed {seed}: {wrote} writes, of a beat that had begun before");
     }
 }
 

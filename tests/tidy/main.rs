@@ -60,6 +60,7 @@ const SPAWNING: Words = Words {
     except: &[
         ("src/daemon", "it owns every task and the order of stopping"),
         ("src/database/ahead.rs", "the reader of a walk ends with the walk"),
+        ("src/cli/mod.rs", "a command runs beside the signals that end it, and ends with them"),
     ],
     remedy: "hand a future to the daemon, or join futures in place",
 };

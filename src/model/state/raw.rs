@@ -82,6 +82,13 @@ impl<'a> RawValue<'a> {
         self.bytes.get(4..self.bytes.len().saturating_sub(1)).unwrap_or_default()
     }
 
+    /// The code and the scope of code with scope.
+    pub(crate) fn code_with_scope(self) -> Result<(RawValue<'a>, RawValue<'a>), Malformed> {
+        let rest = self.bytes.get(4..).unwrap_or_default();
+        let (code, scope) = rest.split_at(string_len(rest, 0)?.min(rest.len()));
+        Ok((RawValue::new(tag::CODE, code), RawValue::new(tag::DOCUMENT, scope)))
+    }
+
     /// Pattern and options of a regular expression.
     pub(crate) fn regex(self) -> (&'a [u8], &'a [u8]) {
         let end = self.bytes.iter().position(|byte| *byte == 0).unwrap_or(0);

@@ -132,7 +132,9 @@ impl<T: Time> Memory<T> {
         if let Some(mark) = poison {
             return self.park(id, mark);
         }
-        if behind > version {
+        if skips_are == SkipsAre::Fresh {
+            // The log is being read on.
+        } else if behind > version {
             self.rechecks.behind(id, behind);
         } else if gap.is_some_and(|gap| version >= gap) || (applied && self.waiting.waits(id)) {
             // Whatever it waited for has passed, here or under another instance.

@@ -2,8 +2,8 @@
 //! rows. It finds every document that is behind, loads none that is not, and notices one that is ahead.
 //!
 //! The stream goes on meanwhile. What it brings of a document that the walk has yet to come to is not folded: the walk
-//! will see it. Only where the walk has passed the document and has not seen it, because it read that place a moment
-//! earlier, the document is looked at again.
+//! will see it. Once the walk has passed the document, it is looked at again; the log is read only where something is
+//! still missing then, because the walk read that place a moment earlier.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -202,10 +202,7 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         {
             let (id, known) = entry.remove_entry();
             self.ahead_bytes -= ahead_bytes(&id);
-            let last = self.last.as_ref().filter(|last| last.document == id);
-            if last.is_none_or(|last| last.version < known) {
-                documents.memory.rechecks.behind(&id, known);
-            }
+            documents.memory.rechecks.behind(&id, known);
         }
         match (&self.row, &self.last) {
             (Some(row), Some(last)) => check_not_ahead(documents, row, last.version).await,

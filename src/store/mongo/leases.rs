@@ -1,5 +1,6 @@
 //! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
-//! `{_id: {i}, beat, sessions}` for an instance that is there, with the sessions in which it may leave a transaction open.
+//! `{_id: {i}, beat, format, sessions}` for an instance that is there, with the latest format that it knows and
+//! the sessions in which it may leave a transaction open.
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
@@ -13,6 +14,7 @@ use crate::{
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
         Presence, Roster,
+        format::{FORMAT, recorded_format},
     },
 };
 
@@ -127,10 +129,15 @@ impl Leases for MongoLeases {
         Ok(self.update(update_statement(filter, encode(lease), false)).await? == 1)
     }
 
+    async fn load_format(&self) -> Result<Option<i64>> {
+        recorded_format(&self.database).await
+    }
+
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
         let row = rawdoc! {
-            "_id": id.clone(), "beat": presence.beat, "sessions": self.sessions.clone(),
+            "_id": id.clone(), "beat": presence.beat, "format": FORMAT,
+            "sessions": self.sessions.clone(),
         };
         self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
     }

@@ -6,7 +6,7 @@ use std::{slice, time::Duration};
 use super::{OperateError, Result};
 use crate::{
     database::Error,
-    log::{EventLog, LogSource},
+    log::{EventLog, LogSource, history},
     model::{
         document::{Document, Quarantine},
         event::EventKey,
@@ -76,7 +76,7 @@ async fn attempt<S: LogSource>(
     let row = store.load(slice::from_ref(id)).await?.into_iter().next();
     let row = row.as_deref().map(Document::from_raw).transpose();
     let row = row.map_err(|error| Error::damaged(format!("the row of document {id}: {error}")))?;
-    let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
+    let mut document = row.unwrap_or_else(|| history::start(id));
     let expected = document.version;
     let elsewhere =
         || OperateError::Elsewhere { id: id.clone(), waits: version, version: expected };
