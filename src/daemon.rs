@@ -5,6 +5,7 @@ mod connections;
 mod front;
 mod http;
 mod parts;
+mod report;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -21,10 +22,10 @@ use crate::{
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
     metrics::Metrics,
-    projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
     store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, Transactions},
+    stream::Distributor,
     time::{SystemTime, Time},
     upkeep::{
         desk::Desk,
@@ -115,6 +116,7 @@ impl Daemon {
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
+        let leases = leases.with_report(report::report(&parts.statuses));
         let observers = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let source = MongoSource::new(database.clone());

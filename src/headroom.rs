@@ -14,8 +14,9 @@ use tracing::debug;
 use crate::{
     database::{Error, Result},
     health::{Heart, beating},
-    projector::observe::Observer,
+    observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
+    status::Headroom,
     store::mongo::resume_point,
     time::Time,
 };
@@ -35,18 +36,6 @@ const BEGINNINGS_MAX: usize = 16;
 struct Window {
     first: Timestamp,
     last: Timestamp,
-}
-
-/// How a checkpoint stands in the oplog.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Headroom {
-    /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
-    /// no longer does.
-    pub seconds: f64,
-    /// When that will be at the rate at which the oplog forgets at present; unknown while it forgets nothing.
-    pub lost_in_seconds: Option<f64>,
-    /// Whether that is soon.
-    pub is_low: bool,
 }
 
 /// Looks at the oplog until it is cancelled, and tells each collection's observer.

@@ -27,6 +27,8 @@ pub mod log;
 pub mod store;
 pub mod setup;
 pub mod status;
+pub mod observe;
+pub mod stream;
 pub mod projector;
 pub mod lease;
 pub mod logging;

@@ -14,9 +14,9 @@ pub(crate) enum Bug {
     ScanWithoutCausalSession,
     /// What waits is not remembered over a restart.
     ParkedEventForgotten,
-    /// A hole does not go on record.
-    HoleNotRecorded,
-    /// The record of a hole is removed before the row above it is written.
+    /// A gap does not go on record.
+    GapNotRecorded,
+    /// The record of a gap is removed before the row above it is written.
     RecordRemovedBeforeRow,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
@@ -44,8 +44,8 @@ pub(crate) enum Bug {
     PartBeginsAtLargest,
     /// A log with another identity is taken for the same at the beginning.
     IdentityIgnored,
-    /// The identity of the log is not looked at again after reading from it.
-    IdentityNotAskedAgain,
+    /// Commands on a log say by what name it goes, and not which one it is.
+    LogNotNamed,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

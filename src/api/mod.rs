@@ -186,7 +186,6 @@ fn waiting() -> Router<Arc<ApiState>> {
         .route(&format!("{QUARANTINE}/{{id}}/skip"), post(operate::skip))
         .route(GAPS, get(operate::gaps))
         .route(&format!("{GAPS}/{{id}}/fill"), post(operate::fill))
-        .route(&format!("{GAPS}/{{id}}/discard"), post(operate::discard))
 }
 
 async fn nothing_here(uri: Uri) -> Problem {

@@ -135,15 +135,6 @@ pub(super) async fn fill(
     perform(&state, target, job::Kind::GapFill, version).await
 }
 
-/// `POST /v1/collections/C/gaps/ID/discard`
-pub(super) async fn discard(
-    State(state): State<Arc<ApiState>>,
-    target: Target,
-    Params(VersionParams { version }): Params<VersionParams>,
-) -> Result<Response, Problem> {
-    perform(&state, target, job::Kind::GapDiscard, version).await
-}
-
 /// Has the leader do it: 200 with the job if that is done in time, else 202 with the job as it is.
 async fn perform(
     state: &ApiState,
@@ -190,7 +181,7 @@ async fn waits_for(
     id: &DocumentId,
     kind: job::Kind,
 ) -> Result<Option<i64>, Problem> {
-    let closes_holes = matches!(kind, job::Kind::GapFill | job::Kind::GapDiscard);
+    let closes_holes = kind == job::Kind::GapFill;
     let record = store.load_quarantine_of(id).await?.map(|record| record.mark);
     match record {
         Some(_) if kind == job::Kind::Retry => Ok(None),
@@ -198,7 +189,7 @@ async fn waits_for(
         Some(mark) => {
             let detail = format!(
                 "{id} of `{collection}` waits for version {} as `{}`, which this is no answer to: a parked document is \
-                 retried or skipped, a hole is filled or discarded",
+                 retried or skipped, a gap is filled",
                 mark.version,
                 mark.class.name()
             );

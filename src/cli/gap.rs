@@ -1,4 +1,4 @@
-//! `alluvium gap`: documents that wait behind a missing event, and how an operator closes the hole.
+//! `alluvium gap`: documents that wait behind a missing event, and how an operator closes the gap.
 
 use clap::Subcommand;
 
@@ -14,31 +14,20 @@ pub(super) enum Gap {
     List(List),
     /// Fill what is missing of a document with events that change nothing, so that it goes on
     Fill(One),
-    /// Take what stands above a document's hole out of its log; it is kept in alluvium.quarantine
-    Discard(One),
 }
 
 impl Gap {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        let (one, kind) = match self {
+        let one = match self {
             Self::List(list) => return list.run(globals, true).await,
-            Self::Fill(one) => (one, Kind::GapFill),
-            Self::Discard(one) => (one, Kind::GapDiscard),
+            Self::Fill(one) => one,
         };
-        let row = one.have(globals, kind).await?;
+        let row = one.have(globals, Kind::GapFill).await?;
         if globals.json {
             return Ok(output::json(&view(&row))?);
         }
-        let result = follow::result(&row)?;
-        output::line(match kind {
-            Kind::GapFill => {
-                format!("{} missing versions filled", follow::count(&result, "filled"))
-            }
-            _ => format!(
-                "{} events discarded; they are kept in `alluvium.quarantine`",
-                follow::count(&result, "discarded")
-            ),
-        })?;
+        let filled = follow::count(&follow::result(&row)?, "filled");
+        output::line(format!("{filled} missing versions filled"))?;
         Ok(quarantine::outcome(one.id(), &row)?)
     }
 }

@@ -2,10 +2,7 @@
 //! collections of this program apart from each other.
 
 use super::redact::{control_problem, shown};
-use crate::{
-    log::EVENTS_SUFFIX,
-    store::{BOOKKEEPING_PREFIX, SNAPSHOTS_SUFFIX},
-};
+use crate::model::names::{BOOKKEEPING_PREFIX, EVENTS_SUFFIX, SNAPSHOTS_SUFFIX};
 
 /// The server's limit on `<database>.<collection>`, in bytes.
 const NAMESPACE_BYTES_MAX: usize = 255;

@@ -5,10 +5,7 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::Database;
 
-use super::{Error, Result, Verdict};
-
-/// The server's code for a collection that exists already.
-const NAMESPACE_EXISTS: i32 = 48;
+use super::{Error, Result, Verdict, code};
 
 /// What was done, and what an operator should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,7 +124,7 @@ pub async fn ensure(
     command.insert("writeConcern", doc! { "w": "majority" });
     match database.run_command(command).await.map_err(Error::from) {
         Ok(_) => Ok(Ensured::Created),
-        Err(error) if error.code() == Some(NAMESPACE_EXISTS) => {
+        Err(error) if error.code() == Some(code::NAMESPACE_EXISTS) => {
             match inspect(database, name).await? {
                 Some(options) => Ok(Ensured::Existed(options)),
                 None => Err(CreateError::Database { collection: name.to_owned(), error }),

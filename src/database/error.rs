@@ -5,7 +5,8 @@ use std::fmt;
 
 use mongodb::error::{ErrorKind, WriteFailure};
 
-use super::words;
+use super::{code, words};
+use crate::model::position::LogId;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,13 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The class of an error that trying again cannot help.
+    pub const REFUSED: &'static str = "refused";
+
+    /// The classes of errors that pass by themselves.
+    pub const PASSING: [&'static str; 4] =
+        ["unavailable", "history_lost", "token_mismatch", "oversized"];
+
     /// An error that the server reported under `code`.
     pub fn server(code: i32, message: impl Into<String>) -> Self {
         Self { code: Some(code), verdict: verdict_of(code), message: message.into() }
@@ -54,6 +62,12 @@ impl Error {
     /// Going on would be wrong: `message` says why, `advice` what an operator can do.
     pub fn stop(message: impl Into<String>, advice: &'static str) -> Self {
         Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+    }
+
+    /// The log `events` with this identity is not there under its name.
+    pub fn log_mismatch(events: &str, id: LogId) -> Self {
+        let message = format!("the log `{events}` (UUID {id}) was dropped, renamed or replaced");
+        Self::server(code::LOG_MISMATCH, message)
     }
 
     /// The same, met while opening a stream at a saved token: one that the server cannot read is as good
@@ -79,18 +93,18 @@ impl Error {
     /// A short name of the kind of error, for logs and status.
     pub fn class(&self) -> &'static str {
         match self.verdict {
-            Verdict::Retry => "unavailable",
-            Verdict::CatchUp => "history_lost",
-            Verdict::Reposition => "token_mismatch",
-            Verdict::Oversized => "oversized",
-            Verdict::Stop(_) => "refused",
+            Verdict::Retry => Self::PASSING[0],
+            Verdict::CatchUp => Self::PASSING[1],
+            Verdict::Reposition => Self::PASSING[2],
+            Verdict::Oversized => Self::PASSING[3],
+            Verdict::Stop(_) => Self::REFUSED,
         }
     }
 
     /// What an operator can do, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.verdict {
-            Verdict::Retry if self.code == Some(NO_INDEX) => {
+            Verdict::Retry if self.code == Some(code::NO_INDEX) => {
                 "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
             }
             Verdict::Retry => {
@@ -112,9 +126,6 @@ impl Error {
 /// (measured on 6.0.5 with tokens cut off, replaced and emptied).
 const UNREADABLE_TOKEN: [i32; 7] = [9, 14, 15, 40647, 40648, 40649, 50811];
 
-/// NoQueryExecutionPlans: what a server with `notablescan` says of a query that no index serves.
-const NO_INDEX: i32 = 291;
-
 /// Codes of MongoDB: <https://www.mongodb.com/docs/manual/reference/error-codes/>.
 fn verdict_of(code: i32) -> Verdict {
     match code {
@@ -134,7 +145,26 @@ fn verdict_of(code: i32) -> Verdict {
         166 | 72 | 2 | 9 | 14 | 20 | 121 | 48 | 40573 => {
             Verdict::Stop("the server refuses the request itself; the message says why")
         }
+        code::LOG_MISMATCH => Verdict::Stop(
+            "the documents stay as they are; bring the log back under its name, and the projection goes on by itself",
+        ),
         _ => Verdict::Retry,
+    }
+}
+
+/// Whether a read that failed like this is worth sending again at once: the connection broke, or the server is no longer
+/// the primary. The same list as the driver's own, from the specification of retryable reads.
+pub fn is_retryable_read(error: &mongodb::error::Error) -> bool {
+    match *error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // HostUnreachable, HostNotFound, NetworkTimeout, ShutdownInProgress, ReadConcernMajorityNotAvailableYet,
+        // PrimarySteppedDown, SocketException, NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange,
+        // NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary.
+        ErrorKind::Command(ref command) => matches!(
+            command.code,
+            6 | 7 | 89 | 91 | 134 | 189 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436
+        ),
+        _ => false,
     }
 }
 

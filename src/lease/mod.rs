@@ -5,6 +5,7 @@ mod plan;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -54,6 +55,16 @@ pub struct Leaderships(Arc<Mutex<BTreeMap<LeaseName, Leadership>>>);
 
 /// Who projects under a lease follows the other end.
 type Leadership = watch::Sender<Standing>;
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not known"),
+            Self::Standby => f.write_str("stands by"),
+            Self::Leader(epoch) => write!(f, "leads under epoch {epoch}"),
+        }
+    }
+}
 
 impl Leaderships {
     /// Adds a lease to those that this instance could hold.

@@ -19,6 +19,7 @@ use crate::{
 pub struct Batch {
     bytes: Bytes,
     read_at: Option<Timestamp>,
+    is_cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +77,24 @@ impl Batch {
     #[must_use]
     pub fn of_time(self, time: Timestamp) -> Self {
         Self { read_at: Some(time), ..self }
+    }
+
+    /// Whether this is not all that was asked for, because one reply holds no more than 16 MB: what follows has to be
+    /// asked for again. There is at least one document in it then.
+    pub fn is_cut(&self) -> bool {
+        match &self.bytes {
+            Bytes::Reply(batch) => {
+                let cursor = batch.as_raw_document().get_document("cursor");
+                cursor.and_then(|cursor| cursor.get_i64("id")).is_ok_and(|id| id != 0)
+            }
+            Bytes::Array(_) => self.is_cut,
+        }
+    }
+
+    /// The same, of an answer that was cut.
+    #[must_use]
+    pub fn cut(self, is_cut: bool) -> Self {
+        Self { is_cut, ..self }
     }
 
     /// The size of the buffer in bytes.
@@ -140,13 +159,13 @@ fn damaged(error: Malformed) -> Error {
 
 impl From<RawBatch> for Batch {
     fn from(batch: RawBatch) -> Self {
-        Self { bytes: Bytes::Reply(batch), read_at: None }
+        Self { bytes: Bytes::Reply(batch), read_at: None, is_cut: false }
     }
 }
 
 impl From<RawArrayBuf> for Batch {
     fn from(array: RawArrayBuf) -> Self {
-        Self { bytes: Bytes::Array(array), read_at: None }
+        Self { bytes: Bytes::Array(array), read_at: None, is_cut: false }
     }
 }
 

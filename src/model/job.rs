@@ -18,14 +18,12 @@ pub enum Kind {
     Skip,
     /// Inserts events that change nothing where some are missing.
     GapFill,
-    /// Takes what stands above a hole out of the log.
-    GapDiscard,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill, Self::GapDiscard];
+    pub const ALL: [Self; 5] =
+        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
@@ -35,7 +33,6 @@ impl Kind {
             Self::Retry => "retry",
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
-            Self::GapDiscard => "gap_discard",
         }
     }
 
@@ -46,7 +43,7 @@ impl Kind {
 
     /// Whether it is for one document, and for that alone.
     pub fn is_for_one(self) -> bool {
-        matches!(self, Self::Skip | Self::GapFill | Self::GapDiscard)
+        matches!(self, Self::Skip | Self::GapFill)
     }
 }
 

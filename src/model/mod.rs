@@ -13,6 +13,7 @@ pub mod row;
 pub mod skip;
 pub mod snapshot;
 pub mod job;
+pub mod names;
 pub mod missing;
 pub mod position;
 pub mod part;

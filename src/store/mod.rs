@@ -17,24 +17,19 @@ use bson::{DateTime, RawDocumentBuf};
 use crate::{
     database::Result,
     model::{
-        document::{Class, Quarantine},
+        document::Quarantine,
         id::DocumentId,
         part::Part,
         position::{Checkpoint, LogId},
     },
 };
 
+pub use crate::model::names::snapshots_collection;
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
-pub use skips::{Discarded, DiscardedEvents, SkipOutcome, SkipRows};
+pub use skips::{SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
-
-/// The suffix of the collection that holds the snapshots of a configured collection.
-pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
-
-/// What the names of the bookkeeping's collections begin with.
-pub const BOOKKEEPING_PREFIX: &str = "alluvium";
 
 /// The collection that holds the format of the data.
 pub const META_COLLECTION: &str = "alluvium.meta";
@@ -64,15 +59,10 @@ pub const BOOKKEEPING_COLLECTIONS: [&str; 6] = [
     JOBS_COLLECTION,
 ];
 
-/// The name of the collection that holds the snapshots of `collection`.
-pub fn snapshots_collection(collection: &str) -> String {
-    format!("{collection}{SNAPSHOTS_SUFFIX}")
-}
-
 /// One collection's projected documents and bookkeeping.
-pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents {}
+pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows {}
 
-impl<S: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents> Store for S {}
+impl<S: Documents + Checkpoints + QuarantineRows + SkipRows> Store for S {}
 
 /// The projected documents.
 pub trait Documents: Clone + Send + Sync + 'static {
@@ -185,26 +175,6 @@ pub struct QuarantineRow {
     pub since: DateTime,
 }
 
-/// How far a document has come that waits no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Healed {
-    /// Its row has reached this version: no record of it or an earlier one is needed.
-    Reached(i64),
-    /// At this version it had a hole, and what stood above was discarded, so that it waits for nothing. Should the event
-    /// come after all and park the document, that is another record.
-    Closed(i64),
-}
-
-impl Healed {
-    /// Whether a record that bears this mark is needed no more.
-    pub fn covers(self, mark: &Quarantine) -> bool {
-        match self {
-            Self::Reached(version) => mark.version <= version,
-            Self::Closed(hole) => mark.version <= hole && mark.class == Class::Gap,
-        }
-    }
-}
-
 /// The records of documents that wait, at most one for each document.
 pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// All of the collection's.
@@ -220,11 +190,11 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// a later version: another instance is further.
     fn put_quarantine(&self, rows: &[QuarantineRow]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes, at majority, the records of documents that wait no more, of what these versions have in common with
-    /// them: another instance may be further.
+    /// Removes, at majority, the records of documents that wait no more. Each comes with the version that its row has
+    /// reached: a record of a later version stays, since another instance may be further.
     fn remove_quarantine(
         &self,
-        healed: &[(DocumentId, Healed)],
+        healed: &[(DocumentId, i64)],
     ) -> impl Future<Output = Result<()>> + Send;
 }
 

@@ -1,15 +1,11 @@
-//! What operators have done to events: those that were skipped, and those that were taken out of the log. Both are
-//! on record for ever.
+//! The events that operators have skipped, on record for ever.
 
-use std::{collections::BTreeSet, future::Future};
-
-use bson::{DateTime, RawDocumentBuf};
+use std::future::Future;
 
 use super::RowWrite;
 use crate::{
     database::Result,
     model::{
-        event::EventKey,
         id::DocumentId,
         skip::{Skip, SkippedVersions, Skips},
     },
@@ -54,37 +50,4 @@ pub enum SkipOutcome {
         /// The server's words.
         reason: String,
     },
-}
-
-/// An event that an operator takes out of the log, as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Discarded {
-    /// Its place.
-    pub key: EventKey,
-    /// Its bytes.
-    pub event: RawDocumentBuf,
-    /// Why.
-    pub reason: String,
-    /// When, by the daemon's wall clock.
-    pub since: DateTime,
-}
-
-/// The events that were taken out of the log of a collection.
-pub trait DiscardedEvents: Clone + Send + Sync + 'static {
-    /// Keeps events at majority, and only then counts them, at majority too. One that is kept already is kept once;
-    /// another one of the same place beside it.
-    fn keep_discarded(&self, events: &[Discarded]) -> impl Future<Output = Result<()>> + Send;
-
-    /// The places of all events that were taken out.
-    fn load_discarded(&self) -> impl Future<Output = Result<BTreeSet<EventKey>>> + Send;
-
-    /// How often events were taken out, a number that only rises: whoever finds the one that he knows knows all of
-    /// them that were kept before he asked.
-    fn discards(&self) -> impl Future<Output = Result<i64>> + Send;
-
-    /// The versions of a document of which events were taken out.
-    fn discarded_of(
-        &self,
-        document: &DocumentId,
-    ) -> impl Future<Output = Result<BTreeSet<i64>>> + Send;
 }

@@ -60,7 +60,7 @@ where
                 doc! {}
             }
             Kind::Skip => self.skip(id).await?,
-            kind => self.close(kind, id).await?,
+            _ => self.fill(id).await?,
         };
         let is_seen = self.revisit(id).await;
         if self.order.kind == Kind::Retry && !is_seen {
@@ -111,15 +111,16 @@ where
             },
         };
         let ward = self.snapshotter();
+        let log = operate::open(&ward.source, &ward.collection, store).await?;
         let Skipped { version, client } =
-            operate::skip(&ward.source, &ward.log, store, self.time, (id, version)).await?;
+            operate::skip(&ward.source, &log, store, self.time, (id, version)).await?;
         if client.is_some() {
             ward.metrics.skipped(SkipReason::Operator).inc();
         }
         Ok(doc! { "skipped": version, "client": client })
     }
 
-    async fn close(&mut self, kind: Kind, id: &DocumentId) -> Done {
+    async fn fill(&mut self, id: &DocumentId) -> Done {
         let ward = self.snapshotter();
         let hole = match self.begun() {
             Some(hole) => hole,
@@ -129,17 +130,10 @@ where
                 self.begin(id, hole).await?
             }
         };
-        let (source, log, store) = (&ward.source, &ward.log, &ward.store);
-        Ok(match kind {
-            Kind::GapFill => {
-                let filled = operate::fill(source, log, store, self.time, (id, hole)).await?;
-                doc! { "hole": hole, "filled": filled }
-            }
-            _ => {
-                let gone = operate::discard(source, log, store, self.time, (id, hole)).await?;
-                doc! { "hole": hole, "discarded": gone }
-            }
-        })
+        let (source, store) = (&ward.source, &ward.store);
+        let log = operate::open(source, &ward.collection, store).await?;
+        let filled = operate::fill(source, &log, store, self.time, (id, hole)).await?;
+        Ok(doc! { "hole": hole, "filled": filled })
     }
 
     /// The version that this job has begun with, if it was begun before.

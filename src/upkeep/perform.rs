@@ -122,10 +122,11 @@ where
     }
 
     async fn walk(&mut self) -> std::result::Result<bson::Document, Undone> {
-        let Snapshotter { source, log, store, .. } = self.snapshotter();
+        let Snapshotter { collection, source, store, .. } = self.snapshotter();
         let total = i64::try_from(store.estimate_documents().await?).ok();
         self.at.total = total.map(|total| total.max(self.at.done));
-        let mut walk = Walk::begin(source, log, store, self.at.place.clone()).await?;
+        let log = source.open_existing(collection).await?;
+        let mut walk = Walk::begin(source, &log, store, self.at.place.clone()).await?;
         let time = self.time;
         loop {
             // The place is saved while the next documents are folded.

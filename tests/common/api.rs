@@ -6,7 +6,7 @@ use alluvium::{
     api::{ApiLimits, ApiState, Served, router},
     daemon::{HttpLimits, serve},
     health::Heartbeats,
-    log::{LogSource, mongo::MongoSource},
+    log::mongo::MongoSource,
     metrics::Metrics,
     model::part::Part,
     read::{ReadLimits, Reader},
@@ -67,12 +67,11 @@ impl Api {
         let (status, receiver) = watch::channel(games);
         let (metrics, heartbeats) = (Metrics::new().unwrap(), Heartbeats::default());
         let counted = metrics.collection("games", receiver.clone()).unwrap();
-        let source = MongoSource::new(db.clone());
         let served = Served {
             reader: Reader::new(db, "games", ReadLimits::default()),
             snapshotter: Snapshotter {
-                log: source.log("games"),
-                source,
+                collection: "games".into(),
+                source: MongoSource::new(db.clone()),
                 store: MongoStore::new(db, "games", Part::WHOLE),
                 metrics: counted.clone(),
                 keep: 3,

@@ -234,7 +234,6 @@ impl Scene {
             rows: rows.try_collect().await.unwrap(),
             acknowledged,
             skipped: self.skipped(name).await,
-            discarded: self.discarded(name).await,
             ..Evidence::default()
         };
         let bench = self.db.client().database(&format!("{}_judge", self.db.name()));
@@ -253,15 +252,6 @@ impl Scene {
             (key.get("d").unwrap().clone(), key.get_i64("s").unwrap())
         };
         skips.iter().map(place).collect()
-    }
-
-    /// The events that were taken out of the log of a collection, as they are kept.
-    pub async fn discarded(&self, name: &str) -> Vec<Document> {
-        let filter = doc! { "_id.c": name, "_id.s": { "$exists": true } };
-        let kept = self.collection("alluvium.quarantine").find(filter).await.unwrap();
-        let kept: Vec<Document> = kept.try_collect().await.unwrap();
-        let events = kept.iter().flat_map(|row| row.get_array("events").unwrap());
-        events.map(|event| event.as_document().unwrap().clone()).collect()
     }
 }
 

@@ -1,5 +1,4 @@
-//! An operator who looks after documents that wait: retries them, skips events that cannot be applied, fills holes and
-//! discards what stands above them,
+//! An operator who looks after documents that wait: retries them, skips events that cannot be applied and fills gaps,
 //! at any moment and through the code that the daemon does it with.
 
 use std::time::Duration;
@@ -17,7 +16,6 @@ use super::{
     writer::document_id,
 };
 use crate::{
-    log::LogSource,
     model::{id::DocumentId, part::Part},
     projector::revisit::Revisit,
     time::Time,
@@ -62,22 +60,17 @@ async fn step(
     let source = SimLogSource { node: node.clone() };
     let part = Part::WHOLE;
     let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
-    let log = source.log(COLLECTION);
+    let open = async || operate::open(&source, COLLECTION, &store).await;
     match help {
         Help::Retry => Ok(()),
         Help::Skip => {
             let version = operate::parked_at(&store, id, None).await?;
-            operate::skip(&source, &log, &store, time, (id, version)).await.map(drop)
+            operate::skip(&source, &open().await?, &store, time, (id, version)).await.map(drop)
         }
         Help::Fill => {
             let now = (bson::DateTime::MAX, Duration::ZERO);
             let hole = operate::closable(&store, id, None, now).await?;
-            operate::fill(&source, &log, &store, time, (id, hole)).await.map(drop)
-        }
-        Help::Discard => {
-            let now = (bson::DateTime::MAX, Duration::ZERO);
-            let hole = operate::closable(&store, id, None, now).await?;
-            operate::discard(&source, &log, &store, time, (id, hole)).await.map(drop)
+            operate::fill(&source, &open().await?, &store, time, (id, hole)).await.map(drop)
         }
         Help::Refold => {
             monitor.deleted_by_hand(id.clone());

@@ -100,8 +100,6 @@ pub(super) enum Help {
     Skip,
     /// Fills its hole.
     Fill,
-    /// Discards what stands above its hole.
-    Discard,
     /// Deletes its row by hand, so that it is folded again from its first event.
     Refold,
 }
@@ -376,8 +374,7 @@ fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
         help: match rng.u8(..16) {
             0..3 => Help::Retry,
             3..10 => Help::Skip,
-            10..13 => Help::Fill,
-            13 => Help::Discard,
+            10..14 => Help::Fill,
             _ => Help::Refold,
         },
     };

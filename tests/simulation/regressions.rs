@@ -31,7 +31,8 @@ use crate::{
         position::Checkpoint,
         skip::Skip,
     },
-    projector::{observe::Observer, revisit::Revisit},
+    observe::Observer,
+    projector::revisit::Revisit,
     status::CollectionStatus,
     store::{LeaseName, QuarantineRow},
     upkeep::layout::{LayoutWatch, Watched},
@@ -350,29 +351,6 @@ fn a_document_is_looked_at_again_only_once_its_flush_has_returned() {
         });
         scene.until_version(3);
         scene.pass(Duration::from_secs(5));
-    }
-}
-
-#[test]
-fn a_discarded_event_that_the_stream_brings_again_is_not_applied() {
-    for seed in 0..100 {
-        let mut scene = Scene::new(seed, None);
-        scene.append(&[(1, create())]);
-        scene.until_version(1);
-        scene.until("a checkpoint is there", |world| checkpoint(world, Part::WHOLE).is_some());
-        let before = checkpoint(&scene.world, Part::WHOLE).unwrap();
-        scene.append(&[(3, update()), (4, update())]);
-        let waits = |world: &World| !waiting(&world.state().visible).is_empty();
-        scene.until("they wait", waits);
-        scene.operate(Help::Discard, vec![scene.node.clone()]);
-        scene.until("they wait no more", |world| !waits(world));
-        scene.append(&[(2, update())]);
-        scene.until_version(2);
-        // As if the daemon had died before it saved another.
-        scene.put(CHECKPOINTS, Key::Checkpoint(Part::WHOLE), Row::Checkpoint(before));
-        scene.node.crash(Duration::from_millis(10));
-        scene.pass(Duration::from_secs(5));
-        assert!(Scene::is_at(&scene.world, 2), "seed {seed}");
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     operator,
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
     reader::{self, Answers},
-    skips::{kept, skipped},
+    skips::skipped,
     store::{CHECKPOINTS, row_of, saved, waiting},
     world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
@@ -287,7 +287,6 @@ impl Run {
                 .iter()
                 .map(|key| (key.document.to_bson(), key.version))
                 .collect(),
-            discarded: kept(&state),
             answers: self.answers.lock().unwrap().clone(),
         };
         drop(state);

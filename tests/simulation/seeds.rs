@@ -81,7 +81,7 @@ fn every_planted_bug_is_found() {
         CheckpointDuringScan,
         ScanWithoutCausalSession,
         ParkedEventForgotten,
-        HoleNotRecorded,
+        GapNotRecorded,
         RecordRemovedBeforeRow,
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
@@ -96,7 +96,7 @@ fn every_planted_bug_is_found() {
         LeaseTakenUnseen,
         PartBeginsAtLargest,
         IdentityIgnored,
-        IdentityNotAskedAgain,
+        LogNotNamed,
         WriterTakesDuplicateKeyForSuccess,
     ];
     let seeds = number("ALLUVIUM_SEEDS").unwrap_or(SEEDS_PER_BUG);

@@ -1,10 +1,8 @@
-//! Skips and discarded events on the in-memory replica set, as those of `store::mongo` are kept. What this claims is
-//! checked in `conformance`.
-
-use std::collections::BTreeSet;
+//! Skips on the in-memory replica set, as those of `store::mongo` are kept. What this claims is checked in
+//! `conformance`.
 
 use super::{
-    store::{QUARANTINE, SimStore, refuses, row_of, version_of},
+    store::{SimStore, refuses, row_of, version_of},
     world::{COLLECTION, Data, Key, Op, Row, State},
 };
 use crate::{
@@ -15,7 +13,7 @@ use crate::{
         skip::{Skip, SkippedVersions, Skips},
     },
     planted::{Bug, planted},
-    store::{Discarded, DiscardedEvents, RowWrite, SkipOutcome, SkipRows},
+    store::{RowWrite, SkipOutcome, SkipRows},
 };
 
 pub(super) const SKIPS: &str = "alluvium.skips";
@@ -92,64 +90,9 @@ fn judge(state: &State, skip: &Skip, write: &RowWrite) -> Option<SkipOutcome> {
     (stored.unwrap_or(0) != write.expected).then_some(SkipOutcome::Stale)
 }
 
-impl DiscardedEvents for SimStore {
-    async fn keep_discarded(&self, events: &[Discarded]) -> Result<()> {
-        let world = self.node.world.clone();
-        let put = |discarded: &Discarded| Op::Put {
-            collection: QUARANTINE.into(),
-            key: Key::Event(discarded.key.clone()),
-            row: Row::Raw(discarded.event.clone()),
-        };
-        let puts: Vec<Op> = events.iter().map(put).collect();
-        let work = async move { world.majority(world.apply(puts)).await };
-        self.node.call("keep_discarded", work).await
-    }
-
-    async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {
-        let (world, part) = (self.node.world.clone(), self.part);
-        let work = async move {
-            let places = events(&world.state().visible, QUARANTINE).into_iter();
-            Ok(places.filter(|key| part.holds(&key.document)).collect())
-        };
-        self.node.call("load_discarded", work).await
-    }
-
-    async fn discards(&self) -> Result<i64> {
-        let world = self.node.world.clone();
-        let work = async move { Ok(events(&world.state().visible, QUARANTINE).len() as i64) };
-        self.node.call("discards", work).await
-    }
-
-    async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
-        let (world, document) = (self.node.world.clone(), document.clone());
-        let work = async move { Ok(events_of(&world.state().visible, QUARANTINE, &document)) };
-        self.node.call("discarded_of", work).await
-    }
-}
-
-/// The events that were discarded, as they are kept: where two had one place, both.
-pub(super) fn kept(state: &State) -> Vec<bson::Document> {
-    let ops = state.oplog[..state.committed].iter().flat_map(|entry| &entry.ops);
-    let kept = ops.filter_map(|op| match op {
-        Op::Put { collection, row, .. } if collection == QUARANTINE => row.raw(),
-        _ => None,
-    });
-    kept.filter_map(|event| bson::Document::try_from(event).ok()).collect()
-}
-
-/// Whether events of a document were discarded: whoever begins looks whether something waits there.
-pub(super) fn has_discarded(data: &Data, document: &DocumentId) -> bool {
-    !events_of(data, QUARANTINE, document).is_empty()
-}
-
 /// The places that are skipped.
 pub(super) fn skipped(data: &Data) -> Vec<EventKey> {
-    events(data, SKIPS)
-}
-
-/// The places of the events that the rows of a collection are about.
-fn events(data: &Data, collection: &str) -> Vec<EventKey> {
-    let rows = data.collections.get(collection).map(|found| found.rows.keys());
+    let rows = data.collections.get(SKIPS).map(|found| found.rows.keys());
     let event = |key: &Key| match key {
         Key::Event(key) => Some(key.clone()),
         _ => None,
@@ -159,10 +102,6 @@ fn events(data: &Data, collection: &str) -> Vec<EventKey> {
 
 /// Those of one document.
 pub(super) fn skipped_of(data: &Data, document: &DocumentId) -> SkippedVersions {
-    events_of(data, SKIPS, document)
-}
-
-fn events_of(data: &Data, collection: &str, document: &DocumentId) -> BTreeSet<i64> {
-    let events = events(data, collection).into_iter().filter(|key| key.document == *document);
-    events.map(|key| key.version).collect()
+    let places = skipped(data).into_iter().filter(|key| key.document == *document);
+    places.map(|key| key.version).collect()
 }

@@ -17,8 +17,8 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{
-        Checkpoints, Documents, Extent, Healed, QuarantineRow, QuarantineRows, RowOutcome,
-        RowVersion, RowWrite, Versions,
+        Checkpoints, Documents, Extent, QuarantineRow, QuarantineRows, RowOutcome, RowVersion,
+        RowWrite, Versions,
     },
 };
 
@@ -302,7 +302,7 @@ impl QuarantineRows for SimStore {
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
         let puts = rows.iter().map(|row| {
             let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
-            let earlier = Healed::Reached(row.mark.version);
+            let earlier = row.mark.version;
             let put = Op::Put { collection: QUARANTINE.into(), key, row: put };
             (row.document.clone(), earlier, put)
         });
@@ -316,7 +316,7 @@ impl QuarantineRows for SimStore {
         self.bookkeeping(&name, puts).await
     }
 
-    async fn remove_quarantine(&self, healed: &[(DocumentId, Healed)]) -> Result<()> {
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
         let deletes = healed.iter().map(|(document, healed)| {
             let key = Key::Document(document.clone());
             (document.clone(), *healed, Op::Delete { collection: QUARANTINE.into(), key })
@@ -329,16 +329,16 @@ impl QuarantineRows for SimStore {
 }
 
 impl SimStore {
-    /// Carries out the statements one by one, at majority, each only where there is no record that it does not
-    /// cover.
-    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, Healed, Op)>) -> Result<()> {
+    /// Carries out the statements one by one, at majority, each only where there is no record of a later version than
+    /// it says.
+    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
         let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
         let work = async move {
             let mut last = None;
             for (document, healed, op) in ops {
                 let recorded = waiting(&world.state().latest);
                 let later =
-                    |row: &QuarantineRow| row.document == document && !healed.covers(&row.mark);
+                    |row: &QuarantineRow| row.document == document && row.mark.version > healed;
                 if !recorded.iter().any(later) {
                     if matches!(op, Op::Delete { .. }) {
                         let check = monitor.record_removed(&world.state(), &document);

@@ -3,11 +3,10 @@
 use bson::{Bson, Document};
 use mongodb::error::{ErrorKind, WriteFailure};
 
-use crate::database::{self, Verdict};
-
-/// The server's codes for a key that exists, and for a document that the validator refuses.
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-const VALIDATION_FAILED: i32 = 121;
+use crate::database::{
+    self, Verdict,
+    code::{DUPLICATE_KEY, VALIDATION_FAILED},
+};
 
 /// Why one attempt did not end with a proof.
 pub(super) enum Failure {

@@ -14,10 +14,10 @@ use mongodb::{
     options::{Acknowledgment, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
 
-use self::answer::{DUPLICATE_KEY, Failure, Insert};
+use self::answer::{Failure, Insert};
 use super::events_collection;
 use crate::{
-    database::{self, Causal},
+    database::{self, Causal, code},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
@@ -224,7 +224,7 @@ impl Appender {
         }
         // What stood in the way is gone, or was never acknowledged by the majority.
         Err(Failure::Unproven(database::Error::server(
-            DUPLICATE_KEY,
+            code::DUPLICATE_KEY,
             format!("version {next} of document {document} was taken and is free again"),
         )))
     }

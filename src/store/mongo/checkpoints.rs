@@ -7,7 +7,7 @@ use mongodb::{Database, options::ReadConcern};
 
 use super::{MongoStore, no_write_errors, update_statement};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code},
     model::{
         id::integral,
         part::Part,
@@ -57,7 +57,7 @@ impl Checkpoints for MongoStore {
 fn is_written(reply: &Document) -> Result<bool> {
     match no_write_errors(reply) {
         Ok(()) => Ok(true),
-        Err(error) if error.code() == Some(11000) => Ok(false),
+        Err(error) if error.code() == Some(code::DUPLICATE_KEY) => Ok(false),
         Err(error) => Err(error),
     }
 }

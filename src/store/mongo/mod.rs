@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod documents;
+mod instances;
 mod jobs;
 mod layouts;
 mod leases;
@@ -16,6 +17,7 @@ mod transactions;
 mod versions;
 mod waiting;
 
+pub use instances::{Instance, Report, instances};
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
@@ -162,14 +164,6 @@ fn event_key(collection: &str, event: &crate::model::event::EventKey) -> RawDocu
     let mut key = collection_key(collection, &event.document);
     key.append(cstr!("s"), event.version);
     key
-}
-
-/// Matches the records of what waits: those about a document, and not those about an event that was
-/// discarded, whose `_id` goes on with `s`.
-fn waiting_range(collection: &str) -> Document {
-    let mut range = collection_range(collection);
-    range.insert("_id.s", doc! { "$exists": false });
-    range
 }
 
 /// Matches the rows of one collection whose `_id` begins with `{c, d}`, as a range that the index on `_id` serves.

@@ -10,7 +10,7 @@ use mongodb::{
 };
 
 use crate::{
-    database::Result,
+    database::{Result, code},
     store::{META_COLLECTION, Pauses},
 };
 
@@ -49,7 +49,7 @@ impl Pauses for MongoPauses {
         let put = self.meta.update_one(key, update).upsert(true).write_concern(majority).await;
         match put.map_err(crate::database::Error::from) {
             Ok(put) => Ok(put.upserted_id.is_some()),
-            Err(error) if error.code() == Some(11000) => Ok(false),
+            Err(error) if error.code() == Some(code::DUPLICATE_KEY) => Ok(false),
             Err(error) => Err(error),
         }
     }

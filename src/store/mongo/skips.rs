@@ -1,10 +1,6 @@
-//! Skips on MongoDB, `{_id: {c, d, s}, client, class, reason, skipped_at}` in `alluvium.skips`; and discarded events,
-//! `{_id: {c, d, s}, class, reason, since, events}` in `alluvium.quarantine`, counted in `alluvium.meta` as
-//! `{_id: {discards: <collection>}, count}`.
+//! Skips on MongoDB, `{_id: {c, d, s}, client, class, reason, skipped_at}` in `alluvium.skips`.
 
-use std::collections::BTreeSet;
-
-use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
+use bson::{Document, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{
     ClientSession,
@@ -14,20 +10,15 @@ use mongodb::{
 use super::{
     MongoStore, collection_range, event_key, no_write_errors,
     statements::{judge, replacement, write_errors},
-    update_statement,
 };
 use crate::{
     database::{Error, Result},
     model::{
-        document::Class,
         event::EventKey,
         id::{DocumentId, INTEGER_MAX, integral},
         skip::{Skip, SkippedVersions, Skips},
     },
-    store::{
-        Discarded, DiscardedEvents, META_COLLECTION, QUARANTINE_COLLECTION, RowOutcome, RowWrite,
-        SKIPS_COLLECTION, SkipOutcome, SkipRows,
-    },
+    store::{RowOutcome, RowWrite, SKIPS_COLLECTION, SkipOutcome, SkipRows},
 };
 
 impl SkipRows for MongoStore {
@@ -112,58 +103,6 @@ impl MongoStore {
         let reply = self.database.run_raw_command(command).session(&mut *session).await?;
         no_write_errors(&reply)?;
         Ok(SkipOutcome::Done)
-    }
-}
-
-impl DiscardedEvents for MongoStore {
-    async fn keep_discarded(&self, events: &[Discarded]) -> Result<()> {
-        // One by one: a few of the largest would be beyond what one command may carry.
-        for discarded in events {
-            let mut about = rawdoc! { "class": Class::Gap.name() };
-            about.append(cstr!("reason"), discarded.reason.as_str());
-            about.append(cstr!("since"), discarded.since);
-            let filter = rawdoc! { "_id": event_key(&self.collection, &discarded.key) };
-            let update = rawdoc! {
-                "$setOnInsert": about, "$addToSet": { "events": discarded.event.clone() },
-            };
-            let statements: RawArrayBuf =
-                [update_statement(filter, update, true)].into_iter().collect();
-            let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
-            no_write_errors(&reply)?;
-        }
-        let filter = rawdoc! { "_id": { "discards": self.collection.as_str() } };
-        let count =
-            rawdoc! { "$inc": { "count": i64::try_from(events.len()).unwrap_or(i64::MAX) } };
-        let statements = [update_statement(filter, count, true)].into_iter().collect();
-        no_write_errors(&self.bulk("update", META_COLLECTION, "updates", statements).await?)
-    }
-
-    async fn discards(&self) -> Result<i64> {
-        let meta = self.database.collection::<RawDocumentBuf>(META_COLLECTION);
-        let counted = meta.find_one(doc! { "_id": { "discards": &self.collection } });
-        match counted.read_concern(ReadConcern::majority()).await? {
-            Some(row) => Ok(row.get("count")?.and_then(integral).unwrap_or_default()),
-            None => Ok(0),
-        }
-    }
-
-    async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {
-        let mut filter = collection_range(&self.collection);
-        filter.insert("_id.s", doc! { "$exists": true });
-        let rows = self.quarantine.find(filter).projection(doc! { "_id": 1 });
-        let rows = rows.read_concern(ReadConcern::majority());
-        let rows: Vec<RawDocumentBuf> = rows.await?.try_collect().await?;
-        let places = rows.iter().map(|row| place(row));
-        places
-            .filter(|key| !key.as_ref().is_ok_and(|key| !self.part.holds(&key.document)))
-            .collect()
-    }
-
-    async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
-        let rows = self.quarantine.find(events_of(&self.collection, document));
-        let rows = rows.projection(doc! { "_id": 1 }).read_concern(ReadConcern::majority());
-        let rows: Vec<RawDocumentBuf> = rows.await?.try_collect().await?;
-        rows.iter().map(|row| place(row).map(|key| key.version)).collect()
     }
 }
 

@@ -10,9 +10,9 @@ use mongodb::{
     options::{Hint, ReadConcern},
 };
 
-use super::{MongoStore, no_write_errors, no_write_errors_but, statements::DUPLICATE_KEY};
+use super::{MongoStore, no_write_errors, no_write_errors_but};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code::DUPLICATE_KEY},
     model::{
         id::{DocumentId, INTEGER_MAX, integral},
         snapshot::{FOLD, Snapshot},

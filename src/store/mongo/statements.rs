@@ -8,17 +8,17 @@ use bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr, rawd
 
 use super::update_statement;
 use crate::{
-    database::{Error, Result},
+    database::{
+        Error, Result,
+        code::{DUPLICATE_KEY, VALIDATION_FAILED},
+    },
     model::shown::shown,
     store::{RowOutcome, RowWrite},
 };
 
-/// The server's code for a key that exists.
-pub(super) const DUPLICATE_KEY: i32 = 11000;
-
 /// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
 /// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
-const REFUSALS: [i32; 8] = [DUPLICATE_KEY, 121, 171, 16755, 15, 10334, 17280, 17419];
+const REFUSALS: [i32; 8] = [DUPLICATE_KEY, VALIDATION_FAILED, 171, 16755, 15, 10334, 17280, 17419];
 
 /// The statement that replaces one row, if it still has the version that was read.
 pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {

@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
-use super::{quarantine::decode, waiting_range};
+use super::{collection_range, quarantine::decode};
 use crate::{
     database::Result,
     model::{document::Class, id::DocumentId},
@@ -31,7 +31,7 @@ pub async fn waiting(
     collection: &str,
     query: &WaitingQuery,
 ) -> Result<Vec<QuarantineRow>> {
-    let mut filter: Document = waiting_range(collection);
+    let mut filter: Document = collection_range(collection);
     if let (Some(after), Ok(range)) = (&query.after, filter.get_document_mut("_id")) {
         range.remove("$gte");
         range.insert("$gt", doc! { "c": collection, "d": after.to_bson() });

@@ -64,7 +64,6 @@ where
             break;
         }
     }
-    super::same_log(log, store).await?;
     log.insert(&walk.fillers).await?;
     Ok(i64::try_from(walk.fillers.len()).unwrap_or(i64::MAX))
 }

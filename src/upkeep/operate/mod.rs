@@ -1,8 +1,7 @@
-//! What an operator may do about documents that wait: skip the event at which one is parked, fill a hole, or discard
-//! what stands above it. Everything is on record, may be done twice without effect, and is refused when the document
+//! What an operator may do about documents that wait: skip the event at which one is parked, or fill a gap.
+//! Everything is on record, may be done twice without effect, and is refused when the document
 //! does not wait as the operator thought.
 
-mod discard;
 mod fill;
 mod skip;
 
@@ -10,13 +9,12 @@ use std::time::Duration;
 
 use bson::DateTime;
 
-pub use discard::discard;
 pub use fill::fill;
 pub use skip::{Skipped, skip};
 
 use crate::{
     database,
-    log::EventLog,
+    log::{EventLog, LogSource},
     model::{document::Class, id::DocumentId},
     store::{Checkpoints, QuarantineRow, QuarantineRows},
 };
@@ -33,7 +31,7 @@ pub enum OperateError {
     /// A hole cannot be skipped.
     #[error(
         "document {id} is not parked: it waits for version {version}, which is missing. Find its writer, or fill \
-         the hole, or discard what stands above it"
+         the gap"
     )]
     IsHole {
         /// The document.
@@ -91,9 +89,7 @@ pub enum OperateError {
         from: DateTime,
     },
     /// Too many events are missing for filling to make sense.
-    #[error(
-        "{missing} versions of document {id} are missing; at most {max} are filled. Discard what stands above the hole"
-    )]
+    #[error("{missing} versions of document {id} are missing; at most {max} are filled")]
     TooWide {
         /// The document.
         id: DocumentId,
@@ -101,19 +97,6 @@ pub enum OperateError {
         missing: i64,
         /// How many may be.
         max: i64,
-    },
-    /// The missing event has come.
-    #[error(
-        "the missing version {version} of document {id} has arrived meanwhile; {discarded} events above it had been \
-         taken out of the log by then, and are kept in `alluvium.quarantine`"
-    )]
-    Arrived {
-        /// The document.
-        id: DocumentId,
-        /// What was missing.
-        version: i64,
-        /// What had been discarded already.
-        discarded: i64,
     },
     /// The log is not the one that is projected.
     #[error(
@@ -192,18 +175,20 @@ pub async fn parked_at(
     }
 }
 
-/// Makes sure that the log is the one that the documents come from. To be asked after reading from it.
+/// Opens the log of a collection, if it is the one that the documents come from.
 ///
 /// # Errors
 /// [`OperateError::AnotherLog`].
-pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
+pub async fn open<S: LogSource>(
+    source: &S,
+    collection: &str,
+    store: &impl Checkpoints,
+) -> Result<S::Log> {
+    let log = source.open(collection).await?.ok_or(OperateError::AnotherLog)?;
     let saved = store.load_checkpoints().await?;
-    if saved.is_empty() {
-        return Ok(());
-    }
-    match log.identity().await? {
-        Some(found) if saved.iter().all(|(_, saved)| saved.log == found.id) => Ok(()),
-        _ => Err(OperateError::AnotherLog),
+    match saved.iter().all(|(_, saved)| saved.log == log.id()) {
+        true => Ok(log),
+        false => Err(OperateError::AnotherLog),
     }
 }
 

@@ -92,7 +92,6 @@ async fn attempt<S: LogSource>(
     let Some(event) = event.filter(is_it) else {
         return Err(OperateError::NoEvent { id: id.clone(), version });
     };
-    super::same_log(log, store).await?;
     let remains = Remains::of(event);
     document.quarantine = None;
     document.skip(version, remains);

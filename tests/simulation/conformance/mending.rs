@@ -8,16 +8,9 @@ use super::{
 };
 use crate::{
     log::{EventLog, LogSource, Mend},
-    model::{
-        document::{Class, Quarantine},
-        event::EventKey,
-        skip::Skip,
-    },
+    model::{document::Class, event::EventKey, skip::Skip},
     simulation::world::COLLECTION,
-    store::{
-        Discarded, DiscardedEvents, Documents, Healed, QuarantineRow, QuarantineRows, RowOutcome,
-        SkipOutcome, SkipRows,
-    },
+    store::{Documents, RowOutcome, SkipOutcome, SkipRows},
 };
 
 fn skip(document: &str, version: i64) -> Skip {
@@ -60,41 +53,9 @@ pub(super) async fn a_skip_is_on_record_together_with_its_row_or_not_at_all(serv
     assert_eq!(store.load_skips_of(&id("b")).await.unwrap(), [].into());
 }
 
-pub(super) async fn a_discarded_event_is_kept_beside_what_waits(server: &impl Server) {
-    let store = server.store();
-    let key = |version| EventKey { document: id("a"), version };
-    let discarded = Discarded {
-        key: key(3),
-        event: event("a", 3),
-        reason: "because".into(),
-        since: DateTime::from_millis(5),
-    };
-    assert_eq!(store.discards().await.unwrap(), 0);
-    for _ in 0..2 {
-        store.keep_discarded(std::slice::from_ref(&discarded)).await.unwrap();
-        assert!(store.discards().await.unwrap() > 0);
-    }
-    let known = store.discards().await.unwrap();
-    let other = Discarded { key: key(4), event: event("a", 4), ..discarded };
-    store.keep_discarded(&[other]).await.unwrap();
-    assert!(store.discards().await.unwrap() > known);
-    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3, 4].into());
-    assert_eq!(store.discarded_of(&id("b")).await.unwrap(), [].into());
-    assert_eq!(store.load_discarded().await.unwrap(), [key(3), key(4)].into());
-    assert_eq!(store.load_quarantine().await.unwrap(), []);
-    assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), None);
-    let mark = Quarantine { class: Class::Gap, version: 2, reason: "because".into() };
-    let row = QuarantineRow { document: id("a"), mark, since: DateTime::from_millis(5) };
-    store.put_quarantine(std::slice::from_ref(&row)).await.unwrap();
-    assert_eq!(store.load_quarantine_of(&id("a")).await.unwrap(), Some(row));
-    assert_eq!(store.load_discarded().await.unwrap(), [key(3), key(4)].into());
-    store.remove_quarantine(&[(id("a"), Healed::Reached(9))]).await.unwrap();
-    assert_eq!(store.discarded_of(&id("a")).await.unwrap(), [3, 4].into());
-}
-
 pub(super) async fn what_fills_a_hole_takes_the_place_of_nothing(server: &impl Server) {
     server.append(&[event("a", 1), event("a", 3)]).await;
-    let log = server.source().log(COLLECTION);
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
     let filler = |version: i64| {
         rawdoc! { "_id": { "d": "a", "s": version }, "client": "alluvium", "op": "update", "patch": {}, "at": DateTime::MIN }
     };

@@ -69,6 +69,7 @@ impl Server for Twin {
     type Layouts = SimLayouts;
 
     const NOT_READ_AHEAD: i64 = 300;
+    const LARGE_EVENT: usize = 350;
 
     fn source(&self) -> SimLogSource {
         SimLogSource { node: self.node.clone() }

@@ -2,16 +2,16 @@
 //! healed, and last the checkpoint, each majority-acknowledged before the next. A crash between any
 //! two leaves nothing that a restart would not repeat.
 
+pub(in crate::projector) mod commits;
+mod due;
+pub(in crate::projector) mod flushing;
+
 use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
-use futures::future::BoxFuture;
 use tracing::warn;
 
-use super::{
-    observe::{Counts, Observer},
-    waiting::{WaitingChanges, WaitingClasses},
-};
+use super::documents::waiting::WaitingChanges;
 use crate::{
     database::{Error, Result},
     model::{
@@ -20,60 +20,62 @@ use crate::{
         position::{Checkpoint, Position},
         snapshot::Due,
     },
+    observe::{Counts, Observer, Written},
     planted::{Bug, planted},
     retry::Backoff,
-    store::{Healed, RowOutcome, RowWrite, Store},
+    status::WaitingClasses,
+    store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
 
-/// A document whose record can go.
-type Removal = (DocumentId, Healed);
+/// A document whose record can go, with the version that it has come to.
+type Removal = (DocumentId, i64);
 
 /// Everything that one flush writes.
 #[derive(Debug, Default)]
-pub(super) struct Flush {
-    pub(super) writes: Vec<RowWrite>,
+pub(in crate::projector) struct Flush {
+    pub(in crate::projector) writes: Vec<RowWrite>,
     /// For each write, the quarantine mark that the row bears.
-    pub(super) marks: Vec<Option<Quarantine>>,
+    pub(in crate::projector) marks: Vec<Option<Quarantine>>,
     /// For each write, whether a snapshot of the row is due, with what is known of its events' times.
-    pub(super) due: Vec<Option<Youngest>>,
-    pub(super) waiting: WaitingChanges,
+    pub(in crate::projector) due: Vec<Option<Youngest>>,
+    pub(in crate::projector) waiting: WaitingChanges,
     /// The place that is reached once all of this is written.
-    pub(super) checkpoint: Option<Checkpoint>,
+    pub(in crate::projector) checkpoint: Option<Checkpoint>,
     /// When the oldest event in it was appended, by the server's clock.
-    pub(super) oldest: Option<DateTime>,
+    pub(in crate::projector) oldest: Option<DateTime>,
     /// What it covers, to be told once it has returned.
-    pub(super) counts: Counts,
-    pub(super) classes: WaitingClasses,
+    pub(in crate::projector) counts: Counts,
+    pub(in crate::projector) classes: WaitingClasses,
 }
 
 /// What became of a flush.
 #[derive(Debug)]
-pub(super) struct Flushed {
-    pub(super) rows: Vec<FlushedRow>,
+pub(in crate::projector) struct Flushed {
+    pub(in crate::projector) rows: Vec<FlushedRow>,
     /// Records of healed documents that had to stay, since the row was not written.
-    pub(super) still_recorded: Vec<Removal>,
-    pub(super) checkpoint: CheckpointOutcome,
-    pub(super) oldest: Option<DateTime>,
-    pub(super) counts: Counts,
-    pub(super) classes: WaitingClasses,
-    pub(super) took: Duration,
+    pub(in crate::projector) still_recorded: Vec<Removal>,
+    pub(in crate::projector) checkpoint: CheckpointOutcome,
+    pub(in crate::projector) oldest: Option<DateTime>,
+    pub(in crate::projector) counts: Counts,
+    pub(in crate::projector) classes: WaitingClasses,
+    pub(in crate::projector) took: Duration,
 }
 
 /// What became of one row.
 #[derive(Debug)]
-pub(super) struct FlushedRow {
-    pub(super) id: DocumentId,
-    pub(super) version: i64,
-    pub(super) mark: Option<Quarantine>,
-    pub(super) outcome: RowOutcome,
+pub(in crate::projector) struct FlushedRow {
+    pub(in crate::projector) id: DocumentId,
+    pub(in crate::projector) version: i64,
+    pub(in crate::projector) mark: Option<Quarantine>,
+    pub(in crate::projector) outcome: RowOutcome,
     /// The row, if a snapshot of it is due.
-    pub(super) due: Option<Due>,
+    pub(in crate::projector) due: Option<Due>,
 }
 
 /// What became of the checkpoint.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum CheckpointOutcome {
+pub(in crate::projector) enum CheckpointOutcome {
     /// None was due, or a row was not written, so that it must not pass.
     NotSaved,
     /// It is saved, with this place.
@@ -84,19 +86,32 @@ pub(super) enum CheckpointOutcome {
 
 impl Flushed {
     /// Whether every row is stored as it was meant to be.
-    pub(super) fn all_written(&self) -> bool {
+    pub(in crate::projector) fn all_written(&self) -> bool {
         self.rows.iter().all(|row| row.outcome == RowOutcome::Written)
     }
 
+    /// What it has written, for whoever is told.
+    pub(in crate::projector) fn written(&self, cache_bytes: usize) -> Written<'_> {
+        let is_written = |row: &&FlushedRow| row.outcome == RowOutcome::Written;
+        Written {
+            counts: self.counts,
+            rows: self.rows.iter().filter(is_written).count(),
+            took: self.took,
+            oldest: self.oldest,
+            classes: &self.classes,
+            cache_bytes,
+        }
+    }
+
     /// Takes out the stored rows of which a snapshot is due.
-    pub(super) fn take_due(&mut self) -> Vec<Due> {
+    pub(in crate::projector) fn take_due(&mut self) -> Vec<Due> {
         let written = self.rows.iter_mut().filter(|row| row.outcome == RowOutcome::Written);
         written.filter_map(|row| row.due.take()).collect()
     }
 }
 
 impl Flush {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::projector) fn is_empty(&self) -> bool {
         self.writes.is_empty()
             && self.waiting.put.is_empty()
             && self.waiting.remove.is_empty()
@@ -120,7 +135,7 @@ impl Flush {
     ///
     /// # Errors
     /// When trying again cannot help. How much was written is then unknown; nothing of it does harm.
-    pub(super) async fn run(
+    pub(in crate::projector) async fn run(
         self,
         store: &impl Store,
         time: &impl Time,
@@ -179,15 +194,5 @@ impl Flush {
             classes: self.classes,
             took,
         })
-    }
-}
-
-/// Waits for the flush under way; for ever, if there is none.
-pub(super) async fn returned(
-    flush: &mut Option<BoxFuture<'static, Result<Flushed>>>,
-) -> Result<Flushed> {
-    match flush {
-        Some(flush) => flush.await,
-        None => std::future::pending().await,
     }
 }

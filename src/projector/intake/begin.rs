@@ -4,13 +4,10 @@
 use bson::Timestamp;
 use tracing::info;
 
-use super::{
-    away::still_followed,
-    backlog::{Backlog, BacklogSettings, to_scan},
-};
+use super::backlog::{Backlog, BacklogSettings, to_scan};
 use crate::{
     database::{Error, Result},
-    log::{EventLog, Found, LogSource, Start},
+    log::{EventLog, LogSource, Start},
     model::{
         part::{Part, Vouched, vouched},
         position::{Checkpoint, LogId, Position},
@@ -21,7 +18,7 @@ use crate::{
 
 /// A place to resume from.
 #[derive(Clone, Debug)]
-pub(super) enum Resume {
+pub(in crate::projector) enum Resume {
     /// At the part's own checkpoint.
     Saved(Position),
     /// Where the checkpoints of another division vouch that everything before is done.
@@ -31,38 +28,32 @@ pub(super) enum Resume {
 }
 
 /// How to begin.
-#[derive(Clone, Debug)]
-pub(super) struct Begin {
-    /// Which log this is.
-    pub(super) log: LogId,
+pub(in crate::projector) struct Begin<L> {
+    /// The log, which every command names from now on.
+    pub(in crate::projector) log: L,
     /// The place to resume from, unless the log is scanned.
-    pub(super) resume: Option<Resume>,
+    pub(in crate::projector) resume: Option<Resume>,
     /// About how many events of the log precede that place, where it is known.
-    pub(super) passed_events: Option<u64>,
+    pub(in crate::projector) passed_events: Option<u64>,
     /// Reads see everything before this time.
-    pub(super) at: Timestamp,
+    pub(in crate::projector) at: Timestamp,
     /// What a scan needs of the rows, as far as can be told.
-    pub(super) extent: Extent,
+    pub(in crate::projector) extent: Extent,
 }
 
-impl Begin {
+impl<L: EventLog> Begin<L> {
     /// Decides.
     ///
     /// # Errors
     /// With advice, when the log is gone, or another one than the checkpoint speaks of.
-    pub(super) async fn decide<S: LogSource>(
-        source: &S,
-        log: &S::Log,
+    pub(in crate::projector) async fn decide(
+        source: &impl LogSource<Log = L>,
         store: &impl Checkpoints,
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
-        let Some(Found { id: found, .. }) = log.identity().await? else {
-            return Err(Error::stop(
-                format!("the log of `{collection}` does not exist"),
-                "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
-            ));
-        };
+        let log = source.open_existing(collection).await?;
+        let found = log.id();
         let saved = store.load_checkpoints().await?;
         let other = saved.iter().find(|(_, saved)| saved.log != found);
         if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
@@ -70,43 +61,36 @@ impl Begin {
         }
         let (why, extent) = match Resume::choose(part, &saved) {
             None => ("there is no place to resume from".to_owned(), Extent::Version),
-            Some((resume, passed_events)) => match to_scan(log, passed_events, part, backlog).await
-            {
-                // The checkpoint stays until the scan is over: whoever begins before that decides anew.
-                Some(Backlog { new, events }) => {
-                    let why = format!(
-                        "about {new} of {events} events are new, which the stream would bring more slowly"
-                    );
-                    (why, Extent::Whole)
+            Some((resume, passed_events)) => {
+                match to_scan(&log, passed_events, part, backlog).await {
+                    // The checkpoint stays until the scan is over: whoever begins before that decides anew.
+                    Some(Backlog { new, events }) => {
+                        let why = format!(
+                            "about {new} of {events} events are new, which the stream would bring more slowly"
+                        );
+                        (why, Extent::Whole)
+                    }
+                    None => {
+                        let at = resume.cluster_time();
+                        info!(collection, %part, cluster_time = at.time, "resuming");
+                        let extent = Extent::Version;
+                        return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
+                    }
                 }
-                None => {
-                    let at = resume.cluster_time();
-                    info!(collection, ?part, cluster_time = at.time, "resuming");
-                    let extent = Extent::Version;
-                    return Ok(Self {
-                        log: found,
-                        resume: Some(resume),
-                        passed_events,
-                        at,
-                        extent,
-                    });
-                }
-            },
+            }
         };
         // Which log the documents come from goes on record before the first of them does. Whoever answered just
         // now may not have known yet what is on record.
         if !store.claim_log(found).await? {
             return Err(Error::unreachable("another log is on record by now; looking again"));
         }
-        info!(collection, ?part, why, "scanning the log");
+        info!(collection, %part, why, "scanning the log");
         let at = source.now().await?;
-        // The stream tells of a log that goes after that time, and of none that went before.
-        still_followed(log, found).await?;
-        Ok(Self { log: found, resume: None, passed_events: None, at, extent })
+        Ok(Self { log, resume: None, passed_events: None, at, extent })
     }
 
     /// Where the stream has to begin.
-    pub(super) fn start(&self) -> Start {
+    pub(in crate::projector) fn start(&self) -> Start {
         match &self.resume {
             Some(Resume::Saved(position) | Resume::Vouched(position)) => {
                 Start::After(position.clone())
@@ -146,7 +130,7 @@ impl Resume {
 }
 
 /// A later epoch has saved its own checkpoint.
-pub(super) fn fenced() -> Error {
+pub(in crate::projector) fn fenced() -> Error {
     Error::stop(
         "another instance has taken over this collection",
         "nothing to do; if no other instance should be running, look for one",

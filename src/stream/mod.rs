@@ -1,5 +1,10 @@
-//! How a projector is fed: one change stream per daemon serves all parts of all its collections, so a projector
-//! subscribes to it, says where it wants to begin, and receives batches through a bounded channel.
+//! The one change stream of a daemon. Every stream costs the server a pass over the whole oplog, so all parts of all
+//! collections share one: a projection subscribes to it, says where it wants to begin, and receives batches through a
+//! bounded channel.
+
+mod distributor;
+
+pub use distributor::{Distributor, Restarts};
 
 use std::sync::Arc;
 

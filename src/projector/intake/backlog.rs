@@ -23,15 +23,11 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::{
-    run::Run,
-    work::{Work, drive},
-};
 use crate::{
     database::Result,
-    log::{EventLog, LogSource},
+    log::EventLog,
     model::part::Part,
-    retry::limited,
+    projector::{documents::Documents, progress::Progress},
     store::Store,
     time::Time,
 };
@@ -39,7 +35,7 @@ use crate::{
 /// How many events of the log are scanned in the time that the stream takes for one: fewer than it does at best, since
 /// the rows are read as well.
 const SCANNED_PER_STREAMED: u64 = 4;
-/// The shortest time between two counts of what a tail that is caught up has passed.
+/// The shortest time between two counts of what a tail that is level has passed.
 const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When a backlog is scanned.
@@ -65,11 +61,11 @@ impl Default for BacklogSettings {
 
 /// What lies between a place in the stream and the end of the log.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backlog {
+pub(in crate::projector) struct Backlog {
     /// About how many events are new.
-    pub(super) new: u64,
+    pub(in crate::projector) new: u64,
     /// About how many events the log holds.
-    pub(super) events: u64,
+    pub(in crate::projector) events: u64,
 }
 
 impl Backlog {
@@ -87,7 +83,7 @@ impl Backlog {
 
 /// What is new to a part that has passed so many events, where it is better scanned; `None` where it is not, or where that
 /// is not known.
-pub(super) async fn to_scan(
+pub(in crate::projector) async fn to_scan(
     log: &impl EventLog,
     passed: Option<u64>,
     part: Part,
@@ -103,9 +99,19 @@ fn known(count: Result<u64>) -> Option<u64> {
     count.inspect_err(|error| debug!(%error, "the events of the log are not counted")).ok()
 }
 
+/// How a projection stands.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::projector) struct Stands {
+    pub(in crate::projector) is_scanning: bool,
+    /// Whether everything that there is is written.
+    pub(in crate::projector) is_level: bool,
+    /// How late it is, if that is known.
+    pub(in crate::projector) lag_seconds: Option<f64>,
+}
+
 /// When a run looks again at how many events the log holds.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(in crate::projector) struct Looks {
     /// To know how many it has passed, if it is caught up then.
     count_at: Duration,
     /// To see how many are new, if it is late then.
@@ -116,11 +122,12 @@ pub(super) struct Looks {
 
 impl Looks {
     /// Those of a run that begins at `now`.
-    pub(super) fn new(now: Duration) -> Self {
+    pub(in crate::projector) fn new(now: Duration) -> Self {
         Self { count_at: now, look_at: now, scanning_since: None }
     }
 
-    /// A scan is under way; whether that is news.
+    /// A scan is under way; whether the log is to be counted. What was there when the scan began, it sees; what comes later,
+    /// the stream brings.
     fn scanning(&mut self, now: Duration) -> bool {
         self.scanning_since.is_none() && self.scanning_since.replace(now).is_none()
     }
@@ -133,61 +140,57 @@ impl Looks {
         }
     }
 
+    /// Whether a tail that is level is to count what it has passed.
+    fn is_count_due(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.count_at;
+        if is_due {
+            self.count_at = now + COUNT_INTERVAL;
+        }
+        is_due
+    }
+
     /// Whether a look at a late tail is due.
-    fn is_due(&mut self, now: Duration, interval: Duration) -> bool {
+    fn is_look_due(&mut self, now: Duration, interval: Duration) -> bool {
         let is_due = now >= self.look_at;
         if is_due {
             self.look_at = now + interval;
         }
         is_due
     }
-}
 
-impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// Looks from time to time at how large the log is. True when the tail is so far behind that a scan is quicker: it has to
     /// end then, and what begins next decides the same.
-    pub(super) async fn is_left_behind(&mut self) -> bool {
-        let (now, settings) = (self.work.time.now(), self.work.settings.backlog);
-        if self.walk.is_some() {
-            if self.looks.scanning(now) {
-                // What was there when it began, it sees; what comes later, the stream brings.
-                self.count_passed().await;
+    pub(in crate::projector) async fn are_left_behind<L: EventLog, D: Store, T: Time>(
+        &mut self,
+        documents: &mut Documents<L, D, T>,
+        progress: &mut Progress,
+        (stands, settings): (Stands, BacklogSettings),
+    ) -> bool {
+        let now = documents.ask.time.now();
+        if stands.is_scanning {
+            if self.scanning(now) {
+                progress.counted(known(documents.ask.count().await));
             }
             return false;
         }
-        self.looks.tailing(now, settings.look_interval);
-        let is_late = self.lag_seconds().is_some_and(|lag| lag > settings.lag_min.as_secs_f64());
-        if self.is_caught_up() && now >= self.looks.count_at {
-            self.looks.count_at = now + COUNT_INTERVAL;
-            self.count_passed().await;
-        } else if let Some(passed) = self.progress.passed_events()
+        self.tailing(now, settings.look_interval);
+        let is_late = stands.lag_seconds.is_some_and(|lag| lag > settings.lag_min.as_secs_f64());
+        if stands.is_level && self.is_count_due(now) {
+            progress.counted(known(documents.ask.count().await));
+        } else if let Some(passed) = progress.passed_events()
             && is_late
-            && self.looks.is_due(now, settings.look_interval)
-            && let Some(events) = self.count().await
+            && self.is_look_due(now, settings.look_interval)
+            && let Some(events) = known(documents.ask.count().await)
         {
             let backlog = Backlog::after(passed, events);
             let Backlog { new, events } = backlog;
-            if backlog.is_scanned_sooner(self.work.part, settings) {
-                let collection = self.work.observer.collection();
-                info!(collection, part = %self.work.part, new, events, "left behind by the writers: beginning again");
+            if backlog.is_scanned_sooner(documents.part, settings) {
+                let collection = documents.ask.observer.collection();
+                info!(collection, part = %documents.part, new, events, "left behind by the writers: beginning again");
                 return true;
             }
         }
         false
-    }
-
-    async fn count_passed(&mut self) {
-        let passed = self.count().await;
-        self.progress.counted(passed);
-    }
-
-    /// How many events the log holds, while a flush goes on.
-    async fn count(&mut self) -> Option<u64> {
-        let Work { log, time, settings, observer, flush, flushed, .. } = &mut self.work;
-        let counting = limited(&*time, settings.backoff.attempt_limit, log.estimated_events());
-        let count = drive(flush, flushed, counting).await;
-        observer.turned(&*time);
-        known(count)
     }
 }
 
@@ -223,14 +226,14 @@ mod tests {
     fn after_a_scan_nobody_looks_for_as_long_as_it_took() {
         let seconds = Duration::from_secs;
         let mut looks = Looks::new(seconds(0));
-        assert!(looks.is_due(seconds(0), seconds(10)));
-        assert!(!looks.is_due(seconds(9), seconds(10)));
-        assert!(looks.is_due(seconds(10), seconds(10)));
+        assert!(looks.is_look_due(seconds(0), seconds(10)));
+        assert!(!looks.is_look_due(seconds(9), seconds(10)));
+        assert!(looks.is_look_due(seconds(10), seconds(10)));
         assert!(looks.scanning(seconds(11)) && !looks.scanning(seconds(12)));
         looks.tailing(seconds(100), seconds(10));
         looks.tailing(seconds(101), seconds(10));
-        assert!(!looks.is_due(seconds(101), seconds(10)), "the scan has just ended");
-        assert!(!looks.is_due(seconds(188), seconds(10)));
-        assert!(looks.is_due(seconds(189), seconds(10)));
+        assert!(!looks.is_look_due(seconds(101), seconds(10)), "the scan has just ended");
+        assert!(!looks.is_look_due(seconds(188), seconds(10)));
+        assert!(looks.is_look_due(seconds(189), seconds(10)));
     }
 }

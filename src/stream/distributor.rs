@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::feed::{Feed, Subscribe};
+use super::{Feed, Subscribe};
 use crate::{
     database::{Error, Verdict},
     health::{Heart, beating},

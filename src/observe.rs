@@ -7,36 +7,58 @@ use bson::DateTime;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{flush::Flushed, waiting::WaitingClasses};
 use crate::{
     database::Error,
-    headroom::Headroom,
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
     model::{document::Class, event::Op, part::Part, snapshot::Due},
-    status::{CollectionStatus, LastError, PartStatus, Phase, Role},
-    store::{QuarantineRow, RowOutcome},
+    status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
+    store::QuarantineRow,
     time::Time,
 };
+
+/// The class of a place in the oplog that will soon be lost.
+const LOW_HEADROOM: &str = "oplog_headroom";
+
+/// The class of a gap that does not heal by itself.
+const OVERDUE_GAP: &str = "gap";
+
+/// The class of a number of parts that is none.
+const BAD_LAYOUT: &str = "parts";
 
 /// The most bytes of rows of one flush that are handed on for snapshots.
 const DUE_BYTES_MAX: usize = 16 << 20;
 
 /// Events counted since the last flush, told once it has returned.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) applied: [u64; 3],
-    pub(super) replayed: u64,
-    pub(super) skipped: u64,
-    pub(super) scanned: u64,
-    pub(super) loaded: u64,
+pub(crate) struct Counts {
+    pub(crate) applied: [u64; 3],
+    pub(crate) replayed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) scanned: u64,
+    pub(crate) loaded: u64,
 }
 
 impl Counts {
-    pub(super) fn applied(&mut self, op: Op) {
+    pub(crate) fn applied(&mut self, op: Op) {
         self.applied[op as usize] += 1;
     }
+}
+
+/// What a flush has written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written<'a> {
+    pub(crate) counts: Counts,
+    /// How many rows.
+    pub(crate) rows: usize,
+    pub(crate) took: Duration,
+    /// When the oldest event in it was appended, by the server's clock.
+    pub(crate) oldest: Option<DateTime>,
+    /// How many documents wait.
+    pub(crate) classes: &'a WaitingClasses,
+    /// How much memory the documents take.
+    pub(crate) cache_bytes: usize,
 }
 
 /// See the module. What is told of a part is told for one part; all else for the whole collection.
@@ -95,32 +117,47 @@ impl Observer {
         Self { snapshots: Some(snapshots), ..self }
     }
 
-    pub(super) fn heart(&self) -> &Heart {
+    pub(crate) fn heart(&self) -> &Heart {
         &self.heart
     }
 
-    pub(super) fn collection(&self) -> String {
+    pub(crate) fn collection(&self) -> String {
         self.status.borrow().name.clone()
     }
 
     /// Where this instance stands with the lease of the part.
-    pub(super) fn standing(&self, standing: Standing) {
+    pub(crate) fn standing(&self, standing: Standing) {
         let (role, epoch) = match standing {
             Standing::Unknown => (None, None),
             Standing::Standby => (Some(Role::Standby), None),
             Standing::Leader(epoch) => (Some(Role::Leader), Some(epoch)),
         };
-        self.phase(Phase::Starting);
-        self.update(|part| (part.role, part.lease_epoch) = (role, epoch));
-        info!(collection = self.collection(), part = %self.part, ?standing, "the lease");
+        self.phase(match standing {
+            Standing::Standby => Phase::StandingBy,
+            Standing::Unknown | Standing::Leader(_) => Phase::Starting,
+        });
+        self.update(|part| {
+            (part.role, part.lease_epoch) = (role, epoch);
+            // What waits is read anew by whoever leads next.
+            part.waiting.clear();
+        });
+        if standing == Standing::Standby {
+            self.resolved(|_| true);
+        }
+        self.tell_sums();
+        info!(collection = self.collection(), part = %self.part, %standing, "the lease");
     }
 
-    pub(super) fn phase(&self, phase: Phase) {
+    pub(crate) fn phase(&self, phase: Phase) {
         let from = self.status.borrow().parts.get(&self.part).map(|part| part.phase);
         if from == Some(phase) {
             return;
         }
-        info!(collection = self.collection(), part = %self.part, ?from, to = ?phase, "phase");
+        let (before, now) = (from.map_or("unknown", Phase::name), phase.name());
+        info!(collection = self.collection(), part = %self.part, from = before, to = now, "phase");
+        if phase == Phase::Tailing {
+            self.resolved(|error| error.class == Error::REFUSED);
+        }
         self.update(|part| {
             part.phase = phase;
             if phase != Phase::Tailing {
@@ -133,7 +170,7 @@ impl Observer {
     }
 
     /// The collection is divided into so many parts from now on.
-    pub(super) fn divided(&self, of: u32) {
+    pub(crate) fn divided(&self, of: u32) {
         info!(collection = self.collection(), parts = of, "divided");
         self.status.send_modify(|status| status.divide(of));
         self.tell_sums();
@@ -149,7 +186,8 @@ impl Observer {
         let counted = status.counted();
         let cache_bytes: usize = counted.iter().map(|part| part.cache_bytes).sum();
         self.metrics.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
-        if counted.iter().all(|part| part.waiting.is_empty()) {
+        if counted.iter().any(|part| part.waiting.is_empty()) {
+            self.metrics.forget_quarantined();
             return;
         }
         for class in Class::ALL {
@@ -164,18 +202,18 @@ impl Observer {
     }
 
     /// A request failed and is tried again, which is a turn of the loop.
-    pub(super) fn tried(&self, error: &Error, time: &impl Time) {
+    pub(crate) fn tried(&self, error: &Error, time: &impl Time) {
         self.turned(time);
         self.error(error);
     }
 
     /// The loop has got further, within what may be a long turn.
-    pub(super) fn turned(&self, time: &impl Time) {
+    pub(crate) fn turned(&self, time: &impl Time) {
         self.heart.beat(time.now());
     }
 
     /// An event that names no document: it can only be reported.
-    pub(super) fn homeless_event(&self, reason: &str) {
+    pub(crate) fn homeless_event(&self, reason: &str) {
         warn!(
             collection = self.collection(),
             reason, "an event has no usable `_id` and belongs to no document"
@@ -187,19 +225,19 @@ impl Observer {
         );
     }
 
-    /// A hole has been open for longer than `gap_grace`: it will hardly heal by itself.
-    pub(super) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
+    /// A gap has been open for longer than `gap_grace`: it will hardly heal by itself.
+    pub(crate) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
         let (document, missing) = (&row.document, row.mark.version);
         warn!(collection = self.collection(), %document, missing, age_seconds = age.as_secs(), "a version is missing for long");
         self.last_error(
-            "gap",
+            OVERDUE_GAP,
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
-            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` or `discard` closes the hole, on record",
+            "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` fills the gap, on record",
         );
     }
 
-    /// How long the oldest hole has been open; zero when there is none.
-    pub(super) fn oldest_gap(&self, age: Duration) {
+    /// How long the oldest gap has been open; zero when there is none.
+    pub(crate) fn oldest_gap(&self, age: Duration) {
         // Whole seconds: whoever waits for news of the status is not woken by more.
         let seconds = Some(age.as_secs() as f64);
         self.status.send_if_modified(|status| {
@@ -210,6 +248,9 @@ impl Observer {
             }
             changed
         });
+        if age.is_zero() {
+            self.resolved(|error| error.class == OVERDUE_GAP);
+        }
     }
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
@@ -220,7 +261,7 @@ impl Observer {
                 headroom.and_then(|headroom| headroom.lost_in_seconds);
         });
         let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
-            return;
+            return self.resolved(|error| error.class == LOW_HEADROOM);
         };
         warn!(
             collection = self.collection(),
@@ -229,7 +270,7 @@ impl Observer {
             "the oplog will soon no longer reach the checkpoint"
         );
         self.last_error(
-            "oplog_headroom",
+            LOW_HEADROOM,
             match seconds < 0.0 {
                 true => format!("the oplog begins {:.0} s after the checkpoint, and does not reach it any more", -seconds),
                 false => format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
@@ -239,15 +280,32 @@ impl Observer {
     }
 
     fn last_error(&self, class: &'static str, message: String, advice: &str) {
-        let last = LastError { at: (self.wall.0)(), class, message, advice: advice.to_owned() };
+        let (part, at, advice) = (self.part, (self.wall.0)(), advice.to_owned());
+        let last = LastError { part, at, class, message, advice };
         self.status.send_modify(|status| status.last_error = Some(last));
     }
 
+    /// Forgets the last error if its cause has gone: one of this part, or of the whole collection.
+    fn resolved(&self, has_gone: impl Fn(&LastError) -> bool) {
+        self.status.send_if_modified(|status| {
+            let gone = status.last_error.take_if(|error| {
+                (error.part == self.part || error.part == Part::WHOLE) && has_gone(error)
+            });
+            gone.is_some()
+        });
+    }
+
+    /// How the number of parts that an operator has set reads: what is wrong with it, if anything.
+    pub(crate) fn layout(&self, problem: Option<(String, &str)>) {
+        match problem {
+            Some((message, advice)) => self.last_error(BAD_LAYOUT, message, advice),
+            None => self.resolved(|error| error.class == BAD_LAYOUT),
+        }
+    }
+
     /// A flush has returned: only now do its effects count.
-    pub(super) fn flushed(&self, flushed: &Flushed, cache_bytes: usize) {
-        let counts = flushed.counts;
-        let written = flushed.rows.iter().filter(|row| row.outcome == RowOutcome::Written).count();
-        let metrics = &self.metrics;
+    pub(crate) fn flushed(&self, flushed: &Written<'_>) {
+        let (counts, metrics) = (flushed.counts, &self.metrics);
         for op in Op::ALL {
             metrics.applied(op).inc_by(counts.applied[op as usize]);
         }
@@ -255,9 +313,9 @@ impl Observer {
         metrics.skipped(SkipReason::Operator).inc_by(counts.skipped);
         metrics.scanned_events.inc_by(counts.scanned);
         metrics.cache_misses.inc_by(counts.loaded);
-        metrics.document_writes.inc_by(written as u64);
-        if written > 0 {
-            metrics.flush_documents.observe(written as f64);
+        metrics.document_writes.inc_by(flushed.rows as u64);
+        if flushed.rows > 0 {
+            metrics.flush_documents.observe(flushed.rows as f64);
             metrics.flush_seconds.observe(flushed.took.as_secs_f64());
         }
         if let Some(oldest) = flushed.oldest {
@@ -267,16 +325,17 @@ impl Observer {
         self.status.send_modify(|status| {
             status.flushes += 1;
             status.update_part(self.part, |part| {
-                part.waiting = flushed.classes.clone();
-                part.cache_bytes = cache_bytes;
+                part.waiting.clone_from(flushed.classes);
+                part.cache_bytes = flushed.cache_bytes;
             });
         });
         self.tell_sums();
+        self.resolved(|error| Error::PASSING.contains(&error.class));
     }
 
     /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
     /// left out, and due again after as many events.
-    pub(super) fn snapshots_due(&self, mut due: Vec<Due>) {
+    pub(crate) fn snapshots_due(&self, mut due: Vec<Due>) {
         let Some(snapshots) = self.snapshots.as_ref().filter(|_| !due.is_empty()) else { return };
         let mut bytes = 0;
         due.retain(|due| {
@@ -289,12 +348,12 @@ impl Observer {
     }
 
     /// Tells what was on record before anything is flushed.
-    pub(super) fn resumed(&self, classes: &WaitingClasses) {
+    pub(crate) fn resumed(&self, classes: &WaitingClasses) {
         self.update(|part| part.waiting = classes.clone());
         self.tell_sums();
     }
 
-    pub(super) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
+    pub(crate) fn lag(&self, seconds: Option<f64>, events: Option<u64>) {
         let lag = (seconds, events);
         self.status.send_if_modified(|status| {
             let known = status.parts.get(&self.part);
@@ -305,6 +364,10 @@ impl Observer {
             }
             changed
         });
+        // Caught up: whatever held it up has passed.
+        if seconds == Some(0.0) {
+            self.resolved(|error| Error::PASSING.contains(&error.class));
+        }
     }
 
     /// The stream was opened again.

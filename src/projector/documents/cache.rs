@@ -13,23 +13,27 @@ use crate::model::{
 
 /// A document and how much of it is stored.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
-    pub(super) document: Document,
+pub(in crate::projector) struct Slot {
+    pub(in crate::projector) document: Document,
     /// The version of the stored row; 0 when there is none.
-    pub(super) stored: i64,
+    pub(in crate::projector) stored: i64,
     /// The quarantine mark of the stored row. It changes without the version.
-    pub(super) stored_mark: Option<Quarantine>,
+    pub(in crate::projector) stored_mark: Option<Quarantine>,
     /// What the slot was last counted with.
     bytes: usize,
 }
 
 impl Slot {
-    pub(super) fn new(document: Document, stored: i64, stored_mark: Option<Quarantine>) -> Self {
+    pub(in crate::projector) fn new(
+        document: Document,
+        stored: i64,
+        stored_mark: Option<Quarantine>,
+    ) -> Self {
         Self { document, stored, stored_mark, bytes: 0 }
     }
 
     /// Whether the stored row is behind.
-    pub(super) fn changed(&self) -> bool {
+    pub(in crate::projector) fn changed(&self) -> bool {
         let remarked = self.document.quarantine != self.stored_mark;
         self.document.version > self.stored || (remarked && self.document.version > 0)
     }
@@ -45,7 +49,7 @@ impl Weighter<DocumentId, Box<Slot>> for Bytes {
 }
 
 /// See the module. Slots stand apart from their maps, which are looked into for every event.
-pub(super) struct Cache {
+pub(in crate::projector) struct Cache {
     working: HashMap<DocumentId, Box<Slot>, RandomState>,
     working_bytes: usize,
     idle: unsync::Cache<DocumentId, Box<Slot>, Bytes, RandomState>,
@@ -55,7 +59,7 @@ pub(super) struct Cache {
 impl Cache {
     /// A cache that keeps idle documents of at most half of `bytes_max`, and asks for a flush when
     /// those being worked on take the other half.
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(in crate::projector) fn new(bytes_max: usize) -> Self {
         let idle_bytes = (bytes_max / 2).max(1);
         let idle = unsync::Cache::with(
             idle_bytes / 1024 + 1,
@@ -67,29 +71,24 @@ impl Cache {
         Self { working: HashMap::default(), working_bytes: 0, idle, bytes_max }
     }
 
-    pub(super) fn holds(&self, id: &DocumentId) -> bool {
+    pub(in crate::projector) fn holds(&self, id: &DocumentId) -> bool {
         self.working.contains_key(id) || self.idle.peek(id).is_some()
     }
 
-    /// Whether the document may have changes that are not written yet.
-    pub(super) fn is_worked_on(&self, id: &DocumentId) -> bool {
-        self.working.contains_key(id)
-    }
-
     /// Whether nothing of the document waits to be written.
-    pub(super) fn is_unchanged(&self, id: &DocumentId) -> bool {
+    pub(in crate::projector) fn is_unchanged(&self, id: &DocumentId) -> bool {
         self.working.get(id).is_none_or(|slot| !slot.changed())
     }
 
     /// Adds a document that was just loaded.
-    pub(super) fn admit(&mut self, slot: Slot) {
+    pub(in crate::projector) fn admit(&mut self, slot: Slot) {
         let id = slot.document.id.clone();
         self.idle.remove(&id);
         self.start_work(id, Box::new(slot));
     }
 
     /// The document, to be worked on; `edited` must follow.
-    pub(super) fn edit(&mut self, id: &DocumentId) -> Option<&mut Slot> {
+    pub(in crate::projector) fn edit(&mut self, id: &DocumentId) -> Option<&mut Slot> {
         if !self.working.contains_key(id) {
             let (id, slot) = self.idle.remove(id)?;
             self.start_work(id, slot);
@@ -98,7 +97,7 @@ impl Cache {
     }
 
     /// Counts the bytes of a document after an edit.
-    pub(super) fn edited(&mut self, id: &DocumentId) {
+    pub(in crate::projector) fn edited(&mut self, id: &DocumentId) {
         if let Some(slot) = self.working.get_mut(id) {
             let bytes = slot.document.heap_bytes();
             self.working_bytes = self.working_bytes + bytes - slot.bytes;
@@ -107,7 +106,7 @@ impl Cache {
     }
 
     /// Forgets a document: what is stored is not what was thought.
-    pub(super) fn evict(&mut self, id: &DocumentId) {
+    pub(in crate::projector) fn evict(&mut self, id: &DocumentId) {
         if let Some(slot) = self.working.remove(id) {
             self.working_bytes -= slot.bytes;
         }
@@ -116,7 +115,7 @@ impl Cache {
 
     /// The documents being worked on that have changed, in the order of their ids, which a replay
     /// of a simulation needs and the server's index likes. The others become idle.
-    pub(super) fn changed(&mut self) -> Vec<&Slot> {
+    pub(in crate::projector) fn changed(&mut self) -> Vec<&Slot> {
         self.rest_unchanged();
         let mut changed: Vec<&Slot> = self.working.values().map(Box::as_ref).collect();
         changed.sort_unstable_by(|a, b| a.document.id.cmp(&b.document.id));
@@ -124,7 +123,7 @@ impl Cache {
     }
 
     /// Documents being worked on that have not changed become idle.
-    pub(super) fn rest_unchanged(&mut self) {
+    pub(in crate::projector) fn rest_unchanged(&mut self) {
         let mut unchanged: Vec<DocumentId> = self
             .working
             .iter()
@@ -136,7 +135,12 @@ impl Cache {
     }
 
     /// Notes that the row of a document is stored at `version` with `mark`.
-    pub(super) fn stored(&mut self, id: &DocumentId, version: i64, mark: Option<Quarantine>) {
+    pub(in crate::projector) fn stored(
+        &mut self,
+        id: &DocumentId,
+        version: i64,
+        mark: Option<Quarantine>,
+    ) {
         if let Some(slot) = self.working.get_mut(id) {
             slot.stored = version;
             slot.stored_mark = mark;
@@ -147,17 +151,17 @@ impl Cache {
     }
 
     /// Whether documents being worked on take their whole share.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::projector) fn is_full(&self) -> bool {
         self.working_bytes >= self.bytes_max / 2
     }
 
     /// How many documents are being worked on.
-    pub(super) fn working(&self) -> usize {
+    pub(in crate::projector) fn working(&self) -> usize {
         self.working.len()
     }
 
     /// How many bytes all documents take.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::projector) fn bytes(&self) -> usize {
         self.working_bytes + self.idle.weight() as usize
     }
 

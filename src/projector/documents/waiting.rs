@@ -1,62 +1,53 @@
-//! Documents that wait: behind a hole in their versions, or parked by a poison event. Nothing waits in
+//! Documents that wait: behind a gap in their versions, or parked by a poison event. Nothing waits in
 //! memory only: what changes here is written before any checkpoint passes it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-use bson::Timestamp;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     model::{
         document::{Class, Quarantine},
         id::DocumentId,
     },
-    store::{Healed, QuarantineRow},
+    status::WaitingClasses,
+    store::QuarantineRow,
 };
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::projector) struct Waiting {
     rows: HashMap<DocumentId, QuarantineRow>,
     unsaved: HashSet<DocumentId>,
     /// Documents whose records were written here, or are about to be.
     written: HashSet<DocumentId>,
-    /// Documents that wait no more.
-    healed: HashMap<DocumentId, Healed>,
-    /// The same, where that is not proven before the stream has come to a time: until then they stay on record.
-    unproven: HashMap<DocumentId, (Healed, Timestamp)>,
-    /// The last version that was seen above a hole.
-    seen_above: HashMap<DocumentId, i64>,
+    /// Documents that wait no more, with the versions that they have come to.
+    healed: HashMap<DocumentId, i64>,
 }
-
-/// How many documents wait, by class: every class is there.
-pub(super) type WaitingClasses = BTreeMap<Class, u64>;
 
 /// What has to be written.
 #[derive(Debug, Default)]
-pub(super) struct WaitingChanges {
-    pub(super) put: Vec<QuarantineRow>,
-    pub(super) remove: Vec<(DocumentId, Healed)>,
+pub(in crate::projector) struct WaitingChanges {
+    pub(in crate::projector) put: Vec<QuarantineRow>,
+    pub(in crate::projector) remove: Vec<(DocumentId, i64)>,
 }
 
 impl Waiting {
     /// What was on record.
-    pub(super) fn new(rows: Vec<QuarantineRow>) -> Self {
+    pub(in crate::projector) fn new(rows: Vec<QuarantineRow>) -> Self {
         let rows = rows.into_iter().map(|row| (row.document.clone(), row)).collect();
         Self { rows, ..Self::default() }
     }
 
-    pub(super) fn put(&mut self, row: QuarantineRow) {
+    pub(in crate::projector) fn put(&mut self, row: QuarantineRow) {
         self.unsaved.insert(row.document.clone());
         self.written.insert(row.document.clone());
         self.healed.remove(&row.document);
-        self.unproven.remove(&row.document);
         self.rows.insert(row.document.clone(), row);
     }
 
     /// A checkpoint is going to pass an event of a document because that waits; whether its record has to be written
     /// again for that. One that was merely read may be gone: a member that lags behind still shows what another instance
     /// has removed.
-    pub(super) fn rest_on(&mut self, document: &DocumentId) -> bool {
+    pub(in crate::projector) fn rest_on(&mut self, document: &DocumentId) -> bool {
         let is_unwritten =
             self.rows.contains_key(document) && self.written.insert(document.clone());
         if is_unwritten {
@@ -66,12 +57,11 @@ impl Waiting {
     }
 
     /// Takes over what another instance has put on record, unless as much is known here; whether it did.
-    pub(super) fn learn(&mut self, row: QuarantineRow) -> bool {
+    pub(in crate::projector) fn learn(&mut self, row: QuarantineRow) -> bool {
         let rank = |row: &QuarantineRow| (row.mark.version, row.mark.class != Class::Gap);
         let known = self.rows.get(&row.document).is_some_and(|known| rank(known) >= rank(&row));
-        let unproven = self.unproven.get(&row.document).map(|(healed, _)| healed);
-        let healed = self.healed.get(&row.document).into_iter().chain(unproven);
-        let healed = healed.copied().any(|healed| healed.covers(&row.mark));
+        let healed = self.healed.get(&row.document);
+        let healed = healed.is_some_and(|version| row.mark.version <= *version);
         let is_news = !known && !healed;
         if is_news {
             self.written.remove(&row.document);
@@ -80,71 +70,37 @@ impl Waiting {
         is_news
     }
 
-    /// A document waits no more; whether it did. Where the log showed nothing at all, that stays `unproven` until the
-    /// stream has come to that time.
-    pub(super) fn heal(
-        &mut self,
-        document: &DocumentId,
-        healed: Healed,
-        unproven: Option<Timestamp>,
-    ) -> bool {
+    /// A document has come to `version` and waits no more; whether it did.
+    pub(in crate::projector) fn heal(&mut self, document: &DocumentId, version: i64) -> bool {
         let waited = self.forget(document);
-        self.seen_above.remove(document);
         if waited {
-            match unproven {
-                Some(time) => drop(self.unproven.insert(document.clone(), (healed, time))),
-                None => drop(self.healed.insert(document.clone(), healed)),
-            }
+            self.healed.insert(document.clone(), version);
         }
         waited
     }
 
     /// Takes a document to wait for nothing, until it is looked at again; whether it waited.
-    pub(super) fn forget(&mut self, document: &DocumentId) -> bool {
+    pub(in crate::projector) fn forget(&mut self, document: &DocumentId) -> bool {
         self.unsaved.remove(document);
         self.written.remove(document);
         self.rows.remove(document).is_some()
     }
 
-    /// The stream has come to `time`, and has told of no return of the log on the way; whether that proves anything.
-    pub(super) fn proven_until(&mut self, time: Timestamp) -> bool {
-        let healed = self.healed.len();
-        for (document, (proven, _)) in self.unproven.extract_if(|_, (_, at)| *at <= time) {
-            self.healed.insert(document, proven);
-        }
-        self.healed.len() > healed
-    }
-
-    /// The log was away: what was not proven by then stays on record, and is looked at again with all other records.
-    pub(super) fn keep_unproven(&mut self) {
-        self.unproven.clear();
-    }
-
-    /// Whether it is not proven yet that a document waits no more.
-    pub(super) fn is_unproven(&self, document: &DocumentId) -> bool {
-        self.unproven.contains_key(document)
-    }
-
     /// The record of a healed document could not be removed yet, since its row was not written.
-    pub(super) fn still_recorded(&mut self, document: &DocumentId, healed: Healed) {
+    pub(in crate::projector) fn still_recorded(&mut self, document: &DocumentId, version: i64) {
         if !self.rows.contains_key(document) {
-            self.healed.entry(document.clone()).or_insert(healed);
+            self.healed.entry(document.clone()).or_insert(version);
         }
     }
 
-    /// The hole that a document waits behind: the version that is missing.
-    pub(super) fn hole(&self, document: &DocumentId) -> Option<i64> {
+    /// The gap that a document waits behind: the version that is missing.
+    pub(in crate::projector) fn gap(&self, document: &DocumentId) -> Option<i64> {
         let row = self.rows.get(document)?;
         (row.mark.class == Class::Gap).then_some(row.mark.version)
     }
 
-    /// An event above the document's hole was seen.
-    pub(super) fn see_above(&mut self, document: &DocumentId, version: i64) {
-        self.seen_above.insert(document.clone(), version);
-    }
-
     /// Since when the document is parked at this version for this reason, if it is.
-    pub(super) fn parked_since(
+    pub(in crate::projector) fn parked_since(
         &self,
         document: &DocumentId,
         mark: &Quarantine,
@@ -154,37 +110,41 @@ impl Waiting {
         same.then_some(row.since)
     }
 
-    /// The last version that was seen above the document's hole; 0 if there is none.
-    pub(super) fn seen_above(&self, document: &DocumentId) -> i64 {
-        self.seen_above.get(document).copied().unwrap_or(0)
+    /// Whether the record of a waiting document is written, or was read.
+    pub(in crate::projector) fn is_saved(&self, document: &DocumentId) -> bool {
+        !self.unsaved.contains(document)
     }
 
     /// Why a document is parked, if it is.
-    pub(super) fn park(&self, document: &DocumentId) -> Option<&Quarantine> {
+    pub(in crate::projector) fn park(&self, document: &DocumentId) -> Option<&Quarantine> {
         let row = self.rows.get(document)?;
         (row.mark.class != Class::Gap).then_some(&row.mark)
     }
 
     /// Whether none waits.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::projector) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Whether a document waits, for whatever reason.
-    pub(super) fn waits(&self, document: &DocumentId) -> bool {
+    pub(in crate::projector) fn waits(&self, document: &DocumentId) -> bool {
         self.rows.contains_key(document)
     }
 
-    /// The documents that wait behind a hole.
-    pub(super) fn holes(&self) -> Vec<DocumentId> {
-        let holes = self.rows.keys().filter(|document| self.hole(document).is_some());
-        let mut holes: Vec<DocumentId> = holes.cloned().collect();
-        holes.sort_unstable();
-        holes
+    /// The documents that wait behind a gap, each with the version that is missing.
+    pub(in crate::projector) fn gaps(&self) -> Vec<(DocumentId, i64)> {
+        let gaps = self.rows.keys().filter_map(|id| Some((id.clone(), self.gap(id)?)));
+        let mut gaps: Vec<(DocumentId, i64)> = gaps.collect();
+        gaps.sort_unstable();
+        gaps
     }
 
     /// At most `limit` of the parked documents, from behind `after` on.
-    pub(super) fn parked(&self, after: Option<&DocumentId>, limit: usize) -> Vec<DocumentId> {
+    pub(in crate::projector) fn parked(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Vec<DocumentId> {
         let behind = |id: &&DocumentId| after.is_none_or(|after| *id > after);
         let parked = self.rows.keys().filter(|id| self.park(id).is_some()).filter(behind);
         let mut parked: Vec<DocumentId> = parked.cloned().collect();
@@ -193,14 +153,14 @@ impl Waiting {
         parked
     }
 
-    /// The hole that has been open the longest.
-    pub(super) fn oldest_hole(&self) -> Option<&QuarantineRow> {
-        let holes = self.rows.values().filter(|row| row.mark.class == Class::Gap);
-        holes.min_by(|a, b| (a.since, &a.document).cmp(&(b.since, &b.document)))
+    /// The gap that has been open the longest.
+    pub(in crate::projector) fn oldest_gap(&self) -> Option<&QuarantineRow> {
+        let gaps = self.rows.values().filter(|row| row.mark.class == Class::Gap);
+        gaps.min_by(|a, b| (a.since, &a.document).cmp(&(b.since, &b.document)))
     }
 
     /// How many documents wait.
-    pub(super) fn classes(&self) -> WaitingClasses {
+    pub(in crate::projector) fn classes(&self) -> WaitingClasses {
         let mut classes: WaitingClasses = Class::ALL.into_iter().map(|class| (class, 0)).collect();
         for row in self.rows.values() {
             *classes.entry(row.mark.class).or_default() += 1;
@@ -208,7 +168,7 @@ impl Waiting {
         classes
     }
 
-    pub(super) fn take_changes(&mut self) -> WaitingChanges {
+    pub(in crate::projector) fn take_changes(&mut self) -> WaitingChanges {
         let mut changes = WaitingChanges::default();
         let mut unsaved: Vec<DocumentId> = self.unsaved.drain().collect();
         unsaved.sort_unstable();
