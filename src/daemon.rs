@@ -5,6 +5,7 @@ mod connections;
 mod front;
 mod http;
 mod parts;
+mod report;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -124,6 +125,7 @@ impl Daemon {
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
+        let leases = leases.with_report(report::report(&parts.statuses));
         let observers = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let source = MongoSource::new(database.clone());

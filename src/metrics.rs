@@ -312,6 +312,15 @@ impl CollectionMetrics {
             gauge.set(i64::try_from(documents).unwrap_or(i64::MAX));
         }
     }
+
+    /// How many documents wait is not known any more: the gauges are absent.
+    pub fn forget_quarantined(&self) {
+        for class in Class::ALL {
+            let labels = [self.collection.as_str(), class.name()];
+            // Without effect where there is none.
+            drop(self.quarantined.remove_label_values(&labels));
+        }
+    }
 }
 
 fn options(definition: &Definition) -> Opts {

@@ -18,6 +18,15 @@ use crate::{
     time::Time,
 };
 
+/// The class of a place in the oplog that will soon be lost.
+const LOW_HEADROOM: &str = "oplog_headroom";
+
+/// The class of a gap that does not heal by itself.
+const OVERDUE_GAP: &str = "gap";
+
+/// The class of a number of parts that is none.
+const BAD_LAYOUT: &str = "parts";
+
 /// The most bytes of rows of one flush that are handed on for snapshots.
 const DUE_BYTES_MAX: usize = 16 << 20;
 
@@ -123,9 +132,20 @@ impl Observer {
             Standing::Standby => (Some(Role::Standby), None),
             Standing::Leader(epoch) => (Some(Role::Leader), Some(epoch)),
         };
-        self.phase(Phase::Starting);
-        self.update(|part| (part.role, part.lease_epoch) = (role, epoch));
-        info!(collection = self.collection(), part = %self.part, ?standing, "the lease");
+        self.phase(match standing {
+            Standing::Standby => Phase::StandingBy,
+            Standing::Unknown | Standing::Leader(_) => Phase::Starting,
+        });
+        self.update(|part| {
+            (part.role, part.lease_epoch) = (role, epoch);
+            // What waits is read anew by whoever leads next.
+            part.waiting.clear();
+        });
+        if standing == Standing::Standby {
+            self.resolved(|_| true);
+        }
+        self.tell_sums();
+        info!(collection = self.collection(), part = %self.part, %standing, "the lease");
     }
 
     pub(crate) fn phase(&self, phase: Phase) {
@@ -133,7 +153,11 @@ impl Observer {
         if from == Some(phase) {
             return;
         }
-        info!(collection = self.collection(), part = %self.part, ?from, to = ?phase, "phase");
+        let (before, now) = (from.map_or("unknown", Phase::name), phase.name());
+        info!(collection = self.collection(), part = %self.part, from = before, to = now, "phase");
+        if phase == Phase::Tailing {
+            self.resolved(|error| error.class == Error::REFUSED);
+        }
         self.update(|part| {
             part.phase = phase;
             if phase != Phase::Tailing {
@@ -162,7 +186,8 @@ impl Observer {
         let counted = status.counted();
         let cache_bytes: usize = counted.iter().map(|part| part.cache_bytes).sum();
         self.metrics.cache_bytes.set(i64::try_from(cache_bytes).unwrap_or(i64::MAX));
-        if counted.iter().all(|part| part.waiting.is_empty()) {
+        if counted.iter().any(|part| part.waiting.is_empty()) {
+            self.metrics.forget_quarantined();
             return;
         }
         for class in Class::ALL {
@@ -205,7 +230,7 @@ impl Observer {
         let (document, missing) = (&row.document, row.mark.version);
         warn!(collection = self.collection(), %document, missing, age_seconds = age.as_secs(), "a version is missing for long");
         self.last_error(
-            "gap",
+            OVERDUE_GAP,
             format!("document {document} waits for version {missing} since {} s; later versions are there", age.as_secs()),
             "find the writer that took this version and never committed it: appending the missing event heals the document; or `alluvium gap fill` fills the gap, on record",
         );
@@ -223,6 +248,9 @@ impl Observer {
             }
             changed
         });
+        if age.is_zero() {
+            self.resolved(|error| error.class == OVERDUE_GAP);
+        }
     }
 
     /// How the checkpoint stands in the oplog; `None` while that is not known.
@@ -233,7 +261,7 @@ impl Observer {
                 headroom.and_then(|headroom| headroom.lost_in_seconds);
         });
         let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
-            return;
+            return self.resolved(|error| error.class == LOW_HEADROOM);
         };
         warn!(
             collection = self.collection(),
@@ -242,7 +270,7 @@ impl Observer {
             "the oplog will soon no longer reach the checkpoint"
         );
         self.last_error(
-            "oplog_headroom",
+            LOW_HEADROOM,
             match seconds < 0.0 {
                 true => format!("the oplog begins {:.0} s after the checkpoint, and does not reach it any more", -seconds),
                 false => format!("the oplog reaches back only {seconds:.0} s beyond the checkpoint, and at its present rate will have forgotten it in {left:.0} s"),
@@ -252,8 +280,27 @@ impl Observer {
     }
 
     fn last_error(&self, class: &'static str, message: String, advice: &str) {
-        let last = LastError { at: (self.wall.0)(), class, message, advice: advice.to_owned() };
+        let (part, at, advice) = (self.part, (self.wall.0)(), advice.to_owned());
+        let last = LastError { part, at, class, message, advice };
         self.status.send_modify(|status| status.last_error = Some(last));
+    }
+
+    /// Forgets the last error if its cause has gone: one of this part, or of the whole collection.
+    fn resolved(&self, has_gone: impl Fn(&LastError) -> bool) {
+        self.status.send_if_modified(|status| {
+            let gone = status.last_error.take_if(|error| {
+                (error.part == self.part || error.part == Part::WHOLE) && has_gone(error)
+            });
+            gone.is_some()
+        });
+    }
+
+    /// How the number of parts that an operator has set reads: what is wrong with it, if anything.
+    pub(crate) fn layout(&self, problem: Option<(String, &str)>) {
+        match problem {
+            Some((message, advice)) => self.last_error(BAD_LAYOUT, message, advice),
+            None => self.resolved(|error| error.class == BAD_LAYOUT),
+        }
     }
 
     /// A flush has returned: only now do its effects count.
@@ -283,6 +330,7 @@ impl Observer {
             });
         });
         self.tell_sums();
+        self.resolved(|error| Error::PASSING.contains(&error.class));
     }
 
     /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
@@ -316,6 +364,10 @@ impl Observer {
             }
             changed
         });
+        // Caught up: whatever held it up has passed.
+        if seconds == Some(0.0) {
+            self.resolved(|error| Error::PASSING.contains(&error.class));
+        }
     }
 
     /// The stream was opened again.

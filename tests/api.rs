@@ -9,6 +9,7 @@ use alluvium::{
         ApiLimits,
         problem::{CONTENT_TYPE, Kind},
     },
+    model::part::Part,
     model::{document::Document, id::DocumentId},
     status::{LastError, Phase},
 };
@@ -336,6 +337,7 @@ async fn a_refused_collection_says_what_to_do_and_turns_readiness_red() {
     api.status.send_modify(|status| {
         status.phase = Phase::Refused;
         status.last_error = Some(LastError {
+            part: Part::WHOLE,
             at: DateTime::from_millis(0),
             class: "refused",
             message: "the log is another one".into(),
@@ -354,7 +356,7 @@ async fn a_refused_collection_says_what_to_do_and_turns_readiness_red() {
     let status = api.get("/v1/status").await;
     let expected = r#"{"instance":"test","version":""#.to_owned()
         + env!("CARGO_PKG_VERSION")
-        + r#"","collections":[{"name":"games","role":"leader","phase":"refused","version_gaps":0,"quarantined":0,"#
+        + r#"","collections":[{"name":"games","role":"leader","paused":false,"phase":"refused","version_gaps":null,"quarantined":null,"#
         + r#""lag_seconds":0.0,"lag_events":null,"oplog_headroom_seconds":null,"checkpoint_lost_in_seconds":null,"#
         + r#""last_error":{"at":"1970-01-01T00:00:00Z","class":"refused","message":"the log is another one","advice":"restore it"}}]}"#;
     assert_eq!(status.text, expected);

@@ -79,11 +79,11 @@ fn not_ready(status: &CollectionStatus, lag_max: Duration) -> Option<String> {
         (_, Phase::Tailing, Some(lag)) => {
             format!("`{name}` is {lag:.0} s behind, more than {} s", lag_max.as_secs())
         }
-        (_, Phase::Starting, _) => format!("`{name}` is starting"),
+        (_, Phase::Starting | Phase::StandingBy, _) => format!("`{name}` is starting"),
         (_, Phase::Scanning, _) => format!("`{name}` is catching up with its log"),
         (_, Phase::Tailing, None) => format!("the lag of `{name}` is not known"),
     };
-    // Kept after it has passed, so its time belongs to it.
+    // It stays until its cause has gone, so its time belongs to it.
     let last = status.last_error.as_ref().map_or_else(
         String::new,
         |LastError { at, message, advice, .. }| {
@@ -145,6 +145,7 @@ mod tests {
     #[test]
     fn a_collection_that_is_behind_says_how_far_and_what_went_wrong_last() {
         let last_error = LastError {
+            part: crate::model::part::Part::WHOLE,
             at: bson::DateTime::from_millis(0),
             class: "unavailable",
             message: "not the primary".into(),

@@ -10,6 +10,7 @@ mod follow;
 mod gap;
 mod get;
 mod globals;
+mod health;
 mod history;
 mod init;
 mod jobs;
@@ -63,8 +64,10 @@ enum Command {
     Config(config_check::Config),
     /// Append an event to a document's log
     Append(Box<append::Append>),
-    /// Show how each projection is doing, as far as the database alone can tell
+    /// Say of each collection whether all is well, and why not; exit code 4 when something needs attention
     Status(status::Status),
+    /// Ask the daemon that listens at `http.listen` whether it is ready; exit code 4 when it is not
+    Health(health::Health),
     /// Show a document, now or as it was
     Get(get::Get),
     /// Show the events of a document
@@ -208,6 +211,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Config(command) => command.run(globals),
         Command::Append(command) => command.run(globals).await,
         Command::Status(command) => command.run(globals).await,
+        Command::Health(command) => command.run(globals).await,
         Command::Get(command) => command.run(globals).await,
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,

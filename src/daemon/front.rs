@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     health::{Heart, Heartbeats},
     metrics::Metrics,
+    model::part::Part,
     status::LastError,
     time::{SystemTime, Time},
 };
@@ -96,7 +97,8 @@ impl Front {
     pub fn waits(&self, class: &'static str, message: String, advice: &str) {
         self.turned();
         let at = DateTime::now();
-        let cause = LastError { at, class, message, advice: advice.to_owned() };
+        let part = Part::WHOLE;
+        let cause = LastError { part, at, class, message, advice: advice.to_owned() };
         self.cause.send_replace(Some(cause));
     }
 

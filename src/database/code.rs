@@ -9,3 +9,5 @@ pub const LOG_MISMATCH: i32 = 361;
 pub const DUPLICATE_KEY: i32 = 11_000;
 /// `DocumentValidationFailure`: a validator refuses the document.
 pub const VALIDATION_FAILED: i32 = 121;
+/// `NoQueryExecutionPlans`: what a server with `notablescan` says of a query that no index serves.
+pub const NO_INDEX: i32 = 291;

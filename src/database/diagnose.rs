@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,9 @@ use mongodb::{
     event::{EventHandler, sdam::SdamEvent},
     options::{ClientOptions, ServerAddress, Tls},
 };
-use rustls::CertificateError;
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,8 +26,7 @@ use tokio::{
 };
 
 use super::{
-    connect::check_hello,
-    refusal::{ConnectError, refusal},
+    refusal::{ConnectError, check_hello, refusal},
     words,
 };
 
@@ -36,21 +38,6 @@ const REACH_TIME: Duration = Duration::from_secs(1);
 const CLOSE_TIME: Duration = Duration::from_millis(300);
 /// MongoDB's.
 const DEFAULT_PORT: u16 = 27017;
-
-/// The beginning of a conversation in TLS 1.2, with three cipher suites that everybody has: enough to be
-/// answered by whoever speaks any TLS, be it only with a refusal.
-const CLIENT_HELLO: [u8; 54] = {
-    let mut hello = [7; 54];
-    let (head, tail) =
-        ([22, 3, 1, 0, 49, 1, 0, 0, 45, 3, 3], [0, 0, 6, 0xc0, 0x2f, 0xc0, 0x30, 0, 0x9c, 1, 0]);
-    let mut at = 0;
-    while at < head.len() {
-        hello[at] = head[at];
-        hello[54 - tail.len() + at] = tail[at];
-        at += 1;
-    }
-    hello
-};
 
 /// What an answer in TLS begins with: a handshake or an alert.
 const TLS_RECORDS: [u8; 2] = [22, 21];
@@ -215,12 +202,28 @@ async fn begin(address: (&str, u16)) -> Result<Begun, String> {
     if let Ok(read) = timeout(CLOSE_TIME, stream.read(&mut first)).await {
         return Ok(if matches!(read, Ok(1)) { Begun::Other } else { Begun::Closed });
     }
+    let hello = client_hello().unwrap_or_default();
     let answer = async {
-        stream.write_all(&CLIENT_HELLO).await?;
+        stream.write_all(&hello).await?;
         stream.read(&mut first).await
     };
     let speaks = matches!(timeout(REACH_TIME, answer).await, Ok(Ok(1)));
     Ok(if speaks && TLS_RECORDS.contains(&first[0]) { Begun::Tls } else { Begun::Other })
+}
+
+/// What begins a conversation in TLS. It goes no further than to see whether it is answered, so that nobody has to
+/// be trusted.
+fn client_hello() -> Result<Vec<u8>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    let mut connection = ClientConnection::new(Arc::new(config), name)?;
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).map_err(|error| rustls::Error::General(error.to_string()))?;
+    Ok(hello)
 }
 
 /// What one server says of itself when it is asked directly and without a login, or how that failed.
@@ -246,12 +249,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_greeting_is_as_long_as_it_says() {
-        let length = |high: usize, low: usize| {
-            usize::from(CLIENT_HELLO[high]) << 8 | usize::from(CLIENT_HELLO[low])
-        };
-        assert_eq!(length(3, 4), CLIENT_HELLO.len() - 5);
-        assert_eq!(length(7, 8), CLIENT_HELLO.len() - 9);
-        assert_eq!(CLIENT_HELLO[CLIENT_HELLO.len() - 11..][..3], [0, 0, 6], "session, suites");
+    fn the_greeting_is_a_handshake() {
+        let hello = client_hello().unwrap();
+        assert_eq!(hello[..2], [TLS_RECORDS[0], 3]);
     }
 }

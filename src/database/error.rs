@@ -5,9 +5,7 @@ use std::fmt;
 
 use mongodb::error::{ErrorKind, WriteFailure};
 
-use super::words;
-
-use super::code;
+use super::{code, words};
 use crate::model::position::LogId;
 
 /// What to do about an error.
@@ -37,6 +35,13 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The class of an error that trying again cannot help.
+    pub const REFUSED: &'static str = "refused";
+
+    /// The classes of errors that pass by themselves.
+    pub const PASSING: [&'static str; 4] =
+        ["unavailable", "history_lost", "token_mismatch", "oversized"];
+
     /// An error that the server reported under `code`.
     pub fn server(code: i32, message: impl Into<String>) -> Self {
         Self { code: Some(code), verdict: verdict_of(code), message: message.into() }
@@ -89,18 +94,18 @@ impl Error {
     /// A short name of the kind of error, for logs and status.
     pub fn class(&self) -> &'static str {
         match self.verdict {
-            Verdict::Retry => "unavailable",
-            Verdict::CatchUp => "history_lost",
-            Verdict::Reposition => "token_mismatch",
-            Verdict::Oversized => "oversized",
-            Verdict::Stop(_) => "refused",
+            Verdict::Retry => Self::PASSING[0],
+            Verdict::CatchUp => Self::PASSING[1],
+            Verdict::Reposition => Self::PASSING[2],
+            Verdict::Oversized => Self::PASSING[3],
+            Verdict::Stop(_) => Self::REFUSED,
         }
     }
 
     /// What an operator can do, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.verdict {
-            Verdict::Retry if self.code == Some(NO_INDEX) => {
+            Verdict::Retry if self.code == Some(code::NO_INDEX) => {
                 "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
             }
             Verdict::Retry => {
@@ -121,9 +126,6 @@ impl Error {
 /// FailedToParse, TypeMismatch, Overflow and what the parsers of tokens and of key strings report
 /// (measured on 6.0.5 with tokens cut off, replaced and emptied).
 const UNREADABLE_TOKEN: [i32; 7] = [9, 14, 15, 40647, 40648, 40649, 50811];
-
-/// NoQueryExecutionPlans: what a server with `notablescan` says of a query that no index serves.
-const NO_INDEX: i32 = 291;
 
 /// Codes of MongoDB: <https://www.mongodb.com/docs/manual/reference/error-codes/>.
 fn verdict_of(code: i32) -> Verdict {

@@ -12,6 +12,6 @@ mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
-pub use connect::{Connected, check_hello, check_version, connect};
+pub use connect::{Connected, check_version, connect};
 pub use error::{Error, Result, Verdict, is_retryable_read};
-pub use refusal::ConnectError;
+pub use refusal::{ConnectError, check_hello};

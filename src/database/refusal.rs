@@ -1,5 +1,6 @@
 //! Why there is no connection: each reason in one sentence that says what to do.
 
+use bson::Document;
 use mongodb::error::{Error as DriverError, ErrorKind};
 
 use super::words;
@@ -214,5 +215,70 @@ pub(super) fn refusal(error: &DriverError, hosts: &str) -> ConnectError {
             ConnectError::Uri { reason }
         }
         _ => ConnectError::Unreachable { hosts, reason },
+    }
+}
+
+/// Judges what a server says of itself.
+///
+/// # Errors
+/// [`ConnectError`] when it is a router, stands alone, has another set's name, or is not a primary.
+pub fn check_hello(hello: &Document, asked: Option<&str>, hosts: &str) -> Result<(), ConnectError> {
+    let hosts = hosts.to_owned();
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        return Err(ConnectError::Sharded { hosts });
+    }
+    let Ok(found) = hello.get_str("setName") else {
+        if hello.get_bool("isreplicaset").unwrap_or(false) {
+            let state = "the set has not been initiated".into();
+            return Err(ConnectError::NoPrimary { hosts, state });
+        }
+        return Err(ConnectError::Standalone { hosts });
+    };
+    if let Some(asked) = asked.filter(|asked| *asked != found) {
+        let (found, asked) = (found.to_owned(), asked.to_owned());
+        return Err(ConnectError::OtherSet { hosts, found, asked });
+    }
+    if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
+        let state = match hello.get_str("primary") {
+            Ok(primary) => format!("this server is not the primary, {primary} is"),
+            Err(_) => "no primary is known to it".into(),
+        };
+        return Err(ConnectError::NoPrimary { hosts, state });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<T>(result: Result<T, ConnectError>, part: Option<&str>) {
+        match (result, part) {
+            (Ok(_), None) => {}
+            (Err(error), Some(part)) => {
+                assert!(error.to_string().contains(part), "{error} does not say {part}");
+            }
+            (Ok(_), Some(part)) => panic!("passed, instead of: {part}"),
+            (Err(error), None) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn only_a_primary_of_the_named_set_will_do() {
+        let primary = doc! { "setName": "rs0", "isWritablePrimary": true };
+        check(check_hello(&primary, None, "h"), None);
+        check(check_hello(&primary, Some("rs0"), "h"), None);
+        check(check_hello(&primary, Some("rs1"), "h"), Some("replicaSet=rs1"));
+        let secondary = doc! { "setName": "rs0", "isWritablePrimary": false, "primary": "a:1" };
+        check(check_hello(&secondary, None, "h"), Some("a:1 is"));
+        let electing = doc! { "setName": "rs0", "isWritablePrimary": false };
+        check(check_hello(&electing, None, "h"), Some("no primary is known"));
+        let new = doc! { "isreplicaset": true, "isWritablePrimary": false };
+        check(check_hello(&new, None, "h"), Some("rs.initiate()"));
+        check(check_hello(&doc! { "isWritablePrimary": true }, None, "h"), Some("--replSet"));
+        check(check_hello(&doc! { "msg": "isdbgrid" }, None, "h"), Some("mongos"));
     }
 }

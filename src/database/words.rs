@@ -3,12 +3,18 @@
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
+use super::code;
+
 /// The longest message, in characters.
 const CHARS_MAX: usize = 400;
 
 /// What went wrong, in words.
 pub(super) fn of(error: &Error) -> String {
     match *error.kind {
+        ErrorKind::Command(ref command) if command.code == code::NO_INDEX => {
+            "the server runs with `notablescan`, and refuses a query that no index serves"
+                .to_owned()
+        }
         ErrorKind::Command(ref command) => brief(&command.message),
         ErrorKind::Authentication { ref message, .. } => brief(message),
         ErrorKind::Write(WriteFailure::WriteError(ref write)) => brief(&write.message),

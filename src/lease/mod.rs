@@ -5,6 +5,7 @@ mod plan;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -55,6 +56,16 @@ pub struct Leaderships(Arc<Mutex<BTreeMap<LeaseName, Leadership>>>);
 
 /// The other end goes to whoever projects under the lease.
 type Leadership = watch::Sender<Standing>;
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not known"),
+            Self::Standby => f.write_str("stands by"),
+            Self::Leader(epoch) => write!(f, "leads under epoch {epoch}"),
+        }
+    }
+}
 
 impl Leaderships {
     /// Adds a lease to those that this instance could hold.

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     logging,
-    status::{CollectionStatus, Phase, Role},
+    status::{CollectionStatus, Role},
 };
 
 /// The gauges that only say what the status says, read from it when they are asked for, so that they
@@ -45,7 +45,7 @@ const READINGS: [(&Definition, Reading); 10] = [
     (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
     (&PARTS_LED, |status| status.role.map(|_| status.led().count() as f64)),
     (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
-    (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
+    (&GAPS, |status| status.version_gaps.map(|gaps| gaps as f64)),
     (&OLDEST_GAP, |status| status.oldest_gap_seconds),
 ];
 

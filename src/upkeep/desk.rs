@@ -141,7 +141,8 @@ where
             }
             Err(_) => self.jobs.outcome(&id).await?.filter(|ended| *ended == Outcome::Cancelled),
         };
-        info!(collection = ward.collection, kind = kind.name(), ?outcome, "the job is over");
+        let ended = outcome.map_or("taken over by another instance", Outcome::name);
+        info!(collection = ward.collection, kind = kind.name(), outcome = ended, "the job is over");
         if let Some(outcome) = outcome {
             ward.snapshotter.metrics.upkeep.finished(kind, outcome).inc();
         }

@@ -6,9 +6,12 @@ mod common;
 
 mod configuration;
 mod connections;
+mod dev;
 mod logs;
+mod refusing;
 mod signals;
 mod start;
+mod status;
 
 use std::{fs, path::Path};
 

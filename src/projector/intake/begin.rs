@@ -72,7 +72,7 @@ impl<L: EventLog> Begin<L> {
                     }
                     None => {
                         let at = resume.cluster_time();
-                        info!(collection, ?part, cluster_time = at.time, "resuming");
+                        info!(collection, %part, cluster_time = at.time, "resuming");
                         let extent = Extent::Version;
                         return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
                     }
@@ -84,7 +84,7 @@ impl<L: EventLog> Begin<L> {
         if !store.claim_log(found).await? {
             return Err(Error::unreachable("another log is on record by now; looking again"));
         }
-        info!(collection, ?part, why, "scanning the log");
+        info!(collection, %part, why, "scanning the log");
         let at = source.now().await?;
         Ok(Self { log, resume: None, passed_events: None, at, extent })
     }

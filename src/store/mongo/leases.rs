@@ -1,13 +1,15 @@
 //! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
-//! `{_id: {i}, beat, format, sessions}` for an instance that is there, with the latest format that it knows and
-//! the sessions in which it may leave a transaction open.
+//! `{_id: {i}, beat, at, format, sessions, report}` for an instance that is there, with the latest format that it knows, the
+//! sessions in which it may leave a transaction open, and how it is doing.
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{Collection, Database, options::ReadConcern};
 use tracing::warn;
 
-use super::{Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement};
+use super::{
+    Report, Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement,
+};
 use crate::{
     database::{Error, Result, code},
     model::{id::integral, part::Part},
@@ -24,6 +26,7 @@ pub struct MongoLeases {
     database: Database,
     leases: Collection<RawDocumentBuf>,
     sessions: RawArrayBuf,
+    report: Option<Report>,
 }
 
 impl MongoLeases {
@@ -33,6 +36,7 @@ impl MongoLeases {
             database: database.clone(),
             leases: database.collection(COLLECTION),
             sessions: RawArrayBuf::new(),
+            report: None,
         }
     }
 
@@ -40,6 +44,12 @@ impl MongoLeases {
     #[must_use]
     pub fn with_transactions(self, transactions: &Transactions) -> Self {
         Self { sessions: transactions.ids().to_owned(), ..self }
+    }
+
+    /// The same, for an instance that tells how it is doing whenever it shows that it lives.
+    #[must_use]
+    pub fn with_report(self, report: Report) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// Runs one update; how many rows it matched or made.
@@ -135,11 +145,19 @@ impl Leases for MongoLeases {
 
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
-        let row = rawdoc! {
+        let mut row = rawdoc! {
             "_id": id.clone(), "beat": presence.beat, "format": FORMAT,
             "sessions": self.sessions.clone(),
         };
-        self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
+        if let Some(report) = &self.report {
+            row.append(cstr!("report"), RawDocumentBuf::try_from(&report.tell())?);
+        }
+        // By the server's clock, which tells whoever reads it how long the instance has been silent.
+        let with_time = rawdoc! { "$mergeObjects": [{ "$literal": row }, { "at": "$$NOW" }] };
+        let statement = rawdoc! {
+            "q": { "_id": id }, "u": [{ "$replaceWith": with_time }], "upsert": true,
+        };
+        self.update(statement).await.map(drop)
     }
 
     async fn remove_presence(&self, instance: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod documents;
+mod instances;
 mod jobs;
 mod layouts;
 mod leases;
@@ -16,6 +17,7 @@ mod transactions;
 mod versions;
 mod waiting;
 
+pub use instances::{Instance, Report, instances};
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
