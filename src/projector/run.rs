@@ -248,6 +248,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 }
                 item if item.moves(&events) => {
                     self.fold_streamed(chunk.take()).await?;
+                    self.intake.moved(matches!(item, TailItem::Arrived { .. }));
                     self.find_log_again().await?;
                     // What it got under another name never came through the stream.
                     self.intake.scan_again(batch.position.cluster_time);

@@ -86,6 +86,10 @@ impl<L: EventLog> Begin<L> {
         }
         info!(collection, %part, why, "scanning the log");
         let at = source.now().await?;
+        // The stream knows logs by name, and tells of no log that was replaced before that time.
+        if source.open_existing(collection).await?.id() != found {
+            return Err(Error::unreachable("the log was replaced a moment ago; looking again"));
+        }
         Ok(Self { log, resume: None, passed_events: None, at, extent })
     }
 

@@ -31,6 +31,9 @@ pub(super) struct Intake<L: EventLog, D: Store> {
     state: State<L, D>,
     /// What a scan sees need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
+    /// The stream has told that the log went, and not yet that it came back: what it brings under that name is of
+    /// another log.
+    is_away: bool,
     /// The collection that holds the log.
     pub(super) events: String,
     pub(super) chunks: Chunks,
@@ -63,7 +66,8 @@ impl<L: EventLog, D: Store> Intake<L, D> {
             Some((at, extent)) => State::Scanning(Box::new(Walk::new(at, extent))),
             None => State::Tailing,
         };
-        let intake = Self { feed, state, ignore_before, events, chunks, observer };
+        let intake =
+            Self { feed, state, ignore_before, is_away: false, events, chunks, observer };
         intake.tell();
         intake
     }
@@ -107,7 +111,12 @@ impl<L: EventLog, D: Store> Intake<L, D> {
 
     /// Whether a change of this time is taken from the stream.
     pub(super) fn takes(&self, cluster_time: Timestamp) -> bool {
-        self.ignore_before.is_none_or(|time| cluster_time >= time)
+        !self.is_away && self.ignore_before.is_none_or(|time| cluster_time >= time)
+    }
+
+    /// The stream tells that a log came to our name, or left it.
+    pub(super) fn moved(&mut self, came: bool) {
+        self.is_away = !came;
     }
 
     /// Leaves those events of the stream to the scan whose documents it has yet to come to.
@@ -131,7 +140,7 @@ impl<L: EventLog, D: Store> Intake<L, D> {
     /// Something of the stream was lost: what was there before `at` is read from the log.
     pub(super) fn lost(&mut self, at: Timestamp) {
         self.scan_again(at);
-        self.ignore_before = Some(at);
+        (self.ignore_before, self.is_away) = (Some(at), false);
     }
 
     /// Folds events of the scan.
