@@ -1,13 +1,16 @@
 //! The composition root: makes every part, owns every task, and knows the order of stopping. The
 //! only place that spawns. A loop of ours that returns before it was told to is an error.
 
+mod connections;
+mod front;
+mod http;
 mod parts;
+mod report;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mongodb::Database;
 use tokio::{
-    net::TcpListener,
     sync::{oneshot, watch},
     task::JoinSet,
 };
@@ -15,18 +18,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, ApiLimits, ApiState},
+    api::{self, ApiState},
     config::Config,
     database::{self, create::NewerFormat},
     headroom,
-    health::{Heart, Heartbeats},
+    health::Heart,
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
     metrics::Metrics,
-    projector::distributor::Distributor,
     retry::Backoff,
     status::CollectionStatus,
     store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, Transactions},
+    stream::Distributor,
     time::{SystemTime, Time},
     upkeep::{
         desk::Desk,
@@ -34,6 +37,8 @@ use crate::{
         pause::PauseWatch,
     },
 };
+pub use front::Front;
+pub use http::{HttpLimits, serve};
 use parts::Parts;
 
 /// What a service says that was told to stop.
@@ -44,10 +49,7 @@ type Pauses = BTreeMap<String, watch::Sender<Option<bool>>>;
 
 /// A running daemon.
 pub struct Daemon {
-    /// End first: they flush and save.
-    projectors: JoinSet<&'static str>,
-    /// What the projectors rest on. End last.
-    services: JoinSet<&'static str>,
+    tasks: Tasks,
     stop: CancellationToken,
     goodbye: CancellationToken,
     shutdown_timeout: Duration,
@@ -56,6 +58,16 @@ pub struct Daemon {
     newer: oneshot::Receiver<NewerFormat>,
     metrics: Metrics,
     http: SocketAddr,
+}
+
+/// What runs.
+struct Tasks {
+    /// End first: they flush and save.
+    projectors: JoinSet<&'static str>,
+    /// What the projectors rest on. End last.
+    services: JoinSet<&'static str>,
+    /// What answers HTTP. Ends with the services.
+    server: JoinSet<&'static str>,
 }
 
 /// Why a daemon cannot start, or ended by itself.
@@ -73,7 +85,7 @@ pub enum DaemonError {
         reason: std::io::Error,
     },
     /// The sessions that rows are written in cannot be opened.
-    #[error("no session can be had from MongoDB's driver: {0}")]
+    #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
     /// A later version of this program has taken the data over.
     #[error("stopping: {0}")]
@@ -89,19 +101,31 @@ impl Daemon {
     /// # Errors
     /// When a part cannot be made. An unreachable database is none: the parts back off.
     pub async fn start(database: &Database, config: &Config) -> Result<Self, DaemonError> {
-        let (listener, http) = listen(config.http.listen)?;
-        let time = SystemTime::new();
-        let heartbeats = Heartbeats::default();
-        let (stop, goodbye) = (CancellationToken::new(), CancellationToken::new());
-        let settings = lease_settings(config);
+        Self::start_behind(Front::open(config)?, database, config).await
+    }
+
+    /// The same behind a front that is open already.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub async fn start_behind(
+        front: Front,
+        database: &Database,
+        config: &Config,
+    ) -> Result<Self, DaemonError> {
+        let (time, heartbeats) = (front.time, front.heartbeats.clone());
+        let (stop, goodbye) = (CancellationToken::new(), front.goodbye.clone());
+        let (instance, lease_time) = (front.instance.clone(), config.daemon.lease_time);
+        let settings = LeaseSettings { instance: instance.clone(), lease_time };
         let heart = |name| heartbeats.register(name, config.daemon.liveness_limit, time.now());
         let transactions = Transactions::open(database).await?;
         let leases = MongoLeases::new(database).with_transactions(&transactions);
-        let mut parts =
-            Parts::new((database, transactions), config, time, &heartbeats, Metrics::new()?);
+        let metrics = front.metrics.clone();
+        let mut parts = Parts::new((database, transactions), config, time, &heartbeats, metrics);
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
+        let leases = leases.with_report(report::report(&parts.statuses));
         let observers = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let source = MongoSource::new(database.clone());
@@ -111,7 +135,6 @@ impl Daemon {
         services.spawn(until(intake, "change stream", distributor.run()));
         let watching = headroom::watch(database.clone(), observers, time, heart("oplog headroom"));
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
-        let instance = settings.instance.clone();
         let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
         let (tell, newer) = oneshot::channel();
@@ -131,31 +154,22 @@ impl Daemon {
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
+        let Parts { projectors, statuses, metrics, served, .. } = parts;
         let state = ApiState {
             jobs,
             pauses,
             instance,
-            collections: parts.served,
-            metrics: parts.metrics.clone(),
+            collections: served,
+            metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
             time,
-            limits: api_limits(config),
+            limits: front.limits,
         };
-        services.spawn(serve(listener, state, goodbye.clone()));
-        info!(address = %http, "serving HTTP");
+        let http = front.http;
+        let server = front.opens(api::router(state));
         let shutdown_timeout = config.daemon.shutdown_timeout;
-        let Parts { projectors, statuses, metrics, .. } = parts;
-        Ok(Self {
-            projectors,
-            services,
-            stop,
-            goodbye,
-            shutdown_timeout,
-            statuses,
-            newer,
-            metrics,
-            http,
-        })
+        let tasks = Tasks { projectors, services, server };
+        Ok(Self { tasks, stop, goodbye, shutdown_timeout, statuses, newer, metrics, http })
     }
 
     /// The metrics of this daemon.
@@ -182,8 +196,9 @@ impl Daemon {
     pub async fn run_until(mut self, asked: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let ended = tokio::select! {
             () = asked => None,
-            Some(ended) = self.projectors.join_next() => Some(ended),
-            Some(ended) = self.services.join_next() => Some(ended),
+            Some(ended) = self.tasks.projectors.join_next() => Some(ended),
+            Some(ended) = self.tasks.services.join_next() => Some(ended),
+            Some(ended) = self.tasks.server.join_next() => Some(ended),
         };
         match ended {
             None => self.stop().await,
@@ -202,10 +217,11 @@ impl Daemon {
         info!("stopping: flushing what has been folded and saving the checkpoints");
         self.stop.cancel();
         let drained = async {
-            while self.projectors.join_next().await.is_some() {}
+            while self.tasks.projectors.join_next().await.is_some() {}
             // Only now may another instance take over at once: everything of ours is written.
             self.goodbye.cancel();
-            while self.services.join_next().await.is_some() {}
+            while self.tasks.services.join_next().await.is_some() {}
+            while self.tasks.server.join_next().await.is_some() {}
         };
         match tokio::time::timeout(self.shutdown_timeout, drained).await {
             Ok(()) => info!("stopped"),
@@ -257,14 +273,6 @@ fn watch_operators(
     services.spawn(until(stop.clone(), "layouts", watching.run()));
 }
 
-/// Serves HTTP until `end`.
-async fn serve(listener: TcpListener, state: ApiState, end: CancellationToken) -> &'static str {
-    match api::serve(listener, api::router(state), end.cancelled_owned()).await {
-        Ok(()) => STOPPED,
-        Err(_) => "HTTP server",
-    }
-}
-
 /// Runs a loop that has no end of its own until `stop`.
 async fn until(
     stop: CancellationToken,
@@ -275,23 +283,4 @@ async fn until(
         Some(()) => name,
         None => STOPPED,
     }
-}
-
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError> {
-    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok((TcpListener::from_std(listener)?, address))
-    });
-    listener.map_err(|reason| DaemonError::Listen { address, reason })
-}
-
-fn api_limits(config: &Config) -> ApiLimits {
-    ApiLimits { ready_lag_max: config.daemon.max_ready_lag, ..ApiLimits::default() }
-}
-
-fn lease_settings(config: &Config) -> LeaseSettings {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "alluvium".into());
-    let instance = format!("{host}-{}-{:08x}", std::process::id(), fastrand::u32(..));
-    LeaseSettings { instance, lease_time: config.daemon.lease_time }
 }

@@ -1,15 +1,25 @@
-//! The program: parses, dispatches, and turns the outcome into an exit code. The only place that ends the process.
+//! The program: listens for signals, dispatches, and turns the outcome into an exit code. The only place that
+//! ends the process.
 
 use std::process::ExitCode;
 
-use alluvium::cli::{Failure, run};
+use alluvium::cli::{Failure, Signals, run};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(std::env::args_os()).await {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::from(1),
+    };
+    let outcome = runtime.block_on(async {
+        // Before anything else: as process 1 a signal that nobody listens for is lost.
+        let signals = Signals::new().map_err(|_| Failure::Failed)?;
+        run(std::env::args_os(), signals).await
+    });
+    // Never dropped: that would stop the driver's tasks in the middle of what they do, and some of them
+    // panic then. Nothing of ours runs any more.
+    std::mem::forget(runtime);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Failed) => ExitCode::from(1),
-        Err(Failure::Usage) => ExitCode::from(2),
-        Err(Failure::Difference) => ExitCode::from(3),
+        Err(failure) => ExitCode::from(failure.exit_code()),
     }
 }

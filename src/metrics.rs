@@ -2,24 +2,23 @@
 //! operators, and a test compares the two. Label values come from closed sets only. A gauge whose value
 //! is not known is absent; it never reads 0 for want of knowledge.
 
+mod readings;
 mod upkeep;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prometheus::{
-    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
-    core::{Collector, Desc},
-    process_collector::ProcessCollector,
-    proto::MetricFamily,
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
 };
 use tokio::sync::watch;
 
 use crate::{
     model::{document::Class, event::Op},
-    status::{CollectionStatus, Phase, Role},
+    status::CollectionStatus,
 };
 
+use readings::{LinesLost, StatusGauges};
 pub use upkeep::UpkeepMetrics;
 
 /// The type of a metric.
@@ -115,6 +114,8 @@ definitions! {
         "Memory taken by cached documents.";
     CACHE_MISSES Counter "cache_misses_total" ["collection"], &[],
         "Documents that had to be read before an event could be folded.";
+    LINES_LOST Counter "log_lines_lost_total" [], &[],
+        "Lines of the log that could not be written: standard error was closed, full or too slow.";
     BUILD Gauge "build_info" ["version"], &[],
         "1, with the version of this build.";
 }
@@ -234,6 +235,7 @@ impl Metrics {
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
             upkeep: upkeep::Families::new(r, [&SNAPSHOTS, &JOBS, &JOBS_RUNNING])?,
         };
+        registry.register(Box::new(LinesLost::new()?))?;
         gauges(r, &BUILD)?.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
         registry.register(Box::new(statuses.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -277,7 +279,7 @@ impl Metrics {
             flush_documents: f.flushed.get_metric_with_label_values(&one)?,
             missing_seconds: f.missing_seconds.get_metric_with_label_values(&one)?,
         };
-        self.statuses.0.lock().unwrap_or_else(PoisonError::into_inner).push(status);
+        self.statuses.follow(status);
         Ok(metrics)
     }
 }
@@ -310,53 +312,14 @@ impl CollectionMetrics {
             gauge.set(i64::try_from(documents).unwrap_or(i64::MAX));
         }
     }
-}
 
-/// The gauges that only say what the status says, read from it when they are asked for, so that they
-/// can neither disagree with it nor outlive what it knows.
-#[derive(Clone, Debug, Default)]
-struct StatusGauges(Arc<Mutex<Vec<watch::Receiver<CollectionStatus>>>>);
-
-/// A gauge's value, if it is known.
-type Reading = fn(&CollectionStatus) -> Option<f64>;
-
-const READINGS: [(&Definition, Reading); 10] = [
-    (&LAG, |status| status.lag_seconds),
-    (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
-    (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
-    (&HEADROOM, |status| status.oplog_headroom_seconds),
-    (&LOST_IN, |status| status.checkpoint_lost_in_seconds),
-    (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
-    (&PARTS_LED, |status| status.role.map(|_| status.led().count() as f64)),
-    (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
-    (&GAPS, |status| (status.phase != Phase::Starting).then_some(status.version_gaps as f64)),
-    (&OLDEST_GAP, |status| status.oldest_gap_seconds),
-];
-
-fn status_gauge(definition: &Definition, collection: &str) -> Result<Gauge, Error> {
-    Gauge::with_opts(options(definition).const_label("collection", collection))
-}
-
-impl Collector for StatusGauges {
-    fn desc(&self) -> Vec<&Desc> {
-        // Unchecked, as the collections are not known yet; no other metric has these names.
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let receivers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut families = Vec::new();
-        for receiver in receivers.iter() {
-            let status = receiver.borrow().clone();
-            for (definition, reading) in READINGS {
-                let Some(value) = reading(&status) else { continue };
-                if let Ok(gauge) = status_gauge(definition, &status.name) {
-                    gauge.set(value);
-                    families.extend(gauge.collect());
-                }
-            }
+    /// How many documents wait is not known any more: the gauges are absent.
+    pub fn forget_quarantined(&self) {
+        for class in Class::ALL {
+            let labels = [self.collection.as_str(), class.name()];
+            // Without effect where there is none.
+            drop(self.quarantined.remove_label_values(&labels));
         }
-        families
     }
 }
 

@@ -14,9 +14,9 @@ pub(crate) enum Bug {
     ScanWithoutCausalSession,
     /// What waits is not remembered over a restart.
     ParkedEventForgotten,
-    /// A hole does not go on record.
-    HoleNotRecorded,
-    /// The record of a hole is removed before the row above it is written.
+    /// A gap does not go on record.
+    GapNotRecorded,
+    /// The record of a gap is removed before the row above it is written.
     RecordRemovedBeforeRow,
     /// A row is replaced whatever version it has.
     FlushWithoutVersionFilter,
@@ -28,6 +28,10 @@ pub(crate) enum Bug {
     RowBeforeSkip,
     /// A projection does not look which events are skipped.
     SkipsForgotten,
+    /// What is skipped is not read again when an event comes that fills a gap.
+    SkipsNotReadAgain,
+    /// What is above a gap is skipped only after the gap was filled, and not together with that.
+    SkipAfterFiller,
     /// A document whose stored row is not what was read is folded on from memory.
     StaleRowKept,
     /// The stream goes on at the present time after lost history, and the log is not scanned.
@@ -44,8 +48,8 @@ pub(crate) enum Bug {
     PartBeginsAtLargest,
     /// A log with another identity is taken for the same at the beginning.
     IdentityIgnored,
-    /// The identity of the log is not looked at again after reading from it.
-    IdentityNotAskedAgain,
+    /// Commands on a log say by what name it goes, and not which one it is.
+    LogNotNamed,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::model::{document::Class, part::Part};
 
+/// How many documents wait, by class. Where that is known every class is there.
+pub type WaitingClasses = BTreeMap<Class, u64>;
+
 /// Whether this instance projects the collection or stands by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,10 +21,25 @@ pub enum Role {
     Standby,
 }
 
+/// How a checkpoint stands in the oplog.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Headroom {
+    /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
+    /// no longer does.
+    pub seconds: f64,
+    /// How long until then, if the oplog goes on forgetting as fast as it does now. Unknown while it
+    /// forgets nothing.
+    pub lost_in_seconds: Option<f64>,
+    /// Whether that is soon.
+    pub is_low: bool,
+}
+
 /// What a projector is doing: the later ones ask more for attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Another instance projects; this one is ready to take over.
+    StandingBy,
     /// Following the change stream.
     Tailing,
     /// Comparing the log with the documents.
@@ -34,9 +52,35 @@ pub enum Phase {
     Refused,
 }
 
-/// The last thing that went wrong.
+impl Role {
+    /// As it is written everywhere.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Standby => "standby",
+        }
+    }
+}
+
+impl Phase {
+    /// As it is written everywhere.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StandingBy => "standing_by",
+            Self::Tailing => "tailing",
+            Self::Scanning => "scanning",
+            Self::Starting => "starting",
+            Self::Paused => "paused",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The last thing that went wrong, until its cause has gone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastError {
+    /// The part that it befell, or the whole collection.
+    pub part: Part,
     /// When, by the daemon's wall clock.
     pub at: DateTime,
     /// The kind, from a closed set.
@@ -58,24 +102,24 @@ pub struct CollectionStatus {
     pub lease_epoch: Option<i64>,
     /// What it is doing; of several the one that asks most for attention.
     pub phase: Phase,
-    /// How old the oldest event is that is not yet visible, in seconds; 0 when caught up.
+    /// The age in seconds of the oldest event that is not visible yet; 0 when there is none.
     pub lag_seconds: Option<f64>,
     /// How many events are not yet visible. Known only when caught up.
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
-    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
-    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    /// How many seconds until the oplog no longer holds the checkpoint, if the checkpoint stays where
+    /// it is and the oplog goes on forgetting as fast as it does now; 0 when it is lost already.
     pub checkpoint_lost_in_seconds: Option<f64>,
-    /// Documents that wait behind a hole.
-    pub version_gaps: u64,
-    /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
+    /// Documents that wait behind a gap, in what this instance leads.
+    pub version_gaps: Option<u64>,
+    /// How long the oldest of these gaps has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
-    /// Documents parked by a poison event.
-    pub quarantined: u64,
-    /// The last error, kept after it has passed.
+    /// Documents parked by a poison event, in what this instance leads.
+    pub quarantined: Option<u64>,
+    /// The last error, until its cause has gone.
     pub last_error: Option<LastError>,
-    /// Rises with every flush: what waits for a version looks again when this changes.
+    /// Counts flushes. A request that waits for a version looks again when this changes.
     pub flushes: u64,
     /// The parts, from which the rest is told. None while it is not known how many there are.
     pub parts: BTreeMap<Part, PartStatus>,
@@ -94,10 +138,10 @@ pub struct PartStatus {
     pub lag_seconds: Option<f64>,
     /// As of the collection.
     pub lag_events: Option<u64>,
-    /// How long its oldest hole has been open, in seconds; 0 when there is none.
+    /// How long its oldest gap has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
-    pub waiting: BTreeMap<Class, u64>,
+    pub waiting: WaitingClasses,
     /// How many bytes of documents it keeps in memory.
     pub cache_bytes: usize,
 }
@@ -114,9 +158,9 @@ impl CollectionStatus {
             lag_events: None,
             oplog_headroom_seconds: None,
             checkpoint_lost_in_seconds: None,
-            version_gaps: 0,
+            version_gaps: None,
             oldest_gap_seconds: None,
-            quarantined: 0,
+            quarantined: None,
             last_error: None,
             flushes: 0,
             parts: BTreeMap::new(),
@@ -151,9 +195,11 @@ impl CollectionStatus {
 
     fn gather(&mut self) {
         let counted = self.counted();
+        let known = !counted.is_empty() && counted.iter().all(|part| !part.waiting.is_empty());
         let waiting = |is_it: fn(Class) -> bool| {
             let waiting = counted.iter().flat_map(|part| &part.waiting);
-            waiting.filter(|(class, _)| is_it(**class)).map(|(_, count)| count).sum()
+            let sum = waiting.filter(|(class, _)| is_it(**class)).map(|(_, count)| count).sum();
+            known.then_some(sum)
         };
         let largest = |of: fn(&PartStatus) -> Option<f64>| {
             let largest = |largest: Option<f64>, part: &&PartStatus| Some(largest?.max(of(part)?));
@@ -194,6 +240,17 @@ impl Default for PartStatus {
 mod tests {
     use super::*;
 
+    #[test]
+    fn names_are_those_of_json() {
+        use Phase::{Paused, Refused, Scanning, StandingBy, Starting, Tailing};
+        for phase in [StandingBy, Tailing, Scanning, Starting, Paused, Refused] {
+            assert_eq!(serde_json::json!(phase), phase.name());
+        }
+        for role in [Role::Leader, Role::Standby] {
+            assert_eq!(serde_json::json!(role), role.name());
+        }
+    }
+
     fn part(index: u32) -> Part {
         Part { index, of: 3 }
     }
@@ -220,7 +277,7 @@ mod tests {
         status.update_part(part(1), |now| *now = leads(7, Some(3.0), 2));
         assert_eq!((status.role, status.lease_epoch), (Some(Role::Leader), Some(7)));
         assert_eq!((status.lag_seconds, status.lag_events), (Some(3.0), Some(4)));
-        assert_eq!((status.version_gaps, status.quarantined), (3, 2));
+        assert_eq!((status.version_gaps, status.quarantined), (Some(3), Some(2)));
         status.update_part(part(1), |now| *now = leads(7, None, 2));
         assert_eq!((status.lag_seconds, status.lag_events), (None, None), "unknown is not zero");
         status.update_part(part(1), |now| now.phase = Phase::Refused);
@@ -228,7 +285,7 @@ mod tests {
         // Somebody else has taken it: what it was last known to be no longer counts.
         status.update_part(part(1), |now| now.role = Some(Role::Standby));
         assert_eq!((status.phase, status.lag_seconds), (Phase::Tailing, Some(1.0)));
-        assert_eq!((status.version_gaps, status.quarantined), (1, 1));
+        assert_eq!((status.version_gaps, status.quarantined), (Some(1), Some(1)));
     }
 
     #[test]
@@ -240,5 +297,6 @@ mod tests {
             status.update_part(part(index), |now| now.role = Some(Role::Standby));
         }
         assert_eq!((status.role, status.lag_seconds), (Some(Role::Standby), None));
+        assert_eq!((status.version_gaps, status.quarantined), (None, None));
     }
 }

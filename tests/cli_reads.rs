@@ -151,33 +151,3 @@ async fn a_command_line_that_makes_no_sense_ends_with_2() {
         assert_eq!(ended.code, Some(2), "{command:?}: {}", ended.err);
     }
 }
-
-#[tokio::test]
-async fn status_tells_what_the_database_knows() {
-    let db = filled(ObjectId::new()).await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, "[[collections]]\nname = \"games\"\n").unwrap();
-    let status = ["status", "--config", file.path().to_str().unwrap()];
-    let unknown = json_of(&db, &status).await;
-    assert_eq!(
-        unknown["collections"][0],
-        json!({
-            "name": "games", "leaders": [], "checkpoint_age_seconds": null,
-            "version_gaps": 0, "quarantined": 0, "waiting": {},
-        })
-    );
-    let waiting = |document: &str, class: &str| {
-        doc! {
-            "_id": { "c": "games", "d": document }, "class": class, "version": 1_i64,
-            "reason": "", "since": DateTime::now(),
-        }
-    };
-    let rows = [waiting("a", "gap"), waiting("b", "bad_patch"), waiting("c", "bad_patch")];
-    db.db.collection::<Document>("alluvium.quarantine").insert_many(rows).await.unwrap();
-    let known = json_of(&db, &status).await;
-    assert_eq!(known["collections"][0]["version_gaps"], 1);
-    assert_eq!(known["collections"][0]["quarantined"], 2);
-    let text = text_of(&db, &status).await;
-    assert!(text.contains("checkpoint       none yet"), "{text}");
-    assert!(text.contains("bad_patch      2"), "{text}");
-}

@@ -1,6 +1,6 @@
 //! Configurations, good and bad: every mistake is reported at once, by its key, with what to do.
 
-use std::{io::Write, path::Path, time::Duration};
+use std::{ffi::OsString, io::Write, os::unix::ffi::OsStringExt, path::Path, time::Duration};
 
 use alluvium::config::{
     CollectionConfig, Config, ConfigError, DaemonConfig, Expect, HttpConfig, Sources, load,
@@ -17,8 +17,7 @@ name = "games"
 fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let environment =
-        environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
     let sources = Sources { file: Some(file.path().to_owned()), environment, ..Sources::default() };
     load(&sources, Expect::Collections)
 }
@@ -53,6 +52,7 @@ fn the_example_shows_every_key_with_its_default() {
     let keys = listed.split([' ', '{', '(']).filter_map(|word| word.strip_suffix(':'));
     for key in keys {
         let is_there = text.contains(&format!("\n{key} = "))
+            || text.contains(&format!("\n# {key} = "))
             || text.contains(&format!("\n[collections.{key}]\n"));
         assert!(is_there, "the example lacks {key}");
     }
@@ -69,8 +69,10 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         hosts = []
         [http]
         listen = "0.0.0.0:8750"
+        connections_max = 3
         tokens_file = "/etc/tokens"
         [daemon]
+        instance = "two words"
         checkpoint_interval = 5
         shutdown_timeout = "2h"
         liveness_limit = "5s"
@@ -98,7 +100,9 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("mongodb.database", "is no name of a database"),
             ("mongodb.hosts", "is unknown; the keys here are uri, database"),
             ("http.listen", "listen on a loopback address"),
+            ("http.connections_max", "must be from 8 to 100000, not 3"),
             ("http.tokens_file", "is not supported by this version"),
+            ("daemon.instance", "and underscores, not \"two words\""),
             ("daemon.checkpoint_interval", "must be a duration with its unit"),
             ("daemon.shutdown_timeout", "must be from \"1s\" to \"10m\", not \"2h\""),
             ("daemon.max_ready_lag", "must be a duration with its unit"),
@@ -180,7 +184,7 @@ fn an_environment_variable_wins_over_the_file_and_the_command_line_over_both() {
     assert_eq!(config.daemon.checkpoint_interval, Duration::from_secs(5));
     assert_eq!(config.daemon.shutdown_timeout, Duration::from_secs(5));
 
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = environment.map(|(name, value)| (name.into(), value.into()));
     let sources = Sources {
         file: None,
         environment: environment.to_vec(),
@@ -214,6 +218,59 @@ fn a_variable_that_sets_no_scalar_key_is_refused_by_its_own_name() {
         &[("ALLUVIUM_COLLECTIONS__NAME", "x")],
         &[("ALLUVIUM_COLLECTIONS__NAME", "is not a variable of alluvium")],
     );
+}
+
+#[test]
+fn a_variable_that_is_not_unicode_is_refused_and_not_ignored() {
+    let name = "ALLUVIUM_MONGODB__DATABASE";
+    let value = OsString::from_vec(b"game\xff".to_vec());
+    let environment = vec![(OsString::from(name), value.clone()), ("PATH".into(), value)];
+    let sources = Sources { environment, ..Sources::default() };
+    let error = load(&sources, Expect::Connection).unwrap_err();
+    let problem = error.problems.iter().find(|problem| problem.key == name).unwrap();
+    assert!(problem.message.contains("not Unicode"), "{error}");
+    assert!(!error.to_string().contains("PATH"), "{error}");
+}
+
+#[test]
+fn no_value_that_may_hold_a_password_is_shown_whatever_key_it_got_into() {
+    let uri = "mongodb://u:hunter2@h/?w=1";
+    for value in [uri, "u:hunter2@h", "mongodb://?password=hunter2", "?password=hunter2"] {
+        for name in [
+            "ALLUVIUM_MONGODB__URI",
+            "ALLUVIUM_MONGODB__DATABASE",
+            "ALLUVIUM_HTTP__LISTEN",
+            "ALLUVIUM_HTTP__CONNECTIONS_MAX",
+            "ALLUVIUM_DAEMON__LEASE_TIME",
+            "ALLUVIUM_DAEMON__INSTANCE",
+            "ALLUVIUM_DAEMON__PASSWORD",
+        ] {
+            let error = match read(GOOD, &[(name, value)]) {
+                Err(error) => error.to_string(),
+                Ok(config) => format!("{config:?}"),
+            };
+            assert!(!error.contains("hunter2"), "{name}={value}: {error}");
+        }
+        let text = GOOD.replace("\"games\"", &format!("\"{value}\"\ncache_bytes = \"{value}\""));
+        let error = read(&text, &[]).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn control_characters_are_refused_by_name() {
+    check(
+        GOOD,
+        &[("ALLUVIUM_MONGODB__DATABASE", "game\n")],
+        &[("mongodb.database", "ends with a line feed")],
+    );
+    check(
+        GOOD,
+        &[("ALLUVIUM_MONGODB__URI", "mongodb://h/\n")],
+        &[("mongodb.uri", "ends with a line feed")],
+    );
+    let text = GOOD.replace("\"games\"", "\"ga\\tmes\"");
+    check(&text, &[], &[("collections[0].name", "contains a tab")]);
 }
 
 #[test]

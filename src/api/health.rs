@@ -16,7 +16,8 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
-    health::Pulse,
+    health::{Heartbeats, Pulse},
+    metrics::Metrics,
     status::{CollectionStatus, LastError, Phase, Role},
     time::Time,
 };
@@ -26,7 +27,12 @@ const ERROR_CHARS_MAX: usize = 500;
 
 /// `GET /healthz`: 200 while every loop turns within its limit, else 503; the body says which does not.
 pub(super) async fn healthz(State(state): State<Arc<ApiState>>) -> Response {
-    let pulses = state.heartbeats.pulses(state.time.now());
+    liveness(&state.heartbeats, state.time.now())
+}
+
+/// Whether all loops turn.
+pub(super) fn liveness(heartbeats: &Heartbeats, now: Duration) -> Response {
+    let pulses = heartbeats.pulses(now);
     let reasons: Vec<String> = pulses.iter().filter_map(Pulse::complaint).collect();
     let loops: Vec<Value> = pulses
         .iter()
@@ -46,12 +52,15 @@ pub(super) async fn healthz(State(state): State<Arc<ApiState>>) -> Response {
 /// `GET /readyz`: 200 when every collection is caught up, but for `lag_max`, or stands by, else 503; the body
 /// says why not.
 pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
-    let reasons: Vec<Value> = state
+    let reasons = state
         .collections
         .values()
-        .filter_map(|served| not_ready(&served.status.borrow(), state.limits.ready_lag_max))
-        .map(Value::from)
-        .collect();
+        .filter_map(|served| not_ready(&served.status.borrow(), state.limits.ready_lag_max));
+    readiness(reasons.collect())
+}
+
+/// Ready when there is no reason against it.
+pub(super) fn readiness(reasons: Vec<String>) -> Response {
     let ready = reasons.is_empty();
     answer(ready, json!({ "ready": ready, "reasons": reasons }))
 }
@@ -70,11 +79,11 @@ fn not_ready(status: &CollectionStatus, lag_max: Duration) -> Option<String> {
         (_, Phase::Tailing, Some(lag)) => {
             format!("`{name}` is {lag:.0} s behind, more than {} s", lag_max.as_secs())
         }
-        (_, Phase::Starting, _) => format!("`{name}` is starting"),
+        (_, Phase::Starting | Phase::StandingBy, _) => format!("`{name}` is starting"),
         (_, Phase::Scanning, _) => format!("`{name}` is catching up with its log"),
         (_, Phase::Tailing, None) => format!("the lag of `{name}` is not known"),
     };
-    // Kept after it has passed, so its time belongs to it.
+    // It stays until its cause has gone, so its time belongs to it.
     let last = status.last_error.as_ref().map_or_else(
         String::new,
         |LastError { at, message, advice, .. }| {
@@ -93,8 +102,13 @@ fn answer(good: bool, body: Value) -> Response {
 
 /// `GET /metrics`: the Prometheus text format.
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> Result<Response, Problem> {
+    exposition(&state.metrics)
+}
+
+/// All metrics as they are now.
+pub(super) fn exposition(metrics: &Metrics) -> Result<Response, Problem> {
     let text = TextEncoder::new()
-        .encode_to_string(&state.metrics.registry().gather())
+        .encode_to_string(&metrics.registry().gather())
         .map_err(|error| Problem::new(Kind::Internal, format!("the metrics: {error}")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
@@ -131,6 +145,7 @@ mod tests {
     #[test]
     fn a_collection_that_is_behind_says_how_far_and_what_went_wrong_last() {
         let last_error = LastError {
+            part: crate::model::part::Part::WHOLE,
             at: bson::DateTime::from_millis(0),
             class: "unavailable",
             message: "not the primary".into(),

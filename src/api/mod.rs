@@ -3,8 +3,10 @@
 //! problem of a closed list (README.md beside this file). A route is a row of `views` or
 //! `probes`.
 
+mod aside;
 mod documents;
 mod extract;
+mod guard;
 mod health;
 pub(crate) mod jobs;
 mod missing;
@@ -14,18 +16,19 @@ pub mod problem;
 mod snapshot;
 mod status;
 pub(crate) mod value;
+mod starting;
 
-use std::{any::Any, collections::BTreeMap, future::Future, io, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{StatusCode, Uri},
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::{Semaphore, watch};
 use tower_http::{
     catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
 };
@@ -40,7 +43,16 @@ use crate::{
     time::SystemTime,
     upkeep::snapshot::Snapshotter,
 };
+pub use guard::{HEADERS_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX, too_busy};
 use problem::{Kind, Problem};
+pub use starting::{Starting, starting};
+
+/// What a body may have for everything but a clock, in bytes.
+const BODY_BYTES_LEAST: usize = 1 << 20;
+
+/// What one client of a clock may take in a body, in bytes: a name of 128 characters that are all escaped, a count,
+/// and what stands around them.
+const CLIENT_BYTES_MAX: usize = 300;
 
 /// What the API serves.
 #[derive(Clone, Debug)]
@@ -87,24 +99,43 @@ pub struct ApiLimits {
     pub wait_max: Duration,
     /// A leader that is further behind is not ready.
     pub ready_lag_max: Duration,
+    /// How many requests may be answered at once, those to the probes apart.
+    pub requests_max: usize,
+    /// It listens on loopback: a request that names another host is refused.
+    pub local_only: bool,
 }
 
 impl Default for ApiLimits {
     fn default() -> Self {
         Self {
-            body_bytes_max: 1 << 20,
+            body_bytes_max: BODY_BYTES_LEAST,
             request_max: Duration::from_secs(60),
             wait_max: Duration::from_secs(30),
             ready_lag_max: Duration::from_secs(30),
+            requests_max: 256,
+            local_only: true,
         }
     }
+}
+
+/// The largest body, in bytes, where a clock may have so many clients.
+pub fn body_bytes_for(clients_max: u32) -> usize {
+    let clock = CLIENT_BYTES_MAX.saturating_mul(clients_max as usize);
+    clock.saturating_add(BODY_BYTES_LEAST)
+}
+
+/// Whether a path is one of those that orchestrators ask, for which there is always room.
+pub fn is_probe(path: &str) -> bool {
+    ["/healthz", "/readyz", "/metrics"].contains(&path)
 }
 
 /// The whole API.
 pub fn router(state: ApiState) -> Router {
     let limits = state.limits;
+    let turns = Arc::new(Semaphore::new(limits.requests_max));
     // Who may ask will be a layer around `views`; the probes stay open.
-    let routes = Router::new().merge(probes()).merge(views()).fallback(nothing_here);
+    let views = views().layer(from_fn_with_state(turns, guard::in_turn));
+    let routes = Router::new().merge(probes()).merge(views).fallback(nothing_here);
     bounded(routes.with_state(Arc::new(state)), limits)
 }
 
@@ -115,6 +146,7 @@ fn bounded(routes: Router, limits: ApiLimits) -> Router {
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_max))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(limits, guard::guard))
         .layer(map_response(problem::from_the_framework))
 }
 
@@ -155,20 +187,6 @@ fn waiting() -> Router<Arc<ApiState>> {
         .route(&format!("{QUARANTINE}/{{id}}/skip"), post(operate::skip))
         .route(GAPS, get(operate::gaps))
         .route(&format!("{GAPS}/{{id}}/fill"), post(operate::fill))
-        .route(&format!("{GAPS}/{{id}}/discard"), post(operate::discard))
-}
-
-/// Serves `router` until `stop` completes; then takes no new requests and completes once those under way
-/// have been answered.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
 async fn nothing_here(uri: Uri) -> Problem {
@@ -189,6 +207,8 @@ fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
 
     #[tokio::test]
@@ -196,21 +216,11 @@ mod tests {
         async fn faulty() {
             panic!("a fault");
         }
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/faulty", listener.local_addr().unwrap());
-        let routes = Router::new().route("/faulty", get(faulty));
-        let server = tokio::spawn(serve(
-            listener,
-            bounded(routes, ApiLimits::default()),
-            std::future::pending(),
-        ));
-        let asked = tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent =
-                ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            agent.get(&url).call().unwrap().body_mut().read_to_string().unwrap()
-        });
-        let text = asked.await.unwrap();
-        server.abort();
+        let routes = bounded(Router::new().route("/faulty", get(faulty)), ApiLimits::default());
+        let request = axum::extract::Request::get("/faulty").body(axum::body::Body::empty());
+        let answer = routes.oneshot(request.unwrap()).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        let text = String::from_utf8_lossy(&body);
         assert!(text.contains(r#""type":"urn:alluvium:problem:internal""#), "{text}");
     }
 }

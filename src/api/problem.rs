@@ -76,6 +76,16 @@ kinds! {
     BelowFloor "below-floor" GONE "The log no longer reaches back that far";
     /// The body is beyond the limit.
     TooLarge "too-large" PAYLOAD_TOO_LARGE "The body is too large";
+    /// The URL is beyond the limit.
+    UrlTooLong "url-too-long" URI_TOO_LONG "The URL is too long";
+    /// The headers are beyond the limit.
+    HeadTooLarge "head-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The headers are too large";
+    /// A page of another origin wants to change something.
+    ForeignOrigin "foreign-origin" FORBIDDEN "A page of another origin cannot ask for this";
+    /// The request is meant for another machine.
+    ForeignHost "foreign-host" FORBIDDEN "The request names another host";
+    /// There is no room.
+    TooBusy "too-busy" SERVICE_UNAVAILABLE "Too many requests at once";
     /// The projection of this collection has stopped for good reason.
     CollectionRefused "collection-refused" SERVICE_UNAVAILABLE "The collection is not served";
     /// The database cannot be reached or refuses.
@@ -183,7 +193,11 @@ impl IntoResponse for Problem {
             object.extend(self.members);
         }
         let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
-        (self.kind.status(), content_type, body.to_string()).into_response()
+        let mut response = (self.kind.status(), content_type, body.to_string()).into_response();
+        if self.kind == Kind::TooBusy {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

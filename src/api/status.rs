@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{ApiState, value};
 use crate::{
     model::part::Part,
-    status::{CollectionStatus, PartStatus, Role},
+    status::{CollectionStatus, PartStatus, Phase, Role},
 };
 
 pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
@@ -21,7 +21,8 @@ pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
     }))
 }
 
-fn collection(status: &CollectionStatus) -> Value {
+/// What is known of a collection.
+pub(super) fn collection(status: &CollectionStatus) -> Value {
     let last_error = status.last_error.as_ref().map(|error| {
         json!({
             "at": value::time(error.at),
@@ -32,7 +33,8 @@ fn collection(status: &CollectionStatus) -> Value {
     });
     let mut shown = json!({
         "name": status.name,
-        "role": status.role.unwrap_or(Role::Standby),
+        "role": status.role.map(Role::name),
+        "paused": status.phase == Phase::Paused,
         "phase": status.phase,
         "version_gaps": status.version_gaps,
         "quarantined": status.quarantined,
@@ -52,7 +54,7 @@ fn part((part, status): (&Part, &PartStatus)) -> Value {
     json!({
         "part": part.index,
         "of": part.of,
-        "role": status.role.unwrap_or(Role::Standby),
+        "role": status.role.map(Role::name),
         "phase": status.phase,
         "lag_seconds": status.lag_seconds,
         "lag_events": status.lag_events,

@@ -21,8 +21,7 @@ use super::{
 };
 use crate::time::{SystemTime, Time};
 
-/// The name of the collection that every benchmark projects.
-pub(super) const COLLECTION: &str = "games";
+pub(super) use super::COLLECTION;
 
 /// How long anything may take before the benchmark gives up.
 pub(super) const LIMIT: Duration = Duration::from_secs(600);

@@ -29,6 +29,9 @@ use error::Result;
 pub use report::{Report, Row, Target, Unit, median};
 use server::Server;
 
+/// The name of the collection that every benchmark projects.
+const COLLECTION: &str = "games";
+
 /// A kind of work that can be measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {

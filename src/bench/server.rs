@@ -119,7 +119,7 @@ pub(super) async fn end_of_log(database: &Database) -> Result<Place> {
     let source = MongoSource::new(database.clone());
     let now = source.now().await?;
     let mut tail = source.tail(&[COLLECTION.to_owned()], &Start::At(now), Bodies::All).await?;
-    let events = source.log(COLLECTION).estimated_events().await?;
+    let events = source.open_existing(COLLECTION).await?.estimated_events().await?;
     Ok(Place { position: tail.next().await?.position, events })
 }
 
@@ -128,10 +128,7 @@ pub(super) async fn end_of_log(database: &Database) -> Result<Place> {
 /// # Errors
 /// When the server refuses.
 pub(super) async fn save_checkpoint(database: &Database, place: Place, way: Way) -> Result<()> {
-    let log = MongoSource::new(database.clone()).log(COLLECTION).identity().await?;
-    let log = log.map(|found| found.id).ok_or_else(|| {
-        BenchError::from(Error::damaged("the log that was just made does not exist"))
-    })?;
+    let log = MongoSource::new(database.clone()).open_existing(COLLECTION).await?.id();
     let store = MongoStore::new(database, COLLECTION, Part::WHOLE);
     let passed_events = Some(place.events).filter(|_| way == Way::Chosen);
     let position = Some(place.position);

@@ -20,6 +20,9 @@ impl Config {
     pub(super) fn run(self, globals: &Globals) -> CommandResult {
         let Self::Check = self;
         let config = globals.load(Expect::Collections)?;
+        if let Some(warning) = config.mongodb.uri.warning() {
+            output::note(format!("warning: {warning}"));
+        }
         if globals.json {
             output::json(&to_json(&config))?;
         } else {
@@ -39,8 +42,9 @@ impl Config {
 fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
-    let HttpConfig { listen } = http;
+    let HttpConfig { listen, connections_max, head_timeout } = http;
     let DaemonConfig {
+        instance,
         checkpoint_interval,
         lease_time,
         shutdown_timeout,
@@ -50,8 +54,13 @@ fn to_json(config: &config::Config) -> serde_json::Value {
     let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
     json!({
         "mongodb": { "uri": uri.to_string(), "database": database },
-        "http": { "listen": listen.to_string() },
+        "http": {
+            "listen": listen.to_string(),
+            "connections_max": connections_max,
+            "head_timeout": shown(head_timeout),
+        },
         "daemon": {
+            "instance": instance,
             "checkpoint_interval": shown(checkpoint_interval),
             "lease_time": shown(lease_time),
             "shutdown_timeout": shown(shutdown_timeout),

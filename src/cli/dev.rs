@@ -1,29 +1,28 @@
 //! `alluvium dev`: everything on one machine and ready to be played with, kept from one start to the
-//! next: a MongoDB server of one's own, the daemon and its API.
+//! next: a MongoDB server of one's own, the daemon and its API. What it prints can be pasted into a shell as it
+//! stands, and needs nothing but this program.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fs, io, net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    CommandResult, Globals, output,
-    private::Private,
-    run::{Signals, serve},
-};
+use super::{CommandResult, Globals, Signals, output, private::Private, run::serve};
 use crate::daemon::Daemon;
 
+/// The configuration that is written into the folder of the data.
+const CONFIGURATION: &str = "alluvium.toml";
+
+/// With `--config` its collections and its `[http]` are used, and its `mongodb` is not.
 #[derive(Args, Debug)]
 pub(super) struct Dev {
-    /// The folder that keeps the data
+    /// The folder that keeps the data, and a configuration with which every other command finds it
     #[arg(long, value_name = "FOLDER", default_value = ".alluvium")]
     data: PathBuf,
 }
 
 impl Dev {
-    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        // Before the server starts: a signal meanwhile must not leave anything half made.
-        let mut signals = Signals::new()?;
+    pub(super) async fn run(self, globals: &Globals, mut signals: Signals) -> CommandResult {
         if !globals.json {
             output::line("Starting a private MongoDB server and the daemon ...")?;
         }
@@ -37,7 +36,8 @@ impl Dev {
 
 async fn play(private: &Private, globals: &Globals, signals: &mut Signals) -> CommandResult {
     let daemon = Daemon::start(&private.database, &private.config).await?;
-    let place = Place::new(private, daemon.http());
+    let place = Place::new(private, daemon.http())?;
+    place.write_configuration(private)?;
     if globals.json {
         place.print_json()?;
     } else {
@@ -49,70 +49,115 @@ async fn play(private: &Private, globals: &Globals, signals: &mut Signals) -> Co
 /// What there is to play with.
 struct Place {
     uri: String,
-    /// The same with the database in its path, as mongosh wants it.
-    shell_uri: String,
     database: String,
     collection: String,
-    api: String,
+    http: SocketAddr,
     data: String,
+    /// The configuration to go on with.
+    configuration: PathBuf,
+    /// This program, as a shell finds it.
+    program: String,
     /// A document that does not exist yet, so that what is printed works on every start.
     document: String,
 }
 
 impl Place {
-    fn new(private: &Private, http: SocketAddr) -> Self {
-        let uri = private.mongod.uri().to_owned();
-        let database = private.database.name().to_owned();
+    fn new(private: &Private, http: SocketAddr) -> io::Result<Self> {
         let collection = private.config.collections.first();
-        Self {
-            shell_uri: uri.replacen("/?", &format!("/{database}?"), 1),
-            uri,
-            database,
+        let folder = private.mongod.folder();
+        Ok(Self {
+            uri: private.mongod.uri().to_owned(),
+            database: private.database.name().to_owned(),
             collection: collection.map_or_else(String::new, |first| first.name.clone()),
-            api: format!("http://{http}"),
-            data: private.mongod.folder().display().to_string(),
+            http,
+            data: folder.display().to_string(),
+            configuration: folder.join(CONFIGURATION),
+            program: quoted(&std::env::current_exe()?.display().to_string()),
             document: format!("game-{:06x}", fastrand::u32(..1 << 24)),
-        }
+        })
     }
 
-    fn print_json(&self) -> std::io::Result<()> {
+    /// Writes what another command, or `alluvium run`, needs to find all this.
+    fn write_configuration(&self, private: &Private) -> io::Result<()> {
+        let Self { uri, database, http, .. } = self;
+        let mut text = format!(
+            "# Where `alluvium dev` keeps its server, for other commands: --config with this file.\n\
+             # It is written anew on every start: copy it to change it.\n\n\
+             [mongodb]\nuri = {uri:?}\ndatabase = {database:?}\n\n[http]\nlisten = \"{http}\"\n"
+        );
+        for collection in &private.config.collections {
+            text += &format!("\n[[collections]]\nname = {:?}\n", collection.name);
+        }
+        fs::write(&self.configuration, text)
+    }
+
+    fn print_json(&self) -> io::Result<()> {
         output::json(&json!({
             "uri": self.uri, "database": self.database, "collection": self.collection,
-            "http": self.api, "data": self.data,
+            "http": format!("http://{}", self.http), "data": self.data,
+            "config": self.configuration.display().to_string(),
         }))
     }
 
     fn describe(&self) -> String {
-        let Self { uri, shell_uri, database, collection, api, data, document } = self;
+        let Self { uri, database, collection, http, data, configuration, program, document } = self;
+        let with = format!("--config {}", quoted(&configuration.display().to_string()));
+        let collection = quoted(collection);
         format!(
             r#"
 MongoDB   {uri}
           database {database}; data in {data}, kept for the next start
-HTTP API  {api}
-          status at {api}/v1/status
+HTTP API  http://{http}
+          status at http://{http}/v1/status
+Settings  {}
 
-Try next, in another terminal:
+Try next, in another terminal; every line works as it stands:
 
-1. Append two events with mongosh, which knows nothing of alluvium:
+1. Append two events. Any MongoDB driver can do the same: an event is an insert.
 
-mongosh --quiet '{shell_uri}' --eval '
-  const events = db.getCollection("{collection}.events"), majority = {{ writeConcern: {{ w: "majority" }} }};
-  events.insertOne({{ _id: {{ d: "{document}", s: 1 }}, client: "game-server", op: "create",
-                     at: new Date(), state: {{ gold: 0 }} }}, majority);
-  events.insertOne({{ _id: {{ d: "{document}", s: 2 }}, client: "admin-panel", op: "update",
-                     at: new Date(), patch: {{ $inc: {{ gold: 50 }} }} }}, majority);'
+{program} append {collection} {document} --client game-server --op create --state '{{"gold":0}}' {with}
+{program} append {collection} {document} --client admin-panel --op update --patch '{{"$inc":{{"gold":50}}}}' {with}
 
-2. See the document that the daemon has made of them, and what a client is missing that knows only
+2. See the document that the daemon has made of them, how it came to be, and what a client is missing that knows only
    the first:
 
-curl -s '{api}/v1/collections/{collection}/documents/{document}?min_version=2&wait=5s'
-curl -s '{api}/v1/collections/{collection}/documents/{document}/missing' -H 'content-type: application/json' -d '{{"clock":{{"game-server":1}}}}'
+{program} get {collection} {document} {with}
+{program} history {collection} {document} {with}
+{program} missing {collection} {document} --clock '{{"game-server":1}}' {with}
 
-3. Append from the command line, and look again:
+3. See whether all is well:
 
-alluvium append {collection} {document} --client me --op update --patch '{{"$inc":{{"gold":5}}}}' --uri '{uri}' --database {database}
+{program} status {with}
 
-Ctrl-C stops the daemon and the server."#
+Ctrl-C stops the daemon and the server."#,
+            configuration.display()
         )
+    }
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stays_one_word_in_a_shell() {
+        for (word, shown) in [
+            ("/a/b-1", "/a/b-1"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("", "''"),
+            ("$x", "'$x'"),
+        ] {
+            assert_eq!(quoted(word), shown);
+        }
     }
 }

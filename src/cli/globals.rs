@@ -1,13 +1,18 @@
 //! The options of every command: where the configuration comes from, and how results are printed.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use clap::Args;
+use mongodb::Client;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, ConfigError, Expect, Sources, load},
-    database::{Connected, connect},
+    config::{Config, ConfigError, Expect, MongoConfig, Sources, load},
+    database::{ConnectError, Connected, connect},
     store::format::FormatWatch,
 };
 
@@ -30,6 +35,29 @@ pub struct Globals {
     /// "info,alluvium::projector=debug" [default: info, and warn for `demo` and `dev`]
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<EnvFilter>,
+    /// The connections of this command
+    #[arg(skip)]
+    pub clients: Clients,
+}
+
+/// How long the end of a command waits for its connections to be closed.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// The clients that a command has made, to be shut down before the process ends. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Clients(Arc<Mutex<Vec<Client>>>);
+
+impl Clients {
+    /// Closes their cursors, sessions and connections, in that order. A server that does not answer is not waited
+    /// for.
+    pub async fn shut_down(&self) {
+        let clients = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = futures::future::join_all(clients.into_iter().map(|client| async {
+            client.shutdown().await;
+        }));
+        // What is not closed by then is closed by the end of the process.
+        drop(tokio::time::timeout(CLOSE_TIME, all).await);
+    }
 }
 
 impl Globals {
@@ -38,7 +66,7 @@ impl Globals {
     /// # Errors
     /// Every mistake at once.
     pub fn load(&self, expect: Expect) -> Result<Config, ConfigError> {
-        let Self { config, uri, database, json: _, log_level: _ } = self.clone();
+        let Self { config, uri, database, json: _, log_level: _, clients: _ } = self.clone();
         let sources = Sources { file: config, uri, database, ..Sources::default() };
         load(&sources.with_process_environment(), expect)
     }
@@ -48,18 +76,31 @@ impl Globals {
     /// # Errors
     /// Mistakes in the configuration, or why there is no connection.
     pub async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
-        open(&self.load(Expect::Connection)?).await
+        self.open_known(&self.load(Expect::Connection)?.mongodb).await
     }
-}
 
-/// Connects to data that this version can read.
-///
-/// # Errors
-/// Why there is no connection, or that a later version has taken the data over.
-pub(super) async fn open(
-    config: &Config,
-) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
-    let connected = connect(&config.mongodb).await?;
-    FormatWatch::new(&connected.database).check().await?;
-    Ok(connected)
+    /// Connects to data that this version can read.
+    ///
+    /// # Errors
+    /// Why there is no connection, or that a later version has taken the data over.
+    pub async fn open_known(
+        &self,
+        config: &MongoConfig,
+    ) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
+        let connected = self.open(config).await?;
+        FormatWatch::new(&connected.database).check().await?;
+        Ok(connected)
+    }
+
+    /// Connects. What is opened is closed at the end of the command.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn open(&self, config: &MongoConfig) -> Result<Connected, ConnectError> {
+        let connected = connect(config).await?;
+        let mut clients = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.push(connected.client.clone());
+        drop(clients);
+        Ok(connected)
+    }
 }

@@ -5,12 +5,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CommandResult, Globals, output, roles};
-use crate::{
-    config::Expect,
-    database::{connect, create::Report},
-    log::create::Differing,
-    setup::prepare,
-};
+use crate::{config::Expect, database::create::Report, log::create::Differing, setup::prepare};
 
 #[derive(Args, Debug)]
 pub(super) struct Init {
@@ -25,7 +20,7 @@ impl Init {
         if self.roles {
             return Ok(roles::print(&config, globals.json)?);
         }
-        let connected = connect(&config.mongodb).await?;
+        let connected = globals.open(&config.mongodb).await?;
         let report = prepare(&connected.database, &config.collections, Differing::Replace).await?;
         let Report { created, updated, warnings } = report;
         if globals.json {

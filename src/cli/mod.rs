@@ -10,10 +10,10 @@ mod follow;
 mod gap;
 mod get;
 mod globals;
+mod health;
 mod history;
 mod init;
 mod jobs;
-mod logging;
 mod missing;
 mod output;
 mod parts;
@@ -22,6 +22,7 @@ mod private;
 mod quarantine;
 mod roles;
 mod run;
+mod signals;
 mod snapshot;
 mod status;
 mod target;
@@ -31,9 +32,12 @@ mod waiting;
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
+use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::EnvFilter;
 
+use crate::logging;
 pub use globals::Globals;
+pub use signals::{Signal, Signals};
 
 /// Projects an append-only log of events in MongoDB: state, vector clocks and missing events.
 #[derive(Debug, Parser)]
@@ -60,8 +64,10 @@ enum Command {
     Config(config_check::Config),
     /// Append an event to a document's log
     Append(Box<append::Append>),
-    /// Show how each projection is doing, as far as the database alone can tell
+    /// Say of each collection whether all is well, and why not; exit code 4 when something needs attention
     Status(status::Status),
+    /// Ask the daemon that listens at `http.listen` whether it is ready; exit code 4 when it is not
+    Health(health::Health),
     /// Show a document, now or as it was
     Get(get::Get),
     /// Show the events of a document
@@ -81,7 +87,7 @@ enum Command {
     /// List, retry and skip what is parked by an event that cannot be applied
     #[command(subcommand)]
     Quarantine(quarantine::Quarantine),
-    /// List documents that wait behind a missing event; fill the hole, or discard what stands above it
+    /// List documents that wait behind a missing event; fill the gap
     #[command(subcommand)]
     Gap(gap::Gap),
     /// List, show and cancel what the daemons are asked to do
@@ -106,60 +112,117 @@ impl Command {
 /// How a command can end other than well. What there is to say has been said by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It failed: exit code 1.
+    /// It failed.
     Failed,
-    /// The command line makes no sense: exit code 2.
+    /// The command line makes no sense.
     Usage,
-    /// `verify` found a difference: exit code 3.
+    /// `verify` found a difference.
     Difference,
+    /// `status` or `health` found something that needs attention.
+    Attention,
+    /// A signal ended it.
+    Interrupted(Signal),
+}
+
+impl Failure {
+    /// The exit code of the process. That of a signal is what a shell makes of it.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Difference => 3,
+            Self::Attention => 4,
+            Self::Interrupted(signal) => 128 + signal.number(),
+        }
+    }
 }
 
 /// What a command gives: an error's message is for the user, and says what to do.
 type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Runs the command that `arguments` (the program's name first) ask for.
+/// What `status` and `health` give when something needs attention. What it is has been said by then.
+#[derive(Debug, thiserror::Error)]
+#[error("something needs attention")]
+struct NeedsAttention;
+
+/// Runs the command that `arguments` (the program's name first) ask for, until a signal ends it.
 ///
 /// # Errors
 /// [`Failure`], after a message on standard error.
-pub async fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+pub async fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    signals: Signals,
+) -> Result<(), Failure> {
     let Cli { globals, command } = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Also how `--help` and `--version` arrive, which are no failures.
         Err(error) => {
-            let failed = error.print().is_err() || error.use_stderr();
-            return if failed { Err(Failure::Usage) } else { Ok(()) };
+            // A reader that has gone wants no help any more.
+            drop(error.print());
+            return if error.use_stderr() { Err(Failure::Usage) } else { Ok(()) };
         }
     };
     let log_level = globals.log_level.clone();
-    logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
+    // Kept until the end, for the lines that are still to be written.
+    let _logging = logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
     let outcome = match command {
-        Command::Demo(command) => command.run(&globals).await,
-        Command::Dev(command) => command.run(&globals).await,
-        Command::Run(command) => command.run(&globals).await,
-        Command::Init(command) => command.run(&globals).await,
-        Command::Config(command) => command.run(&globals),
-        Command::Append(command) => command.run(&globals).await,
-        Command::Status(command) => command.run(&globals).await,
-        Command::Get(command) => command.run(&globals).await,
-        Command::History(command) => command.run(&globals).await,
-        Command::Missing(command) => command.run(&globals).await,
-        Command::Snapshot(command) => command.run(&globals).await,
-        Command::Verify(command) => command.run(&globals).await,
-        Command::Pause(command) => command.run(&globals, true).await,
-        Command::Resume(command) => command.run(&globals, false).await,
-        Command::Parts(command) => command.run(&globals).await,
-        Command::Quarantine(command) => command.run(&globals).await,
-        Command::Gap(command) => command.run(&globals).await,
-        Command::Jobs(command) => command.run(&globals).await,
-        Command::Bench(command) => command.run(&globals).await,
+        Command::Dev(command) => command.run(&globals, signals).await,
+        Command::Run(command) => command.run(&globals, signals).await,
+        command => match until_signal(command, globals.clone(), signals).await {
+            Ok(outcome) => outcome,
+            Err(signal) => return Err(Failure::Interrupted(signal)),
+        },
     };
+    globals.clients.shut_down().await;
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if output::is_closed(&*error) => Ok(()),
         Err(error) if error.is::<verify::Differs>() => Err(Failure::Difference),
+        Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)
         }
+    }
+}
+
+/// Runs a command that a signal ends at once. It has a task of its own, so that signals are heard also while it
+/// is held up by a reader of its output.
+async fn until_signal(
+    command: Command,
+    globals: Globals,
+    mut signals: Signals,
+) -> Result<CommandResult, Signal> {
+    let task = AbortOnDropHandle::new(tokio::spawn(async move { once(command, &globals).await }));
+    tokio::select! {
+        biased;
+        outcome = task => Ok(outcome.unwrap_or_else(|error| Err(error.into()))),
+        signal = signals.next() => Err(signal),
+    }
+}
+
+/// Runs a command that ends by itself.
+async fn once(command: Command, globals: &Globals) -> CommandResult {
+    match command {
+        // These hear signals themselves.
+        Command::Dev(_) | Command::Run(_) => Ok(()),
+        Command::Demo(command) => command.run(globals).await,
+        Command::Init(command) => command.run(globals).await,
+        Command::Config(command) => command.run(globals),
+        Command::Append(command) => command.run(globals).await,
+        Command::Status(command) => command.run(globals).await,
+        Command::Health(command) => command.run(globals).await,
+        Command::Get(command) => command.run(globals).await,
+        Command::History(command) => command.run(globals).await,
+        Command::Missing(command) => command.run(globals).await,
+        Command::Snapshot(command) => command.run(globals).await,
+        Command::Verify(command) => command.run(globals).await,
+        Command::Pause(command) => command.run(globals, true).await,
+        Command::Resume(command) => command.run(globals, false).await,
+        Command::Parts(command) => command.run(globals).await,
+        Command::Quarantine(command) => command.run(globals).await,
+        Command::Gap(command) => command.run(globals).await,
+        Command::Jobs(command) => command.run(globals).await,
+        Command::Bench(command) => command.run(globals).await,
     }
 }

@@ -7,7 +7,6 @@ use mongodb::Database;
 use super::Globals;
 use crate::{
     config::{CollectionConfig, Config, ConfigError, Expect, Sources, load},
-    database::connect,
     embedded::{Mongod, Options},
     log::create::Differing,
     setup::prepare,
@@ -45,7 +44,7 @@ impl Private {
         }
         let mongod = Mongod::start(Options { data_dir, ..Options::default() }).await?;
         let config = config(globals, mongod.uri(), database)?;
-        let connected = connect(&config.mongodb).await?;
+        let connected = globals.open(&config.mongodb).await?;
         prepare(&connected.database, &config.collections, Differing::Replace).await?;
         Ok(Self { mongod, database: connected.database, config })
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Globals, globals::open};
+use super::Globals;
 use crate::{
     config::Expect,
     model::id::DocumentId,
@@ -31,7 +31,7 @@ impl Target {
             fold: known.fold_limits(),
             ..ReadLimits::default()
         });
-        let connected = open(&config).await?;
+        let connected = globals.open_known(&config.mongodb).await?;
         Ok(Reader::new(&connected.database, &self.collection, limits))
     }
 

@@ -1,6 +1,11 @@
 //! Where the configuration comes from: a TOML file, over it the environment, over both the command line.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs,
+    path::PathBuf,
+};
 
 use config::{Environment, File, FileFormat};
 use serde_json::{Map, Value};
@@ -20,7 +25,7 @@ pub struct Sources {
     /// The TOML file.
     pub file: Option<PathBuf>,
     /// The environment's variables.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
     /// `--uri`
     pub uri: Option<String>,
     /// `--database`
@@ -28,11 +33,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Takes the environment of this process; variables that are not Unicode are passed over.
+    /// Takes the environment of this process.
     pub fn with_process_environment(mut self) -> Self {
-        self.environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        self.environment = std::env::vars_os().collect();
         self
     }
 }
@@ -104,24 +107,34 @@ fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, V
 /// Those variables that are meant for us. Names without `__` are not: Kubernetes sets
 /// `ALLUVIUM_SERVICE_HOST` and the like for a service called alluvium.
 fn environment(
-    variables: &[(String, String)],
+    variables: &[(OsString, OsString)],
     problems: &mut Vec<Problem>,
 ) -> HashMap<String, String> {
     let mut ours = HashMap::new();
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| rest.contains(SEPARATOR)) else {
-            continue;
-        };
-        let key = rest.replace(SEPARATOR, ".").to_lowercase();
-        if SCALAR_KEYS.contains(&key.as_str()) {
-            ours.insert(name.clone(), value.clone());
-        } else {
-            let known: Vec<String> = SCALAR_KEYS.iter().map(|key| variable(key)).collect();
-            let message = format!("is not a variable of alluvium; those are {}", known.join(", "));
-            problems.push(Problem { key: name.clone(), message });
+        match variable_of(name, value) {
+            None => {}
+            Some(Ok((name, value))) => drop(ours.insert(name, value)),
+            Some(Err(problem)) => problems.push(problem),
         }
     }
     ours
+}
+
+/// A variable, if it is meant for us. What it holds is never shown.
+fn variable_of(name: &OsStr, value: &OsStr) -> Option<Result<(String, String), Problem>> {
+    let shown = name.to_string_lossy();
+    let rest = shown.strip_prefix(PREFIX).filter(|rest| rest.contains(SEPARATOR))?;
+    let key = rest.replace(SEPARATOR, ".").to_lowercase();
+    let refused = |message| Some(Err(Problem { key: shown.to_string(), message }));
+    if !SCALAR_KEYS.contains(&key.as_str()) {
+        let known: Vec<String> = SCALAR_KEYS.iter().map(|key| variable(key)).collect();
+        return refused(format!("is not a variable of alluvium; those are {}", known.join(", ")));
+    }
+    match value.to_str() {
+        Some(value) => Some(Ok((shown.to_string(), value.to_owned()))),
+        None => refused("has a value that is not Unicode; write it as UTF-8".into()),
+    }
 }
 
 /// The environment variable of a key.
@@ -132,7 +145,7 @@ fn variable(key: &str) -> String {
 /// The error without the excerpt of the file, which may show a password.
 fn describe(error: &config::ConfigError, text: &str) -> String {
     let config::ConfigError::FileParse { cause, .. } = error else {
-        return error.to_string();
+        return "cannot be read as tables of keys and values".into();
     };
     let Some(toml) = cause.downcast_ref::<toml::de::Error>() else {
         return "is not valid TOML".into();

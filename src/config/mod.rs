@@ -5,6 +5,7 @@
 mod load;
 mod names;
 mod read;
+mod redact;
 mod section;
 mod uri;
 mod values;
@@ -49,11 +50,17 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// How many connections there may be at once. Beyond that the idlest is closed.
+    pub connections_max: u32,
+    /// How long the head of a request may take, and how long a connection may be idle.
+    pub head_timeout: Duration,
 }
 
 /// The daemon as a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
+    /// What this instance is called; a suffix tells its runs apart. `None`: the name of the host or the pod.
+    pub instance: Option<String>,
     /// The longest time between two saved checkpoints while events arrive.
     pub checkpoint_interval: Duration,
     /// How long a leader may be silent before another instance takes over its collections.
@@ -71,15 +78,16 @@ pub struct DaemonConfig {
 pub struct CollectionConfig {
     /// Its name; the log is `<name>.events`.
     pub name: String,
-    /// The longest time a folded event may wait for its flush under load; when the projection is late
-    /// already, up to a tenth of how late it is, and two seconds at most.
+    /// The longest time a folded event may wait for its flush under load. When the projection is late
+    /// already, it may wait longer: a tenth of how late it is, and two seconds at most.
     pub flush_interval: Duration,
     /// How much memory the cache of documents may take, in bytes.
     pub cache_bytes: u64,
-    /// How old a hole in a document's versions may grow before it is reported as one that will not
-    /// heal by itself.
+    /// How long a gap may be open before it is reported as one that will not heal by itself. Only then
+    /// can an operator close it.
     pub gap_grace: Duration,
-    /// The largest event, in bytes: the validator refuses a larger one, the fold parks its document.
+    /// The largest event, in bytes. The validator refuses a larger one; one that gets past it parks its
+    /// document.
     pub max_event_bytes: u64,
     /// The largest state that a document may grow to, in bytes.
     pub max_state_bytes: u64,
@@ -92,9 +100,9 @@ pub struct CollectionConfig {
 /// When snapshots are taken without being asked for, and how many are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotsConfig {
-    /// Whenever a document passes a multiple of so many events; 0 is never.
+    /// A snapshot is taken when a document passes a multiple of so many events; 0 is never.
     pub every_events: u32,
-    /// Of a document that has changed, once its last snapshot is so old; 0 is never.
+    /// A snapshot is taken of a document that has changed when its last one is so old; 0 is never.
     pub every: Duration,
     /// How many of the newest snapshots of each document are kept.
     pub keep: u32,
@@ -102,13 +110,18 @@ pub struct SnapshotsConfig {
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8750)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            connections_max: 512,
+            head_timeout: Duration::from_secs(30),
+        }
     }
 }
 
 impl Default for DaemonConfig {
     fn default() -> Self {
         Self {
+            instance: None,
             checkpoint_interval: Duration::from_secs(1),
             lease_time: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(20),

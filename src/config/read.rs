@@ -7,16 +7,19 @@ use serde_json::{Map, Value};
 use super::{
     CollectionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig,
     SnapshotsConfig, Uri,
-    names::{collection_problem, database_problem},
+    names::{collection_problem, database_problem, instance_problem},
     section::{Problem, Section},
     values::Bytes,
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 8] = [
+pub(super) const SCALAR_KEYS: [&str; 11] = [
     "mongodb.uri",
     "mongodb.database",
     "http.listen",
+    "http.connections_max",
+    "http.head_timeout",
+    "daemon.instance",
     "daemon.checkpoint_interval",
     "daemon.lease_time",
     "daemon.shutdown_timeout",
@@ -75,7 +78,7 @@ fn read_mongodb(mut section: Section<'_>) -> Option<MongoConfig> {
 }
 
 fn read_http(mut section: Section<'_>) -> HttpConfig {
-    let HttpConfig { listen } = HttpConfig::default();
+    let HttpConfig { listen, connections_max, head_timeout } = HttpConfig::default();
     let listen: SocketAddr = section.optional("listen", listen);
     if !listen.ip().is_loopback() {
         section.problem(
@@ -88,19 +91,26 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
             ),
         );
     }
+    let connections_max = section.bounded("connections_max", connections_max, (8, 100_000));
+    let head_timeout = section.bounded("head_timeout", head_timeout, (SECOND, 600 * SECOND));
     section.unsupported("tokens_file", "remove it, and listen on a loopback address");
     section.close();
-    HttpConfig { listen }
+    HttpConfig { listen, connections_max, head_timeout }
 }
 
 fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
     let DaemonConfig {
+        instance: _,
         checkpoint_interval,
         lease_time,
         shutdown_timeout,
         max_ready_lag,
         liveness_limit,
     } = DaemonConfig::default();
+    let instance: Option<String> = section.given("instance");
+    if let Some(problem) = instance.as_deref().and_then(instance_problem) {
+        section.problem("instance", problem);
+    }
     let checkpoint_interval = section.bounded(
         "checkpoint_interval",
         checkpoint_interval,
@@ -116,6 +126,7 @@ fn read_daemon(mut section: Section<'_>) -> DaemonConfig {
         section.bounded("liveness_limit", liveness_limit, (60 * SECOND, 3_600 * SECOND));
     section.close();
     DaemonConfig {
+        instance,
         checkpoint_interval,
         lease_time,
         shutdown_timeout,

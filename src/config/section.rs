@@ -58,6 +58,11 @@ impl<'a> Section<'a> {
         self.take(key).unwrap_or(default)
     }
 
+    /// The value of a key that need not be there.
+    pub(super) fn given<T: Setting>(&mut self, key: &'static str) -> Option<T> {
+        self.take(key)
+    }
+
     /// The value of a key that has a default and bounds, both inclusive.
     pub(super) fn bounded<T: Setting + PartialOrd>(
         &mut self,

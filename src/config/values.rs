@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use super::uri::Uri;
+use super::{redact::shown_value, uri::Uri};
 
 /// A kind of value that a key can have.
 pub(super) trait Setting: Sized {
@@ -19,7 +19,10 @@ pub(super) trait Setting: Sized {
 
 impl Setting for String {
     fn parse(value: &Value) -> Result<Self, String> {
-        value.as_str().map(str::to_owned).ok_or_else(|| format!("must be text, not {value}"))
+        value
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| format!("must be text, not {}", shown_value(value)))
     }
 
     fn show(&self) -> String {
@@ -41,8 +44,8 @@ impl Setting for Uri {
 impl Setting for Duration {
     fn parse(value: &Value) -> Result<Self, String> {
         let rule = "must be a duration with its unit, such as \"250ms\", \"30s\" or \"6h\"";
-        let text = value.as_str().ok_or_else(|| format!("{rule}, not {value}"))?;
-        humantime::parse_duration(text).map_err(|error| format!("{rule}, not {value}: {error}"))
+        let duration = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+        duration.ok_or_else(|| format!("{rule}, not {}", shown_value(value)))
     }
 
     fn show(&self) -> String {
@@ -57,13 +60,11 @@ pub(super) struct Bytes(pub(super) u64);
 impl Setting for Bytes {
     fn parse(value: &Value) -> Result<Self, String> {
         let rule = "must be a size with its unit, such as \"64MiB\" or \"512KiB\"";
-        let text = value.as_str().ok_or_else(|| format!("{rule}, not {value}"))?;
-        if text.trim().bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(format!("{rule}, not {value}"));
-        }
-        let size: ByteSize =
-            text.parse().map_err(|error| format!("{rule}, not {value}: {error}"))?;
-        Ok(Self(size.as_u64()))
+        let text = value.as_str().unwrap_or_default().trim();
+        let has_unit = !text.bytes().all(|byte| byte.is_ascii_digit());
+        let size = text.parse::<ByteSize>().ok().filter(|_| has_unit);
+        size.map(|size| Self(size.as_u64()))
+            .ok_or_else(|| format!("{rule}, not {}", shown_value(value)))
     }
 
     fn show(&self) -> String {
@@ -77,7 +78,7 @@ impl Setting for u32 {
             Value::String(text) => text.parse().ok(),
             _ => value.as_u64().and_then(|number| Self::try_from(number).ok()),
         };
-        number.ok_or_else(|| format!("must be a whole number, not {value}"))
+        number.ok_or_else(|| format!("must be a whole number, not {}", shown_value(value)))
     }
 
     fn show(&self) -> String {
@@ -89,7 +90,7 @@ impl Setting for SocketAddr {
     fn parse(value: &Value) -> Result<Self, String> {
         let rule = "must be an IP address and a port, such as \"127.0.0.1:8750\" or \"[::1]:8750\"";
         let address = value.as_str().and_then(|text| text.parse().ok());
-        address.ok_or_else(|| format!("{rule}, not {value}"))
+        address.ok_or_else(|| format!("{rule}, not {}", shown_value(value)))
     }
 
     fn show(&self) -> String {

@@ -20,27 +20,26 @@ use crate::{
     database,
     health::{Heart, Heartbeats},
     lease::{Leaderships, Standing},
-    log::{LogSource, mongo::MongoSource},
+    log::mongo::MongoSource,
     metrics::{Metrics, RestartReason},
     model::part::Part,
+    observe::Observer,
     projector::{
         Projector, Settings,
-        distributor::Restarts,
         division::Division,
-        feed::Subscribe,
-        observe::Observer,
         revisit::{self, Led},
     },
     read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
     store::mongo::{MongoStore, Transactions},
+    stream::{Restarts, Subscribe},
     time::{SystemTime, Time},
     upkeep::{
-        desk::Ward,
         layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
+        ward::Ward,
     },
 };
 
@@ -117,7 +116,7 @@ impl<'a> Parts<'a> {
         let reader = Reader::new(self.database, name, limits);
         let source = MongoSource::new(self.database.clone());
         let snapshotter = Snapshotter {
-            log: source.log(name),
+            collection: name.clone(),
             source,
             store: MongoStore::new(self.database, name, Part::WHOLE),
             metrics: metrics.clone(),

@@ -7,26 +7,21 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use mongodb::{
     Client, Database,
-    error::{Error as DriverError, ErrorKind},
     options::{
         ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern,
     },
 };
 
-use tokio::net::TcpStream;
-
+use super::{
+    diagnose::{Seen, explain},
+    refusal::{ConnectError, check_hello, refusal},
+};
 use crate::config::MongoConfig;
 
 /// How long connecting with all its checks may take.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long the driver may look for a primary; what remains is for finding out why there is none.
 const SELECTION_TIME: Duration = Duration::from_secs(5);
-/// How long one server may take to answer when it is asked for itself.
-const PROBE_TIME: Duration = Duration::from_secs(2);
-/// How long a bare connection may take.
-const REACH_TIME: Duration = Duration::from_secs(1);
-/// MongoDB's.
-const DEFAULT_PORT: u16 = 27017;
 /// The oldest server that has what is needed: clustered collections, and snapshot reads on them.
 const OLDEST_VERSION: (i32, i32) = (6, 0);
 
@@ -39,112 +34,6 @@ pub struct Connected {
     pub database: Database,
 }
 
-/// Why there is no connection. Each message says what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// The connection string cannot be used.
-    #[error("mongodb.uri cannot be used: {reason}; correct it in the configuration")]
-    Uri {
-        /// The driver's words.
-        reason: String,
-    },
-    /// No server answers.
-    #[error(
-        "MongoDB at {hosts} cannot be reached: {reason}; check that it runs, the host and port in \
-         mongodb.uri, TLS, and that no firewall is in between"
-    )]
-    Unreachable {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The driver's words.
-        reason: String,
-    },
-    /// The name and password are not accepted.
-    #[error(
-        "MongoDB at {hosts} refuses the login: {reason}; check user name, password \
-         (percent-encoded) and authSource in mongodb.uri"
-    )]
-    Login {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The server's words.
-        reason: String,
-    },
-    /// The user may not do what is needed.
-    #[error(
-        "MongoDB at {hosts} lets us in but forbids what is needed: {reason}; put a user into \
-         mongodb.uri and grant it the role that `alluvium init --roles` prints"
-    )]
-    Forbidden {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The server's words.
-        reason: String,
-    },
-    /// The server is not part of a replica set.
-    #[error(
-        "MongoDB at {hosts} is a standalone server, which has no change streams; start it with \
-         `--replSet rs0` and run `rs.initiate()` once in mongosh (a replica set of one is enough)"
-    )]
-    Standalone {
-        /// The hosts of the connection string.
-        hosts: String,
-    },
-    /// A replica set without a primary.
-    #[error(
-        "MongoDB at {hosts} belongs to a replica set without a primary: {state}; run \
-         `rs.initiate()` in mongosh if the set is new, otherwise `rs.status()` to see why"
-    )]
-    NoPrimary {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// What the server says of itself.
-        state: String,
-    },
-    /// The set has another name than the connection string says.
-    #[error(
-        "MongoDB at {hosts} belongs to the replica set `{found}`, but mongodb.uri says \
-         replicaSet={asked}; correct the one that is wrong"
-    )]
-    OtherSet {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The set's name.
-        found: String,
-        /// The name in the connection string.
-        asked: String,
-    },
-    /// A server answers, but the addresses of its set do not.
-    #[error(
-        "MongoDB at {hosts} answers, but its replica set gives {members} as the addresses of its \
-         members, and the primary cannot be reached there; make these names resolve on this \
-         machine, or add directConnection=true to mongodb.uri if it names the primary itself"
-    )]
-    MembersUnreachable {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The members as the set knows them.
-        members: String,
-    },
-    /// A router of a sharded cluster.
-    #[error(
-        "MongoDB at {hosts} is a mongos of a sharded cluster, which this version does not support; \
-         put the hosts of a replica set into mongodb.uri"
-    )]
-    Sharded {
-        /// The hosts of the connection string.
-        hosts: String,
-    },
-    /// The server is too old.
-    #[error("MongoDB at {hosts} is version {version}; upgrade it to 6.0 or later")]
-    TooOld {
-        /// The hosts of the connection string.
-        hosts: String,
-        /// The server's version.
-        version: String,
-    },
-}
-
 /// Connects and checks that this program can work with the server, within ten seconds.
 ///
 /// # Errors
@@ -152,9 +41,10 @@ pub enum ConnectError {
 pub async fn connect(config: &MongoConfig) -> Result<Connected, ConnectError> {
     let mut hosts = config.uri.to_string();
     let attempt = async {
-        let options = options(config).await?;
+        let mut options = options(config).await?;
         hosts = list(&options.hosts);
-        attempt(&options, config, &hosts).await
+        let seen = Seen::by(&mut options);
+        attempt(&options, config, &hosts, &seen).await
     };
     match tokio::time::timeout(CONNECT_TIME, attempt).await {
         Ok(result) => result,
@@ -186,16 +76,17 @@ async fn attempt(
     options: &ClientOptions,
     config: &MongoConfig,
     hosts: &str,
+    seen: &Seen,
 ) -> Result<Connected, ConnectError> {
     let client = Client::with_options(options.clone())
         .map_err(|error| ConnectError::Uri { reason: error.kind.to_string() })?;
     let admin = client.database("admin");
     let hello = match admin.run_command(doc! { "hello": 1 }).await {
         Ok(hello) => hello,
-        Err(error) => return Err(explain(error, options, hosts).await),
+        Err(error) => return Err(explain(&error, options, hosts, seen).await),
     };
     check_hello(&hello, options.repl_set_name.as_deref(), hosts)?;
-    let refused = |error| refusal(error, hosts);
+    let refused = |error| refusal(&error, hosts);
     let build = admin.run_command(doc! { "buildInfo": 1 }).await.map_err(refused)?;
     check_version(&build, hosts)?;
     let database = client.database(&config.database);
@@ -203,36 +94,6 @@ async fn attempt(
     let list = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
     database.run_command(list).await.map_err(refused)?;
     Ok(Connected { client, database })
-}
-
-/// Judges what a server says of itself.
-///
-/// # Errors
-/// [`ConnectError`] when it is a router, stands alone, has another set's name, or is not a primary.
-pub fn check_hello(hello: &Document, asked: Option<&str>, hosts: &str) -> Result<(), ConnectError> {
-    let hosts = hosts.to_owned();
-    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        return Err(ConnectError::Sharded { hosts });
-    }
-    let Ok(found) = hello.get_str("setName") else {
-        if hello.get_bool("isreplicaset").unwrap_or(false) {
-            let state = "the set has not been initiated".into();
-            return Err(ConnectError::NoPrimary { hosts, state });
-        }
-        return Err(ConnectError::Standalone { hosts });
-    };
-    if let Some(asked) = asked.filter(|asked| *asked != found) {
-        let (found, asked) = (found.to_owned(), asked.to_owned());
-        return Err(ConnectError::OtherSet { hosts, found, asked });
-    }
-    if !hello.get_bool("isWritablePrimary").unwrap_or(false) {
-        let state = match hello.get_str("primary") {
-            Ok(primary) => format!("this server is not the primary, {primary} is"),
-            Err(_) => "no primary is known to it".into(),
-        };
-        return Err(ConnectError::NoPrimary { hosts, state });
-    }
-    Ok(())
 }
 
 /// Judges a server's answer to `buildInfo`.
@@ -250,81 +111,6 @@ pub fn check_version(build: &Document, hosts: &str) -> Result<(), ConnectError> 
     }
     let version = build.get_str("version").unwrap_or("unknown").to_owned();
     Err(ConnectError::TooOld { hosts: hosts.to_owned(), version })
-}
-
-/// Finds out why a first command failed.
-async fn explain(error: DriverError, options: &ClientOptions, hosts: &str) -> ConnectError {
-    if !matches!(*error.kind, ErrorKind::ServerSelection { .. }) {
-        return refusal(error, hosts);
-    }
-    let mut reason = None;
-    for host in &options.hosts {
-        let Some(hello) = ask_alone(host, options).await else {
-            reason = reason.or(Some(reach(host).await));
-            continue;
-        };
-        if let Err(problem) = check_hello(&hello, options.repl_set_name.as_deref(), hosts) {
-            // A secondary's view is no reason while the primary that it names is what cannot be reached.
-            let primary = hello.get_str("primary").is_ok();
-            if !(primary && matches!(problem, ConnectError::NoPrimary { .. })) {
-                return problem;
-            }
-        }
-        if let Ok(members) = hello.get_array("hosts") {
-            let members: Vec<&str> = members.iter().filter_map(Bson::as_str).collect();
-            let (hosts, members) = (hosts.to_owned(), members.join(", "));
-            return ConnectError::MembersUnreachable { hosts, members };
-        }
-    }
-    let reason = reason.unwrap_or_else(|| error.kind.to_string());
-    ConnectError::Unreachable { hosts: hosts.to_owned(), reason }
-}
-
-/// How far one gets towards a server that does not answer, in words.
-async fn reach(host: &ServerAddress) -> String {
-    let ServerAddress::Tcp { host, port } = host else {
-        return "the socket does not answer".into();
-    };
-    let port = port.unwrap_or(DEFAULT_PORT);
-    match tokio::time::timeout(REACH_TIME, TcpStream::connect((host.as_str(), port))).await {
-        Err(_) => "the connection is not answered".into(),
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(_)) => {
-            "something listens there that does not answer as MongoDB does, or TLS is on at one end only".into()
-        }
-    }
-}
-
-/// What one server says of itself when it is asked directly and without a login.
-async fn ask_alone(host: &ServerAddress, options: &ClientOptions) -> Option<Document> {
-    let mut alone = ClientOptions::default();
-    alone.app_name.clone_from(&options.app_name);
-    alone.tls.clone_from(&options.tls);
-    alone.hosts = vec![host.clone()];
-    alone.direct_connection = Some(true);
-    alone.server_selection_timeout = Some(PROBE_TIME);
-    alone.connect_timeout = Some(PROBE_TIME);
-    let client = Client::with_options(alone).ok()?;
-    client.database("admin").run_command(doc! { "hello": 1 }).await.ok()
-}
-
-fn refusal(error: DriverError, hosts: &str) -> ConnectError {
-    let hosts = hosts.to_owned();
-    match *error.kind {
-        ErrorKind::Authentication { ref message, .. } => {
-            ConnectError::Login { hosts, reason: message.clone() }
-        }
-        ErrorKind::Command(ref command) if [18, 8000].contains(&command.code) => {
-            ConnectError::Login { hosts, reason: command.message.clone() }
-        }
-        ErrorKind::Command(ref command) if command.code == 13 => {
-            ConnectError::Forbidden { hosts, reason: command.message.clone() }
-        }
-        ErrorKind::InvalidTlsConfig { .. } | ErrorKind::InvalidArgument { .. } => {
-            ConnectError::Uri { reason: error.kind.to_string() }
-        }
-        _ => ConnectError::Unreachable { hosts, reason: error.kind.to_string() },
-    }
 }
 
 fn list(hosts: &[ServerAddress]) -> String {
@@ -360,21 +146,5 @@ mod tests {
             check(check_version(&doc! { "version": version, "versionArray": array }, "h"), part);
         }
         check(check_version(&doc! {}, "h"), Some("version unknown"));
-    }
-
-    #[test]
-    fn only_a_primary_of_the_named_set_will_do() {
-        let primary = doc! { "setName": "rs0", "isWritablePrimary": true };
-        check(check_hello(&primary, None, "h"), None);
-        check(check_hello(&primary, Some("rs0"), "h"), None);
-        check(check_hello(&primary, Some("rs1"), "h"), Some("replicaSet=rs1"));
-        let secondary = doc! { "setName": "rs0", "isWritablePrimary": false, "primary": "a:1" };
-        check(check_hello(&secondary, None, "h"), Some("a:1 is"));
-        let electing = doc! { "setName": "rs0", "isWritablePrimary": false };
-        check(check_hello(&electing, None, "h"), Some("no primary is known"));
-        let new = doc! { "isreplicaset": true, "isWritablePrimary": false };
-        check(check_hello(&new, None, "h"), Some("rs.initiate()"));
-        check(check_hello(&doc! { "isWritablePrimary": true }, None, "h"), Some("--replSet"));
-        check(check_hello(&doc! { "msg": "isdbgrid" }, None, "h"), Some("mongos"));
     }
 }

@@ -5,10 +5,7 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::Database;
 
-use super::{Error, Result};
-
-/// The server's code for a collection that exists already.
-const NAMESPACE_EXISTS: i32 = 48;
+use super::{Error, Result, Verdict, code};
 
 /// What was done, and what an operator should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +46,17 @@ pub enum CreateError {
     /// The data was written by a later version of the program.
     #[error(transparent)]
     Newer(#[from] NewerFormat),
+    /// The server lets no command say which collection it means.
+    #[error(
+        "the server does not check `collectionUUID` in a command on `{collection}` ({reason}), and without that a log \
+         that is renamed or dropped would read as empty; use MongoDB 6.0 or later, and leave out apiStrict"
+    )]
+    Unnamed {
+        /// The MongoDB collection.
+        collection: String,
+        /// What the server said to such a command.
+        reason: String,
+    },
     /// A command failed.
     #[error("`{collection}`: {error}; {}", .error.advice())]
     Database {
@@ -73,6 +81,17 @@ pub struct NewerFormat {
 }
 
 impl CreateError {
+    /// Whether it may pass by itself, so that waiting is of use.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Database { error, .. } => error.verdict() == Verdict::Retry,
+            Self::Kind { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Unnamed { .. } => false,
+        }
+    }
+
     /// Makes a database error one that names the collection.
     pub fn on<E: Into<Error>>(collection: &str) -> impl Fn(E) -> Self {
         move |error| Self::Database { collection: collection.to_owned(), error: error.into() }
@@ -122,7 +141,7 @@ pub async fn ensure(
     command.insert("writeConcern", doc! { "w": "majority" });
     match database.run_command(command).await.map_err(Error::from) {
         Ok(_) => Ok(Ensured::Created),
-        Err(error) if error.code() == Some(NAMESPACE_EXISTS) => {
+        Err(error) if error.code() == Some(code::NAMESPACE_EXISTS) => {
             match inspect(database, name).await? {
                 Some(options) => Ok(Ensured::Existed(options)),
                 None => Err(CreateError::Database { collection: name.to_owned(), error }),

@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use mongodb::error::ErrorKind;
+use mongodb::error::{ErrorKind, WriteFailure};
+
+use super::{code, words};
+use crate::model::position::LogId;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,13 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The class of an error that trying again cannot help.
+    pub const REFUSED: &'static str = "refused";
+
+    /// The classes of errors that pass by themselves.
+    pub const PASSING: [&'static str; 4] =
+        ["unavailable", "history_lost", "token_mismatch", "oversized"];
+
     /// An error that the server reported under `code`.
     pub fn server(code: i32, message: impl Into<String>) -> Self {
         Self { code: Some(code), verdict: verdict_of(code), message: message.into() }
@@ -54,8 +64,15 @@ impl Error {
         Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
     }
 
-    /// The same, met while opening a stream at a saved token: one that the server cannot read is as good
-    /// as one whose place is gone, so no damage to it may stop a collection.
+    /// The log `events` with this identity is not there under its name.
+    pub fn log_mismatch(events: &str, id: LogId) -> Self {
+        let message = format!("the log `{events}` (UUID {id}) was dropped, renamed or replaced");
+        Self::server(code::LOG_MISMATCH, message)
+    }
+
+    /// The same error, when it comes from opening a stream at a saved token. A token that the server
+    /// cannot read is treated like one that the oplog no longer holds: the log is scanned. So a damaged
+    /// token never stops a collection.
     #[must_use]
     pub fn of_token(mut self) -> Self {
         if self.code.is_some_and(|code| UNREADABLE_TOKEN.contains(&code)) {
@@ -77,19 +94,22 @@ impl Error {
     /// A short name of the kind of error, for logs and status.
     pub fn class(&self) -> &'static str {
         match self.verdict {
-            Verdict::Retry => "unavailable",
-            Verdict::CatchUp => "history_lost",
-            Verdict::Reposition => "token_mismatch",
-            Verdict::Oversized => "oversized",
-            Verdict::Stop(_) => "refused",
+            Verdict::Retry => Self::PASSING[0],
+            Verdict::CatchUp => Self::PASSING[1],
+            Verdict::Reposition => Self::PASSING[2],
+            Verdict::Oversized => Self::PASSING[3],
+            Verdict::Stop(_) => Self::REFUSED,
         }
     }
 
     /// What an operator can do, in one sentence.
     pub fn advice(&self) -> &'static str {
         match self.verdict {
+            Verdict::Retry if self.code == Some(code::NO_INDEX) => {
+                "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
+            }
             Verdict::Retry => {
-                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up and has a primary"
+                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up, has a primary and takes further connections"
             }
             Verdict::CatchUp => {
                 "nothing to do: the log is scanned against the documents; if this repeats, enlarge the oplog"
@@ -116,9 +136,9 @@ fn verdict_of(code: i32) -> Verdict {
         280 => Verdict::Reposition,
         // BSONObjectTooLarge
         10334 => Verdict::Oversized,
-        13 => {
-            Verdict::Stop("grant the user of the connection string the roles that the README lists")
-        }
+        13 => Verdict::Stop(
+            "grant the user of mongodb.uri the role that `alluvium init --roles` prints",
+        ),
         18 => Verdict::Stop("check user name, password and authSource of the connection string"),
         8000 => Verdict::Stop("check user name and password of the connection string"),
         // CommandNotSupportedOnView, InvalidOptions, BadValue, FailedToParse, TypeMismatch, IllegalOperation,
@@ -126,7 +146,26 @@ fn verdict_of(code: i32) -> Verdict {
         166 | 72 | 2 | 9 | 14 | 20 | 121 | 48 | 40573 => {
             Verdict::Stop("the server refuses the request itself; the message says why")
         }
+        code::LOG_MISMATCH => Verdict::Stop(
+            "the documents stay as they are; bring the log back under its name, and the projection goes on by itself",
+        ),
         _ => Verdict::Retry,
+    }
+}
+
+/// Whether a read that failed like this is worth sending again at once: the connection broke, or the server is no longer
+/// the primary. The same list as the driver's own, from the specification of retryable reads.
+pub fn is_retryable_read(error: &mongodb::error::Error) -> bool {
+    match *error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // HostUnreachable, HostNotFound, NetworkTimeout, ShutdownInProgress, ReadConcernMajorityNotAvailableYet,
+        // PrimarySteppedDown, SocketException, NotWritablePrimary, InterruptedAtShutdown, InterruptedDueToReplStateChange,
+        // NotPrimaryNoSecondaryOk, NotPrimaryOrSecondary.
+        ErrorKind::Command(ref command) => matches!(
+            command.code,
+            6 | 7 | 89 | 91 | 134 | 189 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436
+        ),
+        _ => false,
     }
 }
 
@@ -143,22 +182,22 @@ impl std::error::Error for Error {}
 
 impl From<mongodb::error::Error> for Error {
     fn from(error: mongodb::error::Error) -> Self {
-        let message = error.to_string();
+        let message = words::of(&error);
         match *error.kind {
-            ErrorKind::Command(ref command) => Self::server(command.code, command.message.clone()),
+            ErrorKind::Command(ref command) => Self::server(command.code, message),
             ErrorKind::Authentication { .. } => Self::server(18, message),
-            ErrorKind::Write(mongodb::error::WriteFailure::WriteError(ref write)) => {
-                Self::server(write.code, write.message.clone())
+            ErrorKind::Write(WriteFailure::WriteError(ref write)) => {
+                Self::server(write.code, message)
             }
-            ErrorKind::Write(mongodb::error::WriteFailure::WriteConcernError(ref concern)) => {
-                Self::server(concern.code, concern.message.clone())
+            ErrorKind::Write(WriteFailure::WriteConcernError(ref concern)) => {
+                Self::server(concern.code, message)
             }
             ErrorKind::InsertMany(ref insert) => {
                 let first = insert.write_errors.as_ref().and_then(|errors| errors.first());
-                match (first, &insert.write_concern_error) {
-                    (Some(write), _) => Self::server(write.code, write.message.clone()),
-                    (None, Some(concern)) => Self::server(concern.code, concern.message.clone()),
-                    (None, None) => Self::unreachable(message),
+                let concern = insert.write_concern_error.as_ref();
+                match first.map(|write| write.code).or(concern.map(|concern| concern.code)) {
+                    Some(code) => Self::server(code, message),
+                    None => Self::unreachable(message),
                 }
             }
             ErrorKind::InvalidArgument { .. }

@@ -2,11 +2,16 @@
 
 mod ahead;
 mod causal;
+pub mod code;
 mod connect;
 pub mod create;
+mod diagnose;
 mod error;
+mod refusal;
+mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
-pub use connect::{ConnectError, Connected, check_hello, check_version, connect};
-pub use error::{Error, Result, Verdict};
+pub use connect::{Connected, check_version, connect};
+pub use error::{Error, Result, Verdict, is_retryable_read};
+pub use refusal::{ConnectError, check_hello};

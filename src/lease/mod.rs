@@ -5,6 +5,7 @@ mod plan;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -48,12 +49,23 @@ pub enum Standing {
     Leader(i64),
 }
 
-/// The leases that this instance could hold at present, each with who is told where it stands. Cheap to clone.
+/// The leases that this instance could hold, each with the channel that says how it stands. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct Leaderships(Arc<Mutex<BTreeMap<LeaseName, Leadership>>>);
 
-/// Who projects under a lease follows the other end.
+/// The other end goes to whoever projects under the lease.
 type Leadership = watch::Sender<Standing>;
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not known"),
+            Self::Standby => f.write_str("stands by"),
+            Self::Leader(epoch) => write!(f, "leads under epoch {epoch}"),
+        }
+    }
+}
 
 impl Leaderships {
     /// Adds a lease to those that this instance could hold.
@@ -63,7 +75,8 @@ impl Leaderships {
         standing
     }
 
-    /// Takes a lease from them: if it is held it is given back. Everything that was done under it has to be over.
+    /// Removes a lease; one that is held is given back. Call it only when nobody works under the lease
+    /// any more.
     pub fn release(&self, name: &LeaseName) {
         self.wanted().remove(name);
     }
@@ -132,7 +145,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), NewerFormat> {
         while !stop.is_cancelled() {
             self.heart.beat(self.time.now());
-            // A turn that hangs must not keep a leader that others hold to be dead.
+            // The turn has a time limit. One that hangs would let this instance lead on while the
+            // others take it to be dead.
             let (time, limit) = (self.time.clone(), self.settings.lease_time.min(ATTEMPT_LIMIT));
             tokio::select! {
                 biased;
@@ -152,7 +166,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
             }
         }
-        // Before the leases, so that the others count their shares without this instance when they see them free.
+        // The presence goes first. When the others then see the leases free, they no longer count this
+        // instance among those that share.
         if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
             warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
         }
@@ -163,8 +178,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     }
 
     async fn turn(&mut self) -> Result<()> {
-        // A leader that was stopped for longer than the lease wakes up here: it must not go on before it
-        // knows that it still leads.
+        // A process that was stopped for longer than the lease wakes up here. It must not go on as a
+        // leader before it knows that it still is one.
         self.step_down_if_silent();
         self.renew().await?;
         if self.newer.is_some() {
@@ -186,7 +201,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             self.take(name, seen).await?;
         }
         for name in &wanted {
-            // Also what is held: it may have been released and wanted again since the last turn.
+            // Leases that are held are told too: one may have been released and wanted again since the
+            // last turn, and has a new channel.
             let held = self.held.get(name).map(|lease| Standing::Leader(lease.epoch));
             self.leaderships.tell(name, held.unwrap_or(Standing::Standby));
         }
@@ -218,19 +234,21 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             if !self.leases.renew_lease(&lease).await? {
                 self.lose(&name, "another instance has taken it");
             } else if self.floor(&name).await? > lease.epoch {
-                // The row of the lease was lost more than once: under this epoch nothing can be saved.
+                // The row of the lease was lost and made again below its checkpoint. Under this epoch
+                // no checkpoint can be saved.
                 self.lose(&name, "its checkpoint is of a later epoch; taking it above that");
             }
         }
-        // The time before the writes: what others measure from can only be later.
+        // The time before the writes. The others saw the lease renewed after this, so for them it lasts
+        // longer.
         self.renewed_at = now;
         Ok(())
     }
 
     async fn take(&mut self, name: LeaseName, seen: Option<Lease>) -> Result<()> {
         let floor = self.floor(&name).await?;
-        // Above those of all parts, so that it rises also when the collection is divided anew: by its epoch
-        // a job tells who leads later.
+        // Above the epochs of all parts, also of earlier divisions. Jobs go by the epoch: a later
+        // leader must have a higher one.
         let epoch = self.observed.last_epoch(&name.collection).max(floor) + 1;
         let lease = Lease {
             name: name.clone(),

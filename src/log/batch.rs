@@ -19,6 +19,7 @@ use crate::{
 pub struct Batch {
     bytes: Bytes,
     read_at: Option<Timestamp>,
+    is_cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +79,24 @@ impl Batch {
         Self { read_at: Some(time), ..self }
     }
 
+    /// Whether this is not all that was asked for, because one reply holds no more than 16 MB: what follows has to be
+    /// asked for again. There is at least one document in it then.
+    pub fn is_cut(&self) -> bool {
+        match &self.bytes {
+            Bytes::Reply(batch) => {
+                let cursor = batch.as_raw_document().get_document("cursor");
+                cursor.and_then(|cursor| cursor.get_i64("id")).is_ok_and(|id| id != 0)
+            }
+            Bytes::Array(_) => self.is_cut,
+        }
+    }
+
+    /// The same, of an answer that was cut.
+    #[must_use]
+    pub fn cut(self, is_cut: bool) -> Self {
+        Self { is_cut, ..self }
+    }
+
     /// The size of the buffer in bytes.
     pub fn bytes(&self) -> usize {
         self.buffer().len()
@@ -116,6 +135,11 @@ impl Reading {
         Ok(next(&mut elements)?.map(|document| (document, elements.place())))
     }
 
+    /// When it was read: see [`Batch::read_at`].
+    pub fn read_at(&self) -> Option<Timestamp> {
+        self.batch.read_at()
+    }
+
     /// Goes on to a place.
     pub fn pass(&mut self, place: usize) {
         self.place = place;
@@ -140,13 +164,13 @@ fn damaged(error: Malformed) -> Error {
 
 impl From<RawBatch> for Batch {
     fn from(batch: RawBatch) -> Self {
-        Self { bytes: Bytes::Reply(batch), read_at: None }
+        Self { bytes: Bytes::Reply(batch), read_at: None, is_cut: false }
     }
 }
 
 impl From<RawArrayBuf> for Batch {
     fn from(array: RawArrayBuf) -> Self {
-        Self { bytes: Bytes::Array(array), read_at: None }
+        Self { bytes: Bytes::Array(array), read_at: None, is_cut: false }
     }
 }
 

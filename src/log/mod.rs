@@ -5,6 +5,7 @@
 pub mod append;
 pub mod batch;
 pub mod create;
+pub mod history;
 pub mod validator;
 pub mod mongo;
 
@@ -13,7 +14,7 @@ use std::future::Future;
 use bson::{RawDocumentBuf, Timestamp};
 
 use crate::{
-    database::Result,
+    database::{Error, Result},
     model::{
         event::EventKey,
         id::DocumentId,
@@ -21,15 +22,8 @@ use crate::{
     },
 };
 
+pub use crate::model::names::events_collection;
 pub use batch::{Batch, Reading, TailItem};
-
-/// The suffix of the collection that holds the log of a configured collection.
-pub const EVENTS_SUFFIX: &str = ".events";
-
-/// The name of the collection that holds the log of `collection`.
-pub fn events_collection(collection: &str) -> String {
-    format!("{collection}{EVENTS_SUFFIX}")
-}
 
 /// Where a tail begins.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,8 +91,24 @@ pub trait LogSource: Clone + Send + Sync + 'static {
         bodies: Bodies,
     ) -> impl Future<Output = Result<Self::Tail>> + Send;
 
-    /// The log of `collection`.
-    fn log(&self, collection: &str) -> Self::Log;
+    /// The log that `collection` has now, or `None` if there is no such collection. What is opened is that log for ever:
+    /// it is never mistaken for another one that takes its name.
+    fn open(&self, collection: &str) -> impl Future<Output = Result<Option<Self::Log>>> + Send;
+
+    /// The same, where there has to be a log.
+    ///
+    /// # Errors
+    /// With advice, when there is none.
+    fn open_existing(&self, collection: &str) -> impl Future<Output = Result<Self::Log>> + Send {
+        async move {
+            self.open(collection).await?.ok_or_else(|| {
+                Error::stop(
+                    format!("the log of `{collection}` does not exist"),
+                    "restore the events collection from a backup, or run `alluvium init` to begin with an empty one",
+                )
+            })
+        }
+    }
 }
 
 /// A stream of majority-committed changes of several logs, in commit order.
@@ -123,25 +133,23 @@ pub struct TailBatch {
     pub is_full: bool,
 }
 
-/// A log that was found under its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Which one it is.
-    pub id: LogId,
-    /// The cluster time of the look: whatever brought it there came before.
-    pub at: Timestamp,
-}
-
-/// One collection's log.
+/// One collection's log, as it was opened. Every command names it by its identity, so the server refuses the command
+/// while the log has another name, when it was dropped, and when another log has its name. A log that is away never
+/// reads as empty.
+///
+/// # Errors
+/// All of its methods but `estimated_events`: code [`LOG_MISMATCH`](crate::database::code::LOG_MISMATCH) when the log
+/// is away, gone, or another one.
 pub trait EventLog: Clone + Send + Sync + 'static {
     /// An ordered walk over it.
     type Scan: Scan;
 
-    /// Its identity, or `None` if the collection does not exist.
-    fn identity(&self) -> impl Future<Output = Result<Option<Found>>> + Send;
+    /// Which log it is.
+    fn id(&self) -> LogId;
 
-    /// About how many events it holds, at no cost worth mentioning: as the server counts along, also events that the
-    /// majority has not got yet, and wrong at times, after a crash of the server, say.
+    /// About how many events the log of this name holds, at no cost worth mentioning: as the server counts along, also
+    /// events that the majority has not got yet, and wrong at times, after a crash of the server, say. A count cannot
+    /// name its log: this is the one answer that may be about another log.
     fn estimated_events(&self) -> impl Future<Output = Result<u64>> + Send;
 
     /// Walks over all events in the order of their keys, beginning after `after`. Sees every event
@@ -153,7 +161,8 @@ pub trait EventLog: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Scan>> + Send;
 
     /// The events of one document above version `after`, ascending, at most `limit`. Majority-committed;
-    /// with `at_least`, sees everything before that time.
+    /// with `at_least`, sees everything before that time. There may be fewer than the log holds:
+    /// [`Batch::is_cut`] says so.
     fn read(
         &self,
         document: &DocumentId,
@@ -163,13 +172,10 @@ pub trait EventLog: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Batch>> + Send;
 }
 
-/// What an operator may have done to a log: nothing else of the daemon's ever writes to one.
+/// Filling gaps, the one thing that the daemon ever writes to a log. It deletes nothing there.
 pub trait Mend: EventLog {
-    /// Inserts events at majority, in any order. Those whose places are taken are left out.
+    /// Inserts some small events at majority, in any order. Those whose places are taken are left out.
     fn insert(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
-
-    /// Deletes exactly these events at majority, in this order: one that is not there as it was read stays.
-    fn delete(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// An ordered walk over a log.

@@ -9,11 +9,11 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::observe::Observer;
 use crate::{
     health::{Heart, beating},
     lease::{Leaderships, Standing},
     model::part::Part,
+    observe::Observer,
     store::LeaseName,
     time::Time,
 };

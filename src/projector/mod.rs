@@ -1,29 +1,14 @@
 //! The projection of a collection, or of a part of it: it begins, is fed, folds, flushes and saves how far it came. The loop
 //! is here; what each step decides is in the file that bears its name.
 
-mod ahead;
-mod away;
-pub mod backlog;
-mod begin;
-mod cache;
+mod ask;
 pub mod division;
-pub mod distributor;
-pub mod feed;
+mod documents;
 mod flush;
-mod load;
-pub mod observe;
-mod operated;
+pub mod intake;
 mod progress;
-mod refuse;
 pub mod revisit;
-mod review;
-mod rows;
 mod run;
-mod scan;
-mod settle;
-mod waiting;
-mod window;
-mod work;
 
 use std::time::Duration;
 
@@ -38,18 +23,17 @@ use crate::{
     lease::Standing,
     log::LogSource,
     model::{document::FoldLimits, part::Part},
+    observe::Observer,
     retry::Backoff,
     status::Phase,
     store::Store,
+    stream::Subscribe,
     time::Time,
 };
 
-use backlog::BacklogSettings;
-use feed::Subscribe;
-use observe::Observer;
+use intake::backlog::BacklogSettings;
 use revisit::Revisits;
-use run::Run;
-use window::Ended;
+use run::{Ended, Run};
 
 /// How a collection is projected.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +44,7 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// The shortest time between two checkpoints when nothing happens: each one moves the oplog.
     pub idle_checkpoint_interval: Duration,
-    /// A hole that is open for longer is reported as one that will hardly heal by itself.
+    /// A gap that is open for longer is reported as one that will hardly heal by itself.
     pub gap_grace: Duration,
     /// How many bytes of documents are kept in memory.
     pub cache_bytes: usize,
@@ -190,7 +174,10 @@ impl<S: LogSource, D: Store, T: Time> Projector<S, D, T> {
     async fn run(&self, epoch: i64, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             self.observer.phase(Phase::Starting);
-            let ended = match Run::begin(self, epoch).await {
+            let Some(begun) = stop.run_until_cancelled(Run::begin(self, epoch)).await else {
+                return;
+            };
+            let ended = match begun {
                 Ok(run) => run.follow(stop).await,
                 Err(error) => Err(error),
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
-use super::begin::Resume;
+use super::intake::begin::Resume;
 use crate::{log::TailBatch, model::position::Position};
 
 /// After so long without a word from the server the lag is unknown.
@@ -15,9 +15,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Everything before it has been folded, or goes on record with the next flush.
-    pub(super) folded: Option<Position>,
+    folded: Option<Position>,
     /// About how many events of the log precede that, where it is known.
     passed_events: Option<u64>,
+    /// Everything before it is written once the flush under way is.
+    flushing: Option<Position>,
     /// Everything before it is written.
     flushed: Option<Position>,
     /// What the saved checkpoint says.
@@ -65,9 +67,16 @@ impl Progress {
         self.passed_events
     }
 
-    /// Everything up to `position` is written.
-    pub(super) fn flushed(&mut self, position: Option<Position>) {
-        self.flushed = position.or(self.flushed.take());
+    /// A flush begins of everything that has been folded.
+    pub(super) fn flushing(&mut self) {
+        self.flushing.clone_from(&self.folded);
+    }
+
+    /// It has returned, with everything written or not.
+    pub(super) fn flushed(&mut self, is_all_written: bool) {
+        if let Some(position) = self.flushing.take().filter(|_| is_all_written) {
+            self.flushed = Some(position);
+        }
     }
 
     /// The place to save, if what has been folded is not saved yet and the last save is long enough ago.

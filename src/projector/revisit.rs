@@ -1,18 +1,13 @@
 //! Looking at a document again because something was done about it: an operator has it retried, has skipped its
-//! next event, or has closed the hole that it waited behind. It is folded again from what is stored.
+//! next event, or has filled the gap that it waited behind. It is folded again from what is stored.
 
-use std::{collections::BTreeMap, slice, sync::PoisonError};
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-use super::{run::Run, work::Work};
 use crate::{
-    database::Result,
     lease::Standing,
-    log::{EventLog, LogSource},
     model::{id::DocumentId, part::Part},
-    store::Store,
-    time::Time,
 };
 
 /// How many wishes may wait for a projector.
@@ -83,76 +78,5 @@ impl Parts {
 
     fn parts(&self) -> std::sync::MutexGuard<'_, BTreeMap<Part, Led>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whom to tell, once what became of their documents is written.
-#[derive(Debug, Default)]
-pub(super) struct Askers {
-    /// With the next flush, or once it is proven that the document waits no more.
-    folded: Vec<(DocumentId, oneshot::Sender<()>)>,
-    /// With the flush under way.
-    flushing: Vec<oneshot::Sender<()>>,
-}
-
-impl Askers {
-    /// A flush begins of everything that has been folded, but for what is left out.
-    pub(super) fn flushing(&mut self, is_left_out: impl Fn(&DocumentId) -> bool) {
-        let covered = self.folded.extract_if(.., |(document, _)| !is_left_out(document));
-        self.flushing.extend(covered.map(|(_, asker)| asker));
-    }
-
-    /// It has returned.
-    pub(super) fn flushed(&mut self) {
-        tell(self.flushing.drain(..));
-    }
-
-    /// There is nothing to be written, but for what is left out.
-    pub(super) fn idle(&mut self, is_left_out: impl Fn(&DocumentId) -> bool) {
-        let covered = self.folded.extract_if(.., |(document, _)| !is_left_out(document));
-        tell(covered.map(|(_, asker)| asker));
-    }
-}
-
-fn tell(askers: impl Iterator<Item = oneshot::Sender<()>>) {
-    for asker in askers {
-        // Whoever asked may not wait any more.
-        let _unheard = asker.send(());
-    }
-}
-
-impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
-    pub(super) async fn revisit(&mut self, Revisit { document, done }: Revisit) -> Result<()> {
-        // What a flush under way makes of the document must not be taken for what becomes of it here.
-        if let Some(flush) = self.work.flush.take() {
-            self.settle(flush.await?).await?;
-        } else if let Some(flushed) = self.work.flushed.take() {
-            self.settle(flushed?).await?;
-        }
-        if self.work.part.holds(&document) {
-            self.work.revisit(&document).await?;
-        }
-        self.askers.folded(document, done);
-        Ok(())
-    }
-}
-
-impl Askers {
-    fn folded(&mut self, document: DocumentId, asker: oneshot::Sender<()>) {
-        self.folded.push((document, asker));
-    }
-}
-
-impl<L: EventLog, D: Store, T: Time> Work<L, D, T> {
-    /// Folds a document again from its stored row and its log, whether it is parked or not. If nothing has
-    /// changed, it waits again as before.
-    async fn revisit(&mut self, id: &DocumentId) -> Result<()> {
-        self.cache.evict(id);
-        self.load(slice::from_ref(id)).await?;
-        if let Some(slot) = self.cache.edit(id) {
-            slot.document.quarantine = None;
-        }
-        self.note_change();
-        self.read_on(id, 0).await
     }
 }

@@ -1,107 +1,62 @@
-//! The loop of one projection, from its beginning until it is stopped or has to begin again.
+//! The loop of one projection, from its beginning until it is stopped or has to begin again. It decides nothing by itself:
+//! what came is handed on, and when something is due is asked.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use bson::Timestamp;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{
     Projector,
-    away::still_followed,
-    backlog::Looks,
-    begin::{Begin, fenced},
-    cache::Cache,
-    feed::{self, Feed, Subscribe},
-    flush::{CheckpointOutcome, Flushed, returned},
-    observe::Counts,
-    progress::Progress,
-    review::records,
-    revisit::{Askers, Revisit},
-    scan::Walk,
-    waiting::Waiting,
-    window::Ended,
-    work::{Arrival, Work},
+    ask::Ask,
+    documents::{
+        Documents,
+        memory::Memory,
+        review::{Review, note_parked},
+    },
+    flush::{Flushed, commits::Commits},
+    intake::{
+        Came, Intake,
+        backlog::{Looks, Stands},
+        begin::Begin,
+        chunk::{Arrival, Chunks},
+    },
+    revisit::Revisit,
 };
 use crate::{
     database::{Error, Result, Verdict},
     health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId, part::Part, position::Position},
+    model::event::EventKey,
+    observe::Observer,
     planted::{Bug, planted},
     retry::limited,
-    status::Phase,
     store::Store,
+    stream::{self, Feed, Subscribe},
     time::Time,
 };
 
-/// How many bytes of events are folded before it is looked whether a flush is due.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// Events of one batch that are folded together.
-struct Chunk<'a> {
-    arrivals: Vec<Arrival<'a>>,
-    bytes: usize,
-    events_max: usize,
-    /// The document that was last looked at, and whether the part holds it: a scan brings one after the other,
-    /// and finding out takes longer than reading an event.
-    looked_at: Option<(DocumentId, bool)>,
-}
-
-impl<'a> Chunk<'a> {
-    fn new(events_max: usize) -> Self {
-        Self { arrivals: Vec::new(), bytes: 0, events_max, looked_at: None }
-    }
-
-    fn push(&mut self, arrival: Arrival<'a>) {
-        self.bytes += arrival.event.as_bytes().len();
-        self.arrivals.push(arrival);
-    }
-
-    fn is_held(&mut self, part: Part, document: &DocumentId) -> bool {
-        match &self.looked_at {
-            _ if part == Part::WHOLE => true,
-            Some((known, held)) if known == document => *held,
-            _ => {
-                let held = part.holds(document);
-                self.looked_at = Some((document.clone(), held));
-                held
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.arrivals.len() >= self.events_max || self.bytes >= CHUNK_BYTES
-    }
-
-    fn take(&mut self) -> Vec<Arrival<'a>> {
-        self.bytes = 0;
-        let room = self.arrivals.len();
-        std::mem::replace(&mut self.arrivals, Vec::with_capacity(room))
-    }
-}
+/// How often the lag is told and a checkpoint considered, at least.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A projection under way.
-pub(super) struct Run<S: LogSource, D: Store, T: Time> {
-    pub(super) work: Work<S::Log, D, T>,
-    pub(super) progress: Progress,
-    pub(super) walk: Option<Walk<S::Log, D>>,
-    pub(super) feed: mpsc::Receiver<Feed>,
-    pub(super) events: String,
-    pub(super) epoch: i64,
-    /// What a scan has seen need not be taken from the stream again.
-    ignore_before: Option<Timestamp>,
-    /// What the flush under way covers.
-    pub(super) covers: Option<Position>,
-    /// The overdue hole that was last told of.
-    pub(super) overdue: Option<(DocumentId, i64)>,
-    pub(super) review_at: Duration,
-    pub(super) looks: Looks,
-    /// The last parked document that was looked at, if there are more.
-    pub(super) reviewed: Option<DocumentId>,
+pub(super) struct Run<'p, S: LogSource, D: Store, T: Time> {
+    projector: &'p Projector<S, D, T>,
+    documents: Documents<S::Log, D, T>,
+    intake: Intake<S::Log, D>,
+    commits: Commits,
+    review: Review,
+    looks: Looks,
     revisits: OwnedMutexGuard<mpsc::Receiver<Revisit>>,
-    pub(super) askers: Askers,
+}
+
+/// Why a run has ended in order, with everything written that it had folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The writers have left it so far behind that a scan is quicker.
+    LeftBehind,
 }
 
 /// What the loop met.
@@ -109,80 +64,54 @@ enum Met {
     Flushed(Result<Flushed>),
     Stop,
     Asked(Revisit),
-    Scanned(Result<Option<Batch>>),
-    Fed(Option<Feed>),
+    Came(Came),
+    Recheck,
     Tick,
 }
 
-impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
-    /// Decides where to begin, subscribes there, and looks again at every document behind a hole.
+impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
+    /// Decides where to begin and subscribes there. Every document that waits is to be looked at again.
     ///
     /// # Errors
     /// When the database is away, or going on would be wrong.
-    pub(super) async fn begin(projector: &Projector<S, D, T>, epoch: i64) -> Result<Self> {
+    pub(super) async fn begin(projector: &'p Projector<S, D, T>, epoch: i64) -> Result<Self> {
         let Projector { collection, part, source, store, time, settings, observer, .. } = projector;
-        let log = source.log(collection);
         let limit = settings.backoff.attempt_limit;
-        let decide = Begin::decide(source, &log, store, (collection, *part), settings.backlog);
+        let decide = Begin::decide(source, store, (collection, *part), settings.backlog);
         let begin = limited(time, limit, decide).await?;
         observer.turned(time);
-        let waiting = Waiting::new(limited(time, limit, records(store)).await?);
-        observer.turned(time);
-        let (sender, feed) = feed::channel();
-        let request = Subscribe {
-            collection: collection.clone(),
-            part: *part,
-            start: begin.start(),
-            feed: sender,
-        };
+        let start = begin.start();
+        let (handles, how) = ((begin.log, store.clone()), (time.clone(), settings.backoff));
+        let mut ask = Ask::new(handles, how, observer.clone(), begin.at);
+        let recorded = (ask.records().await?, ask.skips().await?);
+        let (feed, fed) = stream::channel();
+        let request = Subscribe { collection: collection.clone(), part: *part, start, feed };
         beating(observer.heart(), time, projector.subscribe.send(request))
             .await
             .map_err(|_| Error::unreachable("the change stream has ended"))?;
-        let mut work = Work {
-            log,
-            followed: begin.log,
+        let bounds = (settings.cache_bytes, settings.limits);
+        let memory = Memory::new(recorded, bounds, (time.clone(), observer.clone()));
+        observer.resumed(&memory.waiting.classes());
+        let mut documents = Documents {
+            ask,
+            memory,
             part: *part,
-            store: store.clone(),
-            time: time.clone(),
-            settings: *settings,
-            observer: observer.clone(),
-            cache: Cache::new(settings.cache_bytes),
-            doubtful: Default::default(),
-            skips: limited(time, limit, store.load_skips()).await?,
-            discards: limited(time, limit, store.discards()).await?,
-            discarded: limited(time, limit, store.load_discarded()).await?,
-            has_read: false,
-            waiting,
-            counts: Counts::default(),
-            offered: 0,
-            changed_at: None,
-            oldest: None,
-            seen: begin.at,
-            unproven_until: None,
-            flush: None,
-            flushed: None,
+            snapshot_events: settings.snapshot_events,
+            askers: Vec::new(),
         };
-        work.look_behind_holes().await?;
-        let parked = work.waiting.parked(None, usize::MAX);
-        work.look_at_parked(&parked).await?;
-        observer.resumed(&work.waiting.classes());
-        let walk = begin.resume.is_none().then(|| Walk::new(begin.at, begin.log, begin.extent));
-        observer.phase(if walk.is_some() { Phase::Scanning } else { Phase::Tailing });
+        documents.look_at_gaps();
+        note_parked(&mut documents, None, usize::MAX);
+        let scan = begin.resume.is_none().then_some((begin.at, begin.extent));
+        let chunks =
+            Chunks { part: *part, events_max: settings.chunk_events, observer: observer.clone() };
         Ok(Self {
-            work,
-            progress: Progress::new(begin.resume, begin.passed_events),
-            ignore_before: walk.as_ref().map(|walk| walk.at),
-            walk,
-            feed,
-            events: events_collection(collection),
-            epoch,
-            covers: None,
-            overdue: None,
-            reviewed: None,
-            review_at: Self::first_review(time.now()),
+            projector,
+            documents,
+            intake: Intake::new(fed, scan, (events_collection(collection), chunks)),
+            commits: Commits::new((begin.resume, begin.passed_events), epoch, *settings),
+            review: Review::new(time.now()),
             looks: Looks::new(time.now()),
             revisits: projector.revisits.clone().lock_owned().await,
-            askers: Askers::default(),
         })
     }
 
@@ -192,24 +121,33 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
     /// When it has to begin again, or not at all.
     pub(super) async fn follow(mut self, stop: &CancellationToken) -> Result<Ended> {
         loop {
-            self.work.observer.heart().beat(self.work.time.now());
+            self.observer().heart().beat(self.projector.time.now());
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(revisit) => self.revisit(revisit).await?,
-                Met::Scanned(batch) => {
+                Met::Asked(Revisit { document, done }) => {
+                    match self.projector.part.holds(&document) {
+                        true => self.documents.memory.rechecks.asked(&document, done),
+                        false => self.documents.askers.push(done),
+                    }
+                }
+                Met::Came(Came::Scanned(batch)) => {
                     self.scanned(batch).await?;
-                    // The stream has to move on while a long scan lasts, or the oplog would overtake it.
-                    if let Ok(fed) = self.feed.try_recv() {
+                    if let Some(fed) = self.intake.fed_meanwhile() {
                         self.fed(fed).await?;
                     }
                 }
-                Met::Fed(Some(fed)) => self.fed(fed).await?,
-                Met::Fed(None) => return Err(Error::unreachable("the change stream has ended")),
-                Met::Tick => {}
+                Met::Came(Came::Fed(Some(fed))) => self.fed(fed).await?,
+                Met::Came(Came::Fed(None)) => {
+                    return Err(Error::unreachable("the change stream has ended"));
+                }
+                Met::Recheck | Met::Tick => {}
             }
+            self.documents.recheck_some().await?;
             self.flush_if_due();
-            self.review_if_due().await?;
+            if !self.intake.is_scanning() && self.review.is_due(self.projector.time.now()) {
+                self.review.run(&mut self.documents).await?;
+            }
             if self.is_left_behind().await {
                 return self.drain(Ended::LeftBehind).await;
             }
@@ -219,163 +157,209 @@ impl<S: LogSource, D: Store, T: Time> Run<S, D, T> {
 
     /// Waits for the next thing to do.
     async fn meet(&mut self, stop: &CancellationToken) -> Met {
-        if let Some(flushed) = self.work.flushed.take() {
-            return Met::Flushed(flushed);
-        }
-        let (pause, room) = (self.pause(), !self.is_full());
-        let Self { work, walk, feed, revisits, .. } = self;
-        let (log, time, backoff) = (work.log.clone(), work.time.clone(), work.settings.backoff);
+        let has_room = !self.is_full();
+        let pause = match self.documents.memory.changed_at() {
+            Some(_) if self.documents.ask.flushing.is_idle() => {
+                self.projector.settings.flush_interval.min(TICK)
+            }
+            _ => TICK,
+        };
+        let can_recheck = self.documents.can_recheck();
+        let Self { projector, documents, intake, revisits, .. } = self;
+        let Ask { flushing, log, time, backoff, .. } = &mut documents.ask;
         tokio::select! {
             biased;
             // 1. A flush that has returned frees memory and moves the checkpoint.
-            flushed = returned(&mut work.flush) => {
-                work.flush = None;
-                Met::Flushed(flushed)
-            }
+            flushed = flushing.returned() => Met::Flushed(flushed),
             // 2. Stopping goes before more work.
             () = stop.cancelled() => Met::Stop,
             // 3. What an operator asks for is little, and somebody waits for it.
-            Some(revisit) = revisits.recv(), if room => Met::Asked(revisit),
-            // 4. Catching up goes before news, which may depend on it.
-            batch = next_scanned(walk, &log, (&time, backoff.attempt_limit)), if room => Met::Scanned(batch),
-            // 5. News, when there is room for it: not reading is what slows the stream down.
-            fed = feed.recv(), if room => Met::Fed(fed),
+            Some(revisit) = revisits.recv(), if has_room => Met::Asked(revisit),
+            // 4. The scan and the stream, when there is room for it: not reading is what slows the stream down.
+            came = intake.next(log, (&*time, backoff.attempt_limit)), if has_room => Met::Came(came),
+            // 5. Documents that wait are looked at when there is nothing else to do.
+            () = std::future::ready(()), if can_recheck => Met::Recheck,
             // 6. Time.
-            () = time.sleep(pause) => Met::Tick,
+            () = projector.time.sleep(pause) => Met::Tick,
         }
-    }
-
-    pub(super) async fn settle(&mut self, flushed: Flushed) -> Result<()> {
-        let all_written = flushed.all_written();
-        match self.work.settle(flushed).await? {
-            CheckpointOutcome::Saved(Some(position)) => {
-                self.progress.saved(position, self.work.time.now());
-            }
-            CheckpointOutcome::Saved(None) | CheckpointOutcome::NotSaved => {}
-            CheckpointOutcome::Fenced => return Err(fenced()),
-        }
-        if all_written {
-            self.progress.flushed(self.covers.take());
-        }
-        self.askers.flushed();
-        Ok(())
     }
 
     /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
         match batch {
             Ok(Some(batch)) => {
-                self.work.has_seen(batch.read_at());
-                let mut chunk = Chunk::new(self.work.settings.chunk_events);
+                self.documents.ask.has_seen(batch.read_at());
+                let chunks = self.intake.chunks.clone();
+                let mut chunk = chunks.chunk();
                 for event in batch.documents()? {
-                    self.arrive(&mut chunk, event?);
+                    chunk.push(event?);
                     if chunk.is_full() {
-                        self.fold_scanned(chunk.take()).await?;
+                        self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.fold_scanned(chunk.take()).await
+                self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
+                self.documents.recheck_urgent().await
             }
-            Ok(None) => {
-                let Some(walk) = self.walk.take() else { return Ok(()) };
-                self.work.unproven_until = self.work.unproven_until.max(walk.seen_at);
-                self.work.finish_scan(walk).await?;
-                info!(collection = self.work.observer.collection(), "the scan of the log is over");
-                self.work.observer.phase(Phase::Tailing);
-                Ok(())
-            }
+            Ok(None) => self.intake.end_scan(&mut self.documents).await,
             Err(error) if error.verdict() == Verdict::Retry => {
-                self.work.observer.error(&error);
-                self.work.time.sleep(self.work.settings.backoff.shortest).await;
+                self.observer().error(&error);
+                self.projector.time.sleep(self.projector.settings.backoff.shortest).await;
                 Ok(())
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn fold_scanned(&mut self, chunk: Vec<Arrival<'_>>) -> Result<()> {
-        match &mut self.walk {
-            Some(walk) => self.work.fold_scanned(walk, chunk).await,
-            None => Ok(()),
-        }
-    }
-
-    pub(super) async fn fed(&mut self, feed: Feed) -> Result<()> {
+    async fn fed(&mut self, feed: Feed) -> Result<()> {
         match feed {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
                 // That the log was replaced may be among what was lost.
-                let Work { log, followed, time, settings, .. } = &self.work;
-                let limit = settings.backoff.attempt_limit;
-                limited(time, limit, still_followed(log, *followed)).await?;
-                self.scan_again(at);
-                self.ignore_before = Some(at);
+                self.find_log_again().await?;
+                self.intake.lost(at);
                 Ok(())
             }
             Feed::Failed(error) => Err(error),
         }
     }
 
-    async fn fold_changes(&mut self, batch: &Arc<TailBatch>) -> Result<()> {
-        self.work.has_seen(Some(batch.position.cluster_time));
-        let events = self.events.clone();
-        let (mut chunk, mut passed) = (Chunk::new(self.work.settings.chunk_events), 0);
+    async fn fold_changes(&mut self, batch: &TailBatch) -> Result<()> {
+        self.documents.ask.has_seen(Some(batch.position.cluster_time));
+        let (events, chunks) = (self.intake.events.clone(), self.intake.chunks.clone());
+        let (mut chunk, mut passed) = (chunks.chunk(), 0);
         for change in batch.changes.documents()? {
             match TailItem::decode(change?, |name| name == events)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
                     if name == events =>
                 {
-                    if self.ignore_before.is_some_and(|time| cluster_time < time) {
+                    if !self.intake.takes(cluster_time) {
                         continue;
                     }
                     passed += 1;
-                    self.work.oldest = self.work.oldest.or(wall_time);
-                    self.arrive(&mut chunk, event);
+                    let oldest = &mut self.documents.memory.oldest;
+                    *oldest = oldest.or(wall_time);
+                    chunk.push(event);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
-                    self.work.fold(&chunk.take()).await?;
-                    self.fetch(EventKey::from_raw(key)).await?;
                     passed += 1;
+                    self.fetch(EventKey::from_raw(key).map_err(|error| error.to_string()));
                 }
                 item if item.moves(&events) => {
-                    self.work.fold(&chunk.take()).await?;
-                    self.find_log_again(batch.position.cluster_time).await?;
+                    self.fold_streamed(chunk.take()).await?;
+                    self.find_log_again().await?;
+                    // What it got under another name never came through the stream.
+                    self.intake.scan_again(batch.position.cluster_time);
                 }
                 _ => {}
             }
             if chunk.is_full() {
-                self.work.fold(&chunk.take()).await?;
+                self.fold_streamed(chunk.take()).await?;
                 self.make_room().await?;
             }
         }
-        self.work.fold(&chunk.take()).await?;
-        self.progress.folded(batch, passed, self.work.time.now());
-        if self.work.waiting.proven_until(batch.position.cluster_time) {
-            self.work.note_change();
+        self.fold_streamed(chunk.take()).await?;
+        self.documents.recheck_urgent().await?;
+        self.commits.folded(batch, passed, self.projector.time.now());
+        Ok(())
+    }
+
+    async fn fold_streamed(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
+        self.intake.leave_to_scan(&mut events);
+        self.documents.fold(&events).await
+    }
+
+    /// The stream left out the body of a large event: it is read from the log.
+    fn fetch(&mut self, key: std::result::Result<EventKey, String>) {
+        match key {
+            Ok(key) if self.projector.part.holds(&key.document) => {
+                self.documents.memory.rechecks.behind(&key.document, key.version);
+            }
+            Ok(_) => {}
+            Err(error) => self.observer().homeless_event(&error),
+        }
+    }
+
+    /// The log was taken away, or may have been: it has to be there again under its name.
+    async fn find_log_again(&mut self) -> Result<()> {
+        let Projector { source, collection, time, settings, .. } = self.projector;
+        let found = limited(time, settings.backoff.attempt_limit, source.open(collection)).await?;
+        if found.is_some_and(|found| found.id() == self.documents.ask.log.id()) {
+            tracing::info!(collection, "the log is looked through again");
+            return Ok(());
+        }
+        Err(Error::log_mismatch(&self.intake.events, self.documents.ask.log.id()))
+    }
+
+    /// Between two chunks of one batch: flushes if that is due, and waits for it if memory is short.
+    async fn make_room(&mut self) -> Result<()> {
+        self.documents.ask.flushing.advance().await;
+        if let Some(flushed) = self.documents.ask.flushing.take() {
+            self.settle(flushed?).await?;
+        }
+        self.flush_if_due();
+        while self.is_full() && !self.documents.ask.flushing.is_idle() {
+            let flushed = self.documents.ask.flushing.returned().await?;
+            self.settle(flushed).await?;
+            self.flush_if_due();
         }
         Ok(())
     }
 
-    fn arrive<'a>(&self, chunk: &mut Chunk<'a>, event: &'a bson::RawDocument) {
-        let near = chunk.arrivals.last().map(|arrival| &arrival.key.document);
-        match EventKey::from_event_near(event, near) {
-            Ok(key) if chunk.is_held(self.work.part, &key.document) => {
-                chunk.push(Arrival { key, event });
-            }
-            Ok(_) => {}
-            Err(error) => self.work.observer.homeless_event(&error.to_string()),
+    async fn settle(&mut self, flushed: Flushed) -> Result<()> {
+        self.commits.settle(&mut self.documents, flushed).await
+    }
+
+    fn flush_if_due(&mut self) {
+        let coming = self.intake.coming();
+        self.commits.flush_if_due(&mut self.documents, coming);
+    }
+
+    fn is_full(&self) -> bool {
+        self.commits.is_full(&self.documents, self.intake.coming())
+    }
+
+    async fn is_left_behind(&mut self) -> bool {
+        let stands = self.stands();
+        let Self { looks, documents, commits, projector, .. } = self;
+        looks
+            .are_left_behind(documents, &mut commits.progress, (stands, projector.settings.backlog))
+            .await
+    }
+
+    fn stands(&self) -> Stands {
+        let (coming, now) = (self.intake.coming(), self.projector.time.now());
+        Stands {
+            is_scanning: coming.is_scanning,
+            is_level: self.commits.is_level(coming, now),
+            lag_seconds: self.commits.lag_seconds(coming, now),
         }
     }
-}
 
-async fn next_scanned<L: EventLog, D: Store>(
-    walk: &mut Option<Walk<L, D>>,
-    log: &L,
-    within: (&impl Time, Duration),
-) -> Result<Option<Batch>> {
-    match walk {
-        Some(walk) => walk.next(log, within).await,
-        None => std::future::pending().await,
+    fn tell(&mut self) {
+        self.review.tell_oldest_gap(&self.documents, self.projector.settings.gap_grace);
+        let Stands { lag_seconds, is_level, .. } = self.stands();
+        self.observer().lag(lag_seconds, is_level.then_some(0));
+    }
+
+    fn observer(&self) -> &Observer {
+        &self.projector.observer
+    }
+
+    /// Writes everything that has been folded, saves the checkpoint, and is done. What still waits in the
+    /// feed is left: it comes again.
+    async fn drain(mut self, why: Ended) -> Result<Ended> {
+        self.intake.close();
+        loop {
+            if !self.documents.ask.flushing.is_idle() {
+                let flushed = self.documents.ask.flushing.returned().await?;
+                self.settle(flushed).await?;
+            }
+            self.documents.recheck_urgent().await?;
+            if self.commits.flush_rest(&mut self.documents, self.intake.coming()) {
+                return Ok(why);
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! or the data itself refuses.
 
 use crate::{
-    database::{self, create::NewerFormat},
+    database::{self, code, create::NewerFormat},
     model::{document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
     store::format::FormatError,
 };
@@ -80,10 +80,11 @@ fn stopped_by(poison: &Option<Quarantine>) -> String {
 
 impl ReadError {
     /// Whether the moment was lost under the read, so that the same read at a new moment may succeed:
-    /// the server no longer holds the snapshot, or gave up a plan or cursor on it.
+    /// the server no longer holds the snapshot, or gave up a plan or cursor on it, or another log has taken the place
+    /// of the one that was read.
     pub(super) fn lost_its_moment(&self) -> bool {
         // CursorNotFound, QueryPlanKilled, CursorKilled, SnapshotTooOld, SnapshotUnavailable, NoSuchTransaction.
-        matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251)))
+        matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251 | code::LOG_MISMATCH)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     snapshots_collection,
 };
 use crate::database::{
-    Error,
+    Error, code,
     create::{CreateError, Ensured, Report, clustered, ensure, inspect},
 };
 
@@ -23,9 +23,6 @@ const SAMPLE: i64 = 100;
 
 /// The server's codes for an index that exists with other options.
 const INDEX_DIFFERS: [i32; 2] = [85, 86];
-
-/// The server's code for a key that exists already.
-const DUPLICATE_KEY: i32 = 11000;
 
 /// Refuses existing collections that cannot take a projection, and makes nothing.
 ///
@@ -113,7 +110,7 @@ pub async fn ensure_format(database: &Database) -> Result<(), CreateError> {
         let record = doc! { "_id": "format", "version": FORMAT };
         match meta.insert_one(record).await.map_err(Error::from) {
             // Another daemon was quicker; its record is judged below.
-            Err(error) if error.code() == Some(DUPLICATE_KEY) => {}
+            Err(error) if error.code() == Some(code::DUPLICATE_KEY) => {}
             outcome => drop(outcome.map_err(CreateError::on(META_COLLECTION))?),
         }
         found = recorded_format(database).await.map_err(&failed)?;

@@ -18,24 +18,19 @@ use bson::{DateTime, RawDocumentBuf};
 use crate::{
     database::Result,
     model::{
-        document::{Class, Quarantine},
+        document::Quarantine,
         id::DocumentId,
         part::Part,
         position::{Checkpoint, LogId},
     },
 };
 
+pub use crate::model::names::snapshots_collection;
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
-pub use skips::{Discarded, DiscardedEvents, SkipOutcome, SkipRows};
+pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
-
-/// The suffix of the collection that holds the snapshots of a configured collection.
-pub const SNAPSHOTS_SUFFIX: &str = ".snapshots";
-
-/// What the names of the bookkeeping's collections begin with.
-pub const BOOKKEEPING_PREFIX: &str = "alluvium";
 
 /// The collection that holds the format of the data.
 pub const META_COLLECTION: &str = "alluvium.meta";
@@ -65,15 +60,10 @@ pub const BOOKKEEPING_COLLECTIONS: [&str; 6] = [
     JOBS_COLLECTION,
 ];
 
-/// The name of the collection that holds the snapshots of `collection`.
-pub fn snapshots_collection(collection: &str) -> String {
-    format!("{collection}{SNAPSHOTS_SUFFIX}")
-}
-
 /// One collection's projected documents and bookkeeping.
-pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents {}
+pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows {}
 
-impl<S: Documents + Checkpoints + QuarantineRows + SkipRows + DiscardedEvents> Store for S {}
+impl<S: Documents + Checkpoints + QuarantineRows + SkipRows> Store for S {}
 
 /// The projected documents.
 pub trait Documents: Clone + Send + Sync + 'static {
@@ -161,21 +151,22 @@ pub enum RowOutcome {
 
 /// The saved checkpoints of a collection.
 pub trait Checkpoints: Clone + Send + Sync + 'static {
-    /// All of the collection's as the majority holds them, each with its part, also those of divisions that
-    /// the collection had before.
+    /// All checkpoints of the collection, as the majority holds them, each with its part. Those of
+    /// earlier divisions are among them.
     fn load_checkpoints(&self) -> impl Future<Output = Result<Vec<(Part, Checkpoint)>>> + Send;
 
-    /// Puts on record at majority which log the collection's documents come from, whatever its division, in the
-    /// checkpoint of the whole; `false` when another log is on record there: then nothing was written.
+    /// Puts on record, at majority, which log the collection's documents come from. It stands in the
+    /// checkpoint of the whole, however the collection is divided. `false` when another log is on
+    /// record there: then nothing was written.
     fn claim_log(&self, log: LogId) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Saves that of the store's own part at majority; `false` when a later epoch has saved its own, or when there is one of another
-    /// log: then nothing was written.
+    /// Saves the checkpoint of the store's own part, at majority. `false` when one of a later epoch, or
+    /// of another log, is saved already: then nothing was written.
     fn save_checkpoint(&self, checkpoint: &Checkpoint)
     -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// A document that waits: behind a hole, or parked by a poison event.
+/// A document that waits: behind a gap, or parked by a poison event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineRow {
     /// The document, which may have no row yet.
@@ -184,26 +175,6 @@ pub struct QuarantineRow {
     pub mark: Quarantine,
     /// When it was recorded, by the daemon's wall clock.
     pub since: DateTime,
-}
-
-/// How far a document has come that waits no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Healed {
-    /// Its row has reached this version: no record of it or an earlier one is needed.
-    Reached(i64),
-    /// At this version it had a hole, and what stood above was discarded, so that it waits for nothing. Should the event
-    /// come after all and park the document, that is another record.
-    Closed(i64),
-}
-
-impl Healed {
-    /// Whether a record that bears this mark is needed no more.
-    pub fn covers(self, mark: &Quarantine) -> bool {
-        match self {
-            Self::Reached(version) => mark.version <= version,
-            Self::Closed(hole) => mark.version <= hole && mark.class == Class::Gap,
-        }
-    }
 }
 
 /// The records of documents that wait, at most one for each document.
@@ -217,15 +188,15 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
         document: &DocumentId,
     ) -> impl Future<Output = Result<Option<QuarantineRow>>> + Send;
 
-    /// Records at majority, replacing earlier records of the same documents, but none that waits for
-    /// a later version: another instance is further.
+    /// Writes records, at majority. A record replaces an earlier one of its document, unless that one
+    /// waits for a later version: then another instance is further.
     fn put_quarantine(&self, rows: &[QuarantineRow]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes, at majority, the records of documents that wait no more, of what these versions have in common with
-    /// them: another instance may be further.
+    /// Removes, at majority, the records of documents that no longer wait. Each comes with the version
+    /// that its row has reached. A record of a later version stays: another instance may be further.
     fn remove_quarantine(
         &self,
-        healed: &[(DocumentId, Healed)],
+        healed: &[(DocumentId, i64)],
     ) -> impl Future<Output = Result<()>> + Send;
 }
 
@@ -298,20 +269,20 @@ pub trait Leases: Clone + Send + Sync + 'static {
     /// Everything, as the majority holds it.
     fn load_roster(&self) -> impl Future<Output = Result<Roster>> + Send;
 
-    /// The epoch under which the checkpoint of what the lease is for was saved; 0 if there is none. A lease's
-    /// epoch has to be above it, also when the row of the lease was lost.
+    /// The epoch of the checkpoint that the lease is about; 0 if there is none. The epoch of the lease
+    /// must be above it, even when the row of the lease was lost.
     fn epoch_floor(&self, name: &LeaseName) -> impl Future<Output = Result<i64>> + Send;
 
-    /// Takes a lease at majority: `seen` is the row as it was read, `None` if there was none. False when
-    /// it has changed meanwhile.
+    /// Takes a lease, at majority. `seen` is its row as it was read, `None` if there was none. `false`
+    /// when it has changed since.
     fn take_lease(
         &self,
         lease: &Lease,
         seen: Option<&Lease>,
     ) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Renews a lease at majority, with the beat that it brings, or gives it back (`holder: None`).
-    /// False when another has taken it.
+    /// Renews a lease, at majority: stores its new beat. With `holder: None` it gives the lease back.
+    /// `false` when another has taken it.
     fn renew_lease(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
 
     /// The format of the data, as the majority holds it; `None` where nothing is recorded.

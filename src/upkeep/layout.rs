@@ -8,10 +8,9 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::{
-    database::Error,
     health::{Heart, beating},
     lease::Standing,
-    projector::observe::Observer,
+    observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
     store::{Layout, Layouts},
     time::Time,
@@ -104,13 +103,16 @@ impl Watched {
         let of = match layout {
             Layout::Parts(of) => of,
             Layout::Damaged(found) => {
-                self.observer.error(&Error::damaged(format!(
+                let problem = format!(
                     "by `alluvium.meta` `{collection}` is divided into {found} parts, which is no number of parts; \
                      `alluvium parts {collection} N` sets it"
-                )));
+                );
+                self.observer
+                    .layout(Some((problem, "until then it goes on as it was divided before")));
                 return false;
             }
         };
+        self.observer.layout(None);
         let known = self.layout.send_replace(Some(of));
         let is_new = known.is_some_and(|known| known != of);
         if is_new {

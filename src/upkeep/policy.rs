@@ -17,9 +17,8 @@ use crate::{
     database::{Error, Result},
     health::{Heart, beating},
     lease::Standing,
-    log::LogSource,
+    log::{LogSource, history},
     model::{
-        document::Document,
         id::DocumentId,
         snapshot::{Due, Reason, Snapshot},
     },
@@ -190,16 +189,15 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
     async fn try_take(&self, due: &[Due], reason: Reason) -> Result<()> {
         let store = &self.snapshotter.store;
         let is_known = |due: &Due| due.youngest.is_some_and(|youngest| youngest.above == 0);
+        let Snapshotter { collection, source, .. } = &self.snapshotter;
         // Everything that the rows were made of is in the log by now.
-        let at_least = match due.iter().all(is_known) {
+        let log = match due.iter().all(is_known) {
             true => None,
-            false => Some(self.snapshotter.source.now().await?),
+            false => Some((source.open_existing(collection).await?, source.now().await?)),
         };
         let taken_at = store.database_time().await?;
-        let taken = due
-            .iter()
-            .cloned()
-            .map(|due| async move { self.snapshot(due, at_least, taken_at, reason).await });
+        let taken =
+            due.iter().cloned().map(|due| self.snapshot(due, log.as_ref(), taken_at, reason));
         let taken: Vec<Option<Snapshot>> =
             stream::iter(taken).buffered(READS_MAX).try_collect().await?;
         let taken: Vec<Snapshot> = taken.into_iter().flatten().collect();
@@ -217,12 +215,12 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
     async fn snapshot(
         &self,
         Due { row, youngest }: Due,
-        at_least: Option<Timestamp>,
+        log: Option<&(S::Log, Timestamp)>,
         taken_at: bson::DateTime,
         reason: Reason,
     ) -> Result<Option<Snapshot>> {
         let known = youngest.filter(|youngest| youngest.above == 0);
-        let (Some(at_least), None) = (at_least, known) else {
+        let (Some((log, at_least)), None) = (log, known) else {
             let at_max = known.map(|youngest| youngest.at);
             return Ok(at_max.and_then(|at| Snapshot::of_row(&row, at, taken_at, reason).ok()));
         };
@@ -239,8 +237,8 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
             return Ok(Snapshot::of_row(&row, at_max, taken_at, reason).ok());
         }
         let newest = newest.and_then(|newest| newest.document().ok());
-        let mut document = newest.unwrap_or_else(|| Document::new(id.clone()));
-        let stop = read_on(&self.snapshotter.log, store, &mut document, version, at_least).await?;
+        let mut document = newest.unwrap_or_else(|| history::start(&id));
+        let stop = read_on(log, store, &mut document, version, *at_least).await?;
         match difference(&row, &document, &stop) {
             None => Ok(of_folded(&row, &document, taken_at, reason).ok()),
             Some(difference) => {

@@ -5,7 +5,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use super::fold::{Stop, read_on};
 use crate::{
     database,
-    log::LogSource,
+    log::{LogSource, history},
     metrics::CollectionMetrics,
     model::{
         document::Document,
@@ -19,10 +19,10 @@ use crate::{
 /// What taking snapshots of one collection needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshotter<S: LogSource, D> {
-    /// Tells the time of the log.
+    /// The collection.
+    pub collection: String,
+    /// Where its log is.
     pub source: S,
-    /// The log.
-    pub log: S::Log,
     /// The rows, and where snapshots go.
     pub store: D,
     /// Counts what was taken.
@@ -84,10 +84,11 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows> Snapshotter<S, D> {
         let row = row.ok_or_else(|| TakeError::Unknown(id.clone()))?;
         let version = version_of(&row);
         let differs = |reason| TakeError::Differs { id: id.clone(), version, reason };
-        let mut document = Document::new(id.clone());
+        let mut document = history::start(id);
+        let log = self.source.open_existing(&self.collection).await?;
         // Everything that the row was made of is in the log by now.
         let now = self.source.now().await?;
-        let stop = read_on(&self.log, &self.store, &mut document, version, now).await?;
+        let stop = read_on(&log, &self.store, &mut document, version, now).await?;
         if let Some(difference) = difference(&row, &document, &stop) {
             return Err(differs(difference));
         }
@@ -163,7 +164,7 @@ pub(super) fn difference(row: &RawDocument, folded: &Document, stop: &Stop) -> O
                 mark.class.name(),
                 mark.reason
             ),
-            Stop::Hole => format!("the event at version {} is missing", folded.version + 1),
+            Stop::Gap => format!("the event at version {} is missing", folded.version + 1),
             Stop::End | Stop::Reached => format!("its log ends at version {}", folded.version),
         });
     }

@@ -87,7 +87,7 @@ pub enum WriteError {
     /// An event is missing from the log, and later ones wait for it.
     #[error(
         "document {id} waits for its event of version {version}, which is missing while later ones exist; \
-         an operator has to fill or discard the gap first"
+         an operator has to fill the gap first"
     )]
     Gap {
         /// The document.

@@ -1,11 +1,12 @@
 //! The HTTP API in this process, on a port of its own, and requests to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use alluvium::{
-    api::{ApiLimits, ApiState, Served, router, serve},
+    api::{ApiLimits, ApiState, Served, router},
+    daemon::{HttpLimits, serve},
     health::Heartbeats,
-    log::{LogSource, mongo::MongoSource},
+    log::mongo::MongoSource,
     metrics::Metrics,
     model::part::Part,
     read::{ReadLimits, Reader},
@@ -17,6 +18,7 @@ use alluvium::{
 use mongodb::Database;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running API over the collection `games`, without a daemon.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub struct Api {
     /// The metrics.
     pub metrics: Metrics,
     /// Ends the API when it is dropped.
-    _stop: watch::Sender<()>,
+    _stop: DropGuard,
 }
 
 /// An answer, read whole.
@@ -65,12 +67,11 @@ impl Api {
         let (status, receiver) = watch::channel(games);
         let (metrics, heartbeats) = (Metrics::new().unwrap(), Heartbeats::default());
         let counted = metrics.collection("games", receiver.clone()).unwrap();
-        let source = MongoSource::new(db.clone());
         let served = Served {
             reader: Reader::new(db, "games", ReadLimits::default()),
             snapshotter: Snapshotter {
-                log: source.log("games"),
-                source,
+                collection: "games".into(),
+                source: MongoSource::new(db.clone()),
                 store: MongoStore::new(db, "games", Part::WHOLE),
                 metrics: counted.clone(),
                 keep: 3,
@@ -90,11 +91,10 @@ impl Api {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (stop, mut stopped) = watch::channel(());
-        tokio::spawn(serve(listener, router(state), async move {
-            let _ = stopped.changed().await;
-        }));
-        Self { base, status, heartbeats, metrics, _stop: stop }
+        let (routes, stop) = (watch::channel(router(state)).1, CancellationToken::new());
+        let limits = HttpLimits { connections_max: 64, head_timeout: Duration::from_secs(30) };
+        tokio::spawn(serve(listener, routes, limits, stop.clone()));
+        Self { base, status, heartbeats, metrics, _stop: stop.drop_guard() }
     }
 
     /// Sends a request with headers and perhaps a body.

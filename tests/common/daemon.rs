@@ -33,13 +33,19 @@ pub fn free_port() -> u16 {
 impl Daemon {
     /// Starts `alluvium run` with this configuration (TOML).
     pub fn start(config: &str) -> Daemon {
+        Self::under(&[], config, &[])
+    }
+
+    /// Starts it under a program that is given the command line to run, with further arguments.
+    pub fn under(wrapper: &[&str], config: &str, arguments: &[&str]) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("alluvium.toml");
         fs::write(&file, config).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-            .arg("run")
-            .arg("--config")
+        let line = [wrapper, &[env!("CARGO_BIN_EXE_alluvium"), "run", "--config"]].concat();
+        let mut process = Command::new(line[0])
+            .args(&line[1..])
             .arg(&file)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

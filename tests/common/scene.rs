@@ -92,8 +92,9 @@ impl Scene {
                 uri: self.uri.parse().unwrap(),
                 database: self.db.name().to_owned(),
             },
-            http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap() },
+            http: HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() },
             daemon: DaemonConfig {
+                instance: None,
                 checkpoint_interval: Duration::from_millis(100),
                 lease_time: self.lease_time,
                 shutdown_timeout: self.shutdown_timeout,
@@ -233,7 +234,6 @@ impl Scene {
             rows: rows.try_collect().await.unwrap(),
             acknowledged,
             skipped: self.skipped(name).await,
-            discarded: self.discarded(name).await,
             ..Evidence::default()
         };
         let bench = self.db.client().database(&format!("{}_judge", self.db.name()));
@@ -247,20 +247,13 @@ impl Scene {
     pub async fn skipped(&self, name: &str) -> Vec<(Bson, i64)> {
         let skips = self.collection("alluvium.skips").find(doc! { "_id.c": name }).await.unwrap();
         let skips: Vec<Document> = skips.try_collect().await.unwrap();
-        let place = |row: &Document| {
+        let places = |row: &Document| {
             let key = row.get_document("_id").unwrap();
-            (key.get("d").unwrap().clone(), key.get_i64("s").unwrap())
+            let (document, first) = (key.get("d").unwrap().clone(), key.get_i64("s").unwrap());
+            let last = row.get_i64("through").unwrap_or(first);
+            (first..=last).map(move |version| (document.clone(), version)).collect::<Vec<_>>()
         };
-        skips.iter().map(place).collect()
-    }
-
-    /// The events that were taken out of the log of a collection, as they are kept.
-    pub async fn discarded(&self, name: &str) -> Vec<Document> {
-        let filter = doc! { "_id.c": name, "_id.s": { "$exists": true } };
-        let kept = self.collection("alluvium.quarantine").find(filter).await.unwrap();
-        let kept: Vec<Document> = kept.try_collect().await.unwrap();
-        let events = kept.iter().flat_map(|row| row.get_array("events").unwrap());
-        events.map(|event| event.as_document().unwrap().clone()).collect()
+        skips.iter().flat_map(places).collect()
     }
 }
 

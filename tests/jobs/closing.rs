@@ -1,4 +1,4 @@
-//! Closing holes: filled, or what stands above them discarded.
+//! Filling gaps.
 
 use bson::doc;
 use serde_json::json;
@@ -12,10 +12,10 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hole_is_filled_with_events_that_change_nothing() {
+async fn a_gap_is_filled_with_events_that_change_nothing() {
     let scene = hasty().await;
     let daemon = scene.start().await;
-    // Two holes, the second of two versions.
+    // Two gaps, the second of two versions.
     scene.append(events("a", 1..=2)).await;
     scene.append([event("a", 4), event("a", 7)]).await;
     scene.recorded("a", "gap", 3).await;
@@ -28,7 +28,7 @@ async fn a_hole_is_filled_with_events_that_change_nothing() {
     assert_eq!(filled.status, 200, "{filled:?}");
     assert_eq!(
         filled.json["result"],
-        json!({ "hole": 3, "filled": 3, "version": 7, "waits": null })
+        json!({ "gap": 3, "filled": 3, "version": 7, "waits": null })
     );
     let row = scene.reached("a", 7).await;
     assert_eq!(row.get_document("clock").unwrap(), &doc! { "alluvium": 3_i64, "x": 4_i64 });
@@ -43,65 +43,17 @@ async fn a_hole_is_filled_with_events_that_change_nothing() {
     scene.append([event("b", 2)]).await;
     scene.append(events("c", 1..=1)).await;
     scene.append([change("c", 2, doc! { "op": "delete" }), event("c", 4)]).await;
-    for (id, hole) in [("b", 1), ("c", 3)] {
-        scene.recorded(id, "gap", hole).await;
+    for (id, gap) in [("b", 1), ("c", 3)] {
+        scene.recorded(id, "gap", gap).await;
         let filled = run(&scene, &["gap", "fill", "games", id]).await;
         assert_eq!(filled.code, Some(0), "{filled:?}");
         assert!(filled.out.starts_with("1 missing versions filled\n"), "{filled:?}");
-        let row = scene.reached(id, hole + 1).await;
+        let row = scene.reached(id, gap + 1).await;
         assert_eq!(row.get_document("state").unwrap(), &doc! { "n": 1 });
         agree(&scene, &daemon, id).await;
     }
-    daemon.says("no gaps", |status| status.version_gaps == 0).await;
-    wait_until("no hole is old", async || daemon.metric("oldest_gap_seconds", "") == Some(0.0))
+    daemon.says("no gaps", |status| status.version_gaps == Some(0)).await;
+    wait_until("no gap is old", async || daemon.metric("oldest_gap_seconds", "") == Some(0.0))
         .await;
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_stands_above_a_hole_is_discarded_and_kept() {
-    let scene = hasty().await;
-    let daemon = scene.start().await;
-    scene.append(events("a", 1..=2)).await;
-    let above = events("a", 4..=6);
-    scene.append(above.clone()).await;
-    scene.append([event("b", 3)]).await;
-    scene.recorded("a", "gap", 3).await;
-    scene.recorded("b", "gap", 1).await;
-    let listed = run(&scene, &["gap", "list", "games"]).await;
-    assert_eq!(listed.out.lines().count(), 2, "{listed:?}");
-    let gone = run(&scene, &["gap", "discard", "games", "a"]).await;
-    assert_eq!(gone.code, Some(0), "{gone:?}");
-    assert!(gone.out.contains("a is at version 2, and waits for nothing"), "{gone:?}");
-    let gone = ask(&daemon, "POST", &format!("{GAPS}/b/discard?version=1")).await;
-    assert_eq!((gone.status, &gone.json["result"]["discarded"]), (200, &json!(1)), "{gone:?}");
-    daemon.says("no gaps", |status| status.version_gaps == 0).await;
-    for id in ["a", "b"] {
-        scene.record(id, |record| record.is_none()).await;
-    }
-    let kept = scene.discarded("games").await;
-    assert_eq!((&kept[..3], kept.len()), (&above[..], 4));
-    scene.judged_as("games", above).await;
-    agree(&scene, &daemon, "a").await;
-    // They do not count as waiting, neither here nor after a restart that reads the stream again.
-    let status = run(&scene, &["status", "--json"]).await;
-    assert!(status.code == Some(0) || status.err.contains("collections"), "{status:?}");
-    daemon.stop().await;
-    scene
-        .collection("alluvium.checkpoints")
-        .update_one(doc! {}, doc! { "$unset": { "token": "" } })
-        .await
-        .unwrap();
-    let daemon = scene.start().await;
-    scene.append([event("a", 3)]).await;
-    scene.reached("a", 3).await;
-    daemon.says("no gaps", |status| status.version_gaps == 0).await;
-    // A later hole at the same places is another one, and both events are kept.
-    scene.append([change("a", 5, doc! { "op": "delete" })]).await;
-    scene.recorded("a", "gap", 4).await;
-    let gone = run(&scene, &["gap", "discard", "games", "a"]).await;
-    assert_eq!(gone.code, Some(0), "{gone:?}");
-    assert_eq!(scene.discarded("games").await.len(), 5);
-    agree(&scene, &daemon, "a").await;
     daemon.stop().await;
 }

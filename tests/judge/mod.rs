@@ -36,8 +36,6 @@ pub struct Evidence {
     pub together: Vec<Vec<Document>>,
     /// The places that an operator had skipped: they count, and change nothing.
     pub skipped: Vec<(Bson, i64)>,
-    /// The events that an operator took out of the log, as they are kept.
-    pub discarded: Vec<Document>,
     /// Answers to clients that asked what they were missing.
     pub answers: Vec<Answer>,
 }
@@ -137,18 +135,16 @@ fn fillers(events: &[Document], findings: &mut Vec<String>) -> usize {
     fillers.count()
 }
 
-/// What was acknowledged is there as it was sent, unless an operator took it out and kept it; and what was sent together is there together.
+/// What was acknowledged is there as it was sent; and what was sent together is there together.
 fn appended(evidence: &Evidence, log: &Log, findings: &mut Vec<String>) {
     let stored = |event: &Document| {
         let (id, version) = place(event)?;
         log.get(&id)?.get(&version).filter(|stored| *stored == event)
     };
-    let kept = |event: &Document| evidence.discarded.iter().any(|kept| kept == event);
-    let lost = evidence.acknowledged.iter();
-    let lost = lost.filter(|event| stored(event).is_none() && !kept(event));
+    let lost = evidence.acknowledged.iter().filter(|event| stored(event).is_none());
     findings.extend(lost.map(|event| format!("acknowledged, and not in the log: {event}")));
     for set in &evidence.together {
-        let there = set.iter().filter(|event| stored(event).is_some() || kept(event)).count();
+        let there = set.iter().filter(|event| stored(event).is_some()).count();
         if there != 0 && there != set.len() {
             findings.push(format!("half appended, {there} of {}: {set:?}", set.len()));
         }

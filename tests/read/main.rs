@@ -34,7 +34,7 @@ async fn five(db: &Database, clustered: bool) -> (DocumentId, Reader) {
 }
 
 fn query(clock: &[(&str, i64)]) -> MissingQuery {
-    MissingQuery { clock: clock.iter().copied().collect(), limit: 100, log: None }
+    MissingQuery { clock: clock.iter().copied().collect(), limit: 100, ..MissingQuery::default() }
 }
 
 #[tokio::test]

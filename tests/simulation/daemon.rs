@@ -29,17 +29,16 @@ use crate::{
     lease::{Keeper, Leaderships, LeaseSettings, Standing},
     metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
+    observe::Observer,
     projector::{
         Projector, Settings,
-        backlog::BacklogSettings,
-        distributor::{Distributor, Restarts},
         division::Division,
-        feed::Subscribe,
-        observe::Observer,
+        intake::backlog::BacklogSettings,
         revisit::{self, Led, Parts},
     },
     retry::{ATTEMPT_LIMIT, Backoff},
     status::CollectionStatus,
+    stream::{Distributor, Restarts, Subscribe},
     time::Time as _,
     upkeep::layout::{LayoutWatch, Watched},
 };
@@ -191,7 +190,7 @@ impl Process {
             let (wishes, revisits) = revisit::channel();
             parts.put(part, Led { standing: led.clone(), wishes });
             let heart = hearts.heart("projector");
-            let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
+            let store = SimStore::new(node.clone(), monitor.clone(), part);
             let projector = Projector {
                 collection: COLLECTION.into(),
                 part,

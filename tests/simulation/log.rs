@@ -8,14 +8,11 @@ use futures::future::{Either, select};
 
 use super::{
     node::Node,
-    world::{EVENTS, Key, Op, State, World},
+    world::{Data, Key, Op, State, World},
 };
 use crate::{
     database::{Error, Result},
-    log::{
-        Batch, Bodies, EventLog, Found, LogSource, Mend, Scan, Start, Tail, TailBatch,
-        events_collection,
-    },
+    log::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, events_collection},
     model::{
         event::EventKey,
         id::DocumentId,
@@ -26,6 +23,8 @@ use crate::{
 
 /// How long the server waits for a change before it answers with an empty batch.
 const AWAIT_TIME: Duration = Duration::from_secs(1);
+/// The most bytes of events in one reply to a read, where that are several: the server's limit of 16 MB, in small.
+const REPLY_BYTES_MAX: usize = 800;
 
 /// The logs as one process reaches them.
 #[derive(Clone)]
@@ -36,8 +35,9 @@ pub(super) struct SimLogSource {
 /// One log.
 #[derive(Clone)]
 pub(super) struct SimLog {
-    node: Node,
-    collection: String,
+    pub(super) node: Node,
+    pub(super) collection: String,
+    pub(super) id: LogId,
 }
 
 /// A change stream.
@@ -53,8 +53,7 @@ pub(super) struct SimTail {
 pub(super) struct SimScan {
     node: Node,
     collection: String,
-    /// The collection that the cursor was opened on; none if there was none.
-    id: Option<LogId>,
+    id: LogId,
     term: u64,
     after: Option<EventKey>,
 }
@@ -84,8 +83,13 @@ impl LogSource for SimLogSource {
         Ok(SimTail { node: self.node.clone(), collections: events, bodies, next, term })
     }
 
-    fn log(&self, collection: &str) -> SimLog {
-        SimLog { node: self.node.clone(), collection: events_collection(collection) }
+    async fn open(&self, collection: &str) -> Result<Option<SimLog>> {
+        let (world, events) = (self.node.world.clone(), events_collection(collection));
+        let name = events.clone();
+        let work =
+            async move { Ok(world.state().latest.collections.get(&name).map(|found| found.id)) };
+        let id = self.node.call("open", work).await?;
+        Ok(id.map(|id| SimLog { node: self.node.clone(), collection: events, id }))
     }
 }
 
@@ -315,14 +319,8 @@ fn read_token(token: &RawBson) -> Result<(Timestamp, Option<usize>)> {
 impl EventLog for SimLog {
     type Scan = SimScan;
 
-    async fn identity(&self) -> Result<Option<Found>> {
-        let (world, collection) = (self.node.world.clone(), self.collection.clone());
-        let work = async move {
-            let state = world.state();
-            let at = state.operation_time();
-            Ok(state.latest.collections.get(&collection).map(|found| Found { id: found.id, at }))
-        };
-        self.node.call("identity", work).await
+    fn id(&self) -> LogId {
+        self.id
     }
 
     async fn estimated_events(&self) -> Result<u64> {
@@ -333,16 +331,16 @@ impl EventLog for SimLog {
 
     async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<SimScan> {
         let scan_is_careless = planted(Bug::ScanWithoutCausalSession);
-        let (world, collection) = (self.node.world.clone(), self.collection.clone());
+        let (world, log) = (self.node.world.clone(), self.clone());
         let work = async move {
             if !scan_is_careless {
                 world.causal(at_least).await;
             }
-            let state = world.state();
-            Ok((state.visible.collections.get(&collection).map(|found| found.id), state.term))
+            world.named(&log).await?;
+            Ok(world.state().term)
         };
-        let (id, term) = self.node.call("scan", work).await?;
-        let (node, collection) = (self.node.clone(), self.collection.clone());
+        let term = self.node.call("scan", work).await?;
+        let Self { node, collection, id } = self.clone();
         Ok(SimScan { node, collection, id, term, after: after.cloned() })
     }
 
@@ -353,67 +351,27 @@ impl EventLog for SimLog {
         limit: u32,
         at_least: Option<Timestamp>,
     ) -> Result<Batch> {
-        let (world, id) = (self.node.world.clone(), document.clone());
+        let (world, id, log) = (self.node.world.clone(), document.clone(), self.clone());
         let work = async move {
             if let Some(at_least) = at_least {
                 world.causal(at_least).await;
             }
+            world.named(&log).await?;
             let state = world.state();
-            let events = state.visible.events(&id, after).take(limit as usize);
-            let mut batch = RawArrayBuf::new();
-            events.for_each(|(_, event)| batch.push(event.clone()));
-            Ok(Batch::from(batch).of_time(state.seen_time()))
+            let mut events = state.visible.events(&id, after).take(limit as usize).peekable();
+            let (mut batch, mut bytes) = (RawArrayBuf::new(), 0);
+            let fits = |event: &RawDocumentBuf, bytes: &mut usize| {
+                *bytes += event.as_bytes().len();
+                *bytes <= REPLY_BYTES_MAX || *bytes == event.as_bytes().len()
+            };
+            while let Some((_, event)) = events.next_if(|(_, event)| fits(event, &mut bytes)) {
+                batch.push(event.clone());
+            }
+            let is_cut = events.peek().is_some();
+            Ok(Batch::from(batch).of_time(state.seen_time()).cut(is_cut))
         };
         let name = self.node.name(|| format!("read {document} above {after}"));
         self.node.call(&name, work).await
-    }
-}
-
-impl Mend for SimLog {
-    async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let Ok(key) = EventKey::from_event(event) else { continue };
-            let (world, name) =
-                (self.node.world.clone(), self.node.name(|| format!("insert {key:?}")));
-            let row = (key, event.clone());
-            let work = async move {
-                if world.state().log_is_aside {
-                    return Err(Error::server(13, "not authorized to make a collection"));
-                }
-                let (ticket, _duplicate) = world.insert_events(vec![row], false);
-                let found = world.state().last();
-                world.majority(ticket.unwrap_or(found)).await
-            };
-            self.node.call(&name, work).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let Ok(key) = EventKey::from_event(event) else { continue };
-            let (world, name) =
-                (self.node.world.clone(), self.node.name(|| format!("delete {key:?}")));
-            let event = event.clone();
-            let work = async move {
-                let (stored, is_next, last) = {
-                    let state = world.state();
-                    let stored = state.latest.get(EVENTS, &Key::Event(key.clone())).cloned();
-                    (stored, state.latest.leads_to(&key), state.last())
-                };
-                if stored.as_ref().and_then(|row| row.raw()) != Some(&event) {
-                    return world.majority(last).await;
-                }
-                if is_next {
-                    // What was missing has come at that very moment: a second hole, which is told of, and no run goes on from.
-                    return Err(Error::server(13, "not authorized to remove"));
-                }
-                let (collection, key) = (EVENTS.into(), Key::Event(key));
-                world.majority(world.apply(vec![Op::Delete { collection, key }])).await
-            };
-            self.node.call(&name, work).await?;
-        }
-        Ok(())
     }
 }
 
@@ -439,7 +397,7 @@ impl World {
     fn scanned(
         &self,
         collection: &str,
-        id: Option<LogId>,
+        id: LogId,
         term: u64,
         after: Option<EventKey>,
         limit: usize,
@@ -448,13 +406,20 @@ impl World {
         if state.term != term {
             return Err(Error::unreachable("the cursor died with its node"));
         }
-        let Some(id) = id else { return Ok(Vec::new()) };
-        let found = state.visible.collections.get(collection).filter(|found| found.id == id);
-        let found = found.ok_or_else(|| Error::server(175, "the collection was dropped"))?;
-        let rows = found.rows.iter().filter_map(|(key, row)| match (key, row.raw()) {
-            (Key::Event(key), Some(raw)) => Some((key.clone(), raw.clone())),
-            _ => None,
-        });
+        let is_there =
+            |data: &Data| data.collections.get(collection).is_some_and(|found| found.id == id);
+        let is_there = is_there(&state.latest) && is_there(&state.visible);
+        if !is_there && !planted(Bug::LogNotNamed) {
+            return Err(Error::server(175, "the collection was dropped or renamed"));
+        }
+        let found = state.visible.collections.get(collection);
+        let rows =
+            found.into_iter().flat_map(|found| &found.rows).filter_map(|(key, row)| {
+                match (key, row.raw()) {
+                    (Key::Event(key), Some(raw)) => Some((key.clone(), raw.clone())),
+                    _ => None,
+                }
+            });
         Ok(rows
             .filter(|(key, _)| after.as_ref().is_none_or(|after| key > after))
             .take(limit)

@@ -10,7 +10,7 @@ use bson::{Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
-    skips::{has_discarded, skipped_of},
+    skips::skipped_of,
     store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
 };
@@ -45,7 +45,6 @@ struct Inner {
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     events: usize,
-    discarded: usize,
     skips: SkippedVersions,
     /// The row at each version from 1, as far as the events lead.
     pub(super) rows: Vec<RawDocumentBuf>,
@@ -125,6 +124,29 @@ impl Monitor {
         }
     }
 
+    /// Everything above a gap is about to be skipped: the document must stand before that gap, and all of it be there.
+    pub(super) fn skip_above_recorded(&self, state: &State, skip: &Skip) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
+        let EventKey { document, version: gap } = &skip.key;
+        let log = self.log().or_else(|| state.archive.keys().next_back().copied());
+        match &self.history(state, log, document).stop {
+            Some(Stop::Hole { version }) if version == gap => {}
+            stop => {
+                return Err(format!("{document} is skipped from {gap} on, and stops at {stop:?}"));
+            }
+        }
+        let above = state.latest.events(document, *gap).map(|(version, _)| version);
+        let above: Vec<i64> = above.take_while(|version| *version <= skip.through).collect();
+        match above == (gap + 1..=skip.through).collect::<Vec<i64>>() {
+            true => Ok(()),
+            false => {
+                Err(format!("of {gap} to {} of {document} only {above:?} are there", skip.through))
+            }
+        }
+    }
+
     /// A checkpoint is about to be saved: everything before it must be flushed, or on record as waiting.
     pub(super) fn checkpoint_saved(
         &self,
@@ -153,7 +175,7 @@ impl Monitor {
             return Ok(());
         }
         self.nothing_passed(state, part, checkpoint, |id, data| {
-            waiting(data).iter().any(|row| row.document == *id) || has_discarded(data, id)
+            waiting(data).iter().any(|row| row.document == *id)
         })
     }
 
@@ -172,9 +194,7 @@ impl Monitor {
         let mut resting =
             saved.filter(|(part, saved)| part.holds(document) && log == Some(saved.log));
         resting.try_for_each(|(part, saved)| {
-            self.nothing_passed(state, part, &saved, |id, data| {
-                id != document || has_discarded(data, id)
-            })
+            self.nothing_passed(state, part, &saved, |id, _| id != document)
         })
     }
 
@@ -221,12 +241,11 @@ impl Monitor {
         let history = inner.histories.entry(document.clone()).or_default();
         let count = events.clone().count();
         let skips = skipped_of(&state.latest, document);
-        let discarded = state.discarded;
-        if (history.events, history.discarded) != (count, discarded) || history.skips != skips {
+        if history.events != count || history.skips != skips {
             let decoded = events
                 .filter_map(|(key, event)| Some((key.version, Document::try_from(event).ok()?)));
             let replayed = replay(&decoded.collect(), &skips);
-            *history = Arc::new(History { events: count, discarded, skips, ..replayed });
+            *history = Arc::new(History { events: count, skips, ..replayed });
         }
         Arc::clone(history)
     }
@@ -240,7 +259,7 @@ impl Monitor {
     }
 }
 
-/// The events of a log before a place, but for those that an operator has discarded since.
+/// The events of a log before a place.
 fn passed(state: &State, before: (usize, usize), followed: LogId) -> BTreeSet<&EventKey> {
     let mut log = None;
     let mut passed = BTreeSet::new();
@@ -253,9 +272,6 @@ fn passed(state: &State, before: (usize, usize), followed: LogId) -> BTreeSet<&E
                     if collection == EVENTS && (at, number) < before =>
                 {
                     passed.insert(key);
-                }
-                Op::Delete { collection, key: Key::Event(key) } if collection == EVENTS => {
-                    passed.remove(key);
                 }
                 _ => {}
             }
@@ -273,7 +289,7 @@ fn replay(events: &BTreeMap<i64, Document>, skips: &SkippedVersions) -> History 
         let mut reference = Reference::default();
         let mut walk = Walk::new(&mut reference, "").await;
         let mut rows = Vec::new();
-        let is_skipped = |version: i64| skips.contains(&version);
+        let is_skipped = |version: i64| skips.contains(version);
         loop {
             let before = walk.version;
             let stop = walk.upto(before + 1, events, is_skipped).await;

@@ -1,42 +1,89 @@
-//! Skips and discarded events on the in-memory replica set, as those of `store::mongo` are kept. What this claims is
-//! checked in `conformance`.
+//! Skips on the in-memory replica set, as those of `store::mongo` are kept. What this claims is checked in
+//! `conformance`.
 
-use std::collections::BTreeSet;
+use bson::Timestamp;
 
 use super::{
-    store::{QUARANTINE, SimStore, refuses, row_of, version_of},
-    world::{COLLECTION, Data, Key, Op, Row, State},
+    store::{SimStore, refuses, row_of, version_of},
+    world::{COLLECTION, Data, EVENTS, Key, Op, Row, State},
 };
 use crate::{
-    database::Result,
+    database::{Error, Result},
     model::{
-        event::EventKey,
         id::DocumentId,
         skip::{Skip, SkippedVersions, Skips},
     },
     planted::{Bug, planted},
-    store::{Discarded, DiscardedEvents, RowWrite, SkipOutcome, SkipRows},
+    store::{Filler, RowWrite, SkipAboveOutcome, SkipOutcome, SkipRows},
 };
 
 pub(super) const SKIPS: &str = "alluvium.skips";
 
 impl SkipRows for SimStore {
     async fn load_skips(&self) -> Result<Skips> {
-        let world = self.node.world.clone();
+        let (world, seen) = (self.node.world.clone(), self.seen.clone());
         let work = async move {
             let mut skips = Skips::default();
-            for key in skipped(&world.state().visible) {
-                skips.insert(key.document, key.version);
+            let seen = *seen.lock().unwrap();
+            world.causal(seen).await;
+            for skip in skipped(&world.state().visible) {
+                skips.insert(skip.key.document, (skip.key.version, skip.through));
             }
             Ok(skips)
         };
         self.node.call("load_skips", work).await
     }
 
-    async fn load_skips_of(&self, document: &DocumentId) -> Result<SkippedVersions> {
+    async fn load_skips_of(
+        &self,
+        document: &DocumentId,
+        at_least: Option<Timestamp>,
+    ) -> Result<SkippedVersions> {
         let (world, document) = (self.node.world.clone(), document.clone());
-        let work = async move { Ok(skipped_of(&world.state().visible, &document)) };
+        let seen = Some(*self.seen.lock().unwrap()).max(at_least);
+        let work = async move {
+            if let Some(seen) = seen {
+                world.causal(seen).await;
+            }
+            Ok(skipped_of(&world.state().visible, &document))
+        };
         self.node.call("load_skips_of", work).await
+    }
+
+    async fn skip_above(&self, skip: &Skip, filler: &Filler) -> Result<SkipAboveOutcome> {
+        let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
+        let (skip, filler) = (skip.clone(), filler.clone());
+        let name = self.node.name(|| {
+            format!("skip_above {} {} to {}", skip.key.document, skip.key.version, skip.through)
+        });
+        let work = async move {
+            let (found, last) = {
+                let state = world.state();
+                (judge_above(&state, &skip, &filler)?, state.last())
+            };
+            if let Some(outcome) = found {
+                // A transaction that changes nothing waits as well: for what it found.
+                world.majority(last).await?;
+                return Ok(outcome);
+            }
+            let check = monitor.skip_above_recorded(&world.state(), &skip);
+            world.insist(check);
+            let key = || Key::Event(skip.key.clone());
+            let put =
+                |collection: &str, row| Op::Put { collection: collection.into(), key: key(), row };
+            let record = put(SKIPS, Row::Skip(skip.clone()));
+            let filler_put = put(EVENTS, Row::Raw(filler.event.clone()));
+            let one_by_one = planted(Bug::SkipAfterFiller);
+            let transactions = match one_by_one {
+                true => vec![vec![filler_put], vec![record]],
+                false => vec![vec![filler_put, record]],
+            };
+            for ops in transactions {
+                world.majority(world.apply(ops)).await?;
+            }
+            Ok(SkipAboveOutcome::Done)
+        };
+        self.node.call(&name, work).await
     }
 
     async fn skip(&self, skip: &Skip, write: &RowWrite) -> Result<SkipOutcome> {
@@ -92,77 +139,34 @@ fn judge(state: &State, skip: &Skip, write: &RowWrite) -> Option<SkipOutcome> {
     (stored.unwrap_or(0) != write.expected).then_some(SkipOutcome::Stale)
 }
 
-impl DiscardedEvents for SimStore {
-    async fn keep_discarded(&self, events: &[Discarded]) -> Result<()> {
-        let world = self.node.world.clone();
-        let put = |discarded: &Discarded| Op::Put {
-            collection: QUARANTINE.into(),
-            key: Key::Event(discarded.key.clone()),
-            row: Row::Raw(discarded.event.clone()),
-        };
-        let puts: Vec<Op> = events.iter().map(put).collect();
-        let work = async move { world.majority(world.apply(puts)).await };
-        self.node.call("keep_discarded", work).await
+/// What keeps a skip of everything above a gap from being done.
+fn judge_above(state: &State, skip: &Skip, filler: &Filler) -> Result<Option<SkipAboveOutcome>> {
+    let key = Key::Event(skip.key.clone());
+    let Some(log) = state.latest.collections.get(EVENTS).filter(|log| log.id == filler.log) else {
+        return Err(Error::server(361, "the collection is another one by now"));
+    };
+    if state.latest.get(SKIPS, &key).is_some() {
+        return Ok(Some(SkipAboveOutcome::Existed));
     }
-
-    async fn load_discarded(&self) -> Result<BTreeSet<EventKey>> {
-        let (world, part) = (self.node.world.clone(), self.part);
-        let work = async move {
-            let places = events(&world.state().visible, QUARANTINE).into_iter();
-            Ok(places.filter(|key| part.holds(&key.document)).collect())
-        };
-        self.node.call("load_discarded", work).await
+    let mut newer = state.latest.events(&skip.key.document, skip.through);
+    if !filler.leaves_newer && newer.next().is_some() {
+        return Ok(Some(SkipAboveOutcome::Newer));
     }
-
-    async fn discards(&self) -> Result<i64> {
-        let world = self.node.world.clone();
-        let work = async move { Ok(events(&world.state().visible, QUARANTINE).len() as i64) };
-        self.node.call("discards", work).await
-    }
-
-    async fn discarded_of(&self, document: &DocumentId) -> Result<BTreeSet<i64>> {
-        let (world, document) = (self.node.world.clone(), document.clone());
-        let work = async move { Ok(events_of(&world.state().visible, QUARANTINE, &document)) };
-        self.node.call("discarded_of", work).await
-    }
+    Ok(log.rows.contains_key(&key).then_some(SkipAboveOutcome::Taken))
 }
 
-/// The events that were discarded, as they are kept: where two had one place, both.
-pub(super) fn kept(state: &State) -> Vec<bson::Document> {
-    let ops = state.oplog[..state.committed].iter().flat_map(|entry| &entry.ops);
-    let kept = ops.filter_map(|op| match op {
-        Op::Put { collection, row, .. } if collection == QUARANTINE => row.raw(),
-        _ => None,
-    });
-    kept.filter_map(|event| bson::Document::try_from(event).ok()).collect()
-}
-
-/// Whether events of a document were discarded: whoever begins looks whether something waits there.
-pub(super) fn has_discarded(data: &Data, document: &DocumentId) -> bool {
-    !events_of(data, QUARANTINE, document).is_empty()
-}
-
-/// The places that are skipped.
-pub(super) fn skipped(data: &Data) -> Vec<EventKey> {
-    events(data, SKIPS)
-}
-
-/// The places of the events that the rows of a collection are about.
-fn events(data: &Data, collection: &str) -> Vec<EventKey> {
-    let rows = data.collections.get(collection).map(|found| found.rows.keys());
-    let event = |key: &Key| match key {
-        Key::Event(key) => Some(key.clone()),
+/// What is skipped.
+pub(super) fn skipped(data: &Data) -> Vec<Skip> {
+    let rows = data.collections.get(SKIPS).map(|found| found.rows.values());
+    let skip = |row: &Row| match row {
+        Row::Skip(skip) => Some(skip.clone()),
         _ => None,
     };
-    rows.into_iter().flatten().filter_map(event).collect()
+    rows.into_iter().flatten().filter_map(skip).collect()
 }
 
-/// Those of one document.
+/// What is skipped of one document.
 pub(super) fn skipped_of(data: &Data, document: &DocumentId) -> SkippedVersions {
-    events_of(data, SKIPS, document)
-}
-
-fn events_of(data: &Data, collection: &str, document: &DocumentId) -> BTreeSet<i64> {
-    let events = events(data, collection).into_iter().filter(|key| key.document == *document);
-    events.map(|key| key.version).collect()
+    let skips = skipped(data).into_iter().filter(|skip| skip.key.document == *document);
+    skips.map(|skip| (skip.key.version, skip.through)).collect()
 }

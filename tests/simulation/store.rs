@@ -1,7 +1,9 @@
 //! The store on the in-memory replica set: filtered majority writes that may be lost, late, partly
 //! done or doubled, as those of `store::mongo` are. What this claims is checked in `conformance`.
 
-use bson::{RawDocument, RawDocumentBuf};
+use std::sync::{Arc, Mutex};
+
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 
 use super::{
     monitor::Monitor,
@@ -17,8 +19,8 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{
-        Checkpoints, Documents, Extent, Healed, QuarantineRow, QuarantineRows, RowOutcome,
-        RowVersion, RowWrite, Versions,
+        Checkpoints, Documents, Extent, QuarantineRow, QuarantineRows, RowOutcome, RowVersion,
+        RowWrite, Versions,
     },
 };
 
@@ -31,17 +33,19 @@ pub(super) struct SimVersions {
     term: u64,
     after: Option<DocumentId>,
     extent: Extent,
+    seen: Arc<Mutex<Timestamp>>,
 }
 
 impl Versions for SimVersions {
     async fn next(&mut self) -> Result<Option<Vec<RowVersion>>> {
         let (world, after, term) = (self.node.world.clone(), self.after.clone(), self.term);
-        let (limit, extent) = (1 + self.node.random(8), self.extent);
+        let (limit, extent, seen) = (1 + self.node.random(8), self.extent, self.seen.clone());
         let work = async move {
             let state = world.state();
             if state.term != term {
                 return Err(Error::unreachable("the cursor died with its node"));
             }
+            observe(&seen, &state);
             Ok(versions(&state.visible, after.as_ref(), (limit, extent)))
         };
         let rows = self.node.call("next of versions", work).await?;
@@ -73,6 +77,21 @@ pub(super) struct SimStore {
     pub(super) node: Node,
     pub(super) monitor: Monitor,
     pub(super) part: Part,
+    /// When the newest row was read: what is skipped is never read as it was before.
+    pub(super) seen: Arc<Mutex<Timestamp>>,
+}
+
+impl SimStore {
+    pub(super) fn new(node: Node, monitor: Monitor, part: Part) -> Self {
+        let seen = Arc::new(Mutex::new(Timestamp { time: 0, increment: 0 }));
+        Self { node, monitor, part, seen }
+    }
+}
+
+/// Takes note of when rows were read.
+fn observe(seen: &Mutex<Timestamp>, state: &State) {
+    let mut seen = seen.lock().unwrap();
+    *seen = state.seen_time().max(*seen);
 }
 
 impl Documents for SimStore {
@@ -81,14 +100,16 @@ impl Documents for SimStore {
     async fn versions(&self, after: Option<&DocumentId>, extent: Extent) -> Result<SimVersions> {
         let world = self.node.world.clone();
         let term = self.node.call("versions", async move { Ok(world.state().term) }).await?;
-        Ok(SimVersions { node: self.node.clone(), term, after: after.cloned(), extent })
+        let (node, seen) = (self.node.clone(), self.seen.clone());
+        Ok(SimVersions { node, term, after: after.cloned(), extent, seen })
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
-        let (world, ids) = (self.node.world.clone(), ids.to_vec());
+        let (world, ids, seen) = (self.node.world.clone(), ids.to_vec(), self.seen.clone());
         let name = self.node.name(|| format!("load {}", list(ids.iter())));
         let work = async move {
             let state = world.state();
+            observe(&seen, &state);
             let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
             Ok(rows.collect())
         };
@@ -302,7 +323,7 @@ impl QuarantineRows for SimStore {
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
         let puts = rows.iter().map(|row| {
             let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
-            let earlier = Healed::Reached(row.mark.version);
+            let earlier = row.mark.version;
             let put = Op::Put { collection: QUARANTINE.into(), key, row: put };
             (row.document.clone(), earlier, put)
         });
@@ -316,7 +337,7 @@ impl QuarantineRows for SimStore {
         self.bookkeeping(&name, puts).await
     }
 
-    async fn remove_quarantine(&self, healed: &[(DocumentId, Healed)]) -> Result<()> {
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
         let deletes = healed.iter().map(|(document, healed)| {
             let key = Key::Document(document.clone());
             (document.clone(), *healed, Op::Delete { collection: QUARANTINE.into(), key })
@@ -329,16 +350,16 @@ impl QuarantineRows for SimStore {
 }
 
 impl SimStore {
-    /// Carries out the statements one by one, at majority, each only where there is no record that it does not
-    /// cover.
-    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, Healed, Op)>) -> Result<()> {
+    /// Carries out the statements one by one, at majority, each only where there is no record of a later version than
+    /// it says.
+    async fn bookkeeping(&self, name: &str, ops: Vec<(DocumentId, i64, Op)>) -> Result<()> {
         let (world, monitor) = (self.node.world.clone(), self.monitor.clone());
         let work = async move {
             let mut last = None;
             for (document, healed, op) in ops {
                 let recorded = waiting(&world.state().latest);
                 let later =
-                    |row: &QuarantineRow| row.document == document && !healed.covers(&row.mark);
+                    |row: &QuarantineRow| row.document == document && row.mark.version > healed;
                 if !recorded.iter().any(later) {
                     if matches!(op, Op::Delete { .. }) {
                         let check = monitor.record_removed(&world.state(), &document);

@@ -140,12 +140,6 @@ impl Data {
         self.collections.get(collection)?.rows.get(key)
     }
 
-    /// Whether every event before this one is in the log.
-    pub(super) fn leads_to(&self, key: &EventKey) -> bool {
-        let before = self.events(&key.document, 0).take_while(|(at, _)| *at < key.version);
-        before.count() as i64 == key.version - 1
-    }
-
     /// The events of one document above `after`, ascending.
     pub(super) fn events(
         &self,
@@ -190,10 +184,8 @@ pub(super) struct State {
     pub(super) latest: Data,
     /// As majority reads see it.
     pub(super) visible: Data,
-    /// Every event that the majority ever had, by the log it was in, but for what an operator has discarded.
+    /// Every event that the majority ever had, by the log it was in.
     pub(super) archive: BTreeMap<LogId, BTreeMap<EventKey, RawDocumentBuf>>,
-    /// How many events were discarded.
-    pub(super) discarded: usize,
     committed_log: Option<LogId>,
     last_time: Timestamp,
     last_uuid: u8,
@@ -230,7 +222,6 @@ impl World {
             latest: Data::default(),
             visible: Data::default(),
             archive: BTreeMap::new(),
-            discarded: 0,
             committed_log: None,
             last_time: Timestamp { time: 0, increment: 0 },
             last_uuid: 0,
@@ -406,11 +397,6 @@ impl State {
                     if let Some(log) = log {
                         log.insert(key.clone(), event.clone());
                     }
-                }
-                Op::Delete { collection, key: Key::Event(key) } if collection == EVENTS => {
-                    let log = self.committed_log.and_then(|log| self.archive.get_mut(&log));
-                    self.discarded += 1;
-                    log.map(|log| log.remove(key));
                 }
                 _ => {}
             }

@@ -13,7 +13,7 @@ use std::{
 
 use alluvium::{
     log::create::Differing,
-    model::{clock::Clock, id::DocumentId},
+    model::id::DocumentId,
     read::{MissingQuery, ReadLimits, Reader},
     setup::prepare,
     store::format::FORMAT,
@@ -194,7 +194,7 @@ async fn open(folder: &Path) {
         assert_eq!(reader.document(&id).await.unwrap().unwrap().version, version);
         let read = reader.at_version(&id, version).await.unwrap().unwrap();
         assert_eq!(&Document::try_from(read.to_raw()).unwrap(), row);
-        let query = MissingQuery { clock: Clock::new(), limit: 1_000, log: None };
+        let query = MissingQuery { limit: 1_000, ..MissingQuery::default() };
         let missing = reader.missing(&id, &query).await.unwrap().unwrap();
         assert_eq!(missing.events.len() as i64, version, "{id}");
         assert_eq!(

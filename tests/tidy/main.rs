@@ -1,6 +1,8 @@
 //! The project's rules about its own sources, as tables that a few checks read. Whoever has a good
 //! reason to break a rule adds an exception to its table, with the reason.
 
+mod circles;
+mod methods;
 mod source;
 
 use std::fmt::Write;
@@ -58,6 +60,7 @@ const SPAWNING: Words = Words {
     except: &[
         ("src/daemon", "it owns every task and the order of stopping"),
         ("src/database/ahead.rs", "the reader of a walk ends with the walk"),
+        ("src/cli/mod.rs", "a command runs beside the signals that end it, and ends with them"),
     ],
     remedy: "hand a future to the daemon, or join futures in place",
 };
@@ -118,6 +121,22 @@ const IGNORING: Words = Words {
     in_tests: true,
     except: &[],
     remedy: "a test target that needs other tools says `required-features` in Cargo.toml",
+};
+
+const NAMING_THE_LOG: Words = Words {
+    rule: "`log` owns every command on a log",
+    scopes: &["src"],
+    words: &["events_collection"],
+    in_tests: false,
+    except: &[
+        ("src/log", "it builds the commands, and attaches the log's identity to each"),
+        ("src/model/names.rs", "it says what a log is called"),
+        ("src/setup.rs", "makes the log"),
+        ("src/cli/roles.rs", "prints rights on it"),
+        ("src/projector", "knows by name what the stream tells of"),
+        ("src/bench", "measures the server itself, beside the daemon"),
+    ],
+    remedy: "open the log, and read it through `NamedLog` or `EventLog`",
 };
 
 const UNBOUNDED: Words = Words {
@@ -241,6 +260,17 @@ fn no_test_is_ignored() {
 #[test]
 fn every_queue_is_bounded() {
     check_words(&UNBOUNDED);
+}
+
+#[test]
+fn only_the_log_knows_its_collection() {
+    check_words(&NAMING_THE_LOG);
+}
+
+#[test]
+fn nothing_imports_in_a_circle() {
+    let findings = circles::circles(&source::rust(&["src"]));
+    check("nothing imports in a circle", "move what both need below them", &findings);
 }
 
 #[test]
@@ -383,6 +413,23 @@ mod the_checks_can_fail {
         assert_eq!(named, [(1, "log"), (1, "model"), (5, "api")]);
         let of_root = file("src/store/mod.rs", "use super::log;").uses();
         assert_eq!(of_root, [(1, "log".to_owned())]);
+    }
+
+    #[test]
+    fn circles_are_found_among_modules_and_among_files() {
+        let files = [
+            file("src/a/mod.rs", "mod one;\nmod two;\n"),
+            file("src/a/one.rs", "use super::{two::{X, Y}, Item};\n"),
+            file("src/a/two.rs", "#[cfg(test)]\nmod tests { use super::super::one::Z; }\n"),
+            file("src/b.rs", "use crate::a::Item;\nuse crate::{c::D, log};\n"),
+            file("src/c/mod.rs", "fn f() { crate::b::g() }\n"),
+        ];
+        let found = circles::circles(&files);
+        assert_eq!(found, ["src: b -> c (src/b.rs:2), c -> b (src/c/mod.rs:1)"]);
+        let mut files = files;
+        files[2] = file("src/a/two.rs", "fn f() { super::one::g() }\n");
+        let expected = "src/a: one -> two (src/a/one.rs:1), two -> one (src/a/two.rs:1)";
+        assert_eq!(circles::circles(&files)[1], expected);
     }
 
     #[test]

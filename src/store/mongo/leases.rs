@@ -1,15 +1,17 @@
 //! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
-//! `{_id: {i}, beat, format, sessions}` for an instance that is there, with the latest format that it knows and
-//! the sessions in which it may leave a transaction open.
+//! `{_id: {i}, beat, at, format, sessions, report}` for an instance that is there, with the latest format that it knows, the
+//! sessions in which it may leave a transaction open, and how it is doing.
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{Collection, Database, options::ReadConcern};
 use tracing::warn;
 
-use super::{Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement};
+use super::{
+    Report, Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement,
+};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code},
     model::{id::integral, part::Part},
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
@@ -24,6 +26,7 @@ pub struct MongoLeases {
     database: Database,
     leases: Collection<RawDocumentBuf>,
     sessions: RawArrayBuf,
+    report: Option<Report>,
 }
 
 impl MongoLeases {
@@ -33,6 +36,7 @@ impl MongoLeases {
             database: database.clone(),
             leases: database.collection(COLLECTION),
             sessions: RawArrayBuf::new(),
+            report: None,
         }
     }
 
@@ -40,6 +44,12 @@ impl MongoLeases {
     #[must_use]
     pub fn with_transactions(self, transactions: &Transactions) -> Self {
         Self { sessions: transactions.ids().to_owned(), ..self }
+    }
+
+    /// The same, for an instance that tells how it is doing whenever it shows that it lives.
+    #[must_use]
+    pub fn with_report(self, report: Report) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// Runs one update; how many rows it matched or made.
@@ -52,7 +62,8 @@ impl MongoLeases {
 }
 
 impl MongoLeases {
-    /// Ends what an instance has left open that was silent for too long, so that nobody has to wait for its rows.
+    /// Ends the transactions of an instance that has been silent for too long, so that nobody has to
+    /// wait for its rows.
     async fn end_transactions(&self, instance: &str) {
         let presence = self.leases.find_one(bson::doc! { "_id": { "i": instance } });
         let ended = match presence.await {
@@ -105,7 +116,8 @@ impl Leases for MongoLeases {
                     rawdoc! { "_id": key(&lease.name), "epoch": seen.epoch, "beat": seen.beat };
                 update_statement(filter, row, false)
             }
-            // The upsert collides with a row that has come meanwhile: nobody has this epoch and beat.
+            // No lease has this epoch. So if a row has come meanwhile the upsert inserts, and error
+            // 11000 tells.
             None => {
                 let filter = rawdoc! { "_id": key(&lease.name), "epoch": -1_i64 };
                 update_statement(filter, row, true)
@@ -113,7 +125,7 @@ impl Leases for MongoLeases {
         };
         let is_taken = match self.update(statement).await {
             Ok(matched) => matched == 1,
-            Err(error) if error.code() == Some(11000) => false,
+            Err(error) if error.code() == Some(code::DUPLICATE_KEY) => false,
             Err(error) => return Err(error),
         };
         if let (true, Some(silent)) = (is_taken, seen.and_then(|seen| seen.holder.as_deref())) {
@@ -133,11 +145,19 @@ impl Leases for MongoLeases {
 
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
-        let row = rawdoc! {
+        let mut row = rawdoc! {
             "_id": id.clone(), "beat": presence.beat, "format": FORMAT,
             "sessions": self.sessions.clone(),
         };
-        self.update(update_statement(rawdoc! { "_id": id }, row, true)).await.map(drop)
+        if let Some(report) = &self.report {
+            row.append(cstr!("report"), RawDocumentBuf::try_from(&report.tell())?);
+        }
+        // By the server's clock, which tells whoever reads it how long the instance has been silent.
+        let with_time = rawdoc! { "$mergeObjects": [{ "$literal": row }, { "at": "$$NOW" }] };
+        let statement = rawdoc! {
+            "q": { "_id": id }, "u": [{ "$replaceWith": with_time }], "upsert": true,
+        };
+        self.update(statement).await.map(drop)
     }
 
     async fn remove_presence(&self, instance: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod documents;
+mod instances;
 mod jobs;
 mod layouts;
 mod leases;
@@ -16,12 +17,13 @@ mod transactions;
 mod versions;
 mod waiting;
 
+pub use instances::{Instance, Report, instances};
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
 pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
-pub(crate) use skips::{events_of, place as place_of_row};
+pub(crate) use skips::{events_of, place as place_of_skip, told_of};
 pub use transactions::Transactions;
 pub use versions::MongoVersions;
 pub use waiting::{WaitingQuery, waiting};
@@ -30,7 +32,7 @@ use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
 
 use crate::{
-    database::{Error, Result},
+    database::{Causal, Error, Result},
     model::part::Part,
     store::{LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
@@ -44,6 +46,8 @@ pub struct MongoStore {
     documents: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
+    /// What is on record as skipped is never read as it was before a row that was read.
+    causal: Causal,
     transactions: Option<Transactions>,
 }
 
@@ -57,6 +61,7 @@ impl MongoStore {
             documents: database.collection(collection),
             quarantine: database.collection(QUARANTINE_COLLECTION),
             skips: database.collection(SKIPS_COLLECTION),
+            causal: Causal::new(database.client().clone()),
             transactions: None,
         }
     }
@@ -162,14 +167,6 @@ fn event_key(collection: &str, event: &crate::model::event::EventKey) -> RawDocu
     let mut key = collection_key(collection, &event.document);
     key.append(cstr!("s"), event.version);
     key
-}
-
-/// Matches the records of what waits: those about a document, and not those about an event that was
-/// discarded, whose `_id` goes on with `s`.
-fn waiting_range(collection: &str) -> Document {
-    let mut range = collection_range(collection);
-    range.insert("_id.s", doc! { "$exists": false });
-    range
 }
 
 /// Matches the rows of one collection whose `_id` begins with `{c, d}`, as a range that the index on `_id` serves.

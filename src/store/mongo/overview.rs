@@ -7,7 +7,7 @@ use bson::{RawDocumentBuf, Timestamp, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
-use super::{MongoLayouts, MongoLeases, checkpoints, waiting_range};
+use super::{MongoLayouts, MongoLeases, checkpoints, collection_range};
 use crate::{
     database::Result,
     model::{
@@ -85,7 +85,7 @@ async fn count_waiting(
     collection: &str,
 ) -> Result<BTreeMap<&'static str, u64>> {
     let pipeline = [
-        doc! { "$match": waiting_range(collection) },
+        doc! { "$match": collection_range(collection) },
         doc! { "$group": { "_id": "$class", "count": { "$sum": 1_i64 } } },
     ];
     let rows = database

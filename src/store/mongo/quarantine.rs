@@ -1,21 +1,18 @@
 //! Records of documents that wait, on MongoDB: `{_id: {c, d}, class, version, reason, since}` in
-//! `alluvium.quarantine`. Beside them stand the events that an operator has discarded, as `{_id: {c, d, s}, …}`.
+//! `alluvium.quarantine`.
 
 use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{
-    MongoStore, collection_key, no_write_errors, no_write_errors_but, statements::DUPLICATE_KEY,
-    update_statement, waiting_range,
+    MongoStore, collection_key, collection_range, no_write_errors, no_write_errors_but,
+    update_statement,
 };
 use crate::{
-    database::{Error, Result},
-    model::{
-        document::{Class, Quarantine},
-        id::DocumentId,
-    },
-    store::{Healed, QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
+    database::{Error, Result, code::DUPLICATE_KEY},
+    model::{document::Quarantine, id::DocumentId},
+    store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
 /// How many records one command carries.
@@ -25,7 +22,7 @@ impl QuarantineRows for MongoStore {
     async fn load_quarantine(&self) -> Result<Vec<QuarantineRow>> {
         let rows: Vec<RawDocumentBuf> = self
             .quarantine
-            .find(waiting_range(&self.collection))
+            .find(collection_range(&self.collection))
             .read_concern(ReadConcern::majority())
             .await?
             .try_collect()
@@ -48,7 +45,8 @@ impl QuarantineRows for MongoStore {
                 .iter()
                 .map(|row| {
                     let key = collection_key(&self.collection, &row.document);
-                    // An upsert whose filter misses because of the version collides with the later record.
+                    // If the record is of a later version, the filter does not match, the upsert
+                    // inserts, and error 11000 tells.
                     let filter =
                         rawdoc! { "_id": key.clone(), "version": { "$lte": row.mark.version } };
                     update_statement(filter, encode(key, row), true)
@@ -60,17 +58,13 @@ impl QuarantineRows for MongoStore {
         Ok(())
     }
 
-    async fn remove_quarantine(&self, healed: &[(DocumentId, Healed)]) -> Result<()> {
+    async fn remove_quarantine(&self, healed: &[(DocumentId, i64)]) -> Result<()> {
         for healed in healed.chunks(STATEMENTS_MAX) {
             let statements: RawArrayBuf = healed
                 .iter()
                 .map(|(document, healed)| {
                     let mut filter = rawdoc! { "_id": collection_key(&self.collection, document) };
-                    let (Healed::Reached(version) | Healed::Closed(version)) = *healed;
-                    filter.append(cstr!("version"), rawdoc! { "$lte": version });
-                    if matches!(healed, Healed::Closed(_)) {
-                        filter.append(cstr!("class"), Class::Gap.name());
-                    }
+                    filter.append(cstr!("version"), rawdoc! { "$lte": *healed });
                     rawdoc! { "q": filter, "limit": 1 }
                 })
                 .collect();

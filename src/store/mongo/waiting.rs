@@ -4,7 +4,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
-use super::{quarantine::decode, waiting_range};
+use super::{collection_range, quarantine::decode};
 use crate::{
     database::Result,
     model::{document::Class, id::DocumentId},
@@ -14,8 +14,8 @@ use crate::{
 /// Which of the documents that wait to list.
 #[derive(Clone, Debug)]
 pub struct WaitingQuery {
-    /// Those behind holes, or else those that are parked.
-    pub behind_holes: bool,
+    /// Those behind gaps, or else those that are parked.
+    pub behind_gaps: bool,
     /// Only those behind this one.
     pub after: Option<DocumentId>,
     /// At most so many.
@@ -31,16 +31,16 @@ pub async fn waiting(
     collection: &str,
     query: &WaitingQuery,
 ) -> Result<Vec<QuarantineRow>> {
-    let mut filter: Document = waiting_range(collection);
+    let mut filter: Document = collection_range(collection);
     if let (Some(after), Ok(range)) = (&query.after, filter.get_document_mut("_id")) {
         range.remove("$gte");
         range.insert("$gt", doc! { "c": collection, "d": after.to_bson() });
     }
-    let of_holes = Class::Gap.name();
-    let class = if query.behind_holes {
-        doc! { "$eq": of_holes }
+    let of_gaps = Class::Gap.name();
+    let class = if query.behind_gaps {
+        doc! { "$eq": of_gaps }
     } else {
-        doc! { "$ne": of_holes }
+        doc! { "$ne": of_gaps }
     };
     filter.insert("class", class);
     let rows = database

@@ -1,8 +1,7 @@
-//! What an operator may do about documents that wait: skip the event at which one is parked, fill a hole, or discard
-//! what stands above it. Everything is on record, may be done twice without effect, and is refused when the document
+//! What an operator may do about documents that wait: skip the event at which one is parked, or fill a gap.
+//! Everything is on record, may be done twice without effect, and is refused when the document
 //! does not wait as the operator thought.
 
-mod discard;
 mod fill;
 mod skip;
 
@@ -10,13 +9,12 @@ use std::time::Duration;
 
 use bson::DateTime;
 
-pub use discard::discard;
-pub use fill::fill;
+pub use fill::{Filled, Filling, Means};
 pub use skip::{Skipped, skip};
 
 use crate::{
     database,
-    log::EventLog,
+    log::{EventLog, LogSource},
     model::{document::Class, id::DocumentId},
     store::{Checkpoints, QuarantineRow, QuarantineRows},
 };
@@ -28,22 +26,22 @@ const READ_EVENTS_MAX: u32 = 1_000;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OperateError {
     /// It is not on record.
-    #[error("document {0} waits for nothing: it is neither parked nor behind a hole")]
+    #[error("document {0} waits for nothing: it is neither parked nor behind a gap")]
     NotWaiting(DocumentId),
-    /// A hole cannot be skipped.
+    /// A gap cannot be skipped like an event.
     #[error(
         "document {id} is not parked: it waits for version {version}, which is missing. Find its writer, or fill \
-         the hole, or discard what stands above it"
+         the gap; with `--skip-above` its state stays what it is"
     )]
-    IsHole {
+    IsGap {
         /// The document.
         id: DocumentId,
         /// What is missing.
         version: i64,
     },
-    /// A parked document stands behind no hole.
+    /// A parked document stands behind no gap.
     #[error(
-        "document {id} is behind no hole: it is parked at version {version}. Retry it, or skip that event"
+        "document {id} is behind no gap: it is parked at version {version}. Retry it, or skip that event"
     )]
     IsParked {
         /// The document.
@@ -76,7 +74,7 @@ pub enum OperateError {
     },
     /// The missing event may still be on its way.
     #[error(
-        "the hole at version {version} of document {id} is open since {}, and may be closed from {} on: until then the \
+        "the gap at version {version} of document {id} is open since {}, and may be closed from {} on: until then the \
          missing event may still be on its way (`gap_grace`)",
         shown(.since), shown(.from)
     )]
@@ -85,15 +83,13 @@ pub enum OperateError {
         id: DocumentId,
         /// What is missing.
         version: i64,
-        /// When the hole was seen.
+        /// When the gap was seen.
         since: DateTime,
         /// When it may be closed.
         from: DateTime,
     },
     /// Too many events are missing for filling to make sense.
-    #[error(
-        "{missing} versions of document {id} are missing; at most {max} are filled. Discard what stands above the hole"
-    )]
+    #[error("{missing} versions of document {id} are missing; at most {max} are filled")]
     TooWide {
         /// The document.
         id: DocumentId,
@@ -102,18 +98,24 @@ pub enum OperateError {
         /// How many may be.
         max: i64,
     },
-    /// The missing event has come.
+    /// The missing event is there.
     #[error(
-        "the missing version {version} of document {id} has arrived meanwhile; {discarded} events above it had been \
-         taken out of the log by then, and are kept in `alluvium.quarantine`"
+        "the missing version {version} of document {id} has arrived, or its gap was filled: nothing is skipped, and the \
+         document goes on by itself"
     )]
     Arrived {
         /// The document.
         id: DocumentId,
         /// What was missing.
         version: i64,
-        /// What had been discarded already.
-        discarded: i64,
+    },
+    /// Nothing is behind the gap.
+    #[error("the log of document {id} ends before version {version}: there is no gap any more")]
+    NoGap {
+        /// The document.
+        id: DocumentId,
+        /// What was missing.
+        version: i64,
     },
     /// The log is not the one that is projected.
     #[error(
@@ -148,7 +150,7 @@ pub enum OperateError {
 /// What an operation gives.
 type Result<T> = std::result::Result<T, OperateError>;
 
-/// The hole that a document waits behind, if it may be closed at `now`.
+/// The gap that a document waits behind, if it may be closed at `now`.
 ///
 /// # Errors
 /// [`OperateError`]: it is behind none, behind another than `asked`, or not for long enough.
@@ -186,24 +188,26 @@ pub async fn parked_at(
     let QuarantineRow { mark, .. } = recorded(store, id).await?;
     let (id, version) = (id.clone(), mark.version);
     match asked {
-        _ if mark.class == Class::Gap => Err(OperateError::IsHole { id, version }),
+        _ if mark.class == Class::Gap => Err(OperateError::IsGap { id, version }),
         Some(asked) if asked != version => Err(OperateError::MovedOn { id, asked, waits: version }),
         _ => Ok(version),
     }
 }
 
-/// Makes sure that the log is the one that the documents come from. To be asked after reading from it.
+/// Opens the log of a collection, if it is the one that the documents come from.
 ///
 /// # Errors
 /// [`OperateError::AnotherLog`].
-pub async fn same_log(log: &impl EventLog, store: &impl Checkpoints) -> Result<()> {
+pub async fn open<S: LogSource>(
+    source: &S,
+    collection: &str,
+    store: &impl Checkpoints,
+) -> Result<S::Log> {
+    let log = source.open(collection).await?.ok_or(OperateError::AnotherLog)?;
     let saved = store.load_checkpoints().await?;
-    if saved.is_empty() {
-        return Ok(());
-    }
-    match log.identity().await? {
-        Some(found) if saved.iter().all(|(_, saved)| saved.log == found.id) => Ok(()),
-        _ => Err(OperateError::AnotherLog),
+    match saved.iter().all(|(_, saved)| saved.log == log.id()) {
+        true => Ok(log),
+        false => Err(OperateError::AnotherLog),
     }
 }
 

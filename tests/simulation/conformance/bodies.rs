@@ -4,9 +4,15 @@ use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
 
 use super::Server;
 pub(super) use super::mending::{
-    a_discarded_event_is_kept_beside_what_waits,
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
-    what_fills_a_hole_takes_the_place_of_nothing,
+    what_fills_a_gap_takes_the_place_of_nothing,
+    what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
+};
+pub(super) use super::naming::{
+    a_log_is_found_under_its_name_alone, a_read_that_does_not_fit_in_one_reply_is_cut,
+    a_scan_of_a_log_that_is_taken_away_fails,
+    a_scan_whose_log_was_away_for_a_moment_gives_all_or_fails,
+    every_command_is_refused_while_its_log_is_not_there,
 };
 pub(super) use super::parts::{
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
@@ -25,8 +31,8 @@ use crate::{
     },
     simulation::world::{COLLECTION, EVENTS},
     store::{
-        Checkpoints, Documents, Healed, Lease, LeaseName, Leases, Presence, QuarantineRow,
-        QuarantineRows, RowOutcome, RowWrite,
+        Checkpoints, Documents, Lease, LeaseName, Leases, Presence, QuarantineRow, QuarantineRows,
+        RowOutcome, RowWrite,
     },
 };
 
@@ -84,7 +90,7 @@ async fn time_of_first(server: &impl Server, start: &Start) -> Timestamp {
     }
 }
 
-fn keys(batch: &Batch) -> Vec<EventKey> {
+pub(super) fn keys(batch: &Batch) -> Vec<EventKey> {
     batch.documents().unwrap().map(|event| EventKey::from_event(event.unwrap()).unwrap()).collect()
 }
 
@@ -177,15 +183,10 @@ pub(super) async fn a_log_that_forgot_nothing_is_tailed_from_any_time(server: &i
 }
 
 pub(super) async fn a_dropped_log_is_told_of_and_another_takes_its_place(server: &impl Server) {
-    let log = server.source().log(COLLECTION);
     let start = Start::At(server.source().now().await.unwrap());
     server.append(&[event("a", 1)]).await;
-    let before = log.identity().await.unwrap().map(|found| found.id);
     server.drop_log().await;
-    assert_eq!(log.identity().await.unwrap(), None);
     server.make_log().await;
-    let after = log.identity().await.unwrap().map(|found| found.id);
-    assert!(before.is_some() && after.is_some() && before != after);
     server.append(&[event("a", 1)]).await;
     assert_eq!(first(&mut tail(server, &start).await, 3).await.0, ["a 1", "gone", "a 1"]);
 }
@@ -194,26 +195,9 @@ pub(super) async fn a_renamed_log_is_told_of(server: &impl Server) {
     let start = Start::At(server.source().now().await.unwrap());
     server.append(&[event("a", 1)]).await;
     server.rename_log().await;
-    assert_eq!(first(&mut tail(server, &start).await, 2).await.0, ["a 1", "gone"]);
-    assert_eq!(server.source().log(COLLECTION).identity().await.unwrap(), None);
-}
-
-pub(super) async fn a_log_that_is_back_was_told_of_before_the_time_of_the_look(
-    server: &impl Server,
-) {
-    let start = Start::At(server.source().now().await.unwrap());
-    server.rename_log().await;
     server.rename_log_back().await;
-    let found = server.source().log(COLLECTION).identity().await.unwrap().unwrap();
-    let (mut tail, mut all) = (tail(server, &start).await, Vec::new());
-    loop {
-        let batch = tail.next().await.unwrap();
-        all.extend(told(&batch));
-        if batch.position.cluster_time >= found.at {
-            break;
-        }
-    }
-    assert_eq!(all, ["gone", &format!("{:?}", TailItem::Arrived { events: EVENTS })]);
+    let arrived = format!("{:?}", TailItem::Arrived { events: EVENTS });
+    assert_eq!(first(&mut tail(server, &start).await, 3).await.0, ["a 1", "gone", &arrived]);
 }
 
 pub(super) async fn a_scan_sees_everything_before_its_time_in_order(server: &impl Server) {
@@ -223,14 +207,14 @@ pub(super) async fn a_scan_sees_everything_before_its_time_in_order(server: &imp
     // Not yet at majority perhaps, but before the time that the scan is given.
     server.append_carelessly(&event("c", 1)).await;
     let now = server.source().now().await.unwrap();
-    let log = server.source().log(COLLECTION);
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
     let all = scanned(&log, None, now).await.unwrap();
     assert_eq!(all, ["7 1", "a 9", "a 10", "b 1", "b 2", "c 1"]);
     let after = EventKey { document: id("a"), version: 9 };
     assert_eq!(scanned(&log, Some(&after), now).await.unwrap(), ["a 10", "b 1", "b 2", "c 1"]);
 }
 
-async fn scanned(
+pub(super) async fn scanned(
     log: &impl EventLog,
     after: Option<&EventKey>,
     at_least: Timestamp,
@@ -246,31 +230,11 @@ async fn scanned(
     Ok(all)
 }
 
-pub(super) async fn a_scan_of_a_dropped_log_fails<S: Server>(server: &S) {
-    let events: Vec<RawDocumentBuf> =
-        (1..=S::NOT_READ_AHEAD).map(|version| event("a", version)).collect();
-    server.append(&events).await;
-    let now = server.source().now().await.unwrap();
-    let mut scan = server.source().log(COLLECTION).scan(None, now).await.unwrap();
-    assert!(scan.next().await.unwrap().is_some());
-    server.drop_log().await;
-    server.make_log().await;
-    server.append(&events[..1]).await;
-    let error = loop {
-        match scan.next().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("the scan ends as if nothing had happened"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.code(), Some(175));
-}
-
 pub(super) async fn a_read_is_bounded(server: &impl Server) {
     server
         .append(&[event("a", 1), event("a", 2), event("a", 3), event("a", 5), event("b", 4)])
         .await;
-    let log = server.source().log(COLLECTION);
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
     let now = server.source().now().await.unwrap();
     let versions = async |after: i64, limit: u32| -> Vec<i64> {
         let batch = log.read(&id("a"), after, limit, Some(now)).await.unwrap();
@@ -349,7 +313,7 @@ pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
 }
 
 pub(super) async fn the_events_of_a_log_are_counted(server: &impl Server) {
-    let log = server.source().log(COLLECTION);
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
     let count = async || log.estimated_events().await.unwrap();
     assert_eq!(count().await, 0);
     server.append(&[event("a", 1), event("b", 1)]).await;
@@ -383,16 +347,10 @@ pub(super) async fn a_record_of_quarantine_gives_way_to_later_ones_only(server: 
     }
     store.put_quarantine(&[row(5, Class::BadPatch)]).await.unwrap();
     assert_eq!(store.load_quarantine().await.unwrap(), [row(5, Class::BadPatch)]);
-    // The event that parks it fills the hole at the same version, which is another matter.
-    for healed in [Healed::Reached(4), Healed::Closed(5)] {
+    for (healed, then) in [(4, &[5][..]), (5, &[])] {
         store.remove_quarantine(&[(id("a"), healed)]).await.unwrap();
-        assert_eq!(versions().await, [5]);
+        assert_eq!(versions().await, then);
     }
-    store.remove_quarantine(&[(id("a"), Healed::Reached(5))]).await.unwrap();
-    assert_eq!(versions().await, [0; 0]);
-    store.put_quarantine(&[row(5, Class::Gap)]).await.unwrap();
-    store.remove_quarantine(&[(id("a"), Healed::Closed(5))]).await.unwrap();
-    assert_eq!(versions().await, [0; 0]);
 }
 
 pub(super) fn lease(holder: Option<&str>, epoch: i64, beat: i64) -> Lease {

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod mending;
+mod naming;
 mod parts;
 mod real;
 mod twin;
@@ -24,6 +25,9 @@ trait Server {
 
     /// So many events that a scan still has to ask for some after the first batch is here.
     const NOT_READ_AHEAD: i64;
+
+    /// The size of an event of which two do not fit in one reply, and that one by itself does.
+    const LARGE_EVENT: usize;
 
     fn source(&self) -> Self::Source;
 
@@ -85,9 +89,12 @@ conform!(
     a_log_that_forgot_nothing_is_tailed_from_any_time,
     a_dropped_log_is_told_of_and_another_takes_its_place,
     a_renamed_log_is_told_of,
-    a_log_that_is_back_was_told_of_before_the_time_of_the_look,
     a_scan_sees_everything_before_its_time_in_order,
-    a_scan_of_a_dropped_log_fails,
+    a_scan_of_a_log_that_is_taken_away_fails,
+    a_scan_whose_log_was_away_for_a_moment_gives_all_or_fails,
+    a_log_is_found_under_its_name_alone,
+    every_command_is_refused_while_its_log_is_not_there,
+    a_read_that_does_not_fit_in_one_reply_is_cut,
     the_events_of_a_log_are_counted,
     a_read_is_bounded,
     a_row_is_written_only_over_what_was_read,
@@ -101,6 +108,6 @@ conform!(
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
     the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
-    a_discarded_event_is_kept_beside_what_waits,
-    what_fills_a_hole_takes_the_place_of_nothing,
+    what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
+    what_fills_a_gap_takes_the_place_of_nothing,
 );

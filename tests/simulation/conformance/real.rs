@@ -58,6 +58,7 @@ impl Server for Real {
     type Layouts = MongoLayouts;
 
     const NOT_READ_AHEAD: i64 = 70_000;
+    const LARGE_EVENT: usize = 9 << 20;
 
     fn source(&self) -> MongoSource {
         MongoSource::new(self.database.db.clone())

@@ -69,13 +69,14 @@ impl Server for Twin {
     type Layouts = SimLayouts;
 
     const NOT_READ_AHEAD: i64 = 300;
+    const LARGE_EVENT: usize = 350;
 
     fn source(&self) -> SimLogSource {
         SimLogSource { node: self.node.clone() }
     }
 
     fn store_of(&self, part: Part) -> SimStore {
-        SimStore { node: self.node.clone(), monitor: Monitor::blind(), part }
+        SimStore::new(self.node.clone(), Monitor::blind(), part)
     }
 
     fn layouts(&self) -> SimLayouts {

@@ -1,0 +1,149 @@
+//! What the daemon shows of itself, from before it has a database until its end: the address that it listens
+//! on and what is served there. A process that waits for its database is alive and not ready, and says so.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use bson::DateTime;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{
+    DaemonError,
+    http::{HttpLimits, serve},
+};
+use crate::{
+    api::{self, ApiLimits, Starting},
+    config::Config,
+    health::{Heart, Heartbeats},
+    metrics::Metrics,
+    model::part::Part,
+    status::LastError,
+    time::{SystemTime, Time},
+};
+
+/// The listening side of a daemon, before there is one and afterwards.
+#[derive(Debug)]
+pub struct Front {
+    pub(super) http: SocketAddr,
+    pub(super) metrics: Metrics,
+    pub(super) heartbeats: Heartbeats,
+    pub(super) time: SystemTime,
+    pub(super) limits: ApiLimits,
+    pub(super) instance: String,
+    pub(super) goodbye: CancellationToken,
+    routes: watch::Sender<Router>,
+    cause: watch::Sender<Option<LastError>>,
+    server: JoinSet<&'static str>,
+    waiting: Heart,
+}
+
+impl Front {
+    /// Listens, and serves what can be told without a database.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn open(config: &Config) -> Result<Self, DaemonError> {
+        let (listener, http) = listen(config.http.listen)?;
+        let time = SystemTime::new();
+        let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
+        let waiting = heartbeats.register("start", config.daemon.liveness_limit, time.now());
+        let (instance, limits) = (instance_name(config), api_limits(config, http));
+        let (cause, told) = watch::channel(None);
+        let collections = config.collections.iter().map(|collection| collection.name.clone());
+        let shown = Starting {
+            instance: instance.clone(),
+            collections: collections.collect(),
+            metrics: metrics.clone(),
+            heartbeats: heartbeats.clone(),
+            time,
+            cause: told,
+        };
+        let (routes, served) = watch::channel(api::starting(shown, limits));
+        let http_limits = HttpLimits {
+            connections_max: config.http.connections_max as usize,
+            head_timeout: config.http.head_timeout,
+        };
+        let goodbye = CancellationToken::new();
+        let mut server = JoinSet::new();
+        let serving = serve(listener, served, http_limits.within_open_files(), goodbye.clone());
+        server.spawn(async move {
+            serving.await;
+            super::STOPPED
+        });
+        info!(address = %http, instance, "serving HTTP");
+        Ok(Self {
+            http,
+            metrics,
+            heartbeats,
+            time,
+            limits,
+            instance,
+            goodbye,
+            routes,
+            cause,
+            server,
+            waiting,
+        })
+    }
+
+    /// Where it listens.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Says why there is no daemon yet, and that the process lives.
+    pub fn waits(&self, class: &'static str, message: String, advice: &str) {
+        self.turned();
+        let at = DateTime::now();
+        let part = Part::WHOLE;
+        let cause = LastError { part, at, class, message, advice: advice.to_owned() };
+        self.cause.send_replace(Some(cause));
+    }
+
+    /// Says that the process lives.
+    pub fn turned(&self) {
+        self.waiting.beat(self.time.now());
+    }
+
+    /// Serves the whole API from now on. Gives the task of the server.
+    pub(super) fn opens(self, routes: Router) -> JoinSet<&'static str> {
+        self.heartbeats.forget(&self.waiting);
+        drop(self.routes.send_replace(routes));
+        self.server
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok((TcpListener::from_std(listener)?, address))
+    });
+    listener.map_err(|reason| DaemonError::Listen { address, reason })
+}
+
+fn api_limits(config: &Config, http: SocketAddr) -> ApiLimits {
+    let clients = config.collections.iter().map(|collection| collection.max_clients).max();
+    ApiLimits {
+        ready_lag_max: config.daemon.max_ready_lag,
+        body_bytes_max: api::body_bytes_for(clients.unwrap_or_default()),
+        local_only: http.ip().is_loopback(),
+        ..ApiLimits::default()
+    }
+}
+
+/// A name unlike any other's, also unlike that of an earlier run.
+fn instance_name(config: &Config) -> String {
+    let name = config.daemon.instance.clone().unwrap_or_else(host_name);
+    format!("{name}-{:06x}", fastrand::u32(..1 << 24))
+}
+
+/// What the machine or the pod is called.
+fn host_name() -> String {
+    let node = rustix::system::uname();
+    let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| node.nodename().to_string_lossy().into_owned());
+    if name.is_empty() { "alluvium".into() } else { name }
+}

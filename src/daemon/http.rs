@@ -1,0 +1,196 @@
+//! The HTTP server: one task a connection, with limits on how long a request's head may take, how long a
+//! connection may be idle, and how many there are. What is served can be exchanged while it runs.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::warn;
+
+use super::connections::{Answering, Connections, Place, RESERVE};
+use crate::{
+    api,
+    time::{SystemTime, Time},
+};
+
+/// How many files everything but the HTTP server may have open: connections to MongoDB, above all.
+const OTHER_FILES: usize = 40;
+
+/// How many headers the library takes. Above the limit of `api`, which answers with a problem; what is beyond this
+/// one the library answers itself, with an empty body.
+const LIBRARY_HEADERS_MAX: usize = 1_024;
+
+/// How many bytes of a head the library takes, for the same reason.
+const LIBRARY_HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// How long the server waits when the system gives it no connection, for want of files for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The limits on connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// How many connections there may be at once.
+    pub connections_max: usize,
+    /// How long the head of a request may take, and how long a connection may be idle.
+    pub head_timeout: Duration,
+}
+
+impl HttpLimits {
+    /// The same with no more connections than this process may have open files for.
+    #[must_use]
+    pub(super) fn within_open_files(self) -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let Some(files) = limit.and_then(|files| usize::try_from(files).ok()) else { return self };
+        let room = files.saturating_sub(OTHER_FILES + RESERVE).max(1);
+        if room >= self.connections_max {
+            return self;
+        }
+        warn!(
+            open_files_max = files,
+            connections_max = room,
+            "the limit on open files (`ulimit -n`) allows fewer HTTP connections than `http.connections_max`"
+        );
+        Self { connections_max: room, ..self }
+    }
+}
+
+/// Serves what `routes` holds until `stop`; then takes no new requests and completes once those under way have
+/// been answered.
+pub async fn serve(
+    listener: TcpListener,
+    routes: watch::Receiver<Router>,
+    limits: HttpLimits,
+    stop: CancellationToken,
+) {
+    let connections = Connections::new(limits.connections_max);
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (place, routes, stop) = (connections.admit(), routes.clone(), stop.clone());
+                    tasks.spawn(connection(stream, place, routes, limits.head_timeout, stop));
+                }
+                Err(error) => refused(&error, &connections).await,
+            }
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// No connection could be taken: when there are too many open files, one connection makes room.
+async fn refused(error: &io::Error, connections: &Connections) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    // The other side has given up meanwhile, which is its own affair.
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        return;
+    }
+    let made_room = connections.make_room();
+    warn!(%error, made_room, "an HTTP connection could not be taken");
+    SystemTime::new().sleep(ACCEPT_PAUSE).await;
+}
+
+/// One connection, until its end.
+async fn connection(
+    stream: TcpStream,
+    place: Place,
+    routes: watch::Receiver<Router>,
+    head_timeout: Duration,
+    stop: CancellationToken,
+) {
+    // Answers are small and wanted at once. A socket that does not know this works all the same.
+    drop(stream.set_nodelay(true));
+    let answer = service_fn(|request| respond(request, &place, routes.borrow().clone()));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(LIBRARY_HEADERS_MAX)
+        .max_buf_size(LIBRARY_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(serving);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = place.close.cancelled() => return,
+            () = stop.cancelled(), if !stopping => {
+                if place.is_idle() {
+                    return;
+                }
+                stopping = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            // However it ended, it is the other side that has to do something about it.
+            _ = &mut serving => return,
+        }
+    }
+}
+
+async fn respond(
+    request: Request<Incoming>,
+    place: &Place,
+    routes: Router,
+) -> Result<Response, Infallible> {
+    let answering = place.answer();
+    if place.probes_only && !api::is_probe(request.uri().path()) {
+        return Ok(api::too_busy().into_response());
+    }
+    let response = match routes.oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    Ok(response.map(|body| Body::new(Answer { body, _answering: answering })))
+}
+
+/// The body of an answer. Its connection is idle again once it has been sent.
+struct Answer {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

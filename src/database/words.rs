@@ -1,0 +1,72 @@
+//! A driver's error in words for people: no dump of a command, of a reply or of what the driver knows about
+//! the servers.
+
+use mongodb::error::{Error, ErrorKind, WriteFailure};
+
+use super::code;
+
+/// The longest message, in characters.
+const CHARS_MAX: usize = 400;
+
+/// What went wrong, in words.
+pub(super) fn of(error: &Error) -> String {
+    match *error.kind {
+        ErrorKind::Command(ref command) if command.code == code::NO_INDEX => {
+            "the server runs with `notablescan`, and refuses a query that no index serves"
+                .to_owned()
+        }
+        ErrorKind::Command(ref command) => brief(&command.message),
+        ErrorKind::Authentication { ref message, .. } => brief(message),
+        ErrorKind::Write(WriteFailure::WriteError(ref write)) => brief(&write.message),
+        ErrorKind::Write(WriteFailure::WriteConcernError(ref concern)) => brief(&concern.message),
+        ErrorKind::InsertMany(ref insert) => {
+            let first = insert.write_errors.as_ref().and_then(|errors| errors.first());
+            let concern = insert.write_concern_error.as_ref();
+            let said = first.map(|write| write.message.as_str());
+            let said = said.or(concern.map(|concern| concern.message.as_str()));
+            said.map_or_else(|| brief(&error.kind.to_string()), brief)
+        }
+        ErrorKind::Io(ref error) => format!("the connection broke: {error}"),
+        ErrorKind::ServerSelection { .. } => {
+            "no server that can be written to could be found in time".to_owned()
+        }
+        ErrorKind::ConnectionPoolCleared { .. } => {
+            "the connection was given up because another one to the same server had failed"
+                .to_owned()
+        }
+        ref other => brief(&other.to_string()),
+    }
+}
+
+/// The message without the rest of a command that it repeats.
+fn brief(message: &str) -> String {
+    let whole = match message.split_once("command {") {
+        Some((before, command)) => {
+            let first = command.split([',', '}']).next().unwrap_or_default();
+            format!("{before}command {{{} }}", first.trim_end())
+        }
+        None => message.to_owned(),
+    };
+    match whole.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{} …", whole.get(..end).unwrap_or_default()),
+        None => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_repeated_is_named_only() {
+        let said = "not authorized on game to execute command { find: \"games\", filter: {}, lsid: { id: UUID(\"x\") }, $db: \"game\" }";
+        assert_eq!(brief(said), "not authorized on game to execute command { find: \"games\" }");
+        assert_eq!(brief("command { ping: 1 } failed"), "command { ping: 1 }");
+        assert_eq!(brief("E11000 duplicate key"), "E11000 duplicate key");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert_eq!(brief(&"ü".repeat(500)), format!("{} …", "ü".repeat(400)));
+    }
+}

@@ -1,0 +1,97 @@
+//! One collection's log on MongoDB, as the daemon reads and mends it.
+
+use bson::{RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
+use futures::{StreamExt, stream::try_unfold};
+
+use super::named::{NamedLog, majority};
+use crate::{
+    database::{Ahead, Error, Result, code},
+    log::{Batch, EventLog, Mend, Scan, history},
+    model::{event::EventKey, id::DocumentId, position::LogId},
+};
+
+/// The most events in one batch of a scan: some megabytes of ordinary ones. Fewer, and the server's work for a
+/// batch shows; more only take memory.
+const BATCH_EVENTS: u32 = 16_384;
+
+/// One collection's log on MongoDB.
+#[derive(Clone, Debug)]
+pub struct MongoLog(NamedLog);
+
+impl MongoLog {
+    pub(super) fn new(log: NamedLog) -> Self {
+        Self(log)
+    }
+}
+
+impl EventLog for MongoLog {
+    type Scan = MongoScan;
+
+    fn id(&self) -> LogId {
+        self.0.id()
+    }
+
+    async fn estimated_events(&self) -> Result<u64> {
+        let events = self.0.database().collection::<RawDocumentBuf>(self.0.events());
+        Ok(events.estimated_document_count().await?)
+    }
+
+    async fn scan(&self, after: Option<&EventKey>, at_least: Timestamp) -> Result<MongoScan> {
+        let filter = after.map_or_else(RawDocumentBuf::new, |key| {
+            rawdoc! { "_id": { "$gt": key.to_raw() } }
+        });
+        let find = rawdoc! {
+            "filter": filter,
+            "sort": { "_id": 1 },
+            "batchSize": i64::from(BATCH_EVENTS),
+            "readConcern": majority(Some(at_least)),
+        };
+        let cursor = self.0.cursor(cstr!("find"), &find, BATCH_EVENTS).await?;
+        let batches = try_unfold(cursor, async |mut cursor| {
+            let batch = cursor.next().await.transpose()?;
+            Ok(batch.map(|batch| (Batch::from(batch), cursor)))
+        });
+        Ok(MongoScan(Ahead::new(batches)))
+    }
+
+    async fn read(
+        &self,
+        document: &DocumentId,
+        after: i64,
+        limit: u32,
+        at_least: Option<Timestamp>,
+    ) -> Result<Batch> {
+        let find = rawdoc! {
+            "filter": history::range(document, &history::above(after)),
+            "sort": { "_id": 1 },
+            "limit": i64::from(limit),
+            // One more than the limit, so that no cursor stays open behind a reply that holds all.
+            "batchSize": i64::from(limit) + 1,
+            "readConcern": majority(at_least),
+        };
+        let mut cursor = self.0.cursor(cstr!("find"), &find, limit).await?;
+        match cursor.next().await {
+            Some(batch) => Ok(Batch::from(batch?)),
+            None => Err(Error::unreachable("the server closed a cursor without a batch")),
+        }
+    }
+}
+
+/// An ordered walk over a log.
+pub struct MongoScan(Ahead<Batch>);
+
+impl Scan for MongoScan {
+    async fn next(&mut self) -> Result<Option<Batch>> {
+        self.0.next().await
+    }
+}
+
+impl Mend for MongoLog {
+    async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
+        for event in events {
+            let statements = rawdoc! { "documents": [event.clone()] };
+            self.0.write(cstr!("insert"), statements, &[code::DUPLICATE_KEY]).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! What a projection holds in memory of its documents, and what an event makes of it. Nothing here asks the
+//! database: what only that can tell becomes a recheck.
+
+use std::time::Duration;
+
+use bson::{DateTime, RawDocument};
+
+use super::{
+    cache::{Cache, Slot},
+    recheck::Rechecks,
+    waiting::Waiting,
+};
+use crate::{
+    database::{Error, Result},
+    model::{
+        document::{Document, FoldLimits, Outcome, Quarantine},
+        id::DocumentId,
+        skip::{Skips, is_filler},
+    },
+    observe::{Counts, Observer},
+    planted::{Bug, planted},
+    projector::intake::chunk::Arrival,
+    store::QuarantineRow,
+    time::Time,
+};
+
+/// After so many events it is said that the loop still turns: each may take some seconds.
+const EVENTS_PER_BEAT: u64 = 8;
+
+/// Whether what is known of a document's skips was read after its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::projector) enum SkipsAre {
+    /// It was: whatever fills a gap may be folded.
+    Fresh,
+    /// It may be older.
+    Known,
+}
+
+/// See the module.
+pub(in crate::projector) struct Memory<T: Time> {
+    pub(in crate::projector) cache: Cache,
+    pub(in crate::projector) waiting: Waiting,
+    pub(in crate::projector) rechecks: Rechecks,
+    /// The events of the collection that an operator has skipped.
+    pub(in crate::projector) skips: Skips,
+    pub(in crate::projector) counts: Counts,
+    /// When the oldest event since the last flush was appended.
+    pub(in crate::projector) oldest: Option<DateTime>,
+    limits: FoldLimits,
+    time: T,
+    observer: Observer,
+    /// When the first change since the last flush was folded.
+    changed_at: Option<Duration>,
+    /// How many events have been offered to their documents.
+    offered: u64,
+}
+
+impl<T: Time> Memory<T> {
+    /// Nothing but what is on record.
+    pub(in crate::projector) fn new(
+        (records, skips): (Vec<QuarantineRow>, Skips),
+        (cache_bytes, limits): (usize, FoldLimits),
+        (time, observer): (T, Observer),
+    ) -> Self {
+        Self {
+            cache: Cache::new(cache_bytes),
+            waiting: Waiting::new(records),
+            rechecks: Rechecks::default(),
+            skips,
+            counts: Counts::default(),
+            oldest: None,
+            limits,
+            time,
+            observer,
+            changed_at: None,
+            offered: 0,
+        }
+    }
+
+    /// Offers events to their document, if it is in memory.
+    pub(in crate::projector) fn offer(
+        &mut self,
+        id: &DocumentId,
+        events: &[Arrival<'_>],
+        skips_are: SkipsAre,
+    ) {
+        let gap = self.waiting.gap(id);
+        let skips = self.skips.of(id);
+        let Some(slot) = self.cache.edit(id) else { return };
+        let (mut applied, mut waits, mut behind, mut poison) = (false, false, 0, None);
+        for Arrival { key, event } in events {
+            self.offered = self.offered.wrapping_add(1);
+            if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
+                self.observer.turned(&self.time);
+            }
+            // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
+            let is_next = key.version == slot.document.version + 1;
+            let is_doubtful = is_next && skips_are == SkipsAre::Known && is_filler(event);
+            if is_doubtful && !planted(Bug::SkipsNotReadAgain) {
+                behind = key.version;
+                continue;
+            }
+            let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
+                && !planted(Bug::SkipsForgotten);
+            match slot.document.offer(key, event, is_skipped, &self.limits) {
+                Outcome::Replay => self.counts.replayed += 1,
+                Outcome::Parked => waits = true,
+                Outcome::Applied(op) => {
+                    self.counts.applied(op);
+                    applied = true;
+                }
+                Outcome::Skipped => {
+                    self.counts.skipped += 1;
+                    applied = true;
+                }
+                // A gap that is on record already needs no second look, unless this event fills it.
+                Outcome::Gap { expected } if gap == Some(expected) => waits = true,
+                Outcome::Gap { .. } => behind = behind.max(key.version),
+                Outcome::Poison(mark) => {
+                    poison = Some(mark);
+                    break;
+                }
+            }
+        }
+        let version = slot.document.version;
+        if applied {
+            self.cache.edited(id);
+            self.note_change();
+        }
+        if waits && self.waiting.rest_on(id) {
+            self.note_change();
+        }
+        if let Some(mark) = poison {
+            return self.park(id, mark);
+        }
+        if skips_are == SkipsAre::Fresh {
+            // The log is being read on.
+        } else if behind > version {
+            self.rechecks.behind(id, behind);
+        } else if gap.is_some_and(|gap| version >= gap) || (applied && self.waiting.waits(id)) {
+            // Whatever it waited for has passed, here or under another instance.
+            self.rechecks.look(id);
+        }
+    }
+
+    /// Brings a document into memory whose row is at version `stored`.
+    pub(in crate::projector) fn admit(&mut self, mut document: Document, stored: i64) {
+        // The record is the truth of what is parked: a row may not exist, or may have refused the mark.
+        let stored_mark = document.quarantine.take();
+        // It does not hold back a row that is further back than the mark, because it was deleted by hand, say; nor
+        // one that has moved on, or may, because an operator has skipped the event.
+        let mark = self.waiting.park(&document.id);
+        let skips = self.skips.of(&document.id);
+        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(mark.version)));
+        let mark = mark.filter(|mark| mark.version == document.version + 1);
+        document.quarantine = mark.cloned();
+        self.cache.admit(Slot::new(document, stored, stored_mark));
+    }
+
+    /// Brings the document of a row into memory.
+    pub(in crate::projector) fn admit_row(&mut self, row: &RawDocument) -> Result<()> {
+        let document = self.read_row(row)?;
+        self.counts.loaded += 1;
+        let stored = document.version;
+        self.admit(document, stored);
+        Ok(())
+    }
+
+    pub(in crate::projector) fn read_row(&self, row: &RawDocument) -> Result<Document> {
+        Document::from_raw(row).map_err(|error| {
+            Error::damaged(format!(
+                "a row of `{}` was not written by this program: {error}",
+                self.observer.collection()
+            ))
+        })
+    }
+
+    /// Has parked documents read again of which events above their marks come: an operator may have had one skipped or
+    /// retried under another instance, whose record is gone by then; and on a record that is gone no checkpoint may pass
+    /// an event.
+    pub(in crate::projector) fn doubt_parked(&mut self, chunk: &[Arrival<'_>]) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for Arrival { key, .. } in chunk {
+            let is_above = |mark: &Quarantine| key.version > mark.version;
+            if self.waiting.park(&key.document).is_some_and(is_above) {
+                self.rechecks.afresh(&key.document, key.version);
+            }
+        }
+    }
+
+    /// Parks a document at its present version.
+    pub(in crate::projector) fn park(&mut self, id: &DocumentId, mark: Quarantine) {
+        tracing::warn!(
+            collection = self.observer.collection(), document = %id, version = mark.version,
+            class = mark.class.name(), reason = mark.reason, "parked"
+        );
+        if let Some(slot) = self.cache.edit(id) {
+            slot.document.quarantine = Some(mark.clone());
+        }
+        self.cache.edited(id);
+        let since = self.waiting.parked_since(id, &mark).unwrap_or_else(|| self.time.wall());
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since });
+        self.note_change();
+    }
+
+    /// Puts on record that a document waits for a missing version, above which the log has others.
+    pub(in crate::projector) fn record_gap(&mut self, id: &DocumentId, missing: i64) {
+        if self.waiting.gap(id) == Some(missing) || planted(Bug::GapNotRecorded) {
+            return;
+        }
+        let mark = Quarantine::gap(missing);
+        self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
+        self.note_change();
+    }
+
+    /// A document has come to `version`, and waits for nothing.
+    pub(in crate::projector) fn heal(&mut self, id: &DocumentId, version: i64) {
+        if self.waiting.heal(id, version) {
+            self.note_change();
+        }
+    }
+
+    /// When the first change was made since that was last taken.
+    pub(in crate::projector) fn changed_at(&self) -> Option<Duration> {
+        self.changed_at
+    }
+
+    /// What has changed so far is being written.
+    pub(in crate::projector) fn take_change(&mut self) {
+        self.changed_at = None;
+    }
+
+    pub(in crate::projector) fn note_change(&mut self) {
+        if self.changed_at.is_none() {
+            self.changed_at = Some(self.time.now());
+        }
+    }
+}

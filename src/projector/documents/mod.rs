@@ -1,0 +1,333 @@
+//! The documents of a projection: events are folded into them, rows are loaded for it, and what was written is taken
+//! note of. Where events come from, and when to flush, is decided elsewhere.
+
+pub(super) mod cache;
+pub(super) mod memory;
+pub(super) mod recheck;
+pub(super) mod refused;
+pub(super) mod review;
+pub(super) mod waiting;
+
+use futures::FutureExt;
+use tokio::sync::oneshot;
+
+use super::{
+    ask::Ask,
+    flush::{CheckpointOutcome, Flush, Flushed, flushing::Flushing},
+    intake::chunk::Arrival,
+};
+use crate::{
+    database::{Error, Result},
+    log::{Batch, EventLog},
+    model::{
+        document::{Document, Youngest},
+        event::EventKey,
+        id::DocumentId,
+        part::Part,
+        position::Checkpoint,
+        skip::has_fillers,
+    },
+    planted::{Bug, planted},
+    store::{RowOutcome, RowWrite, Store},
+    time::Time,
+};
+use cache::Slot;
+use memory::{Memory, SkipsAre};
+use recheck::Recheck;
+
+/// How many events are folded at a stretch, while the flush under way has to wait.
+const STEP_EVENTS: usize = 512;
+/// How many documents are looked at again at once.
+const RECHECKS_AT_ONCE: usize = 64;
+/// Of how many the log is read at once: each answer may have 16 MB.
+const READS_AT_ONCE: usize = 8;
+
+/// See the module.
+pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
+    pub(super) ask: Ask<L, D, T>,
+    pub(super) memory: Memory<T>,
+    /// Whose documents these are.
+    pub(super) part: Part,
+    /// A snapshot is due when a document passes a multiple of so many events; never at 0.
+    pub(super) snapshot_events: u32,
+    /// Who is to be told, once what became of their documents is written.
+    pub(super) askers: Vec<oneshot::Sender<()>>,
+}
+
+impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
+    /// Folds a chunk of events. Afterwards every document among them holds its events, or is on record as
+    /// waiting, or has to be looked at again.
+    pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        self.memory.doubt_parked(chunk);
+        self.load_missing(chunk).await?;
+        for step in chunk.chunks(STEP_EVENTS) {
+            for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
+                if let Some(first) = events.first() {
+                    self.memory.offer(&first.key.document, events, SkipsAre::Known);
+                }
+            }
+            self.ask.flushing.advance().await;
+        }
+        Ok(())
+    }
+
+    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
+    /// should it have a row after all, because the event comes again, the insert tells.
+    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+        let mut missing = Vec::new();
+        for Arrival { key, .. } in chunk {
+            if self.memory.cache.holds(&key.document) {
+                continue;
+            }
+            if key.version == 1 {
+                self.memory.admit(Document::new(key.document.clone()), 0);
+            } else {
+                missing.push(key.document.clone());
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        self.load(&missing).await
+    }
+
+    /// Brings documents into memory; those without a row at version 0.
+    pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let rows = self.ask.load(ids).await?;
+        self.memory.counts.loaded += ids.len() as u64;
+        let documents: Result<Vec<Document>> =
+            rows.iter().map(|row| self.memory.read_row(row)).collect();
+        let documents = documents?;
+        self.learn_of_parked(&documents).await?;
+        for document in documents {
+            // What is known of its skips may be older than the row.
+            if has_fillers(&document.clock) {
+                self.look_up_skips(&document.id).await?;
+            }
+            let stored = document.version;
+            self.memory.admit(document, stored);
+        }
+        for id in ids {
+            if !self.memory.cache.holds(id) {
+                self.memory.admit(Document::new(id.clone()), 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the records again when a row bears a mark of which nothing is known here: an operator has
+    /// removed its record, or another instance has parked the document and this one leads no more.
+    async fn learn_of_parked(&mut self, documents: &[Document]) -> Result<()> {
+        let waiting = &self.memory.waiting;
+        let unknown = |document: &&Document| {
+            document.quarantine.is_some() && waiting.park(&document.id).is_none()
+        };
+        let unknown: Vec<&Document> = documents.iter().filter(unknown).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for row in self.ask.records().await? {
+            if unknown.iter().any(|document| document.id == row.document) {
+                self.memory.waiting.learn(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that every document behind a gap is to be looked at: the gap may have been filled meanwhile.
+    pub(super) fn look_at_gaps(&mut self) {
+        for (id, _) in self.memory.waiting.gaps() {
+            self.memory.rechecks.look(&id);
+        }
+    }
+
+    /// Whether documents can be looked at again now.
+    pub(super) fn can_recheck(&self) -> bool {
+        self.ask.flushing.is_idle() && !self.memory.rechecks.is_empty()
+    }
+
+    /// Looks again at everything that holds back the checkpoint, as far as it is not being written.
+    pub(super) async fn recheck_urgent(&mut self) -> Result<()> {
+        while self.memory.rechecks.are_urgent() && self.recheck(true).await? {}
+        Ok(())
+    }
+
+    /// Looks again at some documents; whether there were any.
+    pub(super) async fn recheck_some(&mut self) -> Result<bool> {
+        match self.memory.rechecks.is_empty() {
+            true => Ok(false),
+            false => self.recheck(false).await,
+        }
+    }
+
+    async fn recheck(&mut self, only_urgent: bool) -> Result<bool> {
+        let Memory { rechecks, cache, .. } = &mut self.memory;
+        // What a flush under way makes of a document must not be taken for what becomes of it here.
+        let is_idle = self.ask.flushing.is_idle();
+        let may_pass =
+            |id: &DocumentId, why: &Recheck| is_idle || !why.is_afresh || cache.is_unchanged(id);
+        let taken = rechecks.take(RECHECKS_AT_ONCE, only_urgent, may_pass);
+        let has_taken = !taken.is_empty();
+        self.look_again(taken).await?;
+        Ok(has_taken)
+    }
+
+    async fn look_again(&mut self, taken: Vec<(DocumentId, Recheck)>) -> Result<()> {
+        let Memory { cache, .. } = &mut self.memory;
+        taken.iter().filter(|(_, why)| why.is_afresh).for_each(|(id, _)| cache.evict(id));
+        let absent = taken.iter().map(|(id, _)| id).filter(|id| !cache.holds(id));
+        let absent: Vec<DocumentId> = absent.cloned().collect();
+        self.load(&absent).await?;
+        let mut behind = Vec::new();
+        for (id, why) in taken {
+            let Memory { cache, waiting, .. } = &mut self.memory;
+            let Some(slot) = cache.edit(&id) else { continue };
+            if why.is_retried {
+                slot.document.quarantine = None;
+            }
+            let (version, is_parked) = (slot.document.version, slot.document.quarantine.is_some());
+            let is_level =
+                !why.is_afresh && why.known > 0 && version >= why.known && !waiting.waits(&id);
+            if slot.changed() || why.is_retried {
+                self.memory.note_change();
+            }
+            if is_parked {
+                // What came above it is passed because it waits, which has to be on record.
+                if why.known > 0 && self.memory.waiting.rest_on(&id) {
+                    self.memory.note_change();
+                }
+            } else if !is_level {
+                behind.push((id, version));
+            }
+            self.askers.extend(why.askers);
+        }
+        for behind in behind.chunks(READS_AT_ONCE) {
+            let pages = self.ask.read_many(behind).await?;
+            for ((id, _), page) in behind.iter().zip(pages) {
+                self.read_on(id, page).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds what the log holds above the document's version, of which this is the first page, up to the end or a gap,
+    /// which goes on record.
+    async fn read_on(&mut self, id: &DocumentId, mut page: Batch) -> Result<()> {
+        loop {
+            // Skips are read after the events, so that nothing is applied that was skipped before it was read.
+            if page.documents()?.next().is_some() {
+                self.look_up_skips(id).await?;
+            }
+            let met = self.offer_page(id, &page)?;
+            let Some(slot) = self.memory.cache.edit(id) else { return Ok(()) };
+            let version = slot.document.version;
+            if slot.document.quarantine.is_some() {
+                return Ok(());
+            }
+            match met {
+                Some(met) if met > version => {
+                    self.memory.record_gap(id, version + 1);
+                    return Ok(());
+                }
+                Some(_) => page = self.ask.read(id, version).await?,
+                None => {
+                    self.memory.heal(id, version);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn look_up_skips(&mut self, id: &DocumentId) -> Result<()> {
+        let skips = self.ask.skips_of(id).await?;
+        self.memory.skips.replace(id, skips);
+        Ok(())
+    }
+
+    /// Offers events that were just read from the log; the version of the last one.
+    fn offer_page(&mut self, id: &DocumentId, page: &Batch) -> Result<Option<i64>> {
+        let mut met = None;
+        for event in page.documents()? {
+            let event = event?;
+            let key =
+                EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
+            met = Some(key.version);
+            self.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
+        }
+        Ok(met)
+    }
+
+    /// Starts a flush of everything that has changed, and of `checkpoint` after it; whether there was anything.
+    pub(super) fn start_flush(&mut self, checkpoint: Option<Checkpoint>) -> bool {
+        self.memory.take_change();
+        let Memory { cache, waiting, oldest, counts, .. } = &mut self.memory;
+        let mut flush = Flush {
+            waiting: waiting.take_changes(),
+            checkpoint,
+            oldest: oldest.take(),
+            ..Flush::default()
+        };
+        for slot in cache.changed() {
+            flush.writes.push(RowWrite {
+                id: slot.document.id.clone(),
+                expected: slot.stored,
+                version: slot.document.version,
+                row: slot.document.to_raw(),
+            });
+            flush.marks.push(slot.document.quarantine.clone());
+            flush.due.push(snapshot_due(slot, self.snapshot_events));
+        }
+        if flush.is_empty() {
+            return false;
+        }
+        // Told once it has returned, and not what is folded meanwhile.
+        flush.counts = std::mem::take(counts);
+        flush.classes = waiting.classes();
+        let Ask { store, time, observer, backoff, .. } = &self.ask;
+        let (store, time, observer, backoff) =
+            (store.clone(), time.clone(), observer.clone(), *backoff);
+        let run = async move { flush.run(&store, &time, backoff, &observer).await };
+        self.ask.flushing = Flushing::Running(run.boxed());
+        true
+    }
+
+    /// Takes in what became of a flush. A row that was stale or gone is looked at again; a row that the server
+    /// refuses parks its document.
+    pub(super) async fn settle(&mut self, mut flushed: Flushed) -> Result<CheckpointOutcome> {
+        for row in &flushed.rows {
+            match &row.outcome {
+                RowOutcome::Stale if planted(Bug::StaleRowKept) => {}
+                RowOutcome::Written => {
+                    self.memory.cache.stored(&row.id, row.version, row.mark.clone());
+                }
+                RowOutcome::Stale => {
+                    tracing::info!(
+                        collection = self.ask.observer.collection(), document = %row.id,
+                        "the stored row is not what was read: folding the document again"
+                    );
+                    self.memory.rechecks.afresh(&row.id, row.version);
+                }
+                RowOutcome::Rejected { code, reason } => {
+                    let reason = refused::refusal(*code, reason);
+                    refused::park(self, &row.id, row.version, reason).await?;
+                }
+            }
+        }
+        for (document, version) in &flushed.still_recorded {
+            self.memory.waiting.still_recorded(document, *version);
+        }
+        self.ask.observer.flushed(&flushed.written(self.memory.cache.bytes()));
+        self.ask.observer.snapshots_due(flushed.take_due());
+        Ok(flushed.checkpoint)
+    }
+}
+
+/// Whether the flush of a document passes a multiple of `every` events. Stateless, so that neither a restart
+/// nor an eviction from the cache needs to know of earlier snapshots.
+fn snapshot_due(slot: &Slot, every: u32) -> Option<Youngest> {
+    let every = i64::from(every);
+    let passes = every > 0 && slot.stored / every < slot.document.version / every;
+    slot.document.youngest.filter(|_| passes)
+}

@@ -1,0 +1,240 @@
+//! Servers that refuse: each cause is a sentence of its own that says what to do, wherever it is told, and never a
+//! dump of what the server answered.
+
+use std::{fs, net::TcpListener, path::PathBuf};
+
+use alluvium::embedded::{Login, Mongod, Options};
+use bson::doc;
+use mongodb::{
+    Client,
+    options::{ClientOptions, Tls, TlsOptions},
+};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use crate::{
+    at,
+    common::{Daemon, free_port, wait_until},
+};
+
+fn args(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// What `alluvium run` says before it ends with exit code 1.
+async fn said(uri: &str) -> String {
+    let mut daemon = Daemon::start(&at(uri, "game", free_port(), ""));
+    let status = daemon.ended().await;
+    let mut said = String::new();
+    wait_until("all that it said", async || {
+        said = daemon.log();
+        said.contains("error: ")
+    })
+    .await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    no_dump(&said);
+    said
+}
+
+fn no_dump(said: &str) {
+    for dump in ["Topology", "labels:", "lsid", "$clusterTime", "server response", "Kind:"] {
+        assert!(!said.contains(dump), "`{dump}` in: {said}");
+    }
+}
+
+/// Waits until the daemon's log, readiness and status all say this.
+async fn tells(daemon: &Daemon, parts: &[&str]) {
+    for (path, field) in
+        [("/readyz", "/reasons/0"), ("/v1/status", "/collections/0/last_error/message")]
+    {
+        wait_until(&format!("{path} says {parts:?}"), async || {
+            let (_, body) = daemon.get(path);
+            no_dump(&body.to_string());
+            let told =
+                body.pointer(field).and_then(|told| told.as_str()).unwrap_or_default().to_owned();
+            parts.iter().all(|part| told.contains(part))
+        })
+        .await;
+    }
+    assert!(parts.iter().all(|part| daemon.log().contains(part)), "{}", daemon.log());
+    no_dump(&daemon.log());
+}
+
+async fn listening(daemon: &Daemon) {
+    let address = daemon.url("").replace("http://", "");
+    wait_until("it listens", async || std::net::TcpStream::connect(&address).is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_table_scans_is_named_and_waited_for() {
+    let options =
+        Options { args: args(&["--setParameter", "notablescan=1"]), ..Options::default() };
+    let mongod = Mongod::start(options).await.unwrap();
+    let daemon = Daemon::start(&at(mongod.uri(), "game", free_port(), ""));
+    listening(&daemon).await;
+    tells(&daemon, &["notablescan", "turn that parameter off"]).await;
+    let admin = Client::with_uri_str(mongod.uri()).await.unwrap().database("admin");
+    admin.run_command(doc! { "setParameter": 1, "notablescan": false }).await.unwrap();
+    let mut daemon = daemon;
+    daemon.ready().await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    mongod.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_connections_that_is_reached_is_named_and_waited_for() {
+    let options = Options { args: args(&["--maxConns", "8"]), ..Options::default() };
+    let mongod = Mongod::start(options).await.unwrap();
+    let address = ("127.0.0.1", mongod.port());
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.extend(std::net::TcpStream::connect(address));
+    }
+    let mut daemon = Daemon::start(&at(mongod.uri(), "game", free_port(), ""));
+    listening(&daemon).await;
+    tells(&daemon, &["closes every connection at once", "--maxConns"]).await;
+    drop(held);
+    wait_until("it goes on", async || daemon.log().contains("leads under epoch")).await;
+    daemon.signal("KILL");
+    daemon.ended().await;
+    mongod.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_without_rights_is_told_which_role_it_lacks() {
+    let login = Login { user: "root".into(), password: "correct".into() };
+    let mongod = Mongod::start(Options { login: Some(login), ..Options::default() }).await.unwrap();
+    let admin = Client::with_uri_str(mongod.uri()).await.unwrap().database("admin");
+    let nobody = doc! { "createUser": "nobody", "pwd": "pw", "roles": [] };
+    admin.run_command(nobody).await.unwrap();
+    let told = said(&mongod.uri().replace("root:correct@", "nobody:pw@")).await;
+    for part in ["not authorized on game", "the role that `alluvium init --roles` prints"] {
+        assert!(told.contains(part), "{told}");
+    }
+    mongod.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn something_else_than_mongodb_is_no_riddle() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("mongodb://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut stream in listener.incoming().flatten() {
+            drop(stream.read(&mut [0; 512]));
+            drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"));
+        }
+    });
+    let daemon = Daemon::start(&at(&uri, "game", free_port(), ""));
+    listening(&daemon).await;
+    tells(&daemon, &["does not answer as MongoDB does"]).await;
+}
+
+/// An authority and what it has signed, as files.
+struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
+        Authority { folder, issuer: Issuer::new(params, key) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A certificate with its key in one file.
+    fn sign(&self, file: &str, host: &str, until: i32) -> PathBuf {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "server of a test");
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let path = self.path(file);
+        fs::write(&path, certificate.pem() + &key.serialize_pem()).unwrap();
+        path
+    }
+
+    /// A server that speaks TLS, and for its own start also lets in who does not.
+    async fn server(&self, file: &str, host: &str, until: i32, more: &[&str]) -> Mongod {
+        let certificate = self.sign(file, host, until);
+        let authority = self.path("ca.pem");
+        let tls = [
+            "--tlsMode",
+            "preferTLS",
+            "--tlsCertificateKeyFile",
+            certificate.to_str().unwrap(),
+            "--tlsCAFile",
+            authority.to_str().unwrap(),
+        ];
+        let args = args(&[&tls, more].concat());
+        Mongod::start(Options { args, ..Options::default() }).await.unwrap()
+    }
+
+    fn trusting(&self, mongod: &Mongod) -> String {
+        format!("{}&tls=true&tlsCAFile={}", mongod.uri(), self.path("ca.pem").display())
+    }
+}
+
+/// Has a server speak nothing but TLS from now on.
+async fn demand_tls(mongod: &Mongod) {
+    let admin = Client::with_uri_str(mongod.uri()).await.unwrap().database("admin");
+    admin.run_command(doc! { "setParameter": 1, "tlsMode": "requireTLS" }).await.unwrap();
+}
+
+async fn says(uri: &str, part: &str) {
+    let told = said(uri).await;
+    assert!(told.contains(part), "`{told}` does not say `{part}`");
+}
+
+const WITHOUT_CLIENTS: [&str; 1] = ["--tlsAllowConnectionsWithoutCertificates"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_tls_is_told_apart() {
+    let authority = Authority::new();
+    let good = authority.server("good.pem", "127.0.0.1", 2090, &WITHOUT_CLIENTS).await;
+    says(&format!("{}&tls=true", good.uri()), "shows a certificate that is not trusted").await;
+    let mut daemon = Daemon::start(&at(&authority.trusting(&good), "game", free_port(), ""));
+    daemon.ready().await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    demand_tls(&good).await;
+    says(good.uri(), "demands TLS, which mongodb.uri does not ask for").await;
+    good.stop().await.unwrap();
+
+    let old = authority.server("old.pem", "127.0.0.1", 2021, &WITHOUT_CLIENTS).await;
+    says(&authority.trusting(&old), "shows a certificate that has expired").await;
+    old.stop().await.unwrap();
+
+    let other = authority.server("other.pem", "db.example", 2090, &WITHOUT_CLIENTS).await;
+    says(&authority.trusting(&other), "shows a certificate for another name").await;
+    other.stop().await.unwrap();
+
+    let strict = authority.server("strict.pem", "127.0.0.1", 2090, &[]).await;
+    says(&authority.trusting(&strict), "demands a client's certificate").await;
+    let client = authority.sign("client.pem", "a.client", 2090);
+    let uri = format!("{}&tlsCertificateKeyFile={}", authority.trusting(&strict), client.display());
+    let tls =
+        TlsOptions::builder().ca_file_path(authority.path("ca.pem")).cert_key_file_path(client);
+    let mut options = ClientOptions::parse(strict.uri()).await.unwrap();
+    options.tls = Some(Tls::Enabled(tls.build()));
+    let client = Client::with_options(options).unwrap();
+    client.database("admin").run_command(doc! { "ping": 1 }).await.unwrap();
+    let mut daemon = Daemon::start(&at(&uri, "game", free_port(), ""));
+    daemon.ready().await;
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    strict.stop().await.unwrap();
+
+    let plain = Mongod::start(Options::default()).await.unwrap();
+    says(&authority.trusting(&plain), "does not speak TLS, which mongodb.uri asks for").await;
+    plain.stop().await.unwrap();
+}
