@@ -138,16 +138,7 @@ impl Daemon {
         let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
         let (tell, newer) = oneshot::channel();
-        services.spawn(async move {
-            match keeper.run(end).await {
-                Ok(()) => STOPPED,
-                Err(found) => {
-                    // Nobody listens who is stopping anyway.
-                    drop(tell.send(found));
-                    "leases"
-                }
-            }
-        });
+        services.spawn(keep(keeper, end, tell));
         let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
             jobs: jobs.clone(),
@@ -238,6 +229,22 @@ impl Daemon {
                 shutdown_timeout_seconds = self.shutdown_timeout.as_secs(),
                 "not everything could be flushed in time; nothing is lost, the next start repeats it"
             ),
+        }
+    }
+}
+
+/// Keeps the leases until `end`, and tells if the data is in a newer format.
+async fn keep(
+    keeper: Keeper<MongoLeases, SystemTime>,
+    end: CancellationToken,
+    tell: oneshot::Sender<NewerFormat>,
+) -> &'static str {
+    match keeper.run(end).await {
+        Ok(()) => STOPPED,
+        Err(found) => {
+            // Nobody listens who is stopping anyway.
+            drop(tell.send(found));
+            "leases"
         }
     }
 }

@@ -2,7 +2,10 @@
 //! is a plain `updateOne` on it. So what a patch means is what the server says it means.
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
-use mongodb::{Collection, Database};
+use mongodb::{
+    Collection, Database,
+    options::{Acknowledgment, CollectionOptions, WriteConcern},
+};
 
 use super::replay::Replay;
 
@@ -18,7 +21,10 @@ pub struct ServerReplay {
 impl ServerReplay {
     /// Replays in a collection of this database, which nobody else may use.
     pub fn new(database: &Database) -> Self {
-        Self { judged: database.collection("judge.states") }
+        // Nobody but the judge reads it, from the same member: nothing has to reach the disk.
+        let write_concern = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+        let options = CollectionOptions::builder().write_concern(write_concern).build();
+        Self { judged: database.collection_with_options("judge.states", options) }
     }
 }
 
