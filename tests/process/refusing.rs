@@ -56,8 +56,7 @@ async fn tells(daemon: &Daemon, parts: &[&str]) {
         wait_until(&format!("{path} says {parts:?}"), async || {
             let (_, body) = daemon.get(path);
             no_dump(&body.to_string());
-            let told =
-                body.pointer(field).and_then(|told| told.as_str()).unwrap_or_default().to_owned();
+            let told = body.pointer(field).map(ToString::to_string).unwrap_or_default();
             parts.iter().all(|part| told.contains(part))
         })
         .await;
