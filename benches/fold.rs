@@ -4,7 +4,9 @@
 
 use std::hint::black_box;
 
+use alluvium::model::event::Event;
 use alluvium::model::patch::apply;
+use alluvium::model::sound;
 use alluvium::model::state::{Limits, State};
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc, oid::ObjectId};
 use divan::{Bencher, counter::ItemsCount};
@@ -86,6 +88,37 @@ fn fold(state: &mut State, patch: &RawDocumentBuf) {
 fn event_into_the_tree(bencher: Bencher, case: Case) {
     let (mut state, patch) = (State::from_raw(&case.before()).unwrap(), case.patch());
     bencher.bench_local(|| fold(&mut state, &patch));
+}
+
+/// The event that brings the patch.
+fn event(case: Case) -> RawDocumentBuf {
+    let patch = Document::try_from(&*case.patch()).unwrap();
+    raw(&doc! {
+        "_id": {"d": "the-silent-expedition", "s": 2_i64}, "client": "game-server-17", "op": "update",
+        "patch": patch, "at": AT, "id": ObjectId::from_bytes([3; 12]), "type": "looted",
+        "seen": {"game-server-17": 1_i64},
+    })
+}
+
+/// Reading and judging an event, without applying it.
+#[divan::bench(args = Case::ALL)]
+fn event_decoded(bencher: Bencher, case: Case) {
+    let event = event(case);
+    bencher.bench_local(|| Event::decode(black_box(&event)).is_ok());
+}
+
+/// The part of that which looks at every name and text.
+#[divan::bench(args = Case::ALL)]
+fn event_checked(bencher: Bencher, case: Case) {
+    let event = event(case);
+    bencher.bench_local(|| sound::check(black_box(&event)).is_ok());
+}
+
+/// The same for a state, as a create brings it and as a row is read.
+#[divan::bench(args = Case::ALL)]
+fn state_checked(bencher: Bencher, case: Case) {
+    let state = case.before();
+    bencher.bench_local(|| sound::check(black_box(&state)).is_ok());
 }
 
 #[divan::bench(args = Case::ALL)]

@@ -10,14 +10,18 @@ mod report;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use mongodb::Database;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     api::{self, ApiState},
     config::Config,
-    database, headroom,
+    database::{self, create::NewerFormat},
+    headroom,
     health::Heart,
     lease::{Keeper, LeaseSettings},
     log::mongo::MongoSource,
@@ -50,6 +54,8 @@ pub struct Daemon {
     goodbye: CancellationToken,
     shutdown_timeout: Duration,
     statuses: Vec<watch::Receiver<CollectionStatus>>,
+    /// Told before the keeper of the leases ends for this reason.
+    newer: oneshot::Receiver<NewerFormat>,
     metrics: Metrics,
     http: SocketAddr,
 }
@@ -79,8 +85,11 @@ pub enum DaemonError {
         reason: std::io::Error,
     },
     /// The sessions that rows are written in cannot be opened.
-    #[error("no session can be had from MongoDB's driver: {0}")]
+    #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
+    /// A later version of this program has taken the data over.
+    #[error("stopping: {0}")]
+    Newer(NewerFormat),
     /// A task ended although nobody had asked it to.
     #[error("the {0} ended unexpectedly; the log above says why. Please report this")]
     Ended(String),
@@ -128,9 +137,16 @@ impl Daemon {
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
+        let (tell, newer) = oneshot::channel();
         services.spawn(async move {
-            keeper.run(end).await;
-            STOPPED
+            match keeper.run(end).await {
+                Ok(()) => STOPPED,
+                Err(found) => {
+                    // Nobody listens who is stopping anyway.
+                    drop(tell.send(found));
+                    "leases"
+                }
+            }
         });
         let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
@@ -162,7 +178,7 @@ impl Daemon {
         let server = front.opens(api::router(state));
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let tasks = Tasks { projectors, services, server };
-        Ok(Self { tasks, stop, goodbye, shutdown_timeout, statuses, metrics, http })
+        Ok(Self { tasks, stop, goodbye, shutdown_timeout, statuses, newer, metrics, http })
     }
 
     /// The metrics of this daemon.
@@ -185,7 +201,7 @@ impl Daemon {
     /// safe: the next start repeats it.
     ///
     /// # Errors
-    /// When a task ended without being asked to.
+    /// When a task ended without being asked to, or the data is in a newer format. Nothing is flushed then.
     pub async fn run_until(mut self, asked: impl Future<Output = ()>) -> Result<(), DaemonError> {
         let ended = tokio::select! {
             () = asked => None,
@@ -196,6 +212,9 @@ impl Daemon {
         match ended {
             None => self.stop().await,
             Some(ended) => {
+                if let Ok(newer) = self.newer.try_recv() {
+                    return Err(DaemonError::Newer(newer));
+                }
                 let name = ended.map_or_else(|error| error.to_string(), str::to_owned);
                 return Err(DaemonError::Ended(name));
             }

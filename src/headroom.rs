@@ -1,6 +1,6 @@
-//! How long each checkpoint will stay within the oplog. A daemon that was away for longer than the oplog
-//! reaches back loses nothing, since it scans the log instead, but that takes its time: whoever is told
-//! in time can make the oplog larger, or the daemon faster.
+//! How long the oplog will still hold each checkpoint. A daemon that was away for longer loses nothing:
+//! it scans the log. But that takes its time. An operator who is told in time can make the oplog
+//! larger, or the daemon faster.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,8 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// A checkpoint in the oldest tenth of a full oplog is worth a warning.
 const WARNING_SHARE: f64 = 0.1;
 
-/// How many beginnings of the oplog are remembered. It forgets in large pieces, with long pauses between them, so
-/// that a few seconds tell nothing.
+/// How many beginnings of the oplog are remembered. The oplog forgets in large pieces with long pauses
+/// between them, so a few seconds say nothing about the rate.
 const BEGINNINGS_MAX: usize = 16;
 
 /// What the oplog holds.
@@ -56,7 +56,7 @@ pub async fn watch<T: Time>(
                     observer.headroom(beating(&heart, &time, look).await);
                 }
             }
-            // Unknown, not zero. A right that is missing for ever is no reason for noise either.
+            // Unknown is not zero. And a right that is missing would be logged for ever: no warning.
             Err(error) => {
                 debug!(%error, "the oplog cannot be read: its headroom is unknown");
                 observers.values().for_each(|observer| observer.headroom(None));
@@ -93,7 +93,8 @@ async fn window(database: &Database) -> Result<Window> {
 struct Forgetting(VecDeque<(Timestamp, Duration)>);
 
 impl Forgetting {
-    /// Notes where the oplog begins at `now`; how many seconds of its past it has lately forgotten in a second.
+    /// Notes where the oplog begins at `now`. Returns how many seconds of history it has lately
+    /// forgotten in each second.
     fn see(&mut self, first: Timestamp, now: Duration) -> f64 {
         if self.0.back().is_none_or(|(known, _)| *known != first) {
             self.0.push_back((first, now));
@@ -111,7 +112,7 @@ impl Window {
     fn headroom(&self, checkpoint: Timestamp, rate: f64) -> Headroom {
         let seconds = f64::from(checkpoint.time) - f64::from(self.first.time);
         let whole = f64::from(self.last.time) - f64::from(self.first.time);
-        // An oplog that forgets nothing yet has room for longer than it reaches back.
+        // While the oplog is not full it forgets nothing, and will hold more than it does now.
         let lost_in_seconds = (rate > 0.0).then(|| (seconds / rate).max(0.0));
         let is_low = lost_in_seconds.is_some() && seconds < whole * WARNING_SHARE;
         Headroom { seconds, lost_in_seconds, is_low }

@@ -28,6 +28,10 @@ pub(crate) enum Bug {
     RowBeforeSkip,
     /// A projection does not look which events are skipped.
     SkipsForgotten,
+    /// What is skipped is not read again when an event comes that fills a gap.
+    SkipsNotReadAgain,
+    /// What is above a gap is skipped only after the gap was filled, and not together with that.
+    SkipAfterFiller,
     /// A document whose stored row is not what was read is folded on from memory.
     StaleRowKept,
     /// The stream goes on at the present time after lost history, and the log is not scanned.

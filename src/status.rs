@@ -27,7 +27,8 @@ pub struct Headroom {
     /// How much older the checkpoint could be before the oplog no longer reached it. Negative once it
     /// no longer does.
     pub seconds: f64,
-    /// When that will be at the rate at which the oplog forgets at present; unknown while it forgets nothing.
+    /// How long until then, if the oplog goes on forgetting as fast as it does now. Unknown while it
+    /// forgets nothing.
     pub lost_in_seconds: Option<f64>,
     /// Whether that is soon.
     pub is_low: bool,
@@ -101,24 +102,24 @@ pub struct CollectionStatus {
     pub lease_epoch: Option<i64>,
     /// What it is doing; of several the one that asks most for attention.
     pub phase: Phase,
-    /// How old the oldest event is that is not yet visible, in seconds; 0 when caught up.
+    /// The age in seconds of the oldest event that is not visible yet; 0 when there is none.
     pub lag_seconds: Option<f64>,
     /// How many events are not yet visible. Known only when caught up.
     pub lag_events: Option<u64>,
     /// How much older the checkpoint could be before the oplog no longer reached it, in seconds.
     pub oplog_headroom_seconds: Option<f64>,
-    /// How long until the oplog no longer reaches the checkpoint, at the rate at which it forgets at present
-    /// and if the checkpoint stayed where it is, in seconds; 0 when it no longer does.
+    /// How many seconds until the oplog no longer holds the checkpoint, if the checkpoint stays where
+    /// it is and the oplog goes on forgetting as fast as it does now; 0 when it is lost already.
     pub checkpoint_lost_in_seconds: Option<f64>,
-    /// Documents that wait behind a hole, in what this instance leads.
+    /// Documents that wait behind a gap, in what this instance leads.
     pub version_gaps: Option<u64>,
-    /// How long the oldest of these holes has been open, in seconds; 0 when there is none.
+    /// How long the oldest of these gaps has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// Documents parked by a poison event, in what this instance leads.
     pub quarantined: Option<u64>,
     /// The last error, until its cause has gone.
     pub last_error: Option<LastError>,
-    /// Rises with every flush: what waits for a version looks again when this changes.
+    /// Counts flushes. A request that waits for a version looks again when this changes.
     pub flushes: u64,
     /// The parts, from which the rest is told. None while it is not known how many there are.
     pub parts: BTreeMap<Part, PartStatus>,
@@ -137,7 +138,7 @@ pub struct PartStatus {
     pub lag_seconds: Option<f64>,
     /// As of the collection.
     pub lag_events: Option<u64>,
-    /// How long its oldest hole has been open, in seconds; 0 when there is none.
+    /// How long its oldest gap has been open, in seconds; 0 when there is none.
     pub oldest_gap_seconds: Option<f64>,
     /// How many of its documents wait, by class; unknown until they have been read.
     pub waiting: WaitingClasses,

@@ -69,7 +69,7 @@ async fn a_document_is_given_in_its_shape() {
     let expected = r#"{"id":{"$oid":"65a000000000000000000001"},"version":3,"#.to_owned()
         + r#""clock":{"admin-panel":1,"game-server":1,"mobile-client":1},"#
         + r#""state":{"name":"Aria","gold":150,"level":2,"experience":0.5,"last":{"$date":"1970-01-01T00:00:00Z"}},"#
-        + r#""deleted":false,"updated_at":"1970-01-01T00:00:03Z"}"#;
+        + r#""deleted":false,"updated_at":"1970-01-01T00:00:03Z","waits":null}"#;
     let answer = api.get(GAME).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, expected.as_str()));
     assert_eq!(answer.header("content-type"), "application/json");
@@ -139,7 +139,7 @@ async fn a_deleted_document_answers_with_its_clock() {
     append(&db, "games", &log).await;
     project(&db, "games", &folded(&id, &log)).await;
     let answer = api.get("/v1/collections/games/documents/gone").await;
-    let expected = r#"{"id":"gone","version":2,"clock":{"c":2},"state":null,"deleted":true,"updated_at":"1970-01-01T00:00:02Z"}"#;
+    let expected = r#"{"id":"gone","version":2,"clock":{"c":2},"state":null,"deleted":true,"updated_at":"1970-01-01T00:00:02Z","waits":null}"#;
     assert_eq!((answer.status, answer.text.as_str()), (200, expected));
 }
 
@@ -172,7 +172,7 @@ async fn a_client_gets_exactly_the_events_it_is_missing() {
     let expected = format!(r#"{{"answer":"events","log":"{log}","version":3,"#)
         + r#""clock":{"admin-panel":1,"game-server":1,"mobile-client":1},"#
         + r#""events":[{"version":2,"client":"admin-panel","seq":1,"op":"update","patch":{"$inc":{"gold":50}},"at":"1970-01-01T00:00:02Z"}],"#
-        + r#""next_clock":{"admin-panel":1,"game-server":1},"more":true}"#;
+        + r#""next_clock":{"admin-panel":1,"game-server":1},"more":true,"skips":[],"waits":null}"#;
     assert_eq!(answer.text, expected);
 
     let both = api
@@ -290,7 +290,7 @@ async fn what_is_refused_is_a_problem_that_says_why() {
         (game("/events?limit=0"), MalformedQuery, "`limit` is 0"),
         (game("/events?limit=-1"), MalformedQuery, "limit"),
         (game("/events?after_version=-1"), MalformedQuery, "counts from 0"),
-        (game("/missing"), MalformedQuery, "missing field `clock`"),
+        (game("/missing"), MalformedQuery, "`clock` is missing"),
         (game("/missing?clock=%7B%22a%22:-1%7D"), MalformedQuery, "client `a`"),
         (game("/missing?clock=%7B%22a%22:1.5%7D"), MalformedQuery, "not 1.5"),
         (game("/missing?clock=3"), MalformedQuery, "expected a clock"),
@@ -302,7 +302,7 @@ async fn what_is_refused_is_a_problem_that_says_why() {
     }
     for (body, kind, part) in [
         ("", MalformedBody, "EOF"),
-        ("{}", MalformedBody, "missing field `clock`"),
+        ("{}", MalformedBody, "`clock` is missing"),
         (r#"{"clock": {"a": "1"}}"#, MalformedBody, "client `a`"),
         (r#"{"clock": {"a.b": 1}}"#, MalformedBody, "no client name"),
         (r#"{"clock": {}, "limit": 0}"#, MalformedBody, "`limit` is 0"),

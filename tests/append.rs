@@ -8,7 +8,10 @@ use std::{
 };
 
 use alluvium::{
-    log::append::{AppendError, AppendLimits, Appended, Appender},
+    log::{
+        append::{AppendError, AppendLimits, Appended, Appender},
+        mongo::NamedLog,
+    },
     model::{
         id::DocumentId,
         new_event::{NewChange, NewEvent},
@@ -38,8 +41,13 @@ async fn clustered_log(test: &TestDatabase) -> Collection<Document> {
     test.db.collection("games.events")
 }
 
-fn appender(db: &Database) -> Appender {
-    Appender::new(db, GAMES, AppendLimits::default())
+async fn limited(db: &Database, limits: AppendLimits) -> Appender {
+    let log = NamedLog::open(db, GAMES).await.unwrap().unwrap();
+    Appender::new(log, limits)
+}
+
+async fn appender(db: &Database) -> Appender {
+    limited(db, AppendLimits::default()).await
 }
 
 async fn clients(log: &Collection<Document>) -> Vec<(i64, String)> {
@@ -84,7 +92,7 @@ async fn fail_inserts(
 async fn the_next_version_is_the_last_one_plus_one() {
     let test = database().await;
     let log = clustered_log(&test).await;
-    let appender = appender(&test.db);
+    let appender = appender(&test.db).await;
     assert_eq!(appender.last_version(&game()).await.unwrap(), 0);
     for version in 1..=12 {
         let appended = appender.append(&game(), event("a")).await.unwrap();
@@ -102,7 +110,7 @@ async fn the_next_version_is_the_last_one_plus_one() {
 async fn only_one_of_two_writers_gets_a_version() {
     let test = database().await;
     let log = clustered_log(&test).await;
-    let (a, b) = (appender(&test.db), appender(&test.db));
+    let (a, b) = (appender(&test.db).await, appender(&test.db).await);
     for version in 0..20 {
         let id = game();
         let (a, b) = tokio::join!(
@@ -119,7 +127,7 @@ async fn only_one_of_two_writers_gets_a_version() {
 async fn a_taken_version_with_anothers_id_is_a_conflict_and_with_our_own_a_success() {
     let test = database().await;
     let log = clustered_log(&test).await;
-    let appender = appender(&test.db);
+    let appender = appender(&test.db).await;
     let first = event("a").id("mark");
     assert_eq!(appender.insert(&game(), 0, vec![first.clone()]).await.unwrap(), 1);
     assert_eq!(appender.insert(&game(), 0, vec![event("b").id("other")]).await.unwrap(), 0);
@@ -137,7 +145,7 @@ async fn a_lost_answer_leaves_exactly_one_event() {
     for (version, retry_writes, losses) in [(1, false, 1), (2, false, 3), (3, true, 2)] {
         let db =
             through(&test, proxy.uri(), |options| options.retry_writes = Some(retry_writes)).await;
-        let appender = appender(&db);
+        let appender = appender(&db).await;
         assert_eq!(appender.last_version(&game()).await.unwrap(), version - 1);
         let lost = proxy.lost();
         proxy.lose(losses);
@@ -157,7 +165,7 @@ async fn a_failed_write_concern_is_settled_by_reading_back() {
     let failure =
         doc! { "writeConcernError": { "code": 64, "errmsg": "waiting for replication timed out" } };
     let _failing = fail_inserts(&test, app, doc! { "times": 2 }, failure).await;
-    assert_eq!(appender(&db).append(&game(), event("a")).await.unwrap(), Appended::At(1));
+    assert_eq!(appender(&db).await.append(&game(), event("a")).await.unwrap(), Appended::At(1));
     assert_eq!(clients(&log).await, [(1, "a".to_owned())]);
 }
 
@@ -170,7 +178,7 @@ async fn what_stays_uncertain_is_reported_after_a_bounded_number_of_attempts() {
     let _failing =
         fail_inserts(&test, app, doc! { "times": 1_000 }, doc! { "errorCode": 91 }).await;
     let limits = AppendLimits { attempts: 2, timeout: Duration::from_secs(5) };
-    let error = Appender::new(&db, GAMES, limits).append(&game(), event("a")).await.unwrap_err();
+    let error = limited(&db, limits).await.append(&game(), event("a")).await.unwrap_err();
     assert!(matches!(error, AppendError::Uncertain { attempts: 2, .. }), "{error}");
     assert!(error.to_string().contains("read the document's history"), "{error}");
     assert_eq!(clients(&log).await, []);
@@ -180,7 +188,7 @@ async fn what_stays_uncertain_is_reported_after_a_bounded_number_of_attempts() {
 async fn several_events_go_in_order_and_stop_before_the_first_taken_version() {
     let test = database().await;
     let log = clustered_log(&test).await;
-    let ours = appender(&test.db);
+    let ours = appender(&test.db).await;
     let batch = || vec![event("a"), event("a"), event("a")];
     assert_eq!(ours.insert(&game(), 0, batch()).await.unwrap(), 3);
     assert_eq!(ours.insert(&game(), 4, vec![event("b")]).await.unwrap(), 1);
@@ -191,7 +199,7 @@ async fn several_events_go_in_order_and_stop_before_the_first_taken_version() {
     let proxy = Proxy::before(&test.uri, "insert").await;
     let db = through(&test, proxy.uri(), |options| options.retry_writes = Some(false)).await;
     proxy.lose(1);
-    assert_eq!(appender(&db).insert(&game(), 5, batch()).await.unwrap(), 3);
+    assert_eq!(appender(&db).await.insert(&game(), 5, batch()).await.unwrap(), 3);
     assert_eq!((clients(&log).await.len(), proxy.lost()), (8, 1));
 }
 
@@ -200,7 +208,7 @@ async fn the_servers_validator_is_quoted_with_the_field_at_fault() {
     let test = database().await;
     let schema = doc! { "$jsonSchema": { "properties": { "client": { "enum": ["a"] } } } };
     test.db.create_collection("games.events").validator(schema.clone()).await.unwrap();
-    let appender = appender(&test.db);
+    let appender = appender(&test.db).await;
     let error = appender.append(&game(), event("b")).await.unwrap_err();
     assert!(matches!(error, AppendError::Refused { appended: 0, .. }), "{error}");
     assert!(error.to_string().contains(r#""propertyName":"client""#), "{error}");
@@ -230,7 +238,7 @@ async fn reads_are_majority_reads_behind_what_went_before_and_writes_wait_for_th
         }));
     })
     .await;
-    let appender = appender(&db);
+    let appender = appender(&db).await;
     appender.append(&game(), event("a")).await.unwrap();
     appender.append(&game(), event("a")).await.unwrap();
     assert_eq!(appender.insert(&game(), 0, vec![event("b")]).await.unwrap(), 0);
@@ -253,4 +261,33 @@ async fn reads_are_majority_reads_behind_what_went_before_and_writes_wait_for_th
     // The read after the duplicate key goes in the session of the insert that met it.
     let session = |command: &Document| command.get_document("lsid").unwrap().clone();
     assert_eq!(session(finds[2]), session(inserts[2]));
+}
+
+#[tokio::test]
+async fn an_append_lands_in_no_other_log_than_the_one_whose_version_was_read() {
+    let test = database().await;
+    let log = clustered_log(&test).await;
+    let appender = appender(&test.db).await;
+    appender.append(&game(), event("a")).await.unwrap();
+    let after = appender.last_version(&game()).await.unwrap();
+    log.drop().await.unwrap();
+    for is_replaced in [false, true] {
+        if is_replaced {
+            clustered_log(&test).await;
+        }
+        let refused = [
+            appender.insert(&game(), after, vec![event("b")]).await.map(drop),
+            appender.insert(&game(), after, vec![event("b"), event("b")]).await.map(drop),
+            appender.append(&game(), event("b")).await.map(drop),
+        ];
+        for error in refused.map(Result::unwrap_err) {
+            assert!(
+                matches!(&error, AppendError::Database(error) if error.code() == Some(361)),
+                "{error}"
+            );
+            assert!(error.to_string().contains("the log `games.events` (UUID "), "{error}");
+        }
+        assert_eq!(test.db.list_collection_names().await.unwrap().len(), usize::from(is_replaced));
+        assert_eq!(clients(&log).await, []);
+    }
 }

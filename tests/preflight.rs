@@ -11,13 +11,19 @@ use std::{
 };
 
 use alluvium::{
+    database::create::{CreateError, Report},
     embedded::{Login, Mongod, Options},
+    log::create::{Differing, create_log},
     model::{clock::Clock, id::DocumentId},
     writer::{EventSourced, WriterOptions},
 };
 use bson::{Document, doc};
 use common::{TestDatabase, database, free_port, wait_until};
-use mongodb::{Client, Database, error::ErrorKind};
+use mongodb::{
+    Client, Database,
+    error::ErrorKind,
+    options::{ClientOptions, ServerApi, ServerApiVersion},
+};
 
 /// The bound that is promised, and what starting a process may take on a busy machine.
 const TIME_MAX: Duration = Duration::from_secs(10 + 2);
@@ -249,7 +255,9 @@ async fn the_printed_roles_are_enough_and_no_more() {
     forbidden(events.delete_one(doc! {}).await);
     forbidden(writer.collection::<Document>("games").insert_one(doc! {}).await);
     let meta = writer.collection::<Document>("alluvium.meta");
-    forbidden(meta.find_one(doc! {}).await);
+    meta.find_one(doc! {}).await.unwrap().unwrap();
+    forbidden(meta.insert_one(doc! {}).await);
+    forbidden(writer.collection::<Document>("alluvium.leases").find_one(doc! {}).await);
 }
 
 async fn the_daemon_can_change_or_remove_nothing_in_a_log(uri: &str) {
@@ -292,4 +300,22 @@ async fn names(db: &TestDatabase) -> Vec<String> {
     let mut names = db.db.list_collection_names().await.unwrap();
     names.sort();
     names
+}
+
+/// The driver takes no `apiStrict` from a connection string, so only a program that sets it by itself meets this.
+#[tokio::test]
+async fn a_server_that_lets_no_command_name_its_collection() {
+    let test = database().await;
+    let mut options = ClientOptions::parse(&test.uri).await.unwrap();
+    options.server_api =
+        Some(ServerApi::builder().version(ServerApiVersion::V1).strict(true).build());
+    let strict = Client::with_options(options).unwrap().database(&test.name);
+    let mut report = Report::default();
+    let warn = Differing::Warn;
+    create_log(&test.db, "games", 1 << 20, warn, &mut report).await.unwrap();
+    let error = create_log(&strict, "games", 1 << 20, warn, &mut report).await.unwrap_err();
+    assert!(matches!(error, CreateError::Unnamed { .. }), "{error}");
+    for part in ["`collectionUUID`", "`games.events`", "apiStrict", "code 323"] {
+        assert!(error.to_string().contains(part), "`{error}` does not say {part}");
+    }
 }

@@ -118,6 +118,8 @@ fn bad() -> Vec<(&'static str, Document)> {
     let decimal: Decimal128 = "2".parse().unwrap();
     let mut table = vec![
         ("_id", without(keyed("a", 1), "_id")),
+        ("seen", delete(doc! { "seen": 5 })),
+        ("seen", delete(doc! { "seen": [{ "c": 1 }] })),
         ("_id", delete(doc! { "_id": ObjectId::new() })),
         ("_id", delete(doc! { "_id": 5 })),
         ("_id", key(doc! {})),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use alluvium::{
     model::{
         clock::Clock,
-        document::Document,
+        document::{Document, FoldLimits},
         event::{Event, EventKey},
         id::DocumentId,
         new_event::{NewChange, NewEvent},
@@ -380,4 +380,38 @@ async fn a_log_is_never_made_by_a_write() {
     let error = games::<Game>(&test).create(&id(), "a", &chess()).await.unwrap_err().to_string();
     assert!(error.contains("`games.events` does not exist in the database"), "{error}");
     assert_eq!(test.db.list_collection_names().await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_writer_goes_on_with_the_log_that_takes_the_place_of_another() {
+    let test = with_log().await;
+    let (id, games) = (id(), games::<Game>(&test));
+    games.create(&id, "a", &chess()).await.unwrap();
+    assert_eq!(games.update(&id, "a", |game| game.gold += 1).await.unwrap().version, 2);
+    test.db.collection::<bson::Document>("games.events").drop().await.unwrap();
+    let error = games.update(&id, "a", |game| game.gold += 1).await.unwrap_err();
+    assert!(error.to_string().contains("`games.events`"), "{error}");
+    test.db.create_collection("games.events").await.unwrap();
+    // Version 3 of the remembered document would stand behind a gap here.
+    let error = games.update(&id, "a", |game| game.gold += 1).await.unwrap_err();
+    assert!(matches!(error, WriteError::NotFound { .. }), "{error}");
+    assert_eq!(games.create(&id, "a", &chess()).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn an_event_beyond_the_limits_of_its_collection_is_refused() {
+    let test = with_log().await;
+    let limits = FoldLimits { event_bytes_max: 500, ..FoldLimits::default() };
+    let options = WriterOptions { limits, ..WriterOptions::default() };
+    let games = EventSourced::<Game>::with_options(&test.db, "games", options);
+    let id = id();
+    games.create(&id, "a", &chess()).await.unwrap();
+    let large = patch("a", rawdoc! { "$set": { "name": "x".repeat(500) } });
+    let error = games.append(&id, large.clone()).await.unwrap_err();
+    assert!(matches!(error, WriteError::Unfit { .. }), "{error}");
+    assert!(error.to_string().contains("`max_event_bytes` allows 500"), "{error}");
+    // Under wider limits it fits, and then a reader with the narrow ones says why the document waits.
+    self::games::<Game>(&test).append(&id, large).await.unwrap();
+    let parked = games.append(&id, patch("a", rawdoc! {})).await.unwrap_err();
+    assert!(matches!(parked, WriteError::Parked { .. }), "{parked}");
 }

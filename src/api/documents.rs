@@ -3,23 +3,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{extract::State, http::StatusCode, response::Response};
 use bson::DateTime;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    ApiState,
+    ApiState, aside,
     extract::{Params, Target},
     problem::{Kind, Problem},
     value::Notation,
 };
-use crate::{model::document::Document, status::Role};
+use crate::{model::document::Document, read::Projected, status::Role};
 
-/// How long a wait trusts the news of flushes alone: another instance may be the one that writes.
+/// How long a wait goes without looking at the row. It is woken by flushes of this instance, but
+/// another instance may write the row.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a wait looks where another instance is known to be the one.
+/// How often a wait looks at the row where another instance leads.
 const STANDBY_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many events a history gives unless told.
@@ -48,16 +49,22 @@ pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
     target: Target,
     Params(params): Params<DocumentParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let reader = &target.served.reader;
     let found = match asked(&params, state.limits.wait_max)? {
-        Asked::Now => reader.document(&target.id).await?,
-        Asked::AtVersion(version) => reader.at_version(&target.id, version).await?,
-        Asked::AtTime(time) => reader.at_time(&target.id, time).await?,
+        Asked::Now => reader.projected(&target.id).await?,
+        Asked::AtVersion(version) => reader.at_version(&target.id, version).await?.map(as_it_was),
+        Asked::AtTime(time) => reader.at_time(&target.id, time).await?.map(as_it_was),
         Asked::Applied { version, wait } => Some(applied(&target, version, wait).await?),
     };
-    let document = found.ok_or_else(|| unknown(&target, &params))?;
-    Ok(Json(params.ejson.document(&document)))
+    let Projected { document, waits } = found.ok_or_else(|| unknown(&target, &params))?;
+    let (bytes, ejson) = (document.heap_bytes(), params.ejson);
+    aside::answer(StatusCode::OK, bytes, move || ejson.document(&document, waits.as_ref())).await
+}
+
+/// An earlier document waited for nothing.
+fn as_it_was(document: Document) -> Projected {
+    Projected { document, waits: None }
 }
 
 fn asked(params: &DocumentParams, wait_max: Duration) -> Result<Asked, Problem> {
@@ -104,16 +111,16 @@ fn parse_wait(text: &str, wait_max: Duration) -> Result<Duration, Problem> {
 }
 
 /// The document once it has come to `version`.
-async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Document, Problem> {
+async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Projected, Problem> {
     let deadline = Instant::now() + wait;
     let mut status = target.served.status.clone();
     loop {
-        // Marked before reading: a flush after this line ends the wait below.
+        // This comes before the read, so that a flush after the read is not missed below.
         status.mark_unchanged();
-        let found = target.served.reader.document(&target.id).await?;
-        let reached = found.as_ref().map_or(0, |document| document.version);
+        let found = target.served.reader.projected(&target.id).await?;
+        let reached = found.as_ref().map_or(0, |found| found.document.version);
         match found {
-            Some(document) if reached >= version => return Ok(document),
+            Some(found) if reached >= version => return Ok(found),
             _ if Instant::now() >= deadline => return Err(expired(target, version, reached)),
             _ => {}
         }
@@ -166,7 +173,7 @@ pub(super) struct EventsParams {
 pub(super) async fn events(
     target: Target,
     Params(params): Params<EventsParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let limit = limit(params.limit, HISTORY_LIMIT, Kind::MalformedQuery)?;
     if params.after_version < 0 {
         let detail = format!("`after_version` is {}, but counts from 0", params.after_version);
@@ -179,11 +186,17 @@ pub(super) async fn events(
         let detail = format!("{id} of `{collection}` has no event above {}", params.after_version);
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
-    let events: Vec<Value> = page.events.iter().map(|event| params.ejson.stored(event)).collect();
-    Ok(Json(json!({ "events": events, "next": page.next })))
+    let bytes = page.events.iter().map(|event| event.raw.as_bytes().len()).sum();
+    let written = move || {
+        let events: Vec<Value> =
+            page.events.iter().map(|event| params.ejson.stored(event)).collect();
+        json!({ "events": events, "next": page.next })
+    };
+    aside::answer(StatusCode::OK, bytes, written).await
 }
 
-/// A limit of at least 1; what is beyond the reader's own limit is cut there, which the cursor tells.
+/// The limit of a list, at least 1. The reader has a limit of its own, and the cursor says when there
+/// is more.
 pub(super) fn limit(given: Option<u32>, default: u32, kind: Kind) -> Result<u32, Problem> {
     match given {
         Some(0) => Err(Problem::new(kind, "`limit` is 0, but an answer has room for at least 1")),

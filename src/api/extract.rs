@@ -11,6 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     ApiState, Served,
+    aside::aside,
     problem::{Kind, Problem, too_large},
 };
 use crate::{model::id::DocumentId, status::Phase};
@@ -106,7 +107,7 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<ApiState>> for Params<T> {
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<ApiState>> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
@@ -117,7 +118,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
                     _ => Problem::new(Kind::MalformedBody, rejection.body_text()),
                 }
             })?;
-        let body = serde_json::from_slice(&bytes).map_err(|error| {
+        let read = aside(bytes.len(), move || serde_json::from_slice(&bytes)).await?;
+        let body = read.map_err(|error: serde_json::Error| {
             let detail = format!(
                 "the body is not the JSON that is expected here: {error}; \
                  an example: {{\"clock\": {{\"mobile\": 3}}, \"limit\": 1000}}"
@@ -129,8 +131,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<ApiState>> for JsonBody<T> {
 }
 
 /// A field that holds JSON inside a query string.
-pub(super) fn json_param<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, Problem> {
-    serde_json::from_str(text).map_err(|error| {
+pub(super) async fn json_param<T: DeserializeOwned + Send + 'static>(
+    name: &str,
+    text: String,
+) -> Result<T, Problem> {
+    let read = aside(text.len(), move || serde_json::from_str(&text)).await?;
+    read.map_err(|error: serde_json::Error| {
         Problem::new(
             Kind::MalformedQuery,
             format!("`{name}` is not the JSON that is expected: {error}"),

@@ -64,9 +64,7 @@ async fn ask(
     Collection(served): Collection,
     kind: job::Kind,
 ) -> Result<Response, Problem> {
-    let collection = served.reader.collection().to_owned();
-    let row =
-        state.jobs.insert_job(&Order { kind, collection, document: None, version: None }).await?;
+    let row = state.jobs.insert_job(&Order::new(kind, served.reader.collection())).await?;
     let job = view(&row);
     let id = job.get("id").and_then(Value::as_str).unwrap_or_default();
     let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];

@@ -4,18 +4,16 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Json,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bson::Uuid;
 use serde::Deserialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ApiState, Served,
+    ApiState, Served, aside,
     documents::limit,
     extract::{JsonBody, Params, Target, json_param},
     problem::{Kind, Problem},
@@ -23,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::AnswerKind,
-    model::{clock::Clock, position::LogId},
+    model::{clock::Clock, document::Document, position::LogId},
     read::{Missing, MissingQuery, ReadError},
     time::Time,
 };
@@ -34,17 +32,21 @@ const LIMIT: u32 = 1_000;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissingBody {
-    clock: Clock,
+    clock: Option<Clock>,
     limit: Option<u32>,
     log: Option<String>,
+    #[serde(default)]
+    reset: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissingParams {
-    clock: String,
+    clock: Option<String>,
     limit: Option<u32>,
     log: Option<String>,
+    #[serde(default)]
+    reset: bool,
     #[serde(default)]
     ejson: Notation,
 }
@@ -61,10 +63,11 @@ pub(super) async fn post(
     target: Target,
     Params(params): Params<NotationParams>,
     JsonBody(body): JsonBody<MissingBody>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let query = query(body, Kind::MalformedBody)?;
     let answer = ask(&target, &query).await?;
-    Ok(Json(params.ejson.answer(&answer, state.time.wall())))
+    let (bytes, now) = (size(&answer), state.time.wall());
+    aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now)).await
 }
 
 pub(super) async fn get(
@@ -73,8 +76,12 @@ pub(super) async fn get(
     Params(params): Params<MissingParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let clock = json_param("clock", &params.clock)?;
-    let body = MissingBody { clock, limit: params.limit, log: params.log };
+    let clock = match params.clock {
+        Some(clock) => Some(json_param("clock", clock).await?),
+        None => None,
+    };
+    let MissingParams { limit, log, reset, .. } = params;
+    let body = MissingBody { clock, limit, log, reset };
     let query = query(body, Kind::MalformedQuery)?;
     let answer = ask(&target, &query).await?;
     let tag = tag(&query, params.ejson, &answer);
@@ -82,8 +89,16 @@ pub(super) async fn get(
     if known(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
-    let answer = params.ejson.answer(&answer, state.time.wall());
-    Ok((head, Json(answer)).into_response())
+    let (bytes, now) = (size(&answer), state.time.wall());
+    let answer = aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now));
+    Ok((head, answer.await?).into_response())
+}
+
+/// How much there is to write, in bytes.
+fn size(answer: &Missing) -> usize {
+    let events: usize = answer.events.iter().map(|event| event.raw.as_bytes().len()).sum();
+    let clocks = answer.clock.heap_bytes() + answer.next_clock.heap_bytes();
+    events + clocks + answer.snapshot.as_ref().map_or(0, Document::heap_bytes)
 }
 
 fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
@@ -95,7 +110,16 @@ fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
             Err(Problem::new(kind, detail))
         }
     });
-    Ok(MissingQuery { clock: body.clock, limit, log: log.transpose()? })
+    let clock = match body.clock {
+        Some(clock) => clock,
+        None if body.reset => Clock::new(),
+        None => {
+            let detail = "`clock` is missing: what the client has seen, such as {\"game-server\": 1}; {} is nothing, and \
+                          `reset` makes it unnecessary";
+            return Err(Problem::new(kind, detail));
+        }
+    };
+    Ok(MissingQuery { clock, limit, log: log.transpose()?, reset: body.reset })
 }
 
 async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> {
@@ -119,11 +143,22 @@ async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> 
     })
 }
 
-/// The same question about the same version of the same log has the same answer.
+/// A hash of the question and of everything in the answer but the time of a snapshot, which is the time of asking: so
+/// whatever an answer depends on changes its tag.
 fn tag(query: &MissingQuery, notation: Notation, answer: &Missing) -> String {
-    let question = (&query.log, &query.clock, query.limit, notation);
-    let hash = Sha256::digest(format!("{} {} {question:?}", answer.log, answer.version));
-    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let Missing { log, version, clock, snapshot, events, next_clock, more, .. } = answer;
+    let told = (&answer.skips, answer.skips_total, &answer.waits);
+    let question = (&query.log, &query.clock, query.limit, query.reset, notation);
+    let mut hash = Sha256::new();
+    hash.update(format!("{question:?} {log} {version} {clock:?} {next_clock:?} {more} {told:?}"));
+    if let Some(document) = snapshot {
+        hash.update(document.to_raw().as_bytes());
+    }
+    for event in events {
+        hash.update(event.raw.as_bytes());
+        hash.update([u8::from(event.is_skipped)]);
+    }
+    let hex: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("\"{hex}\"")
 }
 

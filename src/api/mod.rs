@@ -3,6 +3,7 @@
 //! problem of a closed list (README.md beside this file). A route is a row of `views` or
 //! `probes`.
 
+mod aside;
 mod documents;
 mod extract;
 mod guard;

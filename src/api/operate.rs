@@ -1,4 +1,4 @@
-//! Documents that wait, over HTTP: those that are parked and those behind holes, and what an operator has done about
+//! Documents that wait, over HTTP: those that are parked and those behind gaps, and what an operator has done about
 //! them. Whatever changes anything is a job of the collection's leader; it mostly takes a moment, and the answer waits
 //! for it for a while.
 
@@ -59,6 +59,14 @@ pub(super) struct VersionParams {
     version: Option<i64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FillParams {
+    version: Option<i64>,
+    #[serde(default)]
+    skip_above: bool,
+}
+
 /// `GET /v1/collections/C/quarantine`
 pub(super) async fn quarantine(
     named: Named,
@@ -78,7 +86,7 @@ pub(super) async fn gaps(
 async fn list(
     Named(served): &Named,
     params: ListParams,
-    behind_holes: bool,
+    behind_gaps: bool,
 ) -> Result<Json<Value>, Problem> {
     let limit = limit(params.limit, LIST_LIMIT, Kind::MalformedQuery)?.min(LIST_LIMIT);
     let after = params.after.as_deref().map(|id| {
@@ -87,13 +95,13 @@ async fn list(
         })
     });
     // One more tells whether there are more.
-    let query = WaitingQuery { behind_holes, after: after.transpose()?, limit: limit + 1 };
+    let query = WaitingQuery { behind_gaps, after: after.transpose()?, limit: limit + 1 };
     let rows = waiting(served.reader.database(), served.reader.collection(), &query).await?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
     let shown: Vec<Value> = rows.iter().take(size).map(row).collect();
     let last = rows.get(size - 1).filter(|_| rows.len() > size);
     let next = last.map(|row| row.document.to_string());
-    let name = if behind_holes { "gaps" } else { "quarantine" };
+    let name = if behind_gaps { "gaps" } else { "quarantine" };
     Ok(Json(json!({ name: shown, "next": next })))
 }
 
@@ -114,7 +122,7 @@ pub(super) async fn retry(
     target: Target,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, job::Kind::Retry, None).await
+    perform(&state, target, (job::Kind::Retry, None, false)).await
 }
 
 /// `POST /v1/collections/C/quarantine/ID/skip`
@@ -123,24 +131,23 @@ pub(super) async fn skip(
     target: Target,
     Params(VersionParams { version }): Params<VersionParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, job::Kind::Skip, version).await
+    perform(&state, target, (job::Kind::Skip, version, false)).await
 }
 
 /// `POST /v1/collections/C/gaps/ID/fill`
 pub(super) async fn fill(
     State(state): State<Arc<ApiState>>,
     target: Target,
-    Params(VersionParams { version }): Params<VersionParams>,
+    Params(FillParams { version, skip_above }): Params<FillParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, job::Kind::GapFill, version).await
+    perform(&state, target, (job::Kind::GapFill, version, skip_above)).await
 }
 
 /// Has the leader do it: 200 with the job if that is done in time, else 202 with the job as it is.
 async fn perform(
     state: &ApiState,
     Target { served, id }: Target,
-    kind: job::Kind,
-    version: Option<i64>,
+    (kind, version, skip_above): (job::Kind, Option<i64>, bool),
 ) -> Result<Response, Problem> {
     if version.is_some_and(|version| version < 1) {
         let detail = "`version` is the one that the document waits for, from 1 on; or leave it out";
@@ -148,8 +155,8 @@ async fn perform(
     }
     let collection = served.reader.collection().to_owned();
     let version = version.or(waits_for(&served.snapshotter.store, &collection, &id, kind).await?);
-    let document = Some(id);
-    let row = state.jobs.insert_job(&Order { kind, collection, document, version }).await?;
+    let order = Order { kind, collection, document: Some(id), version, skip_above };
+    let row = state.jobs.insert_job(&order).await?;
     let key: Bson =
         row.get("_id").ok().flatten().map_or(Bson::Null, |id| id.try_into().unwrap_or(Bson::Null));
     let deadline = state.time.now() + WAIT_MAX;
@@ -181,11 +188,11 @@ async fn waits_for(
     id: &DocumentId,
     kind: job::Kind,
 ) -> Result<Option<i64>, Problem> {
-    let closes_holes = kind == job::Kind::GapFill;
+    let closes_gaps = kind == job::Kind::GapFill;
     let record = store.load_quarantine_of(id).await?.map(|record| record.mark);
     match record {
         Some(_) if kind == job::Kind::Retry => Ok(None),
-        Some(mark) if (mark.class == Class::Gap) == closes_holes => Ok(Some(mark.version)),
+        Some(mark) if (mark.class == Class::Gap) == closes_gaps => Ok(Some(mark.version)),
         Some(mark) => {
             let detail = format!(
                 "{id} of `{collection}` waits for version {} as `{}`, which this is no answer to: a parked document is \

@@ -153,6 +153,7 @@ impl From<ReadError> for Problem {
             ReadError::BelowFloor { floor } => {
                 Self::new(Kind::BelowFloor, said).with("floor_version", floor)
             }
+            ReadError::Newer(_) => Self::new(Kind::CollectionRefused, said),
             ReadError::NoLog(_) => Self::new(
                 Kind::CollectionRefused,
                 format!("{said}; create it with `alluvium init`, or restore it"),

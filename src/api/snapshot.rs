@@ -1,14 +1,11 @@
 //! `POST …/documents/{id}/snapshot`: the snapshot of one document, taken before the answer: 201, or 200 when it was
 //! there already. Any instance can take it, since a snapshot is only ever added.
 
-use axum::{
-    Json,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{http::StatusCode, response::Response};
 use serde::Deserialize;
 
 use super::{
+    aside,
     extract::{Params, Target},
     problem::{Kind, Problem},
     value::Notation,
@@ -28,7 +25,8 @@ pub(super) async fn post(
 ) -> Result<Response, Problem> {
     let taken = target.served.snapshotter.take(&target.id, Reason::Request).await?;
     let status = if taken.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(params.ejson.stored_snapshot(&taken.snapshot))).into_response())
+    let bytes = taken.snapshot.state.as_ref().map_or(0, |state| state.as_bytes().len());
+    aside::answer(status, bytes, move || params.ejson.stored_snapshot(&taken.snapshot)).await
 }
 
 impl From<TakeError> for Problem {

@@ -1,12 +1,23 @@
 //! BSON as the API writes it: a user's values as Extended JSON v2 with their fields in order, and our own
 //! versions, counts and times as plain JSON.
 
-use bson::{Bson, DateTime, RawBsonRef, RawDocument};
+use std::ops::RangeInclusive;
+
+use bson::{
+    Binary, Bson, DateTime, JavaScriptCodeWithScope, RawBsonRef, RawDocument, spec::BinarySubtype,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    model::{clock::Clock, document::Document, snapshot::Snapshot},
+    model::{
+        clock::Clock,
+        document::{Document, Quarantine},
+        skip::SkippedEvent,
+        snapshot::Snapshot,
+        sound,
+        state::raw::{Elements, RawValue, tag},
+    },
     read::{Missing, MissingEvent, StoredEvent},
 };
 
@@ -21,6 +32,9 @@ pub(crate) enum Notation {
     Canonical,
 }
 
+/// Dates that relaxed Extended JSON writes as a text: of the years 1970 to 9999.
+const DATES: RangeInclusive<i64> = 0..=253_402_300_799_999;
+
 /// The fields of an event that are a user's, in the order in which the API writes them.
 const CHANGE_FIELDS: [&str; 4] = ["state", "patch", "array_filters", "merge"];
 const FREE_FIELDS: [&str; 3] = ["id", "type", "meta"];
@@ -28,34 +42,57 @@ const FREE_FIELDS: [&str; 3] = ["id", "type", "meta"];
 impl Notation {
     /// Writes one value.
     pub(crate) fn value(self, value: Bson) -> Value {
-        match self {
-            Self::Relaxed => value.into_relaxed_extjson(),
-            Self::Canonical => value.into_canonical_extjson(),
+        match value {
+            Bson::Document(fields) => {
+                fields.into_iter().map(|(name, value)| (name, self.value(value))).collect()
+            }
+            Bson::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code, scope }) => {
+                json!({ "$code": code, "$scope": self.value(scope.into()) })
+            }
+            // Those that are out of range for a text the `bson` crate writes as the last moment in range.
+            Bson::DateTime(at)
+                if self == Self::Relaxed && !DATES.contains(&at.timestamp_millis()) =>
+            {
+                Bson::DateTime(at).into_canonical_extjson()
+            }
+            value if self == Self::Relaxed => value.into_relaxed_extjson(),
+            value => value.into_canonical_extjson(),
         }
     }
 
-    fn raw(self, value: RawBsonRef<'_>) -> Value {
-        // Damage inside a stored value must not make the rest of the answer unreadable.
-        Bson::try_from(value).map_or(Value::Null, |value| self.value(value))
+    /// Writes a value as it is stored, which may be any bytes.
+    fn raw(self, name: &str, value: RawValue<'_>) -> Value {
+        let field = value.in_document(name.as_bytes());
+        let read = RawDocument::from_bytes(&field).map_err(|error| error.to_string());
+        let read = read.and_then(|field| {
+            sound::check(field).map_err(|error| error.to_string())?;
+            let value = field.get(name).map_err(|error| error.to_string())?;
+            Bson::try_from(value.unwrap_or(RawBsonRef::Undefined))
+                .map_err(|error| error.to_string())
+        });
+        match read {
+            Ok(value) => self.value(value),
+            // Nothing else can stand for it, least of all null: the bytes are told, in a document of their own.
+            Err(reason) => {
+                let bytes = Binary { subtype: BinarySubtype::Generic, bytes: field };
+                let bytes = Bson::Binary(bytes).into_canonical_extjson();
+                json!({ "$unreadable": { "reason": reason, "bson": bytes } })
+            }
+        }
     }
 
-    /// Writes a document: `{id, version, clock, state, deleted, updated_at}`, and `quarantine` when it is
-    /// parked.
-    pub(crate) fn document(self, document: &Document) -> Value {
-        let mut json = json!({
+    /// Writes a document: `{id, version, clock, state, deleted, updated_at, waits}`.
+    pub(crate) fn document(self, document: &Document, waits: Option<&Quarantine>) -> Value {
+        json!({
             "id": self.value(document.id.to_bson()),
             "version": document.version,
             "clock": clock(&document.clock),
             "state": self.state(document),
             "deleted": document.is_deleted(),
             "updated_at": document.updated_at.map(time),
-        });
-        if let (Some(mark), Some(json)) = (&document.quarantine, json.as_object_mut()) {
-            let (class, reason) = (mark.class.name(), &mark.reason);
-            let mark = json!({ "class": class, "version": mark.version, "reason": reason });
-            json.insert("quarantine".into(), mark);
-        }
-        json
+            "waits": waits.map(waits_for),
+        })
     }
 
     /// Writes a document as a snapshot: `{version, clock, state, deleted, taken_at, reason}`.
@@ -76,16 +113,21 @@ impl Notation {
         json!({
             "version": snapshot.version,
             "clock": clock(&snapshot.clock),
-            "state": state.map_or(Value::Null, |state| self.raw(RawBsonRef::Document(state))),
+            "state": state.map_or(Value::Null, |state| self.stored_document(state)),
             "deleted": snapshot.state.is_none(),
             "taken_at": time(snapshot.taken_at),
             "reason": snapshot.reason.name(),
         })
     }
 
-    fn state(self, document: &Document) -> Value {
+    /// Writes the state of a document, or null if it is deleted.
+    pub(crate) fn state(self, document: &Document) -> Value {
         let state = document.state().map(|state| state.to_raw());
-        state.map_or(Value::Null, |state| self.raw(RawBsonRef::Document(&state)))
+        state.map_or(Value::Null, |state| self.stored_document(&state))
+    }
+
+    fn stored_document(self, document: &RawDocument) -> Value {
+        self.raw("state", RawValue::new(tag::DOCUMENT, document.as_bytes()))
     }
 
     /// Writes an event of a history.
@@ -114,6 +156,11 @@ impl Notation {
             json.insert("events".into(), events.into());
             json.insert("next_clock".into(), clock(&answer.next_clock));
             json.insert("more".into(), answer.more.into());
+            json.insert("skips".into(), answer.skips.iter().map(skipped).collect());
+            if answer.skips_total > answer.skips.len() as i64 {
+                json.insert("skips_total".into(), answer.skips_total.into());
+            }
+            json.insert("waits".into(), answer.waits.as_ref().map(waits_for).into());
         }
         json
     }
@@ -121,7 +168,11 @@ impl Notation {
     /// Whatever stands in an event is written, also where it makes the event unusable: the history of a
     /// parked document is read to see just that.
     fn event(self, raw: &RawDocument, version: i64, seq: Option<i64>, is_skipped: bool) -> Value {
-        let field = |name: &str| raw.get(name).ok().flatten();
+        // The first of a name, wherever the event is damaged.
+        let field = |name: &str| {
+            let elements = Elements::new(raw.as_bytes()).ok()?;
+            elements.find(name.as_bytes()).ok().flatten()
+        };
         let mut json = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -129,28 +180,30 @@ impl Notation {
             }
         };
         put("version", Some(version.into()));
-        put("client", field("client").map(|value| self.raw(value)));
+        put("client", field("client").map(|value| self.raw("client", value)));
         put("seq", seq.map(Value::from));
         put("skipped", is_skipped.then_some(Value::Bool(true)));
-        put("op", field("op").map(|value| self.raw(value)));
+        put("op", field("op").map(|value| self.raw("op", value)));
         for name in CHANGE_FIELDS {
-            put(name, field(name).map(|value| self.raw(value)));
+            put(name, field(name).map(|value| self.raw(name, value)));
         }
         put(
             "at",
-            field("at").map(|value| match value {
-                RawBsonRef::DateTime(at) => time(at),
-                other => self.raw(other),
+            field("at").map(|value| match value.tag {
+                tag::DATE => time(DateTime::from_millis(value.as_i64())),
+                _ => self.raw("at", value),
             }),
         );
         for name in FREE_FIELDS {
-            put(name, field(name).map(|value| self.raw(value)));
+            put(name, field(name).map(|value| self.raw(name, value)));
         }
         put(
             "seen",
             field("seen").map(|value| {
-                let seen = value.as_document().and_then(|seen| Clock::from_raw(seen).ok());
-                seen.map_or_else(|| self.raw(value), |seen| clock(&seen))
+                let seen = RawDocument::from_bytes(value.bytes).ok();
+                let seen = seen.filter(|_| value.tag == tag::DOCUMENT);
+                let seen = seen.and_then(|seen| Clock::from_raw(seen).ok());
+                seen.map_or_else(|| self.raw("seen", value), |seen| clock(&seen))
             }),
         );
         Value::Object(json)
@@ -162,6 +215,16 @@ pub(crate) fn clock(clock: &Clock) -> Value {
     Value::Object(clock.iter().map(|(client, count)| (client.to_owned(), count.into())).collect())
 }
 
+/// Writes what a document waits for: `{class, version, reason}`.
+fn waits_for(mark: &Quarantine) -> Value {
+    json!({ "class": mark.class.name(), "version": mark.version, "reason": mark.reason })
+}
+
+/// Writes what a client is told of a skipped event.
+fn skipped(event: &SkippedEvent) -> Value {
+    json!({ "version": event.version, "client": event.client, "seq": event.seq })
+}
+
 /// Writes a time as RFC 3339, or as Extended JSON where its year has no four digits.
 pub(crate) fn time(time: DateTime) -> Value {
     match time.try_to_rfc3339_string() {
@@ -171,43 +234,4 @@ pub(crate) fn time(time: DateTime) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bson::{RawDocumentBuf, doc};
-
-    fn written(notation: Notation, event: bson::Document) -> String {
-        let raw = RawDocumentBuf::try_from(&event).unwrap();
-        notation.stored(&StoredEvent { version: 7, is_skipped: false, raw }).to_string()
-    }
-
-    #[test]
-    fn an_event_is_written_with_its_fields_in_order() {
-        let at = DateTime::from_millis(1_500);
-        let event = doc! {
-            "_id": { "d": "a", "s": 7.0 }, "meta": { "z": 1_i64, "a": 2.0 }, "client": "c", "op": "update",
-            "at": at, "patch": { "$set": { "z": 1_i32, "a": at } }, "seen": { "b": 2.0, "a": 1_i64 },
-            "other": "ignored", "id": 5_i64,
-        };
-        assert_eq!(
-            written(Notation::Relaxed, event.clone()),
-            r#"{"version":7,"client":"c","op":"update","#.to_owned()
-                + r#""patch":{"$set":{"z":1,"a":{"$date":"1970-01-01T00:00:01.5Z"}}},"#
-                + r#""at":"1970-01-01T00:00:01.5Z","id":5,"meta":{"z":1,"a":2.0},"seen":{"a":1,"b":2}}"#
-        );
-        assert_eq!(
-            written(Notation::Canonical, event),
-            r#"{"version":7,"client":"c","op":"update","#.to_owned()
-                + r#""patch":{"$set":{"z":{"$numberInt":"1"},"a":{"$date":{"$numberLong":"1500"}}}},"#
-                + r#""at":"1970-01-01T00:00:01.5Z","id":{"$numberLong":"5"},"#
-                + r#""meta":{"z":{"$numberLong":"1"},"a":{"$numberDouble":"2.0"}},"seen":{"a":1,"b":2}}"#
-        );
-    }
-
-    #[test]
-    fn a_poison_event_is_written_as_it_stands() {
-        let event =
-            doc! { "_id": { "d": "a", "s": 7 }, "client": ["c"], "op": 5, "at": "soon", "seen": 1 };
-        let expected = r#"{"version":7,"client":["c"],"op":5,"at":"soon","seen":1}"#;
-        assert_eq!(written(Notation::Relaxed, event), expected);
-    }
-}
+mod tests;

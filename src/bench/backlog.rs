@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bson::{DateTime, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::Database;
 
-use super::{daemon::COLLECTION, error::Result};
+use super::{COLLECTION, error::Result};
 use crate::log::events_collection;
 
 /// How many events one insert carries.

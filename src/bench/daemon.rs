@@ -4,6 +4,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -20,8 +21,7 @@ use super::{
 };
 use crate::time::{SystemTime, Time};
 
-/// The name of the collection that every benchmark projects.
-pub(super) const COLLECTION: &str = "games";
+pub(super) use super::COLLECTION;
 
 /// How long anything may take before the benchmark gives up.
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
@@ -59,12 +59,31 @@ pub(super) struct Usage {
     pub(super) peak_mib: f64,
 }
 
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    pub(super) at: bson::DateTime,
+}
+
+impl Moment {
+    /// The present one.
+    pub(super) fn now() -> Self {
+        Self { instant: Instant::now(), at: bson::DateTime::now() }
+    }
+}
+
 impl Daemon {
-    /// Starts `alluvium run` on this database.
+    /// Starts `run` of this program on this database.
     ///
     /// # Errors
-    /// When this program cannot start itself.
-    pub(super) fn start(uri: &str, database: &str, tuning: &Tuning) -> Result<Self> {
+    /// When the program cannot be started.
+    pub(super) fn start(
+        program: &Path,
+        uri: &str,
+        database: &str,
+        tuning: &Tuning,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir().map_err(BenchError::io("make a temporary folder"))?;
         let config = folder.path().join("alluvium.toml");
         let log = folder.path().join("log");
@@ -72,7 +91,6 @@ impl Daemon {
             .map_err(BenchError::io("write the daemon's configuration"))?;
         let output = fs::File::create(&log).map_err(BenchError::io("make the daemon's log"))?;
         let errors = output.try_clone().map_err(BenchError::io("make the daemon's log"))?;
-        let program = std::env::current_exe().map_err(BenchError::io("find this program"))?;
         let started = Instant::now();
         let process = Command::new(program)
             .arg("run")
@@ -97,34 +115,60 @@ impl Daemon {
         database: &Database,
         expected: &Expected,
     ) -> Result<Usage> {
-        let time = SystemTime::new();
+        let reading = self.until_it_reads().await?;
+        let start_seconds = self.age().as_secs_f64();
+        let (seconds, cpu_seconds) = self.until_projected(database, expected, reading).await?;
+        let peak_mib = self.peak_mib()?;
+        Ok(Usage { start_seconds, seconds, cpu_seconds, peak_mib })
+    }
+
+    /// Waits until it has begun to read; that moment.
+    ///
+    /// # Errors
+    /// When the daemon ends.
+    pub(super) async fn until_it_reads(&mut self) -> Result<Moment> {
         while !self.says(&READING)? {
             self.check_alive()?;
-            time.sleep(Duration::from_millis(1)).await;
+            SystemTime::new().sleep(Duration::from_millis(1)).await;
         }
-        let (reading, read_at) = (Instant::now(), bson::DateTime::now());
-        let start_seconds = self.started.elapsed().as_secs_f64();
+        Ok(Moment::now())
+    }
+
+    /// How long ago it was started.
+    pub(super) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits until `expected` is projected: the seconds from `since` until the last row was written, and the CPU
+    /// time that the daemon has used by then.
+    ///
+    /// # Errors
+    /// When the daemon ends, or is not done within ten minutes.
+    pub(super) async fn until_projected(
+        &mut self,
+        database: &Database,
+        expected: &Expected,
+        since: Moment,
+    ) -> Result<(f64, f64)> {
         loop {
             self.check_alive()?;
             // The moment before the look that finds everything: the look itself is not the daemon's work.
-            let (seconds, cpu_seconds) = (reading.elapsed().as_secs_f64(), self.cpu()?);
+            let (seconds, cpu_seconds) = (since.instant.elapsed().as_secs_f64(), self.cpu()?);
             if is_near(database, expected).await? {
                 let found = sum_of_versions(database).await?;
                 if found >= expected.events {
-                    let peak_mib = self.peak_mib()?;
                     let last = last_written(database).await?;
-                    let until_last = last.map(|last| last.saturating_duration_since(read_at));
-                    let seconds =
-                        until_last.map_or(seconds, |last| last.as_secs_f64().min(seconds));
-                    return Ok(Usage { start_seconds, seconds, cpu_seconds, peak_mib });
+                    let until_last = last.map(|last| last.saturating_duration_since(since.at));
+                    let until_last = until_last.map(|last| last.as_secs_f64().min(seconds));
+                    return Ok((until_last.unwrap_or(seconds), cpu_seconds));
                 }
             }
-            if self.started.elapsed() > LIMIT {
+            if since.instant.elapsed() > LIMIT {
                 let found = sum_of_versions(database).await?;
                 let (seconds, expected) = (LIMIT.as_secs(), expected.events);
                 return Err(BenchError::NotVisible { seconds, found, expected });
             }
-            time.sleep(POLL).await;
+            SystemTime::new().sleep(POLL).await;
         }
     }
 

@@ -40,7 +40,7 @@ pub enum BenchError {
         source: io::Error,
     },
     /// The daemon under measurement ended by itself.
-    #[error("the daemon ended with {status}; its last words: {words}")]
+    #[error("the daemon ended with {status}. It said last: {words}")]
     DaemonEnded {
         /// Its exit status.
         status: String,
@@ -48,11 +48,14 @@ pub enum BenchError {
         words: String,
     },
     /// A job that the benchmark asked for failed, or takes for ever.
-    #[error("the job does not come to its end: {0}")]
+    #[error("the job failed or did not end in time: {0}")]
     Job(String),
     /// A daemon does not stand by although another one leads.
     #[error("after {0} s the second daemon does not stand by")]
     NotStandby(u64),
+    /// A daemon does not come level with writers that go on.
+    #[error("after {0} s the daemon is still behind the writers that go on beside it")]
+    NotLevel(u64),
     /// The events did not become visible within the time limit.
     #[error(
         "after {seconds} s the projection holds {found} of {expected}; the machine may be too slow for this --scale"

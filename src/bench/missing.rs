@@ -100,7 +100,7 @@ fn known(document: usize, clients: usize) -> MissingQuery {
     for version in 1..=EVENTS_EACH - MISSING {
         clock.increment(&backlog::client(document, version, clients));
     }
-    MissingQuery { clock, limit: 1_000, log: None }
+    MissingQuery { clock, limit: 1_000, ..MissingQuery::default() }
 }
 
 async fn answer(reader: &Reader, question: usize, query: &MissingQuery) -> Result<()> {

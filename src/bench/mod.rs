@@ -9,6 +9,7 @@ mod daemon;
 mod error;
 mod growth;
 mod jobs;
+mod live;
 mod missing;
 mod process;
 mod report;
@@ -18,14 +19,18 @@ mod tail;
 mod takeover;
 mod verify;
 mod visible;
+mod writers;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use backlog::Shape;
 pub use error::BenchError;
 use error::Result;
 pub use report::{Report, Row, Target, Unit, median};
 use server::Server;
+
+/// The name of the collection that every benchmark projects.
+const COLLECTION: &str = "games";
 
 /// A kind of work that can be measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,12 @@ pub enum Scenario {
     CatchUpDense,
     /// Catch up from the log, 200,000 × 1.
     CatchUpSparse,
+    /// A start on a log of 20,000 × 10 that is appended to at a steady rate.
+    CatchUpLive,
+    /// Writers at full speed, then silence.
+    Overload,
+    /// The highest rate of appends that the daemon follows.
+    Live,
     /// The resume token is lost.
     Recovery,
     /// From append to visible.
@@ -66,13 +77,16 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
         Self::Zipf,
         Self::CatchUpDense,
         Self::CatchUpSparse,
+        Self::CatchUpLive,
+        Self::Overload,
+        Self::Live,
         Self::Recovery,
         Self::Visible,
         Self::Append,
@@ -94,6 +108,9 @@ impl Scenario {
             Self::Zipf => "zipf",
             Self::CatchUpDense => "catch-up-dense",
             Self::CatchUpSparse => "catch-up-sparse",
+            Self::CatchUpLive => "catch-up-live",
+            Self::Overload => "overload",
+            Self::Live => "live",
             Self::Recovery => "recovery",
             Self::Visible => "visible",
             Self::Append => "append",
@@ -134,6 +151,10 @@ pub struct BenchOptions {
     pub scale: f64,
     /// How often each is measured, at least once.
     pub repeat: usize,
+    /// How long the writers of [`Scenario::Overload`] go on.
+    pub overload: Duration,
+    /// The program whose `run` is measured, instead of this one.
+    pub daemon: Option<PathBuf>,
 }
 
 /// Measures, on a private server that is started for it. `progress` is told of every scenario that begins.
@@ -141,7 +162,7 @@ pub struct BenchOptions {
 /// # Errors
 /// When a measurement cannot be finished.
 pub async fn run(options: &BenchOptions, mut progress: impl FnMut(Scenario)) -> Result<Report> {
-    let mut server = Server::start().await?;
+    let mut server = Server::start(options.daemon.as_deref()).await?;
     let mut report = Report::default();
     for scenario in &options.scenarios {
         progress(*scenario);
@@ -177,6 +198,11 @@ async fn measure(
             catch_up::run_dense(server, interleaved(2e3, 100), "catch up 2000 x 100", repeat).await
         }
         Scenario::CatchUpSparse => catch_up::run_sparse(server, scaled(2e5), repeat).await,
+        Scenario::CatchUpLive => live::run_catch_up(server, scaled(2e4), repeat).await,
+        Scenario::Overload => {
+            live::run_overload(server, scaled(2e4), options.overload, repeat).await
+        }
+        Scenario::Live => live::run_live(server, scaled(2e4), repeat).await,
         Scenario::Recovery => catch_up::run_recovery(server, scaled(1e6), 1_000).await,
         Scenario::Visible => visible::run(server, scaled(5e3).max(1_000), repeat).await,
         Scenario::Append => append::run(server, scaled(1e4).max(1_000), repeat).await,

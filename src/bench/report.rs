@@ -37,6 +37,13 @@ pub enum Target {
     RatioAtMost(f64),
     /// Ours, in the row's unit.
     AtMost(f64),
+    /// Ours, in the row's unit: at most so many times the baseline, and so much more.
+    AtMostTimes {
+        /// Factor on the baseline.
+        times: f64,
+        /// What comes on top, in the row's unit.
+        and: f64,
+    },
     /// None was set.
     None,
 }
@@ -104,6 +111,11 @@ impl Row {
             Target::RatioAtLeast(least) => self.ratio().map(|ratio| ratio >= least),
             Target::RatioAtMost(most) => self.ratio().map(|ratio| ratio <= most),
             Target::AtMost(most) => median(&self.ours).map(|ours| ours <= most),
+            Target::AtMostTimes { times, and } => {
+                let pairs = self.ours.iter().zip(&self.bare);
+                let beyond = pairs.map(|(ours, bare)| ours - times * bare).collect::<Vec<_>>();
+                median(&beyond).map(|beyond| beyond <= and)
+            }
             Target::None => None,
         }
     }
@@ -194,6 +206,7 @@ fn cells(row: &Row) -> [String; 14] {
         Target::RatioAtLeast(least) => write!(target, ">= {least}"),
         Target::RatioAtMost(most) => write!(target, "<= {most}"),
         Target::AtMost(most) => write!(target, "<= {most}{unit}"),
+        Target::AtMostTimes { times, and } => write!(target, "<= {times} x + {and}{unit}"),
         Target::None => Ok(()),
     };
     [
@@ -233,6 +246,10 @@ mod tests {
         (row.ours, row.bare) = (vec![1.0, 10.0, 6.0], vec![2.0, 20.0, 10.0]);
         assert_eq!((row.ratio(), row.is_reached()), (Some(0.5), Some(true)));
         row.target = Target::RatioAtMost(0.4);
+        assert_eq!(row.is_reached(), Some(false));
+        row.target = Target::AtMostTimes { times: 0.4, and: 2.0 };
+        assert_eq!(row.is_reached(), Some(true), "0.2, 2 and 2 beyond 0.4 times the baseline");
+        row.target = Target::AtMostTimes { times: 0.4, and: 1.0 };
         assert_eq!(row.is_reached(), Some(false));
     }
 }

@@ -1,11 +1,13 @@
 //! The private server of a benchmark, with a fresh database for every measurement.
 
+use std::path::{Path, PathBuf};
+
 use bson::Timestamp;
 use mongodb::{Client, Database};
 
 use super::{
     daemon::{COLLECTION, Daemon, Tuning},
-    error::Result,
+    error::{BenchError, Result},
     process,
 };
 use crate::{
@@ -28,6 +30,8 @@ const OPLOG_MIB: u32 = 4_096;
 /// See the module.
 pub(super) struct Server {
     mongod: Mongod,
+    /// The program whose `run` is the daemon.
+    program: PathBuf,
     client: Client,
     databases: usize,
 }
@@ -55,15 +59,17 @@ pub(super) struct Fresh {
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts it. The daemon is this program, or another.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) async fn start() -> Result<Self> {
+    pub(super) async fn start(daemon: Option<&Path>) -> Result<Self> {
+        let this = || std::env::current_exe().map_err(BenchError::io("find this program"));
+        let program = daemon.map_or_else(this, |path| Ok(path.to_owned()))?;
         let options = Options { cache_mib: CACHE_MIB, oplog_mib: OPLOG_MIB, ..Options::default() };
         let mongod = Mongod::start(options).await?;
         let client = Client::with_uri_str(mongod.uri()).await?;
-        Ok(Self { mongod, client, databases: 0 })
+        Ok(Self { mongod, program, client, databases: 0 })
     }
 
     /// Stops it and removes its data.
@@ -91,9 +97,9 @@ impl Server {
     /// Starts a daemon on this database.
     ///
     /// # Errors
-    /// When this program cannot start itself.
+    /// When the program cannot be started.
     pub(super) fn daemon(&self, database: &Database, tuning: &Tuning) -> Result<Daemon> {
-        Daemon::start(self.mongod.uri(), database.name(), tuning)
+        Daemon::start(&self.program, self.mongod.uri(), database.name(), tuning)
     }
 
     /// The CPU time that the server has used, in seconds.

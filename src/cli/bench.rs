@@ -1,5 +1,7 @@
 //! `alluvium bench`: the daemon's speed beside the server's own, on a throwaway MongoDB server.
 
+use std::{path::PathBuf, time::Duration};
+
 use clap::Args;
 
 use super::{CommandResult, Globals, output};
@@ -16,13 +18,20 @@ pub(super) struct Bench {
     /// How often each is measured
     #[arg(long, value_name = "TIMES", default_value_t = 3)]
     repeat: usize,
+    /// How long the writers of `overload` go on at full speed
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    overload_seconds: u64,
+    /// The program whose `run` is measured, instead of this one: an older build, say
+    #[arg(long, value_name = "PATH", hide = true)]
+    daemon: Option<PathBuf>,
 }
 
 impl Bench {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        let Self { scenario, scale, repeat } = self;
+        let Self { scenario, scale, repeat, overload_seconds, daemon } = self;
         let scenarios = if scenario.is_empty() { Scenario::ALL.to_vec() } else { scenario };
-        let options = BenchOptions { scenarios, scale, repeat };
+        let overload = Duration::from_secs(overload_seconds);
+        let options = BenchOptions { scenarios, scale, repeat, overload, daemon };
         let report = run(&options, |scenario| tracing::info!(%scenario, "measuring")).await?;
         if globals.json {
             output::json(&serde_json::to_value(&report)?)?;

@@ -6,7 +6,8 @@ use clap::Args;
 use super::{CommandResult, Globals, output, target::Target};
 use crate::{
     api::value::{self, Notation},
-    model::document::Document,
+    model::document::{Document, Quarantine},
+    read::Current,
 };
 
 #[derive(Args, Debug)]
@@ -30,24 +31,25 @@ impl Get {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let reader = self.target.reader(globals).await?;
         let id = &self.target.id;
-        let (document, pending) = match (self.at_version, self.at_time) {
-            (Some(version), _) => (reader.at_version(id, version).await?, 0),
-            (None, Some(time)) => (reader.at_time(id, time).await?, 0),
+        let as_it_was = |document| (document, 0, None);
+        let found = match (self.at_version, self.at_time) {
+            (Some(version), _) => reader.at_version(id, version).await?.map(as_it_was),
+            (None, Some(time)) => reader.at_time(id, time).await?.map(as_it_was),
             (None, None) => {
                 let current = reader.current(id).await?;
-                current.map_or((None, 0), |current| (Some(current.document), current.pending))
+                current.map(|Current { document, pending, waits, .. }| (document, pending, waits))
             }
         };
-        let document = document.ok_or_else(|| self.target.unknown())?;
+        let (document, pending, waits) = found.ok_or_else(|| self.target.unknown())?;
         if globals.json {
-            return Ok(output::json(&Notation::default().document(&document))?);
+            return Ok(output::json(&Notation::default().document(&document, waits.as_ref()))?);
         }
-        Ok(print(&document, pending)?)
+        Ok(print(&document, pending, waits.as_ref())?)
     }
 }
 
-fn print(document: &Document, pending: i64) -> std::io::Result<()> {
-    let json = Notation::default().document(document);
+fn print(document: &Document, pending: i64, waits: Option<&Quarantine>) -> std::io::Result<()> {
+    let state = Notation::default().state(document);
     output::line(format!("version  {}", document.version))?;
     output::line(format!("clock    {}", value::clock(&document.clock)))?;
     if let Some(at) = document.updated_at {
@@ -56,12 +58,11 @@ fn print(document: &Document, pending: i64) -> std::io::Result<()> {
     if pending > 0 {
         output::line(format!("         ({pending} of its events are not projected yet)"))?;
     }
-    if let Some(mark) = &document.quarantine {
-        let (class, version, reason) = (mark.class.name(), mark.version, &mark.reason);
-        output::line(format!("parked   by its event {version}: {class}: {reason}"))?;
+    if let Some(mark) = waits {
+        output::waits(mark)?;
     }
-    match json.get("state") {
-        Some(state) if !document.is_deleted() => output::line(format!("state    {state:#}")),
-        _ => output::line("deleted"),
+    match document.is_deleted() {
+        true => output::line("deleted"),
+        false => output::line(format!("state    {state:#}")),
     }
 }

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, ConfigError, Expect, MongoConfig, Sources, load},
     database::{ConnectError, Connected, connect},
+    store::format::FormatWatch,
 };
 
 /// Options that every command takes.
@@ -75,8 +76,20 @@ impl Globals {
     /// # Errors
     /// Mistakes in the configuration, or why there is no connection.
     pub async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
-        let config = self.load(Expect::Connection)?;
-        Ok(self.open(&config.mongodb).await?)
+        self.open_known(&self.load(Expect::Connection)?.mongodb).await
+    }
+
+    /// Connects to data that this version can read.
+    ///
+    /// # Errors
+    /// Why there is no connection, or that a later version has taken the data over.
+    pub async fn open_known(
+        &self,
+        config: &MongoConfig,
+    ) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
+        let connected = self.open(config).await?;
+        FormatWatch::new(&connected.database).check().await?;
+        Ok(connected)
     }
 
     /// Connects. What is opened is closed at the end of the command.

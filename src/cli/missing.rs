@@ -15,8 +15,11 @@ pub(super) struct Missing {
     #[command(flatten)]
     target: Target,
     /// What the client has seen, such as {"game-server":1}; {} is nothing
-    #[arg(long, value_name = "JSON", value_parser = parse_clock)]
-    clock: Clock,
+    #[arg(long, value_name = "JSON", value_parser = parse_clock, required_unless_present = "reset")]
+    clock: Option<Clock>,
+    /// Take the state anew, whatever the client has seen: it has applied an event that is skipped, say
+    #[arg(long)]
+    reset: bool,
     /// The most events
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -29,29 +32,44 @@ fn parse_clock(text: &str) -> Result<Clock, String> {
 impl Missing {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let reader = self.target.reader(globals).await?;
-        let query = MissingQuery { clock: self.clock, limit: self.limit, log: None };
+        let clock = self.clock.unwrap_or_default();
+        let query = MissingQuery { clock, limit: self.limit, log: None, reset: self.reset };
         let answer = reader.missing(&self.target.id, &query).await?;
         let answer = answer.ok_or_else(|| self.target.unknown())?;
         if globals.json {
             let answer = Notation::default().answer(&answer, DateTime::now());
             return Ok(output::json(&answer)?);
         }
-        Ok(print(&answer)?)
+        Ok(print(&answer, self.reset)?)
     }
 }
 
-fn print(answer: &read::Missing) -> std::io::Result<()> {
+fn print(answer: &read::Missing, reset: bool) -> std::io::Result<()> {
     let (version, clock) = (answer.version, value::clock(&answer.clock));
     output::line(format!("the document is at version {version}, with the clock {clock}"))?;
     if let Some(document) = &answer.snapshot {
-        let snapshot = Notation::default().document(document);
-        output::line(format!("the log no longer reaches back so far; start from {snapshot}"))?;
+        let snapshot = Notation::default().state(document);
+        let why = if reset { "as asked for" } else { "the log no longer reaches back so far" };
+        output::line(format!("{why}: start from the state {snapshot}"))?;
     }
     for event in &answer.events {
         output::event(&Notation::default().missing(event))?;
     }
     if answer.events.is_empty() && answer.snapshot.is_none() {
         output::line("nothing is missing")?;
+    }
+    if let Some(mark) = &answer.waits {
+        output::waits(mark)?;
+    }
+    if answer.skips_total > 0 {
+        let told = answer.skips.iter();
+        let told: Vec<String> =
+            told.map(|skip| format!("{} ({} {})", skip.version, skip.client, skip.seq)).collect();
+        let (total, told) = (answer.skips_total, told.join(", "));
+        output::line(format!(
+            "{total} skipped in all, by version (client and count): {told}; whoever has applied one takes the state \
+             anew: --reset"
+        ))?;
     }
     if answer.more {
         let next = value::clock(&answer.next_clock);

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::Globals;
+use crate::model::document::Quarantine;
 
 /// Prints a line.
 ///
@@ -55,6 +56,15 @@ pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// Prints what a document waits for.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn waits(mark: &Quarantine) -> io::Result<()> {
+    let (class, version, reason) = (mark.class.name(), mark.version, &mark.reason);
+    line(format!("waits    for version {version}: {class}: {reason}"))
+}
+
 /// Prints an event, as the API writes it, in one line: version, time, client, operation, content.
 ///
 /// # Errors
@@ -64,5 +74,6 @@ pub(super) fn event(event: &Value) -> io::Result<()> {
     let content = ["state", "patch", "merge"].into_iter().find_map(|name| event.get(name));
     let content = content.map(Value::to_string).unwrap_or_default();
     let (version, at, client, op) = (field("version"), field("at"), field("client"), field("op"));
-    line(format!("{version:>6}  {at:<24}  {client:<16}  {op:<6}  {content}").trim_end())
+    let skipped = if event.get("skipped").is_some() { "(skipped) " } else { "" };
+    line(format!("{version:>6}  {at:<24}  {client:<16}  {op:<6}  {skipped}{content}").trim_end())
 }

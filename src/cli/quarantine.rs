@@ -46,7 +46,7 @@ impl Quarantine {
             Self::List(list) => list.run(globals, false).await,
             Self::Retry(retry) => retry.run(globals).await,
             Self::Skip(Skip { one }) => {
-                let row = one.have(globals, Kind::Skip).await?;
+                let row = one.have(globals, (Kind::Skip, false)).await?;
                 if globals.json {
                     return Ok(output::json(&view(&row))?);
                 }
@@ -67,7 +67,7 @@ impl Retry {
     async fn run(self, globals: &Globals) -> CommandResult {
         let Self { collection, id } = self;
         let connected = globals.connect().await?;
-        let order = Order { kind: Kind::Retry, collection, document: id, version: None };
+        let order = Order { document: id, ..Order::new(Kind::Retry, &collection) };
         let row = follow::follow(&connected.database, &order).await?;
         if globals.json {
             return Ok(output::json(&view(&row))?);

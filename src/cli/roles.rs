@@ -9,7 +9,8 @@ use crate::{
     config::Config,
     log::events_collection,
     store::{
-        BOOKKEEPING_COLLECTIONS, QUARANTINE_COLLECTION, SKIPS_COLLECTION, snapshots_collection,
+        BOOKKEEPING_COLLECTIONS, META_COLLECTION, QUARANTINE_COLLECTION, SKIPS_COLLECTION,
+        snapshots_collection,
     },
 };
 
@@ -53,7 +54,7 @@ fn daemon(config: &Config) -> Value {
 }
 
 /// What a writer needs: to insert and to find. Reading consistently, as the typed writer does, looks at
-/// the records of parked documents and of skipped events and at the identity of the log.
+/// the records of parked documents and of skipped events, at the identity of the log and at the format of the data.
 fn writer(config: &Config) -> Value {
     let database = config.mongodb.database.as_str();
     let grant = |collection: &str, actions: &[&str]| {
@@ -61,7 +62,8 @@ fn writer(config: &Config) -> Value {
         json!({ "resource": resource, "actions": actions })
     };
     let mut privileges = vec![grant("", &["listCollections"])];
-    privileges.extend([QUARANTINE_COLLECTION, SKIPS_COLLECTION].map(|name| grant(name, &["find"])));
+    let looked_at = [META_COLLECTION, QUARANTINE_COLLECTION, SKIPS_COLLECTION];
+    privileges.extend(looked_at.map(|name| grant(name, &["find"])));
     for collection in &config.collections {
         privileges.push(grant(&events_collection(&collection.name), &["find", "insert"]));
         privileges.push(grant(&collection.name, &["find"]));

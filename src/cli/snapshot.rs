@@ -24,7 +24,7 @@ impl Snapshot {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let connected = globals.connect().await?;
         let Self { collection, id } = self;
-        let order = Order { kind: Kind::Snapshot, collection, document: id, version: None };
+        let order = Order { document: id, ..Order::new(Kind::Snapshot, &collection) };
         let row = follow::follow(&connected.database, &order).await?;
         if globals.json {
             return Ok(output::json(&view(&row))?);

@@ -36,7 +36,7 @@ struct Seen<'a> {
 impl Status {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let config = globals.load(Expect::Collections)?;
-        let database = globals.open(&config.mongodb).await?.database;
+        let database = globals.open_known(&config.mongodb).await?.database;
         let instances = instances(&database).await?;
         let lives = |instance: &&Instance| {
             let limit = config.daemon.lease_time.as_secs_f64() * SILENT_LEASES;

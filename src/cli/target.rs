@@ -31,7 +31,7 @@ impl Target {
             fold: known.fold_limits(),
             ..ReadLimits::default()
         });
-        let connected = globals.open(&config.mongodb).await?;
+        let connected = globals.open_known(&config.mongodb).await?;
         Ok(Reader::new(&connected.database, &self.collection, limits))
     }
 

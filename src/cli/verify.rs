@@ -24,7 +24,7 @@ impl Verify {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let connected = globals.connect().await?;
         let Self { collection } = self;
-        let order = Order { kind: Kind::Verify, collection, document: None, version: None };
+        let order = Order::new(Kind::Verify, &collection);
         let row = follow::follow(&connected.database, &order).await?;
         let result = follow::result(&row)?;
         let count = |field| follow::count(&result, field);

@@ -40,9 +40,9 @@ pub(super) struct One {
 }
 
 impl List {
-    pub(super) async fn run(self, globals: &Globals, behind_holes: bool) -> CommandResult {
+    pub(super) async fn run(self, globals: &Globals, behind_gaps: bool) -> CommandResult {
         let connected = globals.connect().await?;
-        let mut query = WaitingQuery { behind_holes, after: None, limit: PAGE };
+        let mut query = WaitingQuery { behind_gaps, after: None, limit: PAGE };
         let mut all: Vec<Value> = Vec::new();
         let mut count = 0;
         loop {
@@ -57,7 +57,7 @@ impl List {
                 }
             }
         }
-        let name = if behind_holes { "gaps" } else { "quarantine" };
+        let name = if behind_gaps { "gaps" } else { "quarantine" };
         match (globals.json, count) {
             (true, _) => Ok(output::json(&json!({ name: all, "next": null }))?),
             (false, 0) => Ok(output::line("none")?),
@@ -83,7 +83,7 @@ impl One {
     pub(super) async fn have(
         &self,
         globals: &Globals,
-        kind: Kind,
+        (kind, skip_above): (Kind, bool),
     ) -> Result<RawDocumentBuf, Box<dyn std::error::Error + Send + Sync>> {
         let database = globals.connect().await?.database;
         let Self { collection, id, .. } = self;
@@ -93,6 +93,6 @@ impl One {
             None => store.load_quarantine_of(id).await?.map(|record| record.mark.version),
         };
         let (collection, document) = (collection.clone(), Some(id.clone()));
-        follow::follow(&database, &Order { kind, collection, document, version }).await
+        follow::follow(&database, &Order { kind, collection, document, version, skip_above }).await
     }
 }

@@ -78,15 +78,16 @@ pub struct DaemonConfig {
 pub struct CollectionConfig {
     /// Its name; the log is `<name>.events`.
     pub name: String,
-    /// The longest time a folded event may wait for its flush under load; when the projection is late
-    /// already, up to a tenth of how late it is, and two seconds at most.
+    /// The longest time a folded event may wait for its flush under load. When the projection is late
+    /// already, it may wait longer: a tenth of how late it is, and two seconds at most.
     pub flush_interval: Duration,
     /// How much memory the cache of documents may take, in bytes.
     pub cache_bytes: u64,
-    /// How old a hole in a document's versions may grow before it is reported as one that will not
-    /// heal by itself.
+    /// How long a gap may be open before it is reported as one that will not heal by itself. Only then
+    /// can an operator close it.
     pub gap_grace: Duration,
-    /// The largest event, in bytes: the validator refuses a larger one, the fold parks its document.
+    /// The largest event, in bytes. The validator refuses a larger one; one that gets past it parks its
+    /// document.
     pub max_event_bytes: u64,
     /// The largest state that a document may grow to, in bytes.
     pub max_state_bytes: u64,
@@ -99,9 +100,9 @@ pub struct CollectionConfig {
 /// When snapshots are taken without being asked for, and how many are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotsConfig {
-    /// Whenever a document passes a multiple of so many events; 0 is never.
+    /// A snapshot is taken when a document passes a multiple of so many events; 0 is never.
     pub every_events: u32,
-    /// Of a document that has changed, once its last snapshot is so old; 0 is never.
+    /// A snapshot is taken of a document that has changed when its last one is so old; 0 is never.
     pub every: Duration,
     /// How many of the newest snapshots of each document are kept.
     pub keep: u32,

@@ -36,10 +36,10 @@ use crate::{
     stream::{Restarts, Subscribe},
     time::{SystemTime, Time},
     upkeep::{
-        desk::Ward,
         layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
+        ward::Ward,
     },
 };
 

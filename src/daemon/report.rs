@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use crate::{
     status::{CollectionStatus, LastError, Phase, Role},
-    store::{create::FORMAT, mongo::Report},
+    store::{format::FORMAT, mongo::Report},
 };
 
 /// Reports how the collections are doing whenever it is asked.

@@ -1,6 +1,6 @@
-//! Reading ahead: the next batch of a walk is on its way, or here already, while the last is worked on. It takes a task
-//! of its own, since a request is only sent, and an answer only read, when somebody looks; the task ends with the
-//! walk that it reads for.
+//! Reading ahead: while one batch of a walk is worked on, the next is already on its way. That takes a
+//! task of its own, because the driver sends a request and reads the answer only while somebody polls
+//! it. The task ends when the walk is dropped.
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Error, Result};
 
-/// How many batches wait or are being read, beside the one that is being worked on: each may have 16 MB.
+/// How many batches are read ahead. Each may have 16 MB.
 const BATCHES_AHEAD_MAX: usize = 1;
 
 /// The batches of a walk, one read ahead.

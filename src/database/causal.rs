@@ -1,5 +1,5 @@
-//! Sessions that see what earlier ones did: reads at majority in such a session are never older than
-//! any operation that went before, even when a failover moved them to another server.
+//! Sessions that see what earlier sessions did. A read at majority in one of them is never older than
+//! any operation before it, even when a failover has changed the server.
 
 use std::sync::{
     Arc,
@@ -11,8 +11,8 @@ use mongodb::{Client, ClientSession};
 
 use super::Result;
 
-/// Hands out causally consistent sessions that all stand behind the newest operation among them.
-/// Clones share it.
+/// Hands out causally consistent sessions. Each begins after the newest operation of all earlier ones.
+/// Clones share what they know.
 #[derive(Clone, Debug)]
 pub struct Causal {
     client: Client,
@@ -42,8 +42,13 @@ impl Causal {
     /// Takes note of what a session has done.
     pub fn observe(&self, session: &ClientSession) {
         if let Some(time) = session.operation_time() {
-            self.newest.fetch_max(pack(time), Ordering::AcqRel);
+            self.observe_time(time);
         }
+    }
+
+    /// Takes note of the time of an answer that was given outside of such a session.
+    pub fn observe_time(&self, time: Timestamp) {
+        self.newest.fetch_max(pack(time), Ordering::AcqRel);
     }
 }
 

@@ -44,17 +44,18 @@ pub enum CreateError {
         id: String,
     },
     /// The data was written by a later version of the program.
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
+    /// The server lets no command say which collection it means.
     #[error(
-        "the database `{database}` is in format {found}, and this version knows formats up to \
-         {known}; install the version of alluvium that wrote it, or a later one"
+        "the server does not check `collectionUUID` in a command on `{collection}` ({reason}), and without that a log \
+         that is renamed or dropped would read as empty; use MongoDB 6.0 or later, and leave out apiStrict"
     )]
-    Newer {
-        /// The database.
-        database: String,
-        /// The format found.
-        found: i64,
-        /// The latest format that this version knows.
-        known: i64,
+    Unnamed {
+        /// The MongoDB collection.
+        collection: String,
+        /// What the server said to such a command.
+        reason: String,
     },
     /// A command failed.
     #[error("`{collection}`: {error}; {}", .error.advice())]
@@ -66,12 +67,28 @@ pub enum CreateError {
     },
 }
 
+/// The data is in a format that this version does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the data is in format {found}, and this version knows formats up to {known}; install the \
+     version of alluvium that wrote it, or a later one"
+)]
+pub struct NewerFormat {
+    /// The format found.
+    pub found: i64,
+    /// The latest format that this version knows.
+    pub known: i64,
+}
+
 impl CreateError {
     /// Whether it may pass by itself, so that waiting is of use.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Database { error, .. } => error.verdict() == Verdict::Retry,
-            Self::Kind { .. } | Self::Foreign { .. } | Self::Newer { .. } => false,
+            Self::Kind { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Unnamed { .. } => false,
         }
     }
 

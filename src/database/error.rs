@@ -70,8 +70,9 @@ impl Error {
         Self::server(code::LOG_MISMATCH, message)
     }
 
-    /// The same, met while opening a stream at a saved token: one that the server cannot read is as good
-    /// as one whose place is gone, so no damage to it may stop a collection.
+    /// The same error, when it comes from opening a stream at a saved token. A token that the server
+    /// cannot read is treated like one that the oplog no longer holds: the log is scanned. So a damaged
+    /// token never stops a collection.
     #[must_use]
     pub fn of_token(mut self) -> Self {
         if self.code.is_some_and(|code| UNREADABLE_TOKEN.contains(&code)) {

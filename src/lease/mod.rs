@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    database::Result,
+    database::{Result, create::NewerFormat},
     health::Heart,
     planted::{Bug, planted},
     retry::ATTEMPT_LIMIT,
-    store::{Lease, LeaseName, Leases, Presence},
+    store::{Lease, LeaseName, Leases, Presence, format::check_format},
     time::Time,
 };
 
@@ -49,11 +49,12 @@ pub enum Standing {
     Leader(i64),
 }
 
-/// The leases that this instance could hold at present, each with who is told where it stands. Cheap to clone.
+/// The leases that this instance could hold, each with the channel that says how it stands. Cheap to
+/// clone.
 #[derive(Clone, Debug, Default)]
 pub struct Leaderships(Arc<Mutex<BTreeMap<LeaseName, Leadership>>>);
 
-/// Who projects under a lease follows the other end.
+/// The other end goes to whoever projects under the lease.
 type Leadership = watch::Sender<Standing>;
 
 impl fmt::Display for Standing {
@@ -74,7 +75,8 @@ impl Leaderships {
         standing
     }
 
-    /// Takes a lease from them: if it is held it is given back. Everything that was done under it has to be over.
+    /// Removes a lease; one that is held is given back. Call it only when nobody works under the lease
+    /// any more.
     pub fn release(&self, name: &LeaseName) {
         self.wanted().remove(name);
     }
@@ -105,6 +107,8 @@ pub struct Keeper<L: Leases, T: Time> {
     presence: Presence,
     renewed_at: Duration,
     heart: Heart,
+    /// What the last beat found, if this version must not go on.
+    newer: Option<NewerFormat>,
 }
 
 impl<L: Leases, T: Time> Keeper<L, T> {
@@ -123,6 +127,7 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             presence,
             renewed_at,
             heart: Heart::unheard(),
+            newer: None,
         }
     }
 
@@ -133,10 +138,15 @@ impl<L: Leases, T: Time> Keeper<L, T> {
     }
 
     /// Keeps leases until `stop`, then gives them back, so that another can take over at once.
-    pub async fn run(mut self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// When a later version of this program has taken the data over. Then nothing more is written, and whoever
+    /// runs this keeper has to end: the leases run out by themselves.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), NewerFormat> {
         while !stop.is_cancelled() {
             self.heart.beat(self.time.now());
-            // A turn that hangs must not keep a leader that others hold to be dead.
+            // The turn has a time limit. One that hangs would let this instance lead on while the
+            // others take it to be dead.
             let (time, limit) = (self.time.clone(), self.settings.lease_time.min(ATTEMPT_LIMIT));
             tokio::select! {
                 biased;
@@ -145,6 +155,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 },
                 () = time.sleep(limit) => warn!("the database does not answer; the leases run out"),
             }
+            if let Some(newer) = self.newer.take() {
+                self.lose_all("a later version of alluvium has taken the data over");
+                return Err(newer);
+            }
             self.step_down_if_silent();
             tokio::select! {
                 biased;
@@ -152,20 +166,25 @@ impl<L: Leases, T: Time> Keeper<L, T> {
                 () = self.time.sleep(LOOK_INTERVAL.min(self.settings.lease_time / 4)) => {}
             }
         }
-        // Before the leases, so that the others count their shares without this instance when they see them free.
+        // The presence goes first. When the others then see the leases free, they no longer count this
+        // instance among those that share.
         if let Err(error) = self.leases.remove_presence(&self.settings.instance).await {
             warn!(%error, "this instance's presence could not be removed: it is forgotten by itself");
         }
         if let Err(error) = self.give_back_all().await {
             warn!(%error, "leases could not be given back: they run out by themselves");
         }
+        Ok(())
     }
 
     async fn turn(&mut self) -> Result<()> {
-        // A leader that was stopped for longer than the lease wakes up here: it must not go on before it
-        // knows that it still leads.
+        // A process that was stopped for longer than the lease wakes up here. It must not go on as a
+        // leader before it knows that it still is one.
         self.step_down_if_silent();
         self.renew().await?;
+        if self.newer.is_some() {
+            return Ok(());
+        }
         let roster = self.leases.load_roster().await?;
         self.observed.see(&roster, self.time.now());
         let epochs = self.held.iter().map(|(name, lease)| (name.clone(), lease.epoch)).collect();
@@ -182,7 +201,8 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             self.take(name, seen).await?;
         }
         for name in &wanted {
-            // Also what is held: it may have been released and wanted again since the last turn.
+            // Leases that are held are told too: one may have been released and wanted again since the
+            // last turn, and has a new channel.
             let held = self.held.get(name).map(|lease| Standing::Leader(lease.epoch));
             self.leaderships.tell(name, held.unwrap_or(Standing::Standby));
         }
@@ -200,6 +220,10 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         if !due {
             return Ok(());
         }
+        self.newer = check_format(self.leases.load_format().await?).err();
+        if self.newer.is_some() {
+            return Ok(());
+        }
         self.presence.beat += 1;
         self.leases.show_presence(&self.presence).await?;
         let held: Vec<LeaseName> = self.held.keys().cloned().collect();
@@ -210,19 +234,21 @@ impl<L: Leases, T: Time> Keeper<L, T> {
             if !self.leases.renew_lease(&lease).await? {
                 self.lose(&name, "another instance has taken it");
             } else if self.floor(&name).await? > lease.epoch {
-                // The row of the lease was lost more than once: under this epoch nothing can be saved.
+                // The row of the lease was lost and made again below its checkpoint. Under this epoch
+                // no checkpoint can be saved.
                 self.lose(&name, "its checkpoint is of a later epoch; taking it above that");
             }
         }
-        // The time before the writes: what others measure from can only be later.
+        // The time before the writes. The others saw the lease renewed after this, so for them it lasts
+        // longer.
         self.renewed_at = now;
         Ok(())
     }
 
     async fn take(&mut self, name: LeaseName, seen: Option<Lease>) -> Result<()> {
         let floor = self.floor(&name).await?;
-        // Above those of all parts, so that it rises also when the collection is divided anew: by its epoch
-        // a job tells who leads later.
+        // Above the epochs of all parts, also of earlier divisions. Jobs go by the epoch: a later
+        // leader must have a higher one.
         let epoch = self.observed.last_epoch(&name.collection).max(floor) + 1;
         let lease = Lease {
             name: name.clone(),
@@ -277,14 +303,18 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         }
     }
 
+    fn lose_all(&mut self, why: &str) {
+        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
+        for name in held {
+            self.lose(&name, why);
+        }
+    }
+
     fn step_down_if_silent(&mut self) {
         if self.time.now().saturating_sub(self.renewed_at) < self.settings.lease_time {
             return;
         }
-        let held: Vec<LeaseName> = self.held.keys().cloned().collect();
-        for name in held {
-            self.lose(&name, "it could not be renewed within the lease time");
-        }
+        self.lose_all("it could not be renewed within the lease time");
         for name in self.leaderships.names() {
             self.leaderships.tell(&name, Standing::Unknown);
         }

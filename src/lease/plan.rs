@@ -1,10 +1,10 @@
 //! What to do about leases, decided from what was read and when: pure, so that every rule can be
 //! tested without a database or a clock.
 //!
-//! A lease is up for taking when it was given back, or when its `{epoch, beat}` has not changed for the
-//! lease time on this instance's own monotonic clock. Of the leases that it could hold an instance takes its
-//! fair share among the instances that live: as many as every other, or one more. It gives back what it
-//! holds beyond that, also the one more while another instance has fewer than its share and none is free.
+//! A lease is free when it was given back, or when its `{epoch, beat}` has not changed for the lease
+//! time, on this instance's own monotonic clock. An instance takes its fair share of the free leases:
+//! as many as every other living instance has, or one more. What it holds beyond that it gives back. It
+//! also gives back the one more when another instance has less than its share and no lease is free.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -127,7 +127,7 @@ impl Observed {
             None => true,
             Some((lease, since)) => match &lease.holder {
                 None => true,
-                // Taken by this very run, whose answer was lost.
+                // This run has taken it, and the answer was lost.
                 Some(holder) if *holder == self.instance => true,
                 Some(_) => self.is_silent(*since, now),
             },
@@ -138,7 +138,7 @@ impl Observed {
         now.saturating_sub(since) >= self.lease_time
     }
 
-    /// Twenty lease times without a sign: long enough that only its row is left of it.
+    /// Instances without a sign of life for twenty lease times: nothing but their row is left of them.
     fn departed(&self, now: Duration) -> Vec<String> {
         let silent = |since: Duration| now.saturating_sub(since) >= self.lease_time * 20;
         let others = self.instances.iter().filter(|(name, _)| **name != self.instance);
@@ -152,15 +152,16 @@ struct Shares {
     least: usize,
     /// How many each of them may hold at most: as many, or one more.
     most: usize,
-    /// How many the others lack that hold less than that.
+    /// How many leases the others lack in all to have the least.
     lacking: usize,
-    /// How many of the others hold more than the least, and come first in giving that back.
+    /// How many of the others hold more than the least and give that back before this instance does.
     rank: usize,
 }
 
 impl Shares {
-    /// Whether this instance, which holds `own`, may take one of so many that are `free`. One more than the least
-    /// only if it is left over: who has just given one back would take it again.
+    /// Whether this instance, which holds `own`, may take another one of those that are `free`. It
+    /// takes one more than the least only if nobody else needs that one. Otherwise an instance that has
+    /// just given a lease back would take it again.
     fn may_take(&self, own: usize, free: usize) -> bool {
         own < self.least || (own < self.most && free > self.lacking)
     }

@@ -135,6 +135,11 @@ impl Reading {
         Ok(next(&mut elements)?.map(|document| (document, elements.place())))
     }
 
+    /// When it was read: see [`Batch::read_at`].
+    pub fn read_at(&self) -> Option<Timestamp> {
+        self.batch.read_at()
+    }
+
     /// Goes on to a place.
     pub fn pass(&mut self, place: usize) {
         self.place = place;

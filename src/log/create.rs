@@ -3,7 +3,7 @@
 use bson::{Document, doc};
 use mongodb::Database;
 
-use super::{events_collection, validator::validator};
+use super::{events_collection, mongo::NamedLog, validator::validator};
 use crate::database::{
     Error,
     create::{CreateError, Ensured, Report, clustered, ensure},
@@ -18,11 +18,25 @@ pub enum Differing {
     Replace,
 }
 
-/// Makes the log of `collection` unless it exists, and looks at it if it does.
+/// Makes the log of `collection` unless it exists, and looks at it if it does. Then makes sure that commands can name it.
 ///
 /// # Errors
 /// [`CreateError`] when it exists and cannot serve, or the server refuses.
 pub async fn create_log(
+    database: &Database,
+    collection: &str,
+    max_event_bytes: u64,
+    differing: Differing,
+    report: &mut Report,
+) -> Result<(), CreateError> {
+    ensure_log(database, collection, max_event_bytes, differing, report).await?;
+    NamedLog::check(database, collection).await.map_err(|reason| CreateError::Unnamed {
+        collection: events_collection(collection),
+        reason,
+    })
+}
+
+async fn ensure_log(
     database: &Database,
     collection: &str,
     max_event_bytes: u64,

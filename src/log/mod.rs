@@ -5,6 +5,7 @@
 pub mod append;
 pub mod batch;
 pub mod create;
+pub mod history;
 pub mod validator;
 pub mod mongo;
 
@@ -173,7 +174,7 @@ pub trait EventLog: Clone + Send + Sync + 'static {
 
 /// Filling gaps, the one thing that the daemon ever writes to a log. It deletes nothing there.
 pub trait Mend: EventLog {
-    /// Inserts events at majority, in any order. Those whose places are taken are left out.
+    /// Inserts some small events at majority, in any order. Those whose places are taken are left out.
     fn insert(&self, events: &[RawDocumentBuf]) -> impl Future<Output = Result<()>> + Send;
 }
 

@@ -25,8 +25,9 @@ const SHORT_KEY_BYTES: i64 = STRING_ID_BYTES_MAX as i64 + 20;
 
 /// The validator of a log whose events may have up to `max_event_bytes`.
 ///
-/// It judges everything that the fold relies on. It leaves alone what the fold ignores (`id`, `seen`,
-/// `type`, `meta`, unknown fields), and cannot see what depends on earlier events.
+/// It judges what the fold relies on and a validator can see. It leaves alone what the fold ignores (`id`, `type`, `meta`,
+/// unknown fields). It cannot see what depends on earlier events, the clients that `seen` names, a name that
+/// stands twice, or a text that is not UTF-8.
 pub fn validator(max_event_bytes: u64) -> Document {
     doc! { "$and": [
         { "$jsonSchema": schema() },
@@ -50,6 +51,7 @@ fn schema() -> Document {
             },
             "client": { "description": client, "bsonType": "string", "pattern": CLIENT_PATTERN },
             "at": { "description": "at: a date, the writer's clock", "bsonType": "date" },
+            "seen": { "description": "seen: a document of clients and counts", "bsonType": "object" },
             "op": { "description": "op: create, update or delete", "bsonType": "string" },
         },
     }

@@ -12,6 +12,8 @@ use super::{
     state::{Limits, State},
 };
 
+pub use super::quarantine::{Class, Quarantine};
+
 /// What a document holds at its version.
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -38,68 +40,17 @@ pub struct Document {
     pub updated_at: Option<DateTime>,
     /// Why it is parked, if it is.
     pub quarantine: Option<Quarantine>,
-    /// The youngest of the events that were applied in memory. Not part of the row.
+    /// The latest `at` of the events that were applied in memory. Not part of the row.
     pub youngest: Option<Youngest>,
 }
 
-/// The youngest of a document's last events, by their writers' clocks: what a snapshot keeps.
+/// The latest `at` of a document's newest events, by their writers' clocks. A snapshot keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Youngest {
-    /// It is known of the events above this version.
+    /// Only the events above this version are considered.
     pub above: i64,
     /// The largest `at` among them.
     pub at: DateTime,
-}
-
-/// Why an event stands in quarantine. The set is closed: it is a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Class {
-    /// The patch cannot be applied to the state.
-    BadPatch,
-    /// The event itself is malformed, or does not fit what came before (a create of what exists).
-    BadEvent,
-    /// The server refuses the projected document: a unique index or a validator of the user's.
-    Rejected,
-    /// The event or its result is beyond a limit.
-    TooLarge,
-    /// An event before it is missing.
-    Gap,
-    /// It arrived after its place was pruned.
-    Late,
-}
-
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::BadPatch, Self::BadEvent, Self::Rejected, Self::TooLarge, Self::Gap, Self::Late];
-
-    /// As it stands in rows, metrics and the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::BadPatch => "bad_patch",
-            Self::BadEvent => "bad_event",
-            Self::Rejected => "rejected",
-            Self::TooLarge => "too_large",
-            Self::Gap => "gap",
-            Self::Late => "late",
-        }
-    }
-
-    /// The class of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.name() == name)
-    }
-}
-
-/// The mark of a parked document: which event stopped it and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quarantine {
-    /// The kind of trouble.
-    pub class: Class,
-    /// The version of the event that could not be applied.
-    pub version: i64,
-    /// What was wrong, for the operator.
-    pub reason: String,
 }
 
 /// Bounds of what a document may become. Beyond them an event is poison.
@@ -153,8 +104,9 @@ impl Document {
         }
     }
 
-    /// Offers the document an event of its own as it is stored: the one decision of every fold. `is_skipped` says
-    /// that an operator has skipped it. An event that is not the document's next is never decoded.
+    /// Offers the document its event as it is stored. All folds decide here, and only here.
+    /// `is_skipped` says that an operator has skipped the event. An event that is not the next one is
+    /// not even decoded.
     pub fn offer(
         &mut self,
         key: &EventKey,
@@ -181,7 +133,8 @@ impl Document {
         }
     }
 
-    /// What becomes of an event that is not the next one, or of any event while the document is parked.
+    /// The outcome for an event that is not the next one, and for every event while the document is
+    /// parked.
     fn not_next(&self, version: i64) -> Option<Outcome> {
         if version <= self.version {
             return Some(Outcome::Replay);
@@ -202,6 +155,11 @@ impl Document {
             let reason = format!("the document already has {} clients", self.clock.clients());
             return poison(event, Class::TooLarge, reason);
         }
+        if event.seen_clients > limits.clients_max {
+            let (clients, max) = (event.seen_clients, limits.clients_max);
+            let reason = format!("`seen` names {clients} clients, a clock has at most {max}");
+            return poison(event, Class::BadEvent, reason);
+        }
         if let Err((class, reason)) = self.change(event, limits) {
             return poison(event, class, reason);
         }
@@ -212,8 +170,8 @@ impl Document {
         Outcome::Applied(event.change.op())
     }
 
-    /// Offers the document what counts of an event of its own that an operator has skipped. Before its first
-    /// create a document is as good as deleted.
+    /// Counts an event that an operator has skipped. If the document had no event before, it is as good
+    /// as deleted afterwards.
     pub fn skip(&mut self, version: i64, event: Remains<'_>) -> Outcome {
         if let Some(outcome) = self.not_next(version) {
             return outcome;

@@ -9,9 +9,10 @@ use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
 use fields::Fields;
 
 use super::{
-    clock::{CLIENT_RULE, is_client_name},
+    clock::{CLIENT_RULE, ClockError, is_client_name},
     id::{DocumentId, INTEGER_MAX, IdError, display_number, integral},
     shown::shown,
+    sound::{self, Unsound},
     state::raw::{Elements, tag},
 };
 
@@ -97,6 +98,8 @@ pub struct Event<'a> {
     pub at: DateTime,
     /// The writer's own mark.
     pub id: Option<RawBsonRef<'a>>,
+    /// How many clients its `seen` names.
+    pub seen_clients: usize,
     /// The bytes it was read from, for the fields that only a reader of history wants.
     pub raw: &'a RawDocument,
 }
@@ -107,6 +110,9 @@ pub enum EventError {
     /// The bytes are not BSON.
     #[error("the event is not readable BSON: {0}")]
     Malformed(String),
+    /// A name stands twice, a text is not UTF-8, or something inside is not BSON.
+    #[error(transparent)]
+    Unsound(#[from] Unsound),
     /// The key is not `{d, s}`.
     #[error(
         "`_id` must be {{d: <document id>, s: <version>}}, exactly these two in this order: {0}"
@@ -134,6 +140,9 @@ pub enum EventError {
     /// The client's name is unusable.
     #[error("`client` must be {CLIENT_RULE}, not `{0}`")]
     Client(String),
+    /// The causal context is no clock.
+    #[error("`seen`: {0}")]
+    Seen(#[from] ClockError),
     /// The operation is unknown.
     #[error("`op` must be create, update or delete, not `{0}`")]
     Op(String),
@@ -156,8 +165,8 @@ impl EventKey {
         Self::from_event_near(raw, None)
     }
 
-    /// The same, and shares the id with `near` where that is the event's document: in a scan most events have
-    /// that of the event before, and to make another copy takes longer than to compare.
+    /// The same, but takes the id from `near` if it is equal. In a scan most events are of the same
+    /// document as the one before, and comparing ids is quicker than copying one.
     ///
     /// # Errors
     /// As [`EventKey::from_event`].
@@ -180,8 +189,8 @@ impl EventKey {
         }
     }
 
-    /// Reads what most events begin with, a key of a string and an integer. What is different or damaged is
-    /// left to slower and more talkative means.
+    /// The fast path for the commonest key, a string and an integer. `None`: use the slow path, which
+    /// explains what is wrong.
     fn usual(raw: &RawDocument, near: Option<&DocumentId>) -> Option<Self> {
         let first = Elements::new(raw.as_bytes()).ok()?.next().ok()??;
         if first.name != b"_id" || first.value.tag != tag::DOCUMENT {
@@ -246,6 +255,7 @@ impl<'a> Event<'a> {
     /// # Errors
     /// [`EventError`] naming the field at fault.
     pub fn decode_at(key: EventKey, raw: &'a RawDocument) -> Result<Self, EventError> {
+        sound::check(raw)?;
         let fields = Fields::read(raw)?;
         let client = string("client", fields.client)?;
         if !is_client_name(client) {
@@ -262,7 +272,8 @@ impl<'a> Event<'a> {
             RawBsonRef::DateTime(at) => at,
             other => return Err(wrong_type("at", "a date", other)),
         };
-        Ok(Self { key, client, change, at, id: fields.id, raw })
+        let seen_clients = fields.seen_clients()?;
+        Ok(Self { key, client, change, at, id: fields.id, seen_clients, raw })
     }
 }
 

@@ -41,10 +41,25 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether it is for one document, and for that alone.
-    pub fn is_for_one(self) -> bool {
-        matches!(self, Self::Skip | Self::GapFill)
+    /// What a job of this kind may be about.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Verify => Scope::Whole,
+            Self::Snapshot | Self::Retry => Scope::Either,
+            Self::Skip | Self::GapFill => Scope::One,
+        }
     }
+}
+
+/// What a kind of job may be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A whole collection.
+    Whole,
+    /// One document.
+    One,
+    /// Either of them.
+    Either,
 }
 
 /// How a job ended. The set is closed: it is a metric's label.
@@ -83,12 +98,13 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "_id",
     "kind",
     "collection",
     "document",
     "version",
+    "skip_above",
     "state",
     "progress",
     "place",
@@ -114,6 +130,8 @@ pub struct Order {
     pub document: Option<DocumentId>,
     /// What an operator does to a document that waits is done only while it waits for this version.
     pub version: Option<i64>,
+    /// Whether everything above a gap that is filled is skipped.
+    pub skip_above: bool,
 }
 
 /// Why a row is no job.
@@ -138,21 +156,32 @@ pub enum OrderError {
     OneOnly(&'static str),
     /// No document can wait for this version.
     #[error(
-        "`version` is {0}; it is that for which the document waits: an integer from 1 on, or leave it out"
+        "`version` is {0}; give the version that the document waits for, an integer from 1 on, or leave it out"
     )]
     Version(String),
     /// This kind asks for no version.
     #[error("a job of kind \"{0}\" has no `version`; leave it out")]
     NoVersion(&'static str),
+    /// Only a gap has something above it, and it is done or not.
+    #[error("`skip_above` is {0}; it is true or false, and only for a job of kind \"gap_fill\"")]
+    SkipAbove(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
-    #[error("`{0}` is not a field of a job; a job is {{kind, collection, document?, version?}}")]
+    #[error(
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?}}"
+    )]
     Field(String),
 }
 
 impl Order {
+    /// A job about a whole collection.
+    pub fn new(kind: Kind, collection: &str) -> Self {
+        let collection = collection.to_owned();
+        Self { kind, collection, document: None, version: None, skip_above: false }
+    }
+
     /// Reads a row.
     ///
     /// # Errors
@@ -188,21 +217,27 @@ impl Order {
                 Some(id.map_err(|error| OrderError::Document(error.to_string()))?)
             }
         };
-        if kind == Kind::Verify && document.is_some() {
-            return Err(OrderError::WholeOnly(kind.name()));
-        }
-        if kind.is_for_one() && document.is_none() {
-            return Err(OrderError::OneOnly(kind.name()));
+        match (kind.scope(), &document) {
+            (Scope::Whole, Some(_)) => return Err(OrderError::WholeOnly(kind.name())),
+            (Scope::One, None) => return Err(OrderError::OneOnly(kind.name())),
+            (Scope::Whole | Scope::Either, None) | (Scope::One | Scope::Either, Some(_)) => {}
         }
         let version = match field("version") {
             None | Some(RawBsonRef::Null) => None,
-            Some(_) if !kind.is_for_one() => return Err(OrderError::NoVersion(kind.name())),
+            Some(_) if kind.scope() != Scope::One => {
+                return Err(OrderError::NoVersion(kind.name()));
+            }
             Some(value) => {
                 let version = integral(value).filter(|version| *version >= 1);
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        Ok(Self { kind, collection: collection.to_owned(), document, version })
+        let skip_above = match field("skip_above") {
+            None | Some(RawBsonRef::Null) => false,
+            Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
+            other => return Err(OrderError::SkipAbove(shown(other))),
+        };
+        Ok(Self { kind, collection: collection.to_owned(), document, version, skip_above })
     }
 }
 
@@ -235,8 +270,7 @@ mod tests {
 
     #[test]
     fn a_row_of_kind_and_collection_is_a_job() {
-        let order =
-            |kind, document| Order { kind, collection: "games".into(), document, version: None };
+        let order = |kind, document| Order { document, ..Order::new(kind, "games") };
         let whole = doc! { "_id": 1, "kind": "snapshot", "collection": "games", "document": null };
         assert_eq!(read(whole), Ok(order(Kind::Snapshot, None)));
         let one = doc! { "kind": "snapshot", "collection": "games", "document": 5.0 };
@@ -246,7 +280,10 @@ mod tests {
         assert_eq!(read(verify), Ok(order(Kind::Verify, None)));
         let skip = doc! { "kind": "skip", "collection": "games", "document": "a", "version": 4.0 };
         let a = Some(DocumentId::String("a".into()));
-        assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a) }));
+        assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a.clone()) }));
+        let fill =
+            doc! { "kind": "gap_fill", "collection": "games", "document": "a", "skip_above": true };
+        assert_eq!(read(fill), Ok(Order { skip_above: true, ..order(Kind::GapFill, a) }));
     }
 
     #[test]
@@ -270,6 +307,14 @@ mod tests {
             (
                 doc! { "kind": "retry", "collection": "games", "document": "a", "version": 1 },
                 "has no `version`",
+            ),
+            (
+                doc! { "kind": "skip", "collection": "games", "document": "a", "skip_above": true },
+                "only for a job of kind \"gap_fill\"",
+            ),
+            (
+                doc! { "kind": "gap_fill", "collection": "games", "document": "a", "skip_above": 1 },
+                "it is true or false",
             ),
             (
                 doc! { "kind": "verify", "collection": "games", "state": "soon" },

@@ -68,26 +68,27 @@ impl Part {
     }
 }
 
-/// A place at which a part may begin, since saved checkpoints say that everything before it is done.
+/// A place at which a part may begin: saved checkpoints say that everything before it is done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vouched<'a> {
     /// The place.
     pub position: &'a Position,
     /// Whether it is the part's own checkpoint that says so.
     pub is_own: bool,
-    /// Whether there is no other place at the same time. If there is one, nobody can tell which is the
-    /// earlier, and the part has to begin with everything of that time.
+    /// Whether no other place has the same time. If one has, nobody can tell which is earlier, and the
+    /// part begins with everything of that time.
     pub is_single: bool,
     /// About how many events the log held up to there, where that is known.
     pub passed_events: Option<u64>,
 }
 
-/// The latest place at which `part` may begin, as all `saved` checkpoints of its collection have it, of whatever
-/// divisions and however old.
+/// The latest place at which `part` may begin, by all `saved` checkpoints of its collection, whatever
+/// division they are of and however old.
 ///
-/// What a checkpoint says stays true: every event of its part before its position is in a row, or on record as
-/// waiting, and rows only move forward. So the parts of any one division that overlap with `part` vouch, together,
-/// for the smallest of their positions; and of several divisions the one that has come furthest is the best.
+/// What a checkpoint says stays true for ever: every event of its part before its position is in a row,
+/// or on record as waiting, and rows only move forward. Take the parts of one division that overlap
+/// with `part`. Together they are right about everything before the smallest of their positions. Of
+/// several divisions, the one with the latest such position is the best.
 pub fn vouched(part: Part, saved: &[(Part, Checkpoint)]) -> Option<Vouched<'_>> {
     let mut divisions: Vec<u32> = saved.iter().map(|(part, _)| part.of).collect();
     divisions.sort_unstable();
@@ -96,7 +97,8 @@ pub fn vouched(part: Part, saved: &[(Part, Checkpoint)]) -> Option<Vouched<'_>> 
     by_division.max_by_key(|vouched| (vouched.position.cluster_time, vouched.is_own))
 }
 
-/// The smallest position of those parts out of `of` that overlap with `part`, if each of them has one.
+/// The smallest position of the parts, out of `of`, that overlap with `part`. `None` if one of them has
+/// none.
 fn smallest(part: Part, of: u32, saved: &[(Part, Checkpoint)]) -> Option<Vouched<'_>> {
     let mut smallest: Option<Vouched<'_>> = None;
     for other in Part::all(of).filter(|other| other.overlaps(part)) {

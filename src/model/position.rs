@@ -27,14 +27,14 @@ pub struct Position {
 /// How far the projection of a collection is known to have come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// Everything before this place has been flushed at majority. None until the first scan is over:
-    /// what matters until then is which log the documents come from.
+    /// Everything before this place has been flushed at majority. `None` until the first scan is over:
+    /// until then a checkpoint only says which log the documents come from.
     pub position: Option<Position>,
     /// The log it was read from.
     pub log: LogId,
     /// The leadership under which it was saved. Rises with every change of leader.
     pub epoch: i64,
-    /// About how many events the log held up to the position, where that was known. A hint, by which the quicker way
-    /// to go on is chosen: it may be wrong, and that costs time and nothing else.
+    /// About how many events the log held up to the position, if that was known. It only helps to
+    /// choose the quicker way to catch up. A wrong number costs time and nothing else.
     pub passed_events: Option<u64>,
 }

@@ -1,12 +1,13 @@
-//! Projected documents as the bytes of their rows, and back. Written by hand, into one buffer of the right size: a flush
-//! writes many, and building each part by itself costs more than the fold.
+//! Rows: projected documents as bytes, and back. They are written by hand, into one buffer of the right
+//! size. A flush writes many of them, and building each part by itself would cost more than the fold.
 
-use bson::{RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::{
     clock::{Clock, ClockError},
-    document::{Body, Class, Document, Quarantine},
+    document::{Body, Document, Quarantine},
     id::{DocumentId, IdError, integral},
+    sound::{self, Unsound},
     state::{State, raw::tag},
 };
 
@@ -21,6 +22,10 @@ pub enum RowError {
     /// The bytes are not BSON.
     #[error("the row is not readable BSON: {0}")]
     Malformed(String),
+    /// A name stands twice, a text is not UTF-8, or something inside is not BSON. The server may abort when such
+    /// a row is replaced.
+    #[error(transparent)]
+    Unsound(#[from] Unsound),
     /// The `_id` is no document id.
     #[error("`_id`: {0}")]
     Id(#[from] IdError),
@@ -84,6 +89,7 @@ impl Document {
     /// # Errors
     /// [`RowError`] naming the field at fault: the row was not written by this projection.
     pub fn from_raw(row: &RawDocument) -> Result<Self, RowError> {
+        sound::check(row)?;
         let mut id = None;
         let mut document = Self::new(DocumentId::Integer(0));
         let mut version = None;
@@ -121,26 +127,6 @@ impl Document {
             return Err(RowError::Sum { total, version });
         }
         Ok(document)
-    }
-}
-
-impl Quarantine {
-    /// As it stands in the document's row.
-    pub fn to_raw(&self) -> RawDocumentBuf {
-        let mut raw = RawDocumentBuf::new();
-        raw.append(cstr!("class"), self.class.name());
-        raw.append(cstr!("version"), self.version);
-        raw.append(cstr!("reason"), self.reason.as_str());
-        raw
-    }
-
-    /// Reads it back; `None` if it is not one.
-    pub fn from_raw(raw: &RawDocument) -> Option<Self> {
-        Some(Self {
-            class: Class::from_name(raw.get_str("class").ok()?)?,
-            version: integral(raw.get("version").ok()??)?,
-            reason: raw.get_str("reason").ok()?.to_owned(),
-        })
     }
 }
 
@@ -184,6 +170,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::quarantine::Class;
     use bson::{DateTime, oid::ObjectId, rawdoc};
 
     fn row(id: DocumentId, body: Body) -> Document {

@@ -2,17 +2,30 @@
 //! the clock and leaves the state as it was, also where it could be applied, so that two folds of the same events
 //! under the same record give the same bytes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use bson::{DateTime, RawDocument};
 
-use super::{clock::is_client_name, document::Class, event::EventKey, id::DocumentId};
+use super::{
+    clock::{Clock, is_client_name},
+    event::EventKey,
+    id::DocumentId,
+    quarantine::Class,
+};
 
 /// How a skipped event without a usable client counts.
 pub const NAMELESS: &str = "?";
 
-/// The versions of one document that are skipped.
-pub type SkippedVersions = BTreeSet<i64>;
+/// The client of the events that fill gaps. The name is reserved: whoever meets one of its events, or a document whose
+/// clock counts one, reads again which events of the document are skipped.
+pub const FILLER_CLIENT: &str = "alluvium";
+
+/// How many skipped events a record or an answer names; they are the newest.
+pub const TOLD_MAX: usize = 1_000;
+
+/// The versions of one document that are skipped: ranges, ascending, that neither overlap nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SkippedVersions(Vec<(i64, i64)>);
 
 /// The places of a collection that are skipped. Mostly there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,14 +40,27 @@ pub struct Remains<'a> {
     pub at: Option<DateTime>,
 }
 
-/// A skip as it goes on record.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Skip {
-    /// The place of the event.
-    pub key: EventKey,
+/// What a client has to know of a skipped event: whoever has applied it takes the document's state anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedEvent {
+    /// The document's version after it.
+    pub version: i64,
     /// The client under which it counts.
     pub client: String,
-    /// Why the event could not be applied.
+    /// Its rank among the events of that client in the document.
+    pub seq: i64,
+}
+
+/// A skip as it goes on record: of one event, or of everything from a gap up to the newest event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Skip {
+    /// The place of the event, or of the first of several.
+    pub key: EventKey,
+    /// The version of the last event that is skipped.
+    pub through: i64,
+    /// The newest of the events, ascending: all of them, or [`TOLD_MAX`].
+    pub told: Vec<SkippedEvent>,
+    /// Why the event could not be applied; [`Class::Gap`] where several are skipped.
     pub class: Class,
     /// The same, in words.
     pub reason: String,
@@ -42,10 +68,53 @@ pub struct Skip {
     pub skipped_at: DateTime,
 }
 
+impl SkippedVersions {
+    /// Adds the versions from `first` to `last`, both included.
+    pub fn insert(&mut self, first: i64, last: i64) {
+        let (mut first, mut last) = (first, last.max(first));
+        let begin = self.0.partition_point(|(_, end)| end.saturating_add(1) < first);
+        let end = self.0.partition_point(|(begin, _)| *begin <= last.saturating_add(1));
+        if let Some(merged) = self.0.get(begin..end).filter(|merged| !merged.is_empty()) {
+            first = merged.iter().fold(first, |least, (begin, _)| least.min(*begin));
+            last = merged.iter().fold(last, |most, (_, end)| most.max(*end));
+        }
+        self.0.splice(begin..end.max(begin), [(first, last)]);
+    }
+
+    /// Whether a version is skipped.
+    pub fn contains(&self, version: i64) -> bool {
+        self.range_of(version).is_some()
+    }
+
+    /// The first and the last version of the range that holds a version, if that is skipped.
+    pub fn range_of(&self, version: i64) -> Option<(i64, i64)> {
+        let at = self.0.partition_point(|(_, end)| *end < version);
+        self.0.get(at).copied().filter(|(begin, _)| *begin <= version)
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many are.
+    pub fn count(&self) -> i64 {
+        self.0.iter().map(|(begin, end)| end - begin + 1).sum()
+    }
+}
+
+impl FromIterator<(i64, i64)> for SkippedVersions {
+    fn from_iter<I: IntoIterator<Item = (i64, i64)>>(ranges: I) -> Self {
+        let mut versions = Self::default();
+        ranges.into_iter().for_each(|(first, last)| versions.insert(first, last));
+        versions
+    }
+}
+
 impl Skips {
-    /// Adds a place.
-    pub fn insert(&mut self, document: DocumentId, version: i64) {
-        self.0.entry(document).or_default().insert(version);
+    /// Adds the versions from `first` to `last` of a document.
+    pub fn insert(&mut self, document: DocumentId, (first, last): (i64, i64)) {
+        self.0.entry(document).or_default().insert(first, last);
     }
 
     /// What is known of one document from now on.
@@ -70,6 +139,16 @@ impl<'a> Remains<'a> {
     }
 }
 
+/// Whether an event fills a gap.
+pub fn is_filler(event: &RawDocument) -> bool {
+    event.get_str("client").ok() == Some(FILLER_CLIENT)
+}
+
+/// Whether gaps of a document with this clock were filled.
+pub fn has_fillers(clock: &Clock) -> bool {
+    clock.get(FILLER_CLIENT) > 0
+}
+
 /// The client under which an event counts in its document's clock.
 pub fn client_of(event: &RawDocument) -> &str {
     event.get_str("client").ok().filter(|name| is_client_name(name)).unwrap_or(NAMELESS)
@@ -83,6 +162,8 @@ mod tests {
         event::{Event, Op},
     };
     use bson::rawdoc;
+    use proptest::{collection::vec, prelude::*};
+    use std::collections::BTreeSet;
 
     #[test]
     fn what_counts_of_a_skipped_event_is_read_from_whatever_it_is() {
@@ -130,11 +211,27 @@ mod tests {
         let (a, b) = (DocumentId::Integer(1), DocumentId::Integer(2));
         let mut skips = Skips::default();
         assert_eq!(skips.of(&a), None);
-        skips.insert(a.clone(), 3);
-        skips.insert(a.clone(), 5);
-        assert_eq!(skips.of(&a), Some(&BTreeSet::from([3, 5])));
+        skips.insert(a.clone(), (3, 3));
+        skips.insert(a.clone(), (5, 9));
+        assert_eq!(skips.of(&a), Some(&[(3, 3), (5, 9)].into_iter().collect()));
         assert_eq!(skips.of(&b), None);
-        skips.replace(&a, BTreeSet::new());
+        skips.replace(&a, SkippedVersions::default());
         assert_eq!(skips, Skips::default());
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_hold_what_was_put_into_them(ranges in vec((1_i64..40, 0_i64..6), 0..12)) {
+            let ranges = ranges.into_iter().map(|(first, more)| (first, first + more));
+            let ranges: Vec<(i64, i64)> = ranges.collect();
+            let versions: SkippedVersions = ranges.iter().copied().collect();
+            let held: BTreeSet<i64> = ranges.iter().flat_map(|(first, last)| *first..=*last).collect();
+            for version in 0..50 {
+                prop_assert_eq!(versions.contains(version), held.contains(&version));
+            }
+            prop_assert_eq!(versions.count(), held.len() as i64);
+            // As few ranges as can be.
+            prop_assert!(versions.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+        }
     }
 }

@@ -108,10 +108,11 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         self.retry(|| store.load_skips()).await
     }
 
-    /// Which events of one document are skipped.
+    /// Which events of one document are skipped, as of the last thing that was received.
     pub(super) async fn skips_of(&mut self, id: &DocumentId) -> Result<SkippedVersions> {
         let store = self.store.clone();
-        self.retry(|| store.load_skips_of(id)).await
+        let seen = self.seen;
+        self.retry(|| store.load_skips_of(id, Some(seen))).await
     }
 
     /// Writes one row.

@@ -2,8 +2,9 @@
 //! or the data itself refuses.
 
 use crate::{
-    database,
+    database::{self, code, create::NewerFormat},
     model::{document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
+    store::format::FormatError,
 };
 
 /// What a read gives.
@@ -47,6 +48,9 @@ pub enum ReadError {
         /// The version of the projected document.
         projected: i64,
     },
+    /// A later version of this program has taken the data over.
+    #[error(transparent)]
+    Newer(NewerFormat),
     /// There is no events collection.
     #[error("the events collection `{0}` does not exist: it was dropped or renamed, or never made")]
     NoLog(String),
@@ -76,10 +80,21 @@ fn stopped_by(poison: &Option<Quarantine>) -> String {
 
 impl ReadError {
     /// Whether the moment was lost under the read, so that the same read at a new moment may succeed:
-    /// the server no longer holds the snapshot, or gave up a plan or cursor on it.
+    /// the server no longer holds the snapshot, or gave up a plan or cursor on it, or another log has taken the place
+    /// of the one that was read.
     pub(super) fn lost_its_moment(&self) -> bool {
         // CursorNotFound, QueryPlanKilled, CursorKilled, SnapshotTooOld, SnapshotUnavailable, NoSuchTransaction.
-        matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251)))
+        matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251 | code::LOG_MISMATCH)))
+    }
+}
+
+impl ReadError {
+    /// What a look at the format has found.
+    pub(super) fn of_format(error: FormatError) -> Self {
+        match error {
+            FormatError::Newer(newer) => Self::Newer(newer),
+            FormatError::Database(error) => Self::Database(error),
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Stop {
     /// The log has no further event of the document.
     End,
     /// The next event is missing while later ones exist.
-    Hole,
+    Gap,
     /// The document is parked, or the next event would park it.
     Poison(Quarantine),
 }
@@ -73,7 +73,7 @@ fn step(
     }
     match document.offer(&key, raw, is_skipped, limits) {
         Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
-        Outcome::Gap { .. } => Some(Stop::Hole),
+        Outcome::Gap { .. } => Some(Stop::Gap),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
     }

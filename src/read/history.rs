@@ -1,16 +1,19 @@
-//! The log of one document, page by page, exactly as it stands: also beyond a hole.
+//! The log of one document, page by page, exactly as it stands: also beyond a gap.
 
 use bson::{RawDocument, RawDocumentBuf};
 
 use super::{
     Reader,
     error::Result,
-    moment::{Moment, Pick, at_one_moment},
+    moment::{Moment, Pick},
 };
-use crate::model::{
-    event::{Event, EventError, EventKey},
-    id::{DocumentId, INTEGER_MAX},
-    skip::SkippedVersions,
+use crate::{
+    log,
+    model::{
+        event::{Event, EventError, EventKey},
+        id::DocumentId,
+        skip::SkippedVersions,
+    },
 };
 
 /// An event as it is stored.
@@ -44,7 +47,7 @@ impl StoredEvent {
 
     fn read(raw: &RawDocument, skips: &SkippedVersions) -> Option<Self> {
         let key = EventKey::from_event(raw).ok()?;
-        let is_skipped = skips.contains(&key.version);
+        let is_skipped = skips.contains(key.version);
         Some(Self { version: key.version, is_skipped, raw: raw.to_owned() })
     }
 }
@@ -56,18 +59,19 @@ impl Reader {
     /// # Errors
     /// [`super::ReadError`] when the database refuses.
     pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+        self.check_format().await?;
         let limit = limit.clamp(1, self.limits.events_max);
-        at_one_moment(|| self.page(id, after, limit)).await
+        self.at_one_moment(|| self.page(id, after, limit)).await
     }
 
     async fn page(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
         let mut moment = Moment::open(self).await?;
-        let range = after.saturating_add(1).max(1)..=INTEGER_MAX;
         let skips = moment.skips(id).await?;
-        let mut log = moment.events(id, range, Pick::Events, i64::from(limit)).await?;
+        let mut stored =
+            moment.events(id, log::history::above(after), Pick::Events, i64::from(limit)).await?;
         let mut events: Vec<StoredEvent> = Vec::new();
         let mut bytes = 0;
-        while let Some(raw) = log.next().await? {
+        while let Some(raw) = stored.next().await? {
             bytes += raw.as_bytes().len();
             let full = events.len() == limit as usize || bytes > self.limits.bytes_max;
             if let (true, Some(last)) = (full, events.last()) {

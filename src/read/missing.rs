@@ -3,19 +3,22 @@
 //! by the page, however much is missing. A client that lacks just the last events gets them for one command
 //! ([`super::suffix`]).
 
-use bson::RawDocumentBuf;
 use mongodb::options::ReadConcern;
 
 use super::{
-    Reader,
+    Current, Reader,
     error::{ReadError, Result},
-    moment::{Moment, Pick, at_one_moment, by_id},
-    suffix::suffix,
+    moment::{Moment, Pick, ToldSkips, by_id},
+    suffix::{MissingEvent, suffix},
     walk::{Place, oldest},
 };
 use crate::model::{
-    clock::Clock, document::Document, event::EventKey, id::DocumentId, position::LogId,
-    skip::client_of,
+    clock::Clock,
+    document::{Document, Quarantine},
+    event::EventKey,
+    id::DocumentId,
+    position::LogId,
+    skip::{SkippedEvent, client_of},
 };
 
 /// Known events between two missing ones are read along when they are at most this many: about what a
@@ -31,6 +34,8 @@ pub struct MissingQuery {
     pub limit: u32,
     /// The log that its clock belongs to, if it remembers.
     pub log: Option<LogId>,
+    /// Whether it takes the state anew, whatever it has seen: it has applied an event that is skipped, say.
+    pub reset: bool,
 }
 
 /// What a client is missing.
@@ -50,21 +55,13 @@ pub struct Missing {
     pub next_clock: Clock,
     /// Whether `next_clock` still lacks something.
     pub more: bool,
-}
-
-/// An event that the client lacks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MissingEvent {
-    /// The document's version after it.
-    pub version: i64,
-    /// Its client, as it counts in the clock.
-    pub client: String,
-    /// Its rank among its client's events in this document.
-    pub seq: i64,
-    /// Whether an operator has skipped it: it counts, and changes nothing.
-    pub is_skipped: bool,
-    /// Its bytes.
-    pub raw: RawDocumentBuf,
+    /// What is skipped of the whole document, ascending, the newest [`crate::model::skip::TOLD_MAX`]: also what the client's clock counts. If
+    /// the client has applied one of these events it has to take the state anew.
+    pub skips: Vec<SkippedEvent>,
+    /// How many events of the document are skipped.
+    pub skips_total: i64,
+    /// What the document waits for, if it is parked or behind a gap.
+    pub waits: Option<Quarantine>,
 }
 
 impl Reader {
@@ -76,16 +73,17 @@ impl Reader {
     /// [`ReadError::ClockAhead`] when the clock claims more than exists, also after waiting for all that
     /// the primary had accepted; [`ReadError::NoLog`] when there is no log.
     pub async fn missing(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
+        self.check_format().await?;
         let ahead = |answer: &Result<Option<Missing>>| {
             matches!(answer, Err(ReadError::ClockAhead(_)))
-                || matches!(answer, Ok(None) if query.clock.total() > 0)
+                || matches!(answer, Ok(None) if query.clock.total() > 0 && !query.reset)
         };
-        let answer = at_one_moment(|| self.missing_now(id, query)).await;
+        let answer = self.at_one_moment(|| self.missing_now(id, query)).await;
         if !ahead(&answer) {
             return answer;
         }
         self.await_accepted(id).await?;
-        at_one_moment(|| self.missing_now(id, query)).await
+        self.at_one_moment(|| self.missing_now(id, query)).await
     }
 
     /// Waits until the majority holds everything that the primary has accepted up to now. A client may
@@ -101,29 +99,39 @@ impl Reader {
     async fn missing_now(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
         let limit = query.limit.clamp(1, self.limits.events_max);
         let log = self.known_log().await?;
-        if query.log.is_none_or(|known| known == log)
-            && let Some(found) = suffix(self, id, log, &query.clock, limit).await?
+        if !query.reset
+            && query.log.is_none_or(|known| known == log.id())
+            && let Some(found) = suffix(self, id, &log, &query.clock, limit).await?
         {
-            return Ok(Some(answer(log, found.version, found.clock, query, found.events)));
+            // The log ends where the document is, so that it waits for nothing.
+            let (version, clock) = (found.version, found.clock);
+            let standing =
+                Standing { log: log.id(), version, clock, skips: found.skips, waits: None };
+            return Ok(Some(standing.answer(query, found.events)));
         }
         let mut moment = Moment::open(self).await?;
-        // The order matters: see `Reader::look_up_log`.
         let row = moment.document(id).await?;
-        let log = self.look_up_log().await?;
+        let log = moment.log();
         let is_other = query.log.is_some_and(|known| known != log);
         let Some(current) = self.with_tail(&mut moment, id, row).await? else { return Ok(None) };
-        let document = current.document;
-        if is_other {
-            return Ok(Some(snapshot(log, document)));
+        let Current { document, waits, .. } = current;
+        let skips = moment.told_skips(id).await?;
+        let (version, clock) = (document.version, document.clock.clone());
+        let standing = Standing { log, version, clock, skips, waits };
+        if is_other || query.reset {
+            return Ok(Some(standing.snapshot(document)));
         }
         let Some(places) = oldest(&mut moment, &document, &query.clock, limit).await? else {
-            return Ok(Some(snapshot(log, document)));
+            return Ok(Some(standing.snapshot(document)));
         };
-        let Some(events) = self.bodies(&mut moment, id, &places).await? else {
-            return Ok(Some(snapshot(log, document)));
+        let Some(mut events) = self.bodies(&mut moment, id, &places).await? else {
+            return Ok(Some(standing.snapshot(document)));
         };
-        let events = mark_skipped(&mut moment, id, events).await?;
-        Ok(Some(answer(log, document.version, document.clock, query, events)))
+        // So that a client passes them over as the projection did.
+        for event in &mut events {
+            event.is_skipped = standing.skips.versions.contains(event.version);
+        }
+        Ok(Some(standing.answer(query, events)))
     }
 
     /// The events at `places` (ascending), as many as fit into one answer. `None` if one is not there.
@@ -166,44 +174,51 @@ impl Reader {
     }
 }
 
-/// Tells which of the events are skipped, so that a client passes them over as the projection did.
-async fn mark_skipped(
-    moment: &mut Moment<'_>,
-    id: &DocumentId,
-    mut events: Vec<MissingEvent>,
-) -> Result<Vec<MissingEvent>> {
-    if !events.is_empty() {
-        let skips = moment.skips(id).await?;
-        for event in &mut events {
-            event.is_skipped = skips.contains(&event.version);
-        }
-    }
-    Ok(events)
-}
-
-/// The answer of these events, of a document that stands at this version.
-fn answer(
+/// Where a document stands at the moment of an answer.
+struct Standing {
     log: LogId,
     version: i64,
     clock: Clock,
-    query: &MissingQuery,
-    events: Vec<MissingEvent>,
-) -> Missing {
-    let mut next_clock = query.clock.clone();
-    events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
-    let more = next_clock != clock;
-    Missing { log, version, clock, snapshot: None, events, next_clock, more }
+    skips: ToldSkips,
+    waits: Option<Quarantine>,
 }
 
-/// The answer that needs no events: the document itself.
-fn snapshot(log: LogId, document: Document) -> Missing {
-    Missing {
-        log,
-        version: document.version,
-        clock: document.clock.clone(),
-        next_clock: document.clock.clone(),
-        snapshot: Some(document),
-        events: Vec::new(),
-        more: false,
+impl Standing {
+    /// The answer of these events.
+    fn answer(self, query: &MissingQuery, events: Vec<MissingEvent>) -> Missing {
+        let mut next_clock = query.clock.clone();
+        events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
+        let more = next_clock != self.clock;
+        self.with(None, events, (next_clock, more))
+    }
+
+    /// The answer that needs no events: the document itself.
+    fn snapshot(self, document: Document) -> Missing {
+        let next_clock = self.clock.clone();
+        self.with(Some(document), Vec::new(), (next_clock, false))
+    }
+
+    fn with(
+        self,
+        snapshot: Option<Document>,
+        events: Vec<MissingEvent>,
+        (next_clock, more): (Clock, bool),
+    ) -> Missing {
+        let Self { log, version, clock, skips, waits } = self;
+        let skips_total = skips.versions.count();
+        let mut skips = skips.newest;
+        skips.reverse();
+        Missing {
+            log,
+            version,
+            clock,
+            snapshot,
+            events,
+            next_clock,
+            more,
+            skips,
+            skips_total,
+            waits,
+        }
     }
 }

@@ -5,13 +5,13 @@
 mod error;
 mod fold;
 mod history;
-mod identity;
 mod missing;
 mod moment;
 mod suffix;
 mod walk;
 
 use bson::{DateTime, RawDocumentBuf};
+use futures::future::try_join;
 use mongodb::{
     Collection, Database,
     options::{CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria},
@@ -19,19 +19,23 @@ use mongodb::{
 
 pub use error::{ReadError, Result};
 pub use history::{History, StoredEvent};
-pub use missing::{Missing, MissingEvent, MissingQuery};
+pub use missing::{Missing, MissingQuery};
+pub use suffix::MissingEvent;
 
 use crate::{
-    log::events_collection,
+    log::{
+        self,
+        mongo::{KnownLog, NamedLog},
+    },
     model::{
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
+        position::LogId,
     },
-    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION},
+    store::{QUARANTINE_COLLECTION, SKIPS_COLLECTION, format::FormatWatch},
 };
 use fold::{Stop, Until, fold};
-use identity::LastFound;
-use moment::{Moment, Pick, at_one_moment, by_id, read_row};
+use moment::{Moment, Pick, by_id, read_row};
 
 /// Bounds of every answer.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +63,11 @@ const TAIL_EXPECTED: i64 = 100;
 pub struct Reader {
     database: Database,
     documents: Collection<RawDocumentBuf>,
-    events: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
     limits: ReadLimits,
-    log: LastFound,
+    log: KnownLog,
+    format: FormatWatch,
 }
 
 /// A document at the newest version that the log gives it.
@@ -71,19 +75,22 @@ pub struct Reader {
 pub struct Current {
     /// The projected document and what follows it in the log, folded.
     pub document: Document,
+    /// The log that its events are in.
+    pub log: LogId,
     /// How many of its events are not projected yet.
     pub pending: i64,
-    /// What keeps it from going on, where its log does not simply end here.
-    pub waits: Option<Waits>,
+    /// What keeps it from going on, where its log does not simply end here: its next event cannot be applied, or is
+    /// missing while later ones exist ([`Class::Gap`]).
+    pub waits: Option<Quarantine>,
 }
 
-/// What a document waits for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Waits {
-    /// Its next event is missing while later ones exist.
-    Hole,
-    /// Its next event cannot be applied: it is parked, or about to be.
-    Poison(Quarantine),
+/// A document as it is projected.
+#[derive(Clone, Debug)]
+pub struct Projected {
+    /// Its row.
+    pub document: Document,
+    /// What it waits for, if it is parked or behind a gap.
+    pub waits: Option<Quarantine>,
 }
 
 impl Reader {
@@ -97,12 +104,11 @@ impl Reader {
         Self {
             database: database.clone(),
             documents: database.collection_with_options(collection, options.clone()),
-            events: database
-                .collection_with_options(&events_collection(collection), options.clone()),
             quarantine: database.collection_with_options(QUARANTINE_COLLECTION, options.clone()),
             skips: database.collection_with_options(SKIPS_COLLECTION, options),
             limits,
-            log: LastFound::default(),
+            log: KnownLog::new(database, collection),
+            format: FormatWatch::new(database),
         }
     }
 
@@ -121,25 +127,55 @@ impl Reader {
         &self.limits
     }
 
+    /// Looks at the format of the data at the first read and every hour. Every read begins with it, and so
+    /// should whatever uses for long what it has read.
+    ///
+    /// # Errors
+    /// [`ReadError::Newer`] when a later version of this program has taken the data over.
+    pub async fn check_format(&self) -> Result<()> {
+        self.format.check().await.map_err(ReadError::of_format)
+    }
+
     /// The document as it is projected, at majority; `None` if it has no row yet. Events that were
     /// appended a moment ago may be missing from it: see [`Reader::current`].
     ///
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>> {
+        self.check_format().await?;
         let row = self.documents.find_one(by_id(id)).await?;
         row.as_deref().map(|row| read_row(id, row)).transpose()
     }
 
+    /// The same with what it waits for, if it is parked or behind a gap by the record.
+    ///
+    /// # Errors
+    /// As [`Reader::document`], or when the record is unreadable.
+    pub async fn projected(&self, id: &DocumentId) -> Result<Option<Projected>> {
+        let key = bson::doc! { "c": self.collection(), "d": id.to_bson() };
+        let record = async {
+            let record = self.quarantine.find_one(bson::doc! { "_id": key }).await?;
+            Ok(record.as_deref().and_then(Quarantine::from_raw))
+        };
+        let (document, record) = try_join(self.document(id), record).await?;
+        Ok(document.map(|document| {
+            // A record may come a little before its row, and go a little after it.
+            let record = record.filter(|mark| mark.version > document.version);
+            let waits = document.quarantine.clone().or(record);
+            Projected { document, waits }
+        }))
+    }
+
     /// The document with every majority-committed event of its log: the projected row and, folded into
     /// it, the events that are not projected yet, both of one moment. Stops where the projection would:
-    /// before a hole, before an event that cannot be applied, at a parked document's version. `None` if
+    /// before a gap, before an event that cannot be applied, at a parked document's version. `None` if
     /// there is no first event.
     ///
     /// # Errors
     /// [`ReadError`] when the database refuses or the row is not a projected document.
     pub async fn current(&self, id: &DocumentId) -> Result<Option<Current>> {
-        at_one_moment(|| async {
+        self.check_format().await?;
+        self.at_one_moment(|| async {
             let mut moment = Moment::open(self).await?;
             let row = moment.document(id).await?;
             self.with_tail(&mut moment, id, row).await
@@ -153,7 +189,8 @@ impl Reader {
     /// [`ReadError::VersionAhead`] when the document has not come that far, [`ReadError::BelowFloor`]
     /// when the log no longer holds the events.
     pub async fn at_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
-        at_one_moment(|| self.fold_to_version(id, version)).await
+        self.check_format().await?;
+        self.at_one_moment(|| self.fold_to_version(id, version)).await
     }
 
     /// The document as it was at `time`: after the longest run of its first events of which none is
@@ -162,7 +199,14 @@ impl Reader {
     /// # Errors
     /// [`ReadError::BelowFloor`] when the log no longer holds the events.
     pub async fn at_time(&self, id: &DocumentId, time: DateTime) -> Result<Option<Document>> {
-        at_one_moment(|| self.fold_to_time(id, time)).await
+        self.check_format().await?;
+        self.at_one_moment(|| self.fold_to_time(id, time)).await
+    }
+
+    /// The log that was found last, or the one that is there.
+    async fn known_log(&self) -> Result<NamedLog> {
+        let missing = || ReadError::NoLog(self.log.events());
+        self.log.get().await?.ok_or_else(missing)
     }
 
     /// The row of a moment with what follows it in the log.
@@ -184,7 +228,7 @@ impl Reader {
                 let row = moment.document(id).await?;
                 let folded =
                     self.fold_tail(moment, id, row, Until::Version(mark.version - 1)).await?;
-                Current { waits: Some(Waits::Poison(mark)), ..folded }
+                Current { waits: Some(mark), ..folded }
             }
             None => current,
         };
@@ -198,18 +242,18 @@ impl Reader {
         row: Option<Document>,
         until: Until,
     ) -> Result<Current> {
-        let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
+        let mut document = row.unwrap_or_else(|| log::history::start(id));
         let projected = document.version;
-        let range = projected + 1..=INTEGER_MAX;
+        let range = log::history::above(projected);
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
         let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         let waits = match stop {
             Stop::Reached | Stop::End => None,
-            Stop::Hole => Some(Waits::Hole),
-            Stop::Poison(mark) => Some(Waits::Poison(mark)),
+            Stop::Gap => Some(Quarantine::gap(document.version + 1)),
+            Stop::Poison(mark) => Some(mark),
         };
         let pending = document.version - projected;
-        Ok(Current { document, pending, waits })
+        Ok(Current { document, log: moment.log(), pending, waits })
     }
 
     async fn fold_to_version(&self, id: &DocumentId, version: i64) -> Result<Option<Document>> {
@@ -218,7 +262,7 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let mut document = match row {
             Some(row) if row.version <= version => row,
-            _ => Document::new(id.clone()),
+            _ => log::history::start(id),
         };
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.as_ref().map_or(version, |mark| version.min(mark.version - 1));
@@ -232,7 +276,7 @@ impl Reader {
             _ if document.version < projected => Err(below(stop, projected)),
             _ if document.version == 0 => Ok(None),
             Stop::Poison(mark) => Err(ahead(version, &document, Some(mark))),
-            Stop::End | Stop::Hole => Err(ahead(version, &document, parked)),
+            Stop::End | Stop::Gap => Err(ahead(version, &document, parked)),
         }
     }
 
@@ -242,7 +286,7 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.map_or(INTEGER_MAX, |mark| mark.version - 1);
-        let mut document = Document::new(id.clone());
+        let mut document = log::history::start(id);
         let mut events = moment.events(id, 1..=end, Pick::Events, projected).await?;
         let stop = fold(&mut document, &mut events, Until::Time(time), &self.limits.fold).await?;
         if stop != Stop::Reached && document.version < projected {
@@ -256,7 +300,7 @@ impl Reader {
 fn below(stop: Stop, projected: i64) -> ReadError {
     match stop {
         Stop::Poison(poison) => ReadError::Unfoldable { poison, projected },
-        Stop::Reached | Stop::End | Stop::Hole => ReadError::BelowFloor { floor: projected },
+        Stop::Reached | Stop::End | Stop::Gap => ReadError::BelowFloor { floor: projected },
     }
 }
 

@@ -3,32 +3,42 @@
 //! one aggregation over the log gives them, the document's version and clock, and what of them is skipped, all
 //! of one moment. Whether the client is one of those is then seen from their clients' counts.
 
-use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
-use mongodb::{
-    error::ErrorKind,
-    options::{ReadPreference, SelectionCriteria},
-};
 
-use super::{Reader, error::Result, missing::MissingEvent};
+use super::{Reader, error::Result, moment::ToldSkips};
 use crate::{
     database,
-    log::Batch,
+    log::{Batch, history, mongo::NamedLog},
     model::{
         clock::Clock,
         event::EventKey,
-        id::{DocumentId, INTEGER_MAX, integral},
-        position::LogId,
-        skip::{SkippedVersions, client_of},
+        id::{DocumentId, integral},
+        skip::client_of,
     },
-    store::mongo::{events_of, place_of_row},
+    store::mongo::{events_of, place_of_skip, told_of},
 };
 
 /// Beyond so many, keys are looked at before bodies are read.
 const EVENTS_MAX: u32 = 1_000;
 
 /// The most documents that one reply is asked for. They always come with the first, if they fit.
-const BATCH_MAX: i32 = 10_000;
+const BATCH_MAX: u32 = 10_000;
+
+/// An event that the client lacks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MissingEvent {
+    /// The document's version after it.
+    pub version: i64,
+    /// Its client, as it counts in the clock.
+    pub client: String,
+    /// Its rank among its client's events in this document.
+    pub seq: i64,
+    /// Whether an operator has skipped it: it counts, and changes nothing.
+    pub is_skipped: bool,
+    /// Its bytes.
+    pub raw: RawDocumentBuf,
+}
 
 /// What a client lacks of a log that ends where the projected document does.
 pub(super) struct Suffix {
@@ -38,6 +48,8 @@ pub(super) struct Suffix {
     pub(super) clock: Clock,
     /// The events, oldest first.
     pub(super) events: Vec<MissingEvent>,
+    /// What is skipped of the document.
+    pub(super) skips: ToldSkips,
 }
 
 /// The events that `client` lacks if they are the last of the log, and that is `log`. `None` where it takes a
@@ -49,19 +61,15 @@ pub(super) struct Suffix {
 pub(super) async fn suffix(
     reader: &Reader,
     id: &DocumentId,
-    log: LogId,
+    log: &NamedLog,
     client: &Clock,
     events_max: u32,
 ) -> Result<Option<Suffix>> {
     let events_max = events_max.min(EVENTS_MAX);
-    let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-    let question = question(reader, id, log, client.total().saturating_add(1), events_max)?;
-    let asked = reader.database.run_raw_cursor_command(question).selection_criteria(primary);
-    let mut batches = match asked.batch().await {
+    let question = question(reader, id, client.total(), events_max)?;
+    let mut batches = match log.cursor(cstr!("aggregate"), &question, BATCH_MAX).await {
         Ok(batches) => batches,
-        Err(error) if matches!(*error.kind, ErrorKind::ServerSelection { .. }) => {
-            return Err(error.into());
-        }
+        Err(error) if error.code().is_none() => return Err(error.into()),
         Err(_) => return Ok(None),
     };
     let mut found = Found::after(client.clone());
@@ -80,27 +88,25 @@ pub(super) async fn suffix(
     }
 }
 
-/// The aggregation. `collectionUUID` is the one way to make sure in the same command that this is the log whose
-/// identity the answer will carry: the server refuses it (361) for any other collection of that name. The range
-/// is read in the order of the keys, as the hint says, and that is checked: to ask for the order as well, or for
+/// The aggregation. The range is read in the order of the keys, as the hint says, and that is checked: to ask for the order as well, or for
 /// two fields of the row instead of leaving out the large one, costs the server a tenth of the whole.
 fn question(
     reader: &Reader,
     id: &DocumentId,
-    log: LogId,
-    first: i64,
+    after: i64,
     events_max: u32,
 ) -> Result<RawDocumentBuf> {
-    let key = |version: i64| EventKey { document: id.clone(), version }.to_raw();
-    let versions = rawdoc! { "_id": { "$gte": key(first), "$lte": key(INTEGER_MAX) } };
+    let versions = history::range(id, &history::above(after));
     let row = rawdoc! {
         "coll": reader.documents.name(),
         "pipeline": [{ "$match": { "_id": id.as_raw() } }, { "$unset": "state" }],
     };
     let skips = RawDocumentBuf::try_from(events_of(reader.collection(), id))?;
-    let skips = rawdoc! { "coll": reader.skips.name(), "pipeline": [{ "$match": skips }] };
+    let newest_first = rawdoc! { "$sort": { "_id": -1 } };
+    let skips = rawdoc! {
+        "coll": reader.skips.name(), "pipeline": [{ "$match": skips }, newest_first],
+    };
     Ok(rawdoc! {
-        "aggregate": reader.events.name(),
         "pipeline": [
             { "$match": versions },
             { "$limit": i64::from(events_max) + 1 },
@@ -108,9 +114,8 @@ fn question(
             { "$unionWith": skips },
         ],
         "hint": { "_id": 1 },
-        "cursor": { "batchSize": BATCH_MAX },
+        "cursor": { "batchSize": i64::from(BATCH_MAX) },
         "readConcern": { "level": "snapshot" },
-        "collectionUUID": RawBson::Binary(log.0.into()),
     })
 }
 
@@ -122,7 +127,7 @@ struct Found {
     events: Vec<MissingEvent>,
     bytes: usize,
     row: Option<(i64, Clock)>,
-    skips: SkippedVersions,
+    skips: ToldSkips,
 }
 
 impl Found {
@@ -133,7 +138,7 @@ impl Found {
             events: Vec::new(),
             bytes: 0,
             row: None,
-            skips: SkippedVersions::new(),
+            skips: ToldSkips::default(),
         }
     }
 
@@ -143,7 +148,11 @@ impl Found {
             let raw = raw?;
             let fits = match raw.get("_id")? {
                 Some(RawBsonRef::Document(key)) if names(key, "c") => {
-                    self.skips.insert(place_of_row(raw)?.version)
+                    self.bytes += raw.as_bytes().len();
+                    let (key, through) = place_of_skip(raw)?;
+                    self.skips.versions.insert(key.version, through);
+                    self.skips.add_older(told_of(raw)?);
+                    true
                 }
                 Some(RawBsonRef::Document(key)) => self.event(key, raw),
                 _ => self.row(raw),
@@ -182,9 +191,9 @@ impl Found {
             return None;
         }
         for event in &mut self.events {
-            event.is_skipped = self.skips.contains(&event.version);
+            event.is_skipped = self.skips.versions.contains(event.version);
         }
-        Some(Suffix { version, clock, events: self.events })
+        Some(Suffix { version, clock, events: self.events, skips: self.skips })
     }
 }
 

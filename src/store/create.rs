@@ -1,23 +1,22 @@
 //! Making what the daemon writes: projected documents, snapshots, and the record of the data's format.
 
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::{
     Database,
-    options::{CollectionOptions, ReadConcern, WriteConcern},
+    options::{CollectionOptions, WriteConcern},
 };
 
 use super::{
-    JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION, mongo::JOBS_KEPT_SECONDS,
+    JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION,
+    format::{FORMAT, check_format, recorded_format},
+    mongo::JOBS_KEPT_SECONDS,
     snapshots_collection,
 };
 use crate::database::{
     Error, code,
     create::{CreateError, Ensured, Report, clustered, ensure, inspect},
 };
-
-/// The format of the data that this version writes, and the latest that it reads.
-pub const FORMAT: i64 = 1;
 
 /// How many documents of an existing collection are looked at.
 const SAMPLE: i64 = 100;
@@ -104,40 +103,21 @@ pub async fn ensure_jobs(database: &Database) -> Result<(), CreateError> {
 /// # Errors
 /// [`CreateError::Newer`] when a later version of this program has written it.
 pub async fn ensure_format(database: &Database) -> Result<(), CreateError> {
-    let meta = database.collection_with_options::<Document>(META_COLLECTION, majority());
     let failed = CreateError::on(META_COLLECTION);
-    let format = doc! { "_id": "format" };
-    if meta.find_one(format.clone()).await.map_err(&failed)?.is_none() {
+    let mut found = recorded_format(database).await.map_err(&failed)?;
+    if found.is_none() {
+        let meta = database.collection_with_options::<Document>(META_COLLECTION, majority());
         let record = doc! { "_id": "format", "version": FORMAT };
         match meta.insert_one(record).await.map_err(Error::from) {
             // Another daemon was quicker; its record is judged below.
             Err(error) if error.code() == Some(code::DUPLICATE_KEY) => {}
             outcome => drop(outcome.map_err(CreateError::on(META_COLLECTION))?),
         }
+        found = recorded_format(database).await.map_err(&failed)?;
     }
-    let found = meta.find_one(format).await.map_err(&failed)?;
-    let found = found.as_ref().and_then(|found| match found.get("version") {
-        Some(Bson::Int32(version)) => Some(i64::from(*version)),
-        Some(Bson::Int64(version)) => Some(*version),
-        _ => None,
-    });
-    match found {
-        Some(found) if found <= FORMAT => Ok(()),
-        Some(found) => {
-            Err(CreateError::Newer { database: database.name().to_owned(), found, known: FORMAT })
-        }
-        None => Err(failed_to_read()),
-    }
-}
-
-fn failed_to_read() -> CreateError {
-    let error = Error::damaged("the record of the format has no `version`");
-    CreateError::Database { collection: META_COLLECTION.to_owned(), error }
+    Ok(check_format(found)?)
 }
 
 fn majority() -> CollectionOptions {
-    CollectionOptions::builder()
-        .read_concern(ReadConcern::majority())
-        .write_concern(WriteConcern::majority())
-        .build()
+    CollectionOptions::builder().write_concern(WriteConcern::majority()).build()
 }

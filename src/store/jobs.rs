@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// Under which name and epoch a leader is at a job. Every write about it is filtered on these two, so that a
-/// leader that comes late, or a job that was cancelled, changes nothing.
+/// Who is at a job. Every write of a leader about its job has both of these in its filter. So a leader
+/// that comes late, or whose job was cancelled, changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
     /// The instance.
@@ -70,8 +70,7 @@ pub trait Jobs: Clone + Send + Sync + 'static {
         collection: &str,
     ) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
-    /// Some rows that wait and are for none of `collections`, or in no known state. Nobody may ever take
-    /// them.
+    /// Some rows that nobody may ever take: they are for none of `collections`, or in no known state.
     fn stray_jobs(
         &self,
         collections: &[String],

@@ -9,24 +9,25 @@ use crate::database::Result;
 pub enum Layout {
     /// So many.
     Parts(u32),
-    /// What is stored is no such number; this.
+    /// What is stored is no number of parts. This is stored instead.
     Damaged(String),
 }
 
 /// The layouts of a database.
 pub trait Layouts: Clone + Send + Sync + 'static {
-    /// Those of the collections that have one, as the majority holds them. Any other collection is one part.
+    /// The layouts that are stored, as the majority holds them. A collection that is not among them is
+    /// one part.
     fn load_layouts(&self) -> impl Future<Output = Result<BTreeMap<String, Layout>>> + Send;
 
     /// Divides a collection into `of` parts, at majority.
     fn set_layout(&self, collection: &str, of: u32) -> impl Future<Output = Result<()>> + Send;
 
-    /// Forgets the checkpoints and the leases of all other divisions of a collection that is divided into `of`
-    /// parts, unless they are still needed: one of these parts has no place of its own yet, or the collection
-    /// is divided differently by now. Whether they are forgotten. The checkpoint of the whole stays, which says
-    /// which log the documents come from.
+    /// Forgets the checkpoints and leases of earlier divisions of a collection that is now divided into
+    /// `of` parts. Keeps them while they are needed: until each of these parts has a place of its own,
+    /// or when the collection has been divided differently meanwhile. Returns whether they were
+    /// forgotten. The checkpoint of the whole always stays: it says which log the documents come from.
     ///
-    /// What is forgotten was true and is merely old: a part without a checkpoint begins with a scan at the worst.
+    /// To forget them is safe. A part without a checkpoint begins with a scan at the worst.
     fn retire_layouts(
         &self,
         collection: &str,

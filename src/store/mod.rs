@@ -3,6 +3,7 @@
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
 pub mod create;
+pub mod format;
 pub mod jobs;
 pub mod layouts;
 pub mod mongo;
@@ -28,7 +29,7 @@ pub use crate::model::names::snapshots_collection;
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
-pub use skips::{SkipOutcome, SkipRows};
+pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
 
 /// The collection that holds the format of the data.
@@ -150,21 +151,22 @@ pub enum RowOutcome {
 
 /// The saved checkpoints of a collection.
 pub trait Checkpoints: Clone + Send + Sync + 'static {
-    /// All of the collection's as the majority holds them, each with its part, also those of divisions that
-    /// the collection had before.
+    /// All checkpoints of the collection, as the majority holds them, each with its part. Those of
+    /// earlier divisions are among them.
     fn load_checkpoints(&self) -> impl Future<Output = Result<Vec<(Part, Checkpoint)>>> + Send;
 
-    /// Puts on record at majority which log the collection's documents come from, whatever its division, in the
-    /// checkpoint of the whole; `false` when another log is on record there: then nothing was written.
+    /// Puts on record, at majority, which log the collection's documents come from. It stands in the
+    /// checkpoint of the whole, however the collection is divided. `false` when another log is on
+    /// record there: then nothing was written.
     fn claim_log(&self, log: LogId) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Saves that of the store's own part at majority; `false` when a later epoch has saved its own, or when there is one of another
-    /// log: then nothing was written.
+    /// Saves the checkpoint of the store's own part, at majority. `false` when one of a later epoch, or
+    /// of another log, is saved already: then nothing was written.
     fn save_checkpoint(&self, checkpoint: &Checkpoint)
     -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// A document that waits: behind a hole, or parked by a poison event.
+/// A document that waits: behind a gap, or parked by a poison event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineRow {
     /// The document, which may have no row yet.
@@ -186,12 +188,12 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
         document: &DocumentId,
     ) -> impl Future<Output = Result<Option<QuarantineRow>>> + Send;
 
-    /// Records at majority, replacing earlier records of the same documents, but none that waits for
-    /// a later version: another instance is further.
+    /// Writes records, at majority. A record replaces an earlier one of its document, unless that one
+    /// waits for a later version: then another instance is further.
     fn put_quarantine(&self, rows: &[QuarantineRow]) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes, at majority, the records of documents that wait no more. Each comes with the version that its row has
-    /// reached: a record of a later version stays, since another instance may be further.
+    /// Removes, at majority, the records of documents that no longer wait. Each comes with the version
+    /// that its row has reached. A record of a later version stays: another instance may be further.
     fn remove_quarantine(
         &self,
         healed: &[(DocumentId, i64)],
@@ -267,21 +269,24 @@ pub trait Leases: Clone + Send + Sync + 'static {
     /// Everything, as the majority holds it.
     fn load_roster(&self) -> impl Future<Output = Result<Roster>> + Send;
 
-    /// The epoch under which the checkpoint of what the lease is for was saved; 0 if there is none. A lease's
-    /// epoch has to be above it, also when the row of the lease was lost.
+    /// The epoch of the checkpoint that the lease is about; 0 if there is none. The epoch of the lease
+    /// must be above it, even when the row of the lease was lost.
     fn epoch_floor(&self, name: &LeaseName) -> impl Future<Output = Result<i64>> + Send;
 
-    /// Takes a lease at majority: `seen` is the row as it was read, `None` if there was none. False when
-    /// it has changed meanwhile.
+    /// Takes a lease, at majority. `seen` is its row as it was read, `None` if there was none. `false`
+    /// when it has changed since.
     fn take_lease(
         &self,
         lease: &Lease,
         seen: Option<&Lease>,
     ) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Renews a lease at majority, with the beat that it brings, or gives it back (`holder: None`).
-    /// False when another has taken it.
+    /// Renews a lease, at majority: stores its new beat. With `holder: None` it gives the lease back.
+    /// `false` when another has taken it.
     fn renew_lease(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
+
+    /// The format of the data, as the majority holds it; `None` where nothing is recorded.
+    fn load_format(&self) -> impl Future<Output = Result<Option<i64>>> + Send;
 
     /// Shows that an instance lives.
     fn show_presence(&self, presence: &Presence) -> impl Future<Output = Result<()>> + Send;

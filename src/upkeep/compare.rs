@@ -13,12 +13,12 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{EventLog, LogSource, Reading, Scan},
+    log::{EventLog, LogSource, Reading, Scan, history},
     model::{
         document::Document,
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
-        skip::Skips,
+        skip::{Skips, is_filler},
     },
     store::{Documents, Extent, SkipRows, Versions},
 };
@@ -49,7 +49,7 @@ pub(super) struct Checked {
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: Document::new(id), stop: Stop::End, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, until }
     }
 }
 
@@ -109,8 +109,8 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             let mut step: BTreeMap<DocumentId, Checked> =
                 rows.map(|(id, row)| (id.clone(), Checked::new(id, Some(row)))).collect();
             // After the rows, which move over an event together with the record.
-            let skips = self.store.load_skips().await?;
-            self.fold(&mut step, end.as_ref(), &skips).await?;
+            let mut skips = self.store.load_skips().await?;
+            self.fold(&mut step, end.as_ref(), &mut skips).await?;
             load_new(&self.store, &mut step).await?;
             complete(&self.log, &self.store, &mut step, source).await?;
             let is_over = end.is_none() && self.scan.is_none() && self.rows.is_empty();
@@ -153,12 +153,15 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         &mut self,
         step: &mut BTreeMap<DocumentId, Checked>,
         end: Option<&DocumentId>,
-        skips: &Skips,
+        skips: &mut Skips,
     ) -> Result<()> {
         // The document of the last event. It is not among the others meanwhile, so as not to be looked for each time.
         let mut current: Option<Checked> = None;
+        // The document whose skips were read after the batch was.
+        let mut renewed: Option<DocumentId> = None;
         loop {
             let Some(events) = &mut self.events else {
+                renewed = None;
                 if self.fetch().await? {
                     continue;
                 }
@@ -190,6 +193,15 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 }
                 let known = step.remove(&key.document);
                 current = known.or_else(|| Some(Checked::new(key.document.clone(), None)));
+            }
+            if is_filler(event) && renewed.as_ref() != Some(&key.document) {
+                // Together with such an event everything above it may have been skipped.
+                let read_at = events.read_at();
+                skips.replace(
+                    &key.document,
+                    self.store.load_skips_of(&key.document, read_at).await?,
+                );
+                renewed = Some(key.document.clone());
             }
             if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
                 let skips = skips.of(&key.document);

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    perform::{Performance, Undone},
-    snapshot::Snapshotter,
+    jobs::{Performance, Undone},
+    ward::Ward,
 };
 use crate::{
     database::{Error, Result},
@@ -21,9 +21,8 @@ use crate::{
         id::integral,
         job::{Order, Outcome, RUNNING},
     },
-    projector::revisit::Parts,
     retry::{Backoff, limited},
-    store::{Jobs, Lock, Snapshots, Store},
+    store::{Jobs, Lock, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -32,21 +31,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A job of a later epoch than ours whose leader has been silent for so long is taken all the same: the row
 /// of the lease was lost, and with it the count of epochs.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// What the desk looks after for one collection.
-pub struct Ward<S: LogSource, D> {
-    /// Its name.
-    pub collection: String,
-    /// Takes its snapshots.
-    pub snapshotter: Snapshotter<S, D>,
-    /// Its projectors: the leader of a document's part does what is about that document, and the leader of
-    /// the first part what is about all of them.
-    pub parts: Parts,
-    /// A hole that is younger is not closed.
-    pub gap_grace: Duration,
-    /// Beats while it is looked after.
-    pub heart: Heart,
-}
+/// How often a step of a job is tried that fails each time although the database is there.
+const TRIES_MAX: u32 = 10;
 
 /// See the module.
 pub struct Desk<J, S: LogSource, D, T> {
@@ -163,24 +149,35 @@ where
         Ok(())
     }
 
-    /// Does a job, beginning again at its place for as long as the database is merely away.
+    /// Does a job, beginning again at its place for as long as the database is merely away. One that the database
+    /// fails again and again at the same place, although it is there, is given up: others wait for their turn.
     async fn persist(
         &self,
         job: &mut Performance<'_, J, S, D, T>,
     ) -> std::result::Result<bson::Document, Undone> {
-        let mut pause = self.backoff.shortest;
-        let mut place = job.at.place.clone();
+        let (mut pause, mut tries) = (self.backoff.shortest, 0);
+        let reached = |at: &Advance| (at.place.clone(), at.tally.clone());
+        let mut last = reached(&job.at);
         loop {
-            match job.perform().await {
-                Err(Undone::Interrupted(error)) => {
-                    warn!(%error, "a job was interrupted and goes on from its place");
-                    if job.at.place != place {
-                        (pause, place) = (self.backoff.shortest, job.at.place.clone());
-                    }
-                    self.time.sleep(pause).await;
-                    pause = (pause * 2).min(self.backoff.longest);
-                }
+            let error = match job.perform().await {
+                Err(Undone::Interrupted(error)) => error,
                 ended => return ended,
+            };
+            warn!(%error, "a job was interrupted and goes on from its place");
+            if reached(&job.at) != last {
+                (pause, tries, last) = (self.backoff.shortest, 0, reached(&job.at));
+            }
+            self.time.sleep(pause).await;
+            pause = (pause * 2).min(self.backoff.longest);
+            match job.save_place().await {
+                Ok(()) => tries += 1,
+                // It is away for the job's own row as well, which says nothing about the job.
+                Err(Undone::Interrupted(_)) => {}
+                Err(lost) => return Err(lost),
+            }
+            if tries == TRIES_MAX {
+                let reason = format!("given up after {tries} tries at the same place: {error}");
+                return Err(Undone::Failed(reason));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     model::{
         document::{Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
-        skip::SkippedVersions,
+        skip::{SkippedVersions, is_filler},
         state::Limits,
     },
     store::SkipRows,
@@ -26,7 +26,7 @@ pub(super) enum Stop {
     /// The log has no further event of the document.
     End,
     /// The next event is missing while later ones exist.
-    Hole,
+    Gap,
     /// The next event cannot be applied.
     Poison(Quarantine),
 }
@@ -57,12 +57,12 @@ pub(super) fn offer(
         return None;
     }
     if version != document.version + 1 {
-        return Some(Stop::Hole);
+        return Some(Stop::Gap);
     }
-    let is_skipped = skips.is_some_and(|skips| skips.contains(&version));
+    let is_skipped = skips.is_some_and(|skips| skips.contains(version));
     match document.offer(&key, raw, is_skipped, &WIDEST) {
         Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
-        Outcome::Gap { .. } => Some(Stop::Hole),
+        Outcome::Gap { .. } => Some(Stop::Gap),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
     }
@@ -84,10 +84,15 @@ pub(super) async fn read_on(
     if document.version >= until {
         return Ok(Stop::Reached);
     }
-    let skips = store.load_skips_of(&document.id).await?;
+    let mut skips = store.load_skips_of(&document.id, Some(at_least)).await?;
     while document.version < until {
         let before = document.version;
         let batch = log.read(&document.id, before, READ_EVENTS_MAX, Some(at_least)).await?;
+        if batch.documents()?.flatten().any(is_filler) {
+            // Together with such an event everything above it may have been skipped.
+            let read_at = batch.read_at().max(Some(at_least));
+            skips = store.load_skips_of(&document.id, read_at).await?;
+        }
         for event in batch.documents()? {
             let event = event?;
             // What has no readable key belongs to no document.

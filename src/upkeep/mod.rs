@@ -4,11 +4,10 @@
 pub mod desk;
 mod compare;
 mod fold;
+mod jobs;
 pub mod layout;
 pub mod operate;
-mod order;
 pub mod pause;
-mod perform;
 pub mod policy;
 pub mod snapshot;
-mod tally;
+pub mod ward;

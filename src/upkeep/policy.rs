@@ -17,9 +17,8 @@ use crate::{
     database::{Error, Result},
     health::{Heart, beating},
     lease::Standing,
-    log::LogSource,
+    log::{LogSource, history},
     model::{
-        document::Document,
         id::DocumentId,
         snapshot::{Due, Reason, Snapshot},
     },
@@ -238,7 +237,7 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
             return Ok(Snapshot::of_row(&row, at_max, taken_at, reason).ok());
         }
         let newest = newest.and_then(|newest| newest.document().ok());
-        let mut document = newest.unwrap_or_else(|| Document::new(id.clone()));
+        let mut document = newest.unwrap_or_else(|| history::start(&id));
         let stop = read_on(log, store, &mut document, version, *at_least).await?;
         match difference(&row, &document, &stop) {
             None => Ok(of_folded(&row, &document, taken_at, reason).ok()),

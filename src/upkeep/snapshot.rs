@@ -5,7 +5,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use super::fold::{Stop, read_on};
 use crate::{
     database,
-    log::LogSource,
+    log::{LogSource, history},
     metrics::CollectionMetrics,
     model::{
         document::Document,
@@ -84,7 +84,7 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows> Snapshotter<S, D> {
         let row = row.ok_or_else(|| TakeError::Unknown(id.clone()))?;
         let version = version_of(&row);
         let differs = |reason| TakeError::Differs { id: id.clone(), version, reason };
-        let mut document = Document::new(id.clone());
+        let mut document = history::start(id);
         let log = self.source.open_existing(&self.collection).await?;
         // Everything that the row was made of is in the log by now.
         let now = self.source.now().await?;
@@ -164,7 +164,7 @@ pub(super) fn difference(row: &RawDocument, folded: &Document, stop: &Stop) -> O
                 mark.class.name(),
                 mark.reason
             ),
-            Stop::Hole => format!("the event at version {} is missing", folded.version + 1),
+            Stop::Gap => format!("the event at version {} is missing", folded.version + 1),
             Stop::End | Stop::Reached => format!("its log ends at version {}", folded.version),
         });
     }

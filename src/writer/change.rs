@@ -11,8 +11,9 @@ use crate::model::{
     state::{Limits, State},
 };
 
-/// The change that does to `actual` what was done between `before`, the typed value as it was read from
-/// it, and `after`; `None` if nothing was. `reread` says how the type reads and writes a state back.
+/// The change that makes of `actual` what the closure made of its value. `before` is the value as the
+/// type read it from `actual`, `after` is the value afterwards. `None` if nothing changed. `reread`
+/// says how the type reads a state and writes it back.
 pub(super) fn between(
     actual: &RawDocument,
     before: &RawDocument,
@@ -26,13 +27,13 @@ pub(super) fn between(
     if patch.is_empty() {
         return Ok(None);
     }
-    // Where the type knows all of the document, the patch was computed from the document itself.
+    // If the type knows all fields, `before` is the document itself and the patch fits.
     let exact = before.as_bytes() == actual.as_bytes() || leads_to(actual, &patch, after, reread);
     let patch = if exact { patch } else { whole_fields(before, after)? };
     Ok(Some((NewChange::Patch { patch, array_filters: None }, order)))
 }
 
-/// Whether the type reads `after` from what the patch makes of `actual`. It does not where, say, the type
+/// Whether the type reads `after` from the patched `actual`. An example where it does not: the type has
 /// filled in a document that is absent, and the patch sets only one field in it.
 fn leads_to(
     actual: &RawDocument,

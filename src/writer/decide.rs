@@ -1,37 +1,39 @@
-//! Optimistic concurrency, apart from types: decide on a document, append what was decided, and decide
-//! again where somebody else was quicker. A remembered document is only a guess. It is proven by the
-//! append itself, and whatever does not end in an append is decided on a document that was just read.
+//! Optimistic concurrency, without types: decide on a document, append the event, and decide again when
+//! another writer was quicker. A document in the cache may be out of date. The append finds that out.
+//! Whatever does not end in an append is decided on a document that was just read.
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{RawDocument, doc};
+use bson::RawDocument;
 use mongodb::Database;
 use quick_cache::{Weighter, sync::Cache};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     WriterOptions,
     error::{Result, WriteError},
 };
 use crate::{
-    database,
+    database::code,
     log::{
-        append::{Appender, Row},
-        events_collection,
+        self,
+        append::{AppendError, Appender, Row},
+        mongo::KnownLog,
     },
     model::{
-        document::{Body, Document, FoldLimits, Outcome},
+        document::{Body, Class, Document, FoldLimits, Outcome},
         event::EventKey,
         id::DocumentId,
         new_event::NewEvent,
+        position::LogId,
         state::State,
     },
-    read::{ReadLimits, Reader, Waits},
+    read::{ReadLimits, Reader},
     time::{SystemTime, Time},
 };
 
@@ -41,8 +43,11 @@ const TYPICAL_BYTES: u64 = 1_024;
 /// How many callers of different documents may go on at once without ever waiting for each other.
 const QUEUES: usize = 1_024;
 
-/// What to do with a document: append an event or leave it as it is. The outcome is the caller's, given
-/// back when that has been done.
+/// How often a document is read whose log is being replaced.
+const LOOKS_MAX: usize = 3;
+
+/// What to do with a document: append an event, or nothing. `outcome` is the caller's, and is returned
+/// once that is done.
 pub(super) struct Decision<R> {
     event: Option<NewEvent>,
     outcome: R,
@@ -62,9 +67,10 @@ impl<R> Decision<R> {
 pub(super) struct Decider {
     pub(super) reader: Reader,
     database: Database,
-    log_exists: OnceCell<()>,
-    appender: Appender,
-    cache: Cache<DocumentId, Arc<Document>, Bytes>,
+    /// Appends to the log that was there when it was last looked up.
+    appender: std::sync::Mutex<Option<Appender>>,
+    /// Each with the log that it is of.
+    cache: Cache<DocumentId, (LogId, Arc<Document>), Bytes>,
     queues: Queues,
     time: SystemTime,
     options: WriterOptions,
@@ -72,12 +78,12 @@ pub(super) struct Decider {
 
 impl Decider {
     pub(super) fn new(database: &Database, collection: &str, options: WriterOptions) -> Self {
+        let limits = ReadLimits { fold: options.limits, ..ReadLimits::default() };
         let items = usize::try_from(options.cache_bytes / TYPICAL_BYTES).unwrap_or(usize::MAX);
         Self {
-            reader: Reader::new(database, collection, ReadLimits::default()),
+            reader: Reader::new(database, collection, limits),
             database: database.clone(),
-            log_exists: OnceCell::new(),
-            appender: Appender::new(database, collection, options.append),
+            appender: std::sync::Mutex::default(),
             cache: Cache::with_weighter(items.max(1), options.cache_bytes, Bytes),
             queues: Queues::new(),
             time: SystemTime::new(),
@@ -85,23 +91,32 @@ impl Decider {
         }
     }
 
-    /// Decides on document `id` and appends, as often as it takes and the options allow. `guess` is
-    /// what to decide on first when nothing is remembered; without it the document is read.
+    /// Decides on document `id` and appends, again and again until it succeeds or the options end it.
+    /// `guess` is the document to decide on first if the cache has none; without it the document is
+    /// read.
     pub(super) async fn decide<R>(
         &self,
         id: &DocumentId,
         guess: Option<Document>,
         mut decide: impl FnMut(&Document) -> Result<Decision<R>>,
     ) -> Result<(Arc<Document>, R)> {
-        self.log_exists.get_or_try_init(|| self.check_log()).await?;
+        // What is remembered was read long ago.
+        self.reader.check_format().await?;
+        let mut appender = self.appender().await?;
         let _turn = self.queues.turn(id).await;
-        let mut guess = self.cache.get(id).or_else(|| guess.map(Arc::new));
+        let remembered = self.cache.get(id).filter(|(log, _)| *log == appender.log());
+        let remembered = remembered.map(|(_, document)| document);
+        let mut guess = remembered.or_else(|| guess.map(Arc::new));
         let mut pauses = self.pauses();
         let mut attempts = 0;
         loop {
             let (base, fresh) = match guess.take() {
                 Some(guess) => (guess, false),
-                None => (self.load(id).await?, true),
+                None => {
+                    let (base, to) = self.base(id).await?;
+                    appender = to;
+                    (base, true)
+                }
             };
             let (next, row, outcome) = match self.prepare(&base, decide(&base)) {
                 Ok((Some((next, row)), outcome)) => (next, row, outcome),
@@ -110,10 +125,19 @@ impl Decider {
                 Ok((None, _)) | Err(_) => continue,
             };
             attempts += 1;
-            if self.appender.insert_rows(id, &[row]).await? == 1 {
-                let next = Arc::new(next);
-                self.cache.insert(id.clone(), next.clone());
-                return Ok((next, outcome));
+            match appender.insert_rows(id, &[row]).await {
+                Ok(1) => {
+                    let next = Arc::new(next);
+                    self.cache.insert(id.clone(), (appender.log(), next.clone()));
+                    return Ok((next, outcome));
+                }
+                Ok(_) => {}
+                // Nothing was appended: the version is decided on anew, by the log that is there now.
+                Err(AppendError::Database(error)) if error.code() == Some(code::LOG_MISMATCH) => {
+                    self.forget(&appender);
+                    appender = self.appender().await?;
+                }
+                Err(error) => return Err(error.into()),
             }
             self.cache.remove(id);
             match pauses.next() {
@@ -124,35 +148,57 @@ impl Decider {
         }
     }
 
-    /// The document with every event that the majority holds.
-    pub(super) async fn load(&self, id: &DocumentId) -> Result<Arc<Document>> {
+    /// The document with every event that the majority holds, and the log that they are in, if there are any.
+    pub(super) async fn load(&self, id: &DocumentId) -> Result<(Arc<Document>, Option<LogId>)> {
         let Some(current) = self.reader.current(id).await? else {
-            return Ok(Arc::new(Document::new(id.clone())));
+            return Ok((Arc::new(log::history::start(id)), None));
         };
         match current.waits {
-            None => Ok(Arc::new(current.document)),
-            Some(Waits::Poison(mark)) => Err(WriteError::Parked { id: id.clone(), mark }),
-            // An event of ours in the hole would take the place of the one that is on its way.
-            Some(Waits::Hole) => {
-                Err(WriteError::Gap { id: id.clone(), version: current.document.version + 1 })
+            None => Ok((Arc::new(current.document), Some(current.log))),
+            // An event of ours in the gap would take the place of the one that is on its way.
+            Some(mark) if mark.class == Class::Gap => {
+                Err(WriteError::Gap { id: id.clone(), version: mark.version })
             }
+            Some(mark) => Err(WriteError::Parked { id: id.clone(), mark }),
         }
     }
 
-    /// Finds out whether there is a log: an insert would make one, without its validator and not clustered.
-    async fn check_log(&self) -> Result<()> {
-        let log = events_collection(self.reader.collection());
-        // The form that needs no right beyond those of a writer.
-        let list = doc! {
-            "listCollections": 1, "filter": { "name": &log },
-            "nameOnly": true, "authorizedCollections": true,
-        };
-        let listed = self.database.run_command(list).await.map_err(database::Error::from)?;
-        let first = listed.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        match first {
-            Ok(first) if !first.is_empty() => Ok(()),
-            _ => Err(WriteError::NoLog { log, database: self.database.name().to_owned() }),
+    /// The document as it is, and what appends to the log that it was read from.
+    async fn base(&self, id: &DocumentId) -> Result<(Arc<Document>, Appender)> {
+        for _ in 0..LOOKS_MAX {
+            let appender = self.appender().await?;
+            let (document, log) = self.load(id).await?;
+            if log.is_none_or(|log| log == appender.log()) {
+                return Ok((document, appender));
+            }
+            self.forget(&appender);
         }
+        Err(WriteError::Conflict { id: id.clone(), attempts: LOOKS_MAX })
+    }
+
+    /// Appends to the log that was found last, or to the one that is there.
+    async fn appender(&self) -> Result<Appender> {
+        let known = self.known().clone();
+        if let Some(appender) = known {
+            return Ok(appender);
+        }
+        let look = KnownLog::new(&self.database, self.reader.collection());
+        let Some(log) = look.get().await? else {
+            let database = self.database.name().to_owned();
+            return Err(WriteError::NoLog { log: look.events(), database });
+        };
+        let appender = Appender::new(log, self.options.append);
+        *self.known() = Some(appender.clone());
+        Ok(appender)
+    }
+
+    /// The log of this appender is not there any more.
+    fn forget(&self, appender: &Appender) {
+        self.known().take_if(|known| known.log() == appender.log());
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<Appender>> {
+        self.appender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Completes what was decided and folds it, so that what would park the document is never appended.
@@ -167,7 +213,7 @@ impl Decider {
             event.seen = Some(base.clock.clone());
         }
         let row = Row::new(&base.id, base.version + 1, event);
-        let next = fold(base, row.event())?;
+        let next = fold(base, row.event(), &self.options.limits)?;
         Ok((Some((next, row)), outcome))
     }
 
@@ -183,11 +229,11 @@ impl Decider {
 }
 
 /// The document after `event`, in the same fold as the projection's.
-fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
+fn fold(base: &Document, event: &RawDocument, limits: &FoldLimits) -> Result<Document> {
     let unfit = |reason: String| WriteError::Unfit { reason };
     let key = EventKey { document: base.id.clone(), version: base.version + 1 };
     let mut next = base.clone();
-    match next.offer(&key, event, false, &FoldLimits::default()) {
+    match next.offer(&key, event, false, limits) {
         Outcome::Applied(_) => {}
         Outcome::Poison(mark) => return Err(unfit(mark.reason)),
         // The event was given the next version of this very document.
@@ -205,8 +251,8 @@ fn fold(base: &Document, event: &RawDocument) -> Result<Document> {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<DocumentId, Arc<Document>> for Bytes {
-    fn weight(&self, id: &DocumentId, document: &Arc<Document>) -> u64 {
+impl Weighter<DocumentId, (LogId, Arc<Document>)> for Bytes {
+    fn weight(&self, id: &DocumentId, (_, document): &(LogId, Arc<Document>)) -> u64 {
         (id.heap_bytes() + document.heap_bytes()) as u64
     }
 }

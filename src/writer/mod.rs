@@ -18,7 +18,7 @@ use crate::{
     model::{
         clock::Clock,
         diff::Order,
-        document::{Body, Document},
+        document::{Body, Document, FoldLimits},
         id::DocumentId,
         new_event::{NewChange, NewEvent},
     },
@@ -47,6 +47,9 @@ pub struct WriterOptions {
     pub seen_clients_max: usize,
     /// How long and how often one append is tried.
     pub append: AppendLimits,
+    /// What a document and an event may become: the same as in the daemon's configuration of the collection
+    /// (`max_event_bytes`, say), so that what would park its document is refused instead of appended.
+    pub limits: FoldLimits,
 }
 
 impl Default for WriterOptions {
@@ -56,6 +59,7 @@ impl Default for WriterOptions {
             cache_bytes: 16 << 20,
             seen_clients_max: 100,
             append: AppendLimits::default(),
+            limits: FoldLimits::default(),
         }
     }
 }
@@ -172,7 +176,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
         };
         // Most creates are of new documents, and the insert of version 1 proves it: no need to look first.
         let (document, ()) =
-            self.decider.decide(id, Some(Document::new(id.clone())), decide).await?;
+            self.decider.decide(id, Some(crate::log::history::start(id)), decide).await?;
         Ok(written(&document))
     }
 

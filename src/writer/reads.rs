@@ -37,7 +37,8 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
     }
 
     /// Precisely the events that a replica with this clock lacks, oldest first. Where `more` is set, ask
-    /// again with `next_clock`.
+    /// again with `next_clock`. A replica that has applied one of the answer's `skips` as if it were not skipped takes
+    /// the state anew, with [`EventSourced::get`].
     ///
     /// # Errors
     /// [`WriteError::NotFound`] for a document that was never written, and what any read may meet, such
@@ -45,7 +46,7 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
     pub async fn missing_events(&self, id: &DocumentId, clock: &Clock) -> Result<Missing> {
         let reader = &self.decider.reader;
         let limit = reader.limits().events_max;
-        let query = MissingQuery { clock: clock.clone(), limit, log: None };
+        let query = MissingQuery { clock: clock.clone(), limit, ..MissingQuery::default() };
         let missing = reader.missing(id, &query).await?;
         missing.ok_or_else(|| WriteError::NotFound { id: id.clone() })
     }

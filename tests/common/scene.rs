@@ -247,11 +247,13 @@ impl Scene {
     pub async fn skipped(&self, name: &str) -> Vec<(Bson, i64)> {
         let skips = self.collection("alluvium.skips").find(doc! { "_id.c": name }).await.unwrap();
         let skips: Vec<Document> = skips.try_collect().await.unwrap();
-        let place = |row: &Document| {
+        let places = |row: &Document| {
             let key = row.get_document("_id").unwrap();
-            (key.get("d").unwrap().clone(), key.get_i64("s").unwrap())
+            let (document, first) = (key.get("d").unwrap().clone(), key.get_i64("s").unwrap());
+            let last = row.get_i64("through").unwrap_or(first);
+            (first..=last).map(move |version| (document.clone(), version)).collect::<Vec<_>>()
         };
-        skips.iter().map(place).collect()
+        skips.iter().flat_map(places).collect()
     }
 }
 

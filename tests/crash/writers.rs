@@ -11,7 +11,10 @@ use std::{
 };
 
 use alluvium::{
-    log::append::{AppendLimits, Appender},
+    log::{
+        append::{AppendLimits, Appender},
+        mongo::NamedLog,
+    },
     model::{
         event::EventKey,
         id::DocumentId,
@@ -103,10 +106,11 @@ impl Writer {
         options.server_selection_timeout = Some(Duration::from_secs(5));
         let database = Client::with_options(options).unwrap().database(scene.db.name());
         let limits = AppendLimits { attempts: 4, timeout: Duration::from_secs(5) };
+        let log = NamedLog::open(&database, "games").await.unwrap().unwrap();
         Writer {
             name,
             rng,
-            appender: Appender::new(&database, "games", limits),
+            appender: Appender::new(log, limits),
             events: database.collection("games.events"),
             beliefs: HashMap::new(),
             acknowledged: Vec::new(),

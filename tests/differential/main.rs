@@ -10,13 +10,19 @@
 //! A divergence is shrunk to the smallest case that still diverges and printed with its seed; the
 //! case of one seed alone runs with `ALLUVIUM_CASES=1 ALLUVIUM_SEED=<seed>`.
 
+mod cases;
+mod characters;
 mod condition;
 mod deliberate;
+mod flush;
 mod generate;
 mod named;
 mod nasty;
+mod patterns;
 mod shrink;
 mod sides;
+mod tree;
+mod vectors;
 
 use bson::Document;
 use generate::Case;

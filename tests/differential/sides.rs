@@ -3,7 +3,9 @@
 use alluvium::embedded::{Mongod, Options};
 use alluvium::model::patch::apply;
 use alluvium::model::state::{Limits, State};
-use bson::{Bson, DateTime, Document, RawArrayBuf, RawDocumentBuf, Timestamp, doc};
+use bson::{
+    Bson, DateTime, Document, RawArray, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, doc,
+};
 use futures::TryStreamExt;
 use mongodb::error::ErrorKind;
 use mongodb::{Client, Database};
@@ -41,15 +43,24 @@ pub(crate) fn ours(case: &Case) -> Outcome {
     let filters = case.filters.iter().map(|filter| RawDocumentBuf::try_from(filter).unwrap());
     let filters = RawArrayBuf::from_iter(filters);
     let filters = if case.filters.is_empty() { None } else { Some(&*filters) };
+    applied(&before, &patch, filters)
+}
+
+/// What this crate makes of a patch of a state.
+pub(crate) fn applied(
+    before: &RawDocumentBuf,
+    patch: &RawDocument,
+    filters: Option<&RawArray>,
+) -> Outcome {
     let limits = Limits { depth_max: 180, ..Limits::default() };
-    let mut state = State::from_raw(&before).unwrap();
-    let result = apply(&mut state, &patch, filters, AT, &limits);
+    let mut state = State::from_raw(before).unwrap();
+    let result = apply(&mut state, patch, filters, AT, &limits);
     let after = state.to_raw();
-    assert_eq!(after.as_bytes().len(), state.bytes(), "wrong size after {case:?}");
+    assert_eq!(after.as_bytes().len(), state.bytes(), "wrong size after {patch:?}");
     match result {
         Ok(()) => Outcome::State(after),
         Err(error) => {
-            assert_eq!(after, before, "a refused patch left a trace: {case:?}");
+            assert_eq!(after, *before, "a refused patch left a trace: {patch:?}");
             Outcome::Refused(error.to_string())
         }
     }

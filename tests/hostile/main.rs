@@ -327,3 +327,39 @@ fn many_filters_are_found_without_looking_at_all_of_them() {
     let texts = state("a", array([string("x")]));
     patched(&Limits::default(), texts, one("$pull", "a", document(options)), Vec::new()).unwrap();
 }
+
+#[test]
+fn patterns_that_would_take_for_ever_end_at_a_limit() {
+    let _alone = alone();
+    let pulled = |pattern: &str, text: &str| {
+        let list = state("a", array([string(text)]));
+        let pull = one("$pull", "a", document([("$regex", string(pattern))]));
+        let begun = std::time::Instant::now();
+        let outcome = patched(&Limits::default(), list, pull, Vec::new()).map(drop);
+        println!("{:?} {}", begun.elapsed(), shortened(pattern));
+        outcome
+    };
+    let a = |count: usize| "a".repeat(count);
+    for pattern in ["(a+)+$", "(a|aa)+$", "(a*)*b$", "(?:a?){40}a{40}$", "(a|a|a)*c$"] {
+        let error = pulled(pattern, &(a(60) + "b,c")).unwrap_err();
+        assert!(matches!(error, PatchError::Pattern { .. }), "{pattern}: {error}");
+    }
+    // Each place costs little, and there are many, or each looks through all that follows.
+    for pattern in
+        ["a++b", "(?=a*b)c", "(?>a+)b", "a*b", "(a{0,2000})\\1b", "(?:a{3}){5000}b", "a{60000}b"]
+    {
+        let error = pulled(pattern, &a(14 * MIB)).unwrap_err();
+        assert!(matches!(error, PatchError::TooMuchWork { .. }), "{pattern}: {error}");
+    }
+    // What has that many branches open takes memory, the more the more groups there are.
+    let groups = format!("^(?:a{}|c)*$", "()".repeat(3_000));
+    pulled(&groups, &a(3_000)).unwrap_err();
+    // As deep as may be, on a small stack.
+    let nested = format!("{}a{}", "(".repeat(249), ")".repeat(249));
+    pulled(&nested, &a(3)).unwrap();
+    refused(state("a", array([string("a")])), one("$pull", "a", pattern(&format!("({nested})"))));
+}
+
+fn shortened(pattern: &str) -> &str {
+    &pattern[..pattern.len().min(40)]
+}

@@ -12,10 +12,10 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hole_is_filled_with_events_that_change_nothing() {
+async fn a_gap_is_filled_with_events_that_change_nothing() {
     let scene = hasty().await;
     let daemon = scene.start().await;
-    // Two holes, the second of two versions.
+    // Two gaps, the second of two versions.
     scene.append(events("a", 1..=2)).await;
     scene.append([event("a", 4), event("a", 7)]).await;
     scene.recorded("a", "gap", 3).await;
@@ -28,7 +28,7 @@ async fn a_hole_is_filled_with_events_that_change_nothing() {
     assert_eq!(filled.status, 200, "{filled:?}");
     assert_eq!(
         filled.json["result"],
-        json!({ "hole": 3, "filled": 3, "version": 7, "waits": null })
+        json!({ "gap": 3, "filled": 3, "version": 7, "waits": null })
     );
     let row = scene.reached("a", 7).await;
     assert_eq!(row.get_document("clock").unwrap(), &doc! { "alluvium": 3_i64, "x": 4_i64 });
@@ -43,17 +43,17 @@ async fn a_hole_is_filled_with_events_that_change_nothing() {
     scene.append([event("b", 2)]).await;
     scene.append(events("c", 1..=1)).await;
     scene.append([change("c", 2, doc! { "op": "delete" }), event("c", 4)]).await;
-    for (id, hole) in [("b", 1), ("c", 3)] {
-        scene.recorded(id, "gap", hole).await;
+    for (id, gap) in [("b", 1), ("c", 3)] {
+        scene.recorded(id, "gap", gap).await;
         let filled = run(&scene, &["gap", "fill", "games", id]).await;
         assert_eq!(filled.code, Some(0), "{filled:?}");
         assert!(filled.out.starts_with("1 missing versions filled\n"), "{filled:?}");
-        let row = scene.reached(id, hole + 1).await;
+        let row = scene.reached(id, gap + 1).await;
         assert_eq!(row.get_document("state").unwrap(), &doc! { "n": 1 });
         agree(&scene, &daemon, id).await;
     }
     daemon.says("no gaps", |status| status.version_gaps == Some(0)).await;
-    wait_until("no hole is old", async || daemon.metric("oldest_gap_seconds", "") == Some(0.0))
+    wait_until("no gap is old", async || daemon.metric("oldest_gap_seconds", "") == Some(0.0))
         .await;
     daemon.stop().await;
 }

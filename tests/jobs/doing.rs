@@ -11,7 +11,7 @@ use crate::{
     snapshots,
 };
 
-/// Hinders the inserts of snapshots by the daemon of one scene, until it is over. There is one such switch per
+/// Hinders inserts by the daemon of one scene, until it is over. There is one such switch per
 /// server, so whoever needs it waits for its turn.
 pub(crate) struct Hindered {
     scene: Scene,
@@ -22,21 +22,27 @@ impl Hindered {
     /// Every insert fails after so many.
     async fn failing_after(scene: &Scene, passed: i32) -> Self {
         // No code by which the driver takes the whole server to be away: others are asked meanwhile.
-        Self::new(scene, doc! { "skip": passed }.into(), doc! { "errorCode": 6 }).await
+        let how = doc! { "errorCode": 6 };
+        Self::new(scene, "games.snapshots", doc! { "skip": passed }.into(), how).await
     }
 
     /// Every insert takes longer by so much.
     pub(crate) async fn slow(scene: &Scene, millis: i32) -> Self {
-        let how = doc! { "blockConnection": true, "blockTimeMS": millis };
-        Self::new(scene, "alwaysOn".into(), how).await
+        Self::slow_on(scene, "games.snapshots", millis).await
     }
 
-    async fn new(scene: &Scene, mode: Bson, how: Document) -> Self {
+    /// The same of inserts into another collection.
+    pub(crate) async fn slow_on(scene: &Scene, collection: &str, millis: i32) -> Self {
+        let how = doc! { "blockConnection": true, "blockTimeMS": millis };
+        Self::new(scene, collection, "alwaysOn".into(), how).await
+    }
+
+    async fn new(scene: &Scene, collection: &str, mode: Bson, how: Document) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
         let mut data = doc! {
             "failCommands": ["insert"], "appName": scene.db.name(),
-            "namespace": format!("{}.games.snapshots", scene.db.name()),
+            "namespace": format!("{}.{collection}", scene.db.name()),
         };
         data.extend(how);
         let on = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
@@ -201,5 +207,30 @@ async fn a_row_that_is_no_job_fails_with_the_reason_and_stops_nobody() {
     let listed = crate::ask(&daemon, "GET", "/v1/jobs?state=failed&limit=5").await;
     assert_eq!(listed.json["jobs"].as_array().unwrap().len(), 5);
     assert!(!listed.json["next"].is_null());
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_can_never_succeed_is_given_up_and_the_next_one_begins() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    documents(&scene, 3, 1).await;
+    // Whoever reads what is skipped fails, with a code that could pass by itself.
+    let skips = scene.collection("alluvium.skips");
+    skips.drop().await.unwrap();
+    let view = doc! {
+        "create": "alluvium.skips", "viewOn": "games",
+        "pipeline": [{ "$project": { "broken": { "$toInt": "x" } } }],
+    };
+    scene.db.run_command(view).await.unwrap();
+    let verify = insert(&scene, doc! { "kind": "verify", "collection": "games" }).await;
+    let retry = insert(&scene, doc! { "kind": "retry", "collection": "games" }).await;
+    let failed = became(&scene, &verify, "failed").await;
+    let error = failed.get_str("error").unwrap();
+    assert!(error.contains("given up after 10 tries") && error.contains("code 241"), "{error}");
+    became(&scene, &retry, "done").await;
+    skips.drop().await.unwrap();
+    let verify = insert(&scene, doc! { "kind": "verify", "collection": "games" }).await;
+    became(&scene, &verify, "done").await;
     daemon.stop().await;
 }

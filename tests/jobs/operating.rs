@@ -14,7 +14,7 @@ use crate::{
 const QUARANTINE: &str = "/v1/collections/games/quarantine";
 pub(crate) const GAPS: &str = "/v1/collections/games/gaps";
 
-/// A stage on which a hole may be closed as soon as it is seen.
+/// A stage on which a gap may be closed as soon as it is seen.
 pub(crate) async fn hasty() -> Scene {
     let mut scene = Scene::new().await;
     scene.games_config().gap_grace = Duration::ZERO;
@@ -28,7 +28,7 @@ fn poison(id: &str, version: i64) -> Document {
 }
 
 /// Three good events, one that cannot be applied, and two that could be.
-async fn append_parked(scene: &Scene, id: &str) {
+pub(crate) async fn append_parked(scene: &Scene, id: &str) {
     scene.append(events(id, 1..=3)).await;
     scene.append([poison(id, 4)]).await;
     scene.append(events(id, 5..=6)).await;
@@ -303,7 +303,7 @@ async fn what_does_not_fit_how_a_document_waits_is_refused_with_the_reason() {
         (["quarantine", "skip", "games", "gap"], "is not parked"),
         (["quarantine", "skip", "games", "fine"], "waits for nothing"),
         (["quarantine", "retry", "games", "fine"], "waits for nothing"),
-        (["gap", "fill", "games", "parked"], "is behind no hole"),
+        (["gap", "fill", "games", "parked"], "is behind no gap"),
         (["gap", "fill", "games", "gap"], "may be closed from"),
         (["gap", "fill", "gmaes", "gap"], "is not among the collections"),
     ] {

@@ -8,6 +8,7 @@ mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
 
+use alluvium::store::format::FORMAT;
 use bson::doc;
 use common::{Daemon, free_port, wait_until};
 use scene::{Scene, event};
@@ -183,4 +184,34 @@ async fn of_two_processes_that_start_at_once_one_leads_each_time() {
             assert_eq!(scene.judged().await.events, STARTS_PER_DATABASE);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_ends_with_a_sentence_when_a_later_version_takes_the_data_over() {
+    let scene = Scene::new().await;
+    let mut old = daemon(&scene, "5s");
+    old.ready().await;
+    becomes(&old, true).await;
+    let mut standby = daemon(&scene, "5s");
+    standby.ready().await;
+    let leases = scene.collection("alluvium.leases");
+    let mut presences = 0;
+    let mut found = leases.find(doc! { "_id.i": { "$exists": true } }).await.unwrap();
+    while found.advance().await.unwrap() {
+        assert_eq!(found.current().get_i64("format").unwrap(), FORMAT);
+        presences += 1;
+    }
+    assert_eq!(presences, 2);
+    let newer = doc! { "$set": { "version": FORMAT + 1 } };
+    scene.collection("alluvium.meta").update_one(doc! { "_id": "format" }, newer).await.unwrap();
+    for daemon in [&mut old, &mut standby] {
+        assert_eq!(daemon.ended().await.code(), Some(1));
+        let log = daemon.log();
+        for words in ["the data is in format 2", "install the version of alluvium that wrote it"] {
+            assert!(log.contains(words), "{words}: {log}");
+        }
+    }
+    // Whoever wrote the newer format takes over once the lease has run out; nothing was given back.
+    let row = leases.find_one(doc! { "_id.c": "games" }).await.unwrap().unwrap();
+    assert!(row.get_str("holder").is_ok(), "{row}");
 }

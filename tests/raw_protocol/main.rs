@@ -1,6 +1,8 @@
 //! The protocol is the data: writers in other languages, with their ordinary driver and no code of
 //! ours, lead to the same documents. Needs `python3` with pymongo, and `mongosh`, on PATH.
 
+mod replicas;
+
 #[path = "../common/mod.rs"]
 mod common;
 
@@ -40,12 +42,16 @@ fn script(name: &str) -> String {
 
 /// The real daemon, which has made the log with its validator.
 async fn projecting(test: &TestDatabase) -> Daemon {
+    projecting_on(test, free_port(), "").await
+}
+
+/// The same on this port, with these settings of the collection.
+async fn projecting_on(test: &TestDatabase, port: u16, settings: &str) -> Daemon {
     let TestDatabase { uri, name, .. } = test;
-    let port = free_port();
     let mut daemon = Daemon::start(&format!(
         "[mongodb]\nuri = \"{uri}\"\ndatabase = \"{name}\"\n\
          [http]\nlisten = \"127.0.0.1:{port}\"\n\
-         [[collections]]\nname = \"games\"\n"
+         [[collections]]\nname = \"games\"\n{settings}"
     ));
     daemon.ready().await;
     daemon

@@ -188,7 +188,8 @@ fn on_random_histories(check: impl AsyncFn(&Case, &Reader) -> Result<(), TestCas
 #[test]
 fn the_pages_of_a_missing_answer_are_exactly_what_the_clock_lacks() {
     on_random_histories(async |case, reader| {
-        let mut query = MissingQuery { clock: case.clock(), limit: case.limit, log: None };
+        let mut query =
+            MissingQuery { clock: case.clock(), limit: case.limit, ..MissingQuery::default() };
         let mut found = Vec::new();
         loop {
             let answer = reader.missing(&case.id, &query).await.unwrap();

@@ -8,6 +8,8 @@ mod suffix;
 use alluvium::{
     model::{id::DocumentId, position::LogId},
     read::{MissingQuery, ReadError, ReadLimits, Reader},
+    store::format::FORMAT,
+    writer::EventSourced,
 };
 use bson::doc;
 use common::history::{append, at, event, folded, make_log, project};
@@ -32,7 +34,7 @@ async fn five(db: &Database, clustered: bool) -> (DocumentId, Reader) {
 }
 
 fn query(clock: &[(&str, i64)]) -> MissingQuery {
-    MissingQuery { clock: clock.iter().copied().collect(), limit: 100, log: None }
+    MissingQuery { clock: clock.iter().copied().collect(), limit: 100, ..MissingQuery::default() }
 }
 
 #[tokio::test]
@@ -152,4 +154,31 @@ async fn a_row_that_is_not_a_projected_document_is_named() {
         error.to_string().contains("mine") && error.to_string().contains("`version`"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_reader_refuses_a_newer_format_when_it_begins_and_does_not_ask_again_at_every_read() {
+    let db = common::database().await.db;
+    let (id, first) = five(&db, true).await;
+    first.current(&id).await.unwrap();
+    let newer = doc! { "_id": "format", "version": FORMAT + 1 };
+    db.collection("alluvium.meta").insert_one(newer).await.unwrap();
+    // It has looked a moment ago; the daemons alone look with every beat.
+    assert_eq!(first.current(&id).await.unwrap().unwrap().document.version, 5);
+    let later = Reader::new(&db, "games", ReadLimits::default());
+    let reads = [
+        later.document(&id).await.map(drop),
+        later.current(&id).await.map(drop),
+        later.at_version(&id, 1).await.map(drop),
+        later.at_time(&id, bson::DateTime::now()).await.map(drop),
+        later.history(&id, 0, 10).await.map(drop),
+        later.missing(&id, &query(&[])).await.map(drop),
+    ];
+    for read in reads {
+        let error = read.unwrap_err();
+        assert!(matches!(&error, ReadError::Newer(newer) if newer.found == FORMAT + 1), "{error}");
+    }
+    let writer = EventSourced::<bson::Document>::new(&db, "games");
+    let refused = writer.delete(&id, "x").await.unwrap_err();
+    assert!(refused.to_string().contains("the data is in format"), "{refused}");
 }

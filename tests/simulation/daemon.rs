@@ -190,7 +190,7 @@ impl Process {
             let (wishes, revisits) = revisit::channel();
             parts.put(part, Led { standing: led.clone(), wishes });
             let heart = hearts.heart("projector");
-            let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
+            let store = SimStore::new(node.clone(), monitor.clone(), part);
             let projector = Projector {
                 collection: COLLECTION.into(),
                 part,
@@ -233,7 +233,8 @@ impl Process {
         let keeper = Keeper::new(leases, time, settings, self.leaderships.clone());
         let keeper = keeper.with_heart(self.hearts.heart("leases"));
         sim.spawn(self.node.owner, async move {
-            keeper.run(goodbye).await;
+            // A daemon ends in either case: it was told to, or the data is in a newer format.
+            drop(keeper.run(goodbye).await);
             process.exit();
         });
     }

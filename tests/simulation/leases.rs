@@ -13,6 +13,7 @@ use crate::{
 };
 
 pub(super) const LEASES: &str = "alluvium.leases";
+const META: &str = "alluvium.meta";
 
 /// The leases as one process reaches them.
 #[derive(Clone)]
@@ -68,6 +69,15 @@ impl Leases for SimLeases {
         self.node.call(&name, work).await
     }
 
+    async fn load_format(&self) -> Result<Option<i64>> {
+        let world = self.node.world.clone();
+        let format = move || match world.state().visible.get(META, &Key::Format) {
+            Some(Row::Format(format)) => Some(*format),
+            _ => None,
+        };
+        self.node.call("next look at the format", async move { Ok(format()) }).await
+    }
+
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let key = Key::Presence(presence.instance.clone());
         let row = Row::Presence(presence.clone());
@@ -114,6 +124,12 @@ pub(super) fn roster(data: &Data) -> Roster {
 }
 
 impl World {
+    /// A later version of the program takes the data over.
+    pub(super) fn put_format(&self, format: i64) {
+        let (key, row) = (Key::Format, Row::Format(format));
+        self.apply(vec![Op::Put { collection: META.into(), key, row }]);
+    }
+
     /// Somebody deletes all leases and all signs of life.
     pub(super) fn lose_leases(&self) {
         let keys: Vec<Key> = {

@@ -1,5 +1,5 @@
 //! The deterministic simulation: the real projector over an in-memory replica set, with virtual time,
-//! in which one seed decides everything that happens and everything that goes wrong. See tests/README.md.
+//! in which one seed decides everything that happens and everything that goes wrong. See README.md beside this file.
 
 mod away;
 mod backlogs;
@@ -11,6 +11,7 @@ mod leases;
 mod liveness;
 mod log;
 mod monitor;
+mod naming;
 mod node;
 mod operator;
 mod plan;

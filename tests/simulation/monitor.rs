@@ -124,6 +124,29 @@ impl Monitor {
         }
     }
 
+    /// Everything above a gap is about to be skipped: the document must stand before that gap, and all of it be there.
+    pub(super) fn skip_above_recorded(&self, state: &State, skip: &Skip) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
+        let EventKey { document, version: gap } = &skip.key;
+        let log = self.log().or_else(|| state.archive.keys().next_back().copied());
+        match &self.history(state, log, document).stop {
+            Some(Stop::Hole { version }) if version == gap => {}
+            stop => {
+                return Err(format!("{document} is skipped from {gap} on, and stops at {stop:?}"));
+            }
+        }
+        let above = state.latest.events(document, *gap).map(|(version, _)| version);
+        let above: Vec<i64> = above.take_while(|version| *version <= skip.through).collect();
+        match above == (gap + 1..=skip.through).collect::<Vec<i64>>() {
+            true => Ok(()),
+            false => {
+                Err(format!("of {gap} to {} of {document} only {above:?} are there", skip.through))
+            }
+        }
+    }
+
     /// A checkpoint is about to be saved: everything before it must be flushed, or on record as waiting.
     pub(super) fn checkpoint_saved(
         &self,
@@ -266,7 +289,7 @@ fn replay(events: &BTreeMap<i64, Document>, skips: &SkippedVersions) -> History 
         let mut reference = Reference::default();
         let mut walk = Walk::new(&mut reference, "").await;
         let mut rows = Vec::new();
-        let is_skipped = |version: i64| skips.contains(&version);
+        let is_skipped = |version: i64| skips.contains(version);
         loop {
             let before = walk.version;
             let stop = walk.upto(before + 1, events, is_skipped).await;

@@ -1,5 +1,5 @@
-//! An operator who looks after documents that wait: retries them, skips events that cannot be applied and fills gaps,
-//! at any moment and through the code that the daemon does it with.
+//! An operator who looks after documents that wait: retries them, skips events that cannot be applied, fills gaps and skips
+//! what is above them, at any moment and through the code that the daemon does it with.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     model::{id::DocumentId, part::Part},
     projector::revisit::Revisit,
     time::Time,
-    upkeep::operate::{self, OperateError},
+    upkeep::operate::{self, Filling, Means, OperateError},
 };
 
 /// How often a step is tried while the database is away.
@@ -58,8 +58,7 @@ async fn step(
     (id, help): (&DocumentId, Help),
 ) -> Result<(), OperateError> {
     let source = SimLogSource { node: node.clone() };
-    let part = Part::WHOLE;
-    let store = SimStore { node: node.clone(), monitor: monitor.clone(), part };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
     let open = async || operate::open(&source, COLLECTION, &store).await;
     match help {
         Help::Retry => Ok(()),
@@ -67,10 +66,15 @@ async fn step(
             let version = operate::parked_at(&store, id, None).await?;
             operate::skip(&source, &open().await?, &store, time, (id, version)).await.map(drop)
         }
-        Help::Fill => {
+        Help::Fill | Help::SkipAbove => {
             let now = (bson::DateTime::MAX, Duration::ZERO);
-            let hole = operate::closable(&store, id, None, now).await?;
-            operate::fill(&source, &open().await?, &store, time, (id, hole)).await.map(drop)
+            let gap = operate::closable(&store, id, None, now).await?;
+            let (source, log, store) = (&source, &open().await?, &store);
+            let means = Means { source, log, store, time, collection: COLLECTION };
+            let skips_above = help == Help::SkipAbove;
+            let mut filling = Filling::begin(means, (id, gap), skips_above).await?;
+            while filling.step(means).await?.is_none() {}
+            Ok(())
         }
         Help::Refold => {
             monitor.deleted_by_hand(id.clone());

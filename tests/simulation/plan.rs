@@ -98,8 +98,10 @@ pub(super) enum Help {
     Retry,
     /// Skips the event at which it is parked.
     Skip,
-    /// Fills its hole.
+    /// Fills its gap.
     Fill,
+    /// Fills its gap and skips everything above that.
+    SkipAbove,
     /// Deletes its row by hand, so that it is folded again from its first event.
     Refold,
 }
@@ -374,7 +376,8 @@ fn operator(rng: &mut Rng, documents: usize, length: Duration) -> OperatorPlan {
         help: match rng.u8(..16) {
             0..3 => Help::Retry,
             3..10 => Help::Skip,
-            10..14 => Help::Fill,
+            10..12 => Help::Fill,
+            12..14 => Help::SkipAbove,
             _ => Help::Refold,
         },
     };

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ use super::{
     node::Node,
     operator,
     plan::{DaemonPlan, Help, OperatorStep},
-    skips::SKIPS,
+    skips::{SKIPS, skipped},
     store::{CHECKPOINTS, QUARANTINE, row_of, saved_of, version_of, waiting},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
 };
@@ -29,12 +30,12 @@ use crate::{
         id::DocumentId,
         part::Part,
         position::Checkpoint,
-        skip::Skip,
+        skip::{Skip, SkippedEvent},
     },
     observe::Observer,
     projector::revisit::Revisit,
     status::CollectionStatus,
-    store::{LeaseName, QuarantineRow},
+    store::{LeaseName, QuarantineRow, format::FORMAT},
     upkeep::layout::{LayoutWatch, Watched},
 };
 
@@ -206,7 +207,8 @@ pub(super) fn parked(seed: u64) -> (Scene, Op) {
     let key = EventKey { document: id(), version: 2 };
     let row = Row::Skip(Skip {
         key: key.clone(),
-        client: "c".into(),
+        through: 2,
+        told: vec![SkippedEvent { version: 2, client: "c".into(), seq: 2 }],
         class: Class::BadPatch,
         reason: String::new(),
         skipped_at: DateTime::from_millis(9),
@@ -274,7 +276,7 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
         let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
         let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
         let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
-        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()));
+        sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()).map(Result::unwrap));
         let mut executor = Executor::new(&sim);
         // As when a collection is divided anew and back before the keeper looks.
         for limit in [60, 120] {
@@ -283,6 +285,42 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
             let leads = || *standing.borrow() == Standing::Leader(1);
             assert!(executor.run(Duration::from_secs(limit), leads), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn nobody_leads_or_writes_any_more_once_the_data_is_in_a_newer_format() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed, false);
+        let world = World::new(&sim);
+        sim.spawn(Owner::World, world.clone().replicate());
+        let node = Node::new(&world, Owner::Daemon(0), &[]);
+        let leaderships = Leaderships::default();
+        let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
+        let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
+        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
+        let standing = leaderships.want(name);
+        let (end, mut ended) = oneshot::channel();
+        sim.spawn(Owner::Daemon(0), async move {
+            end.send(keeper.run(CancellationToken::new()).await).unwrap();
+        });
+        let mut executor = Executor::new(&sim);
+        world.put_format(FORMAT);
+        let leads = || *standing.borrow() == Standing::Leader(1);
+        assert!(executor.run(Duration::from_secs(60), leads), "seed {seed}");
+        world.put_format(FORMAT + 1);
+        let before = world.state().oplog.len();
+        let mut outcome = None;
+        let ends = || {
+            outcome = ended.try_recv().ok();
+            outcome.is_some()
+        };
+        assert!(executor.run(Duration::from_secs(120), ends), "seed {seed}");
+        assert_eq!(outcome.unwrap().unwrap_err().found, FORMAT + 1);
+        assert_eq!(*standing.borrow(), Standing::Standby, "seed {seed}");
+        let wrote = world.state().oplog.len() - before;
+        assert!(wrote <= 2, "seed {seed}: {wrote} writes, of a beat that had begun before");
     }
 }
 
@@ -351,6 +389,73 @@ fn a_document_is_looked_at_again_only_once_its_flush_has_returned() {
         });
         scene.until_version(3);
         scene.pass(Duration::from_secs(5));
+    }
+}
+
+/// A document behind a gap, with what would change it above that, and a daemon that stands still.
+fn behind_a_gap(seed: u64) -> Scene {
+    let mut scene = Scene::new(seed, None);
+    let rename = |name: &str| doc! { "op": "update", "patch": { "$set": { "name": name } } };
+    scene.append(&[(1, create()), (3, rename("three")), (4, rename("four"))]);
+    let waits = |world: &World| !waiting(&world.state().visible).is_empty();
+    scene.until("it waits", |world| waits(world) && Scene::is_at(world, 1));
+    scene
+}
+
+/// Whether the state is what it was below the gap.
+fn is_as_below(scene: &Scene) -> bool {
+    let row = Scene::row(&scene.world).unwrap();
+    row.get_document("state").and_then(|state| state.get_str("name")).ok() == Some("one")
+}
+
+#[test]
+fn an_old_leader_applies_nothing_that_was_skipped_above_a_gap_while_he_stood_still() {
+    for seed in 0..50 {
+        let mut scene = behind_a_gap(seed);
+        scene.sim.suspend(scene.node.owner);
+        scene.operate(Help::SkipAbove, Vec::new());
+        scene.until("it is skipped", |world| !skipped(&world.state().visible).is_empty());
+        scene.sim.resume(scene.node.owner);
+        scene.until_version(4);
+        assert!(is_as_below(&scene), "seed {seed}");
+        scene.append(&[(5, update())]);
+        scene.until_version(5);
+        assert!(is_as_below(&scene), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_member_that_does_not_know_of_a_skip_yet_does_not_let_what_is_skipped_be_applied() {
+    for seed in 0..200 {
+        let mut scene = behind_a_gap(seed);
+        let before = scene.world.state().oplog.len();
+        scene.operate(Help::SkipAbove, vec![scene.node.clone()]);
+        let (world, mut rng) = (scene.world.clone(), scene.sim.rng(1));
+        scene.sim.spawn(Owner::World, async move {
+            world.sim.sleep(Duration::from_millis(rng.u64(5..120))).await;
+            // Another member answers, which has seen less than was read before.
+            let seen = world.state().seen.min(before + rng.usize(..4));
+            world.state().elect(seen);
+            world.state().lagging = true;
+            world.sim.changed();
+            world.sim.sleep(Duration::from_millis(300)).await;
+            world.state().lagging = false;
+            world.sim.changed();
+        });
+        scene.until_version(4);
+        assert!(is_as_below(&scene), "seed {seed}");
+    }
+}
+
+#[test]
+fn two_who_skip_the_same_at_once_do_it_once() {
+    for seed in 0..50 {
+        let mut scene = behind_a_gap(seed);
+        scene.operate(Help::SkipAbove, vec![scene.node.clone()]);
+        scene.operate(Help::SkipAbove, vec![scene.node.clone()]);
+        scene.until_version(4);
+        assert!(is_as_below(&scene), "seed {seed}");
+        assert_eq!(skipped(&scene.world.state().visible).len(), 1, "seed {seed}");
     }
 }
 

@@ -24,13 +24,17 @@ use super::{
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
     reader::{self, Answers},
     skips::skipped,
-    store::{CHECKPOINTS, row_of, saved, waiting},
-    world::{COLLECTION, EVENTS, Key, Op, World},
+    store::{CHECKPOINTS, log_id, row_of, saved, waiting},
+    world::{COLLECTION, EVENTS, Key, Op, Row, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
     judge::{Evidence, Reference, Report, Stop, compare, judge},
-    model::{id::DocumentId, part::Part},
+    model::{
+        id::DocumentId,
+        part::Part,
+        skip::{Skip, is_filler},
+    },
     store::Lease,
 };
 
@@ -285,7 +289,10 @@ impl Run {
             together: acknowledged.together,
             skipped: skipped(&state.visible)
                 .iter()
-                .map(|key| (key.document.to_bson(), key.version))
+                .flat_map(|skip| {
+                    let versions = skip.key.version..=skip.through;
+                    versions.map(|version| (skip.key.document.to_bson(), version))
+                })
                 .collect(),
             answers: self.answers.lock().unwrap().clone(),
         };
@@ -302,7 +309,14 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     let state = world.state();
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
-    let mut differences = Vec::new();
+    // A range begins with the event that filled its gap.
+    let begins = |skip: &Skip| state.visible.get(EVENTS, &Key::Event(skip.key.clone())).cloned();
+    let is_filled = |row: Row| row.raw().is_some_and(|event| is_filler(event));
+    let ranges = skipped(&state.visible).into_iter().filter(|skip| skip.through > skip.key.version);
+    let unfilled =
+        ranges.filter(|skip| log_id(&state.visible) == log && !begins(skip).is_some_and(is_filled));
+    let mut differences: Vec<String> =
+        unfilled.map(|skip| format!("not filled: {skip:?}")).collect();
     for id in (0..DOCUMENTS).map(document_id) {
         let history = monitor.history(&state, log, &id);
         let row = row_of(&state.visible, &id);

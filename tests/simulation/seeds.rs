@@ -88,6 +88,8 @@ fn every_planted_bug_is_found() {
         LostAnswerIsSuccess,
         RowBeforeSkip,
         SkipsForgotten,
+        SkipsNotReadAgain,
+        SkipAfterFiller,
         StaleRowKept,
         LostHistoryIgnored,
         TailStartsTooLate,

@@ -1,7 +1,9 @@
 //! The store on the in-memory replica set: filtered majority writes that may be lost, late, partly
 //! done or doubled, as those of `store::mongo` are. What this claims is checked in `conformance`.
 
-use bson::{RawDocument, RawDocumentBuf};
+use std::sync::{Arc, Mutex};
+
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 
 use super::{
     monitor::Monitor,
@@ -31,17 +33,19 @@ pub(super) struct SimVersions {
     term: u64,
     after: Option<DocumentId>,
     extent: Extent,
+    seen: Arc<Mutex<Timestamp>>,
 }
 
 impl Versions for SimVersions {
     async fn next(&mut self) -> Result<Option<Vec<RowVersion>>> {
         let (world, after, term) = (self.node.world.clone(), self.after.clone(), self.term);
-        let (limit, extent) = (1 + self.node.random(8), self.extent);
+        let (limit, extent, seen) = (1 + self.node.random(8), self.extent, self.seen.clone());
         let work = async move {
             let state = world.state();
             if state.term != term {
                 return Err(Error::unreachable("the cursor died with its node"));
             }
+            observe(&seen, &state);
             Ok(versions(&state.visible, after.as_ref(), (limit, extent)))
         };
         let rows = self.node.call("next of versions", work).await?;
@@ -73,6 +77,21 @@ pub(super) struct SimStore {
     pub(super) node: Node,
     pub(super) monitor: Monitor,
     pub(super) part: Part,
+    /// When the newest row was read: what is skipped is never read as it was before.
+    pub(super) seen: Arc<Mutex<Timestamp>>,
+}
+
+impl SimStore {
+    pub(super) fn new(node: Node, monitor: Monitor, part: Part) -> Self {
+        let seen = Arc::new(Mutex::new(Timestamp { time: 0, increment: 0 }));
+        Self { node, monitor, part, seen }
+    }
+}
+
+/// Takes note of when rows were read.
+fn observe(seen: &Mutex<Timestamp>, state: &State) {
+    let mut seen = seen.lock().unwrap();
+    *seen = state.seen_time().max(*seen);
 }
 
 impl Documents for SimStore {
@@ -81,14 +100,16 @@ impl Documents for SimStore {
     async fn versions(&self, after: Option<&DocumentId>, extent: Extent) -> Result<SimVersions> {
         let world = self.node.world.clone();
         let term = self.node.call("versions", async move { Ok(world.state().term) }).await?;
-        Ok(SimVersions { node: self.node.clone(), term, after: after.cloned(), extent })
+        let (node, seen) = (self.node.clone(), self.seen.clone());
+        Ok(SimVersions { node, term, after: after.cloned(), extent, seen })
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
-        let (world, ids) = (self.node.world.clone(), ids.to_vec());
+        let (world, ids, seen) = (self.node.world.clone(), ids.to_vec(), self.seen.clone());
         let name = self.node.name(|| format!("load {}", list(ids.iter())));
         let work = async move {
             let state = world.state();
+            observe(&seen, &state);
             let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
             Ok(rows.collect())
         };

@@ -34,6 +34,7 @@ pub(super) enum Key {
     Event(EventKey),
     Document(DocumentId),
     Checkpoint(Part),
+    Format,
     Layout,
     Lease(LeaseName),
     Presence(String),
@@ -44,6 +45,7 @@ pub(super) enum Key {
 pub(super) enum Row {
     Raw(RawDocumentBuf),
     Checkpoint(Checkpoint),
+    Format(i64),
     Layout(u32),
     Quarantine(QuarantineRow),
     Skip(Skip),

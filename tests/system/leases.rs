@@ -147,7 +147,7 @@ async fn a_lease_that_was_taken_without_an_answer_is_given_back_at_the_stop() {
     );
     let stop = CancellationToken::new();
     stop.cancel();
-    keeper.run(stop).await;
+    keeper.run(stop).await.unwrap();
     assert_eq!(*standing.borrow(), Standing::Unknown);
     let row = leases.find_one(doc! { "_id.c": "games" }).await.unwrap().unwrap();
     assert_eq!(row.get("holder"), Some(&bson::Bson::Null), "{row}");

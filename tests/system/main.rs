@@ -9,6 +9,7 @@ mod judge;
 mod scene;
 
 mod backlog;
+mod formats;
 mod gaps;
 mod headroom;
 mod health;

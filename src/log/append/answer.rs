@@ -1,12 +1,10 @@
 //! What an answer of the server says of an insert: refused, taken, or nothing certain.
 
-use bson::{Bson, Document};
-use mongodb::error::{ErrorKind, WriteFailure};
-
 use crate::database::{
     self, Verdict,
     code::{DUPLICATE_KEY, VALIDATION_FAILED},
 };
+use bson::{Bson, Document};
 
 /// Why one attempt did not end with a proof.
 pub(super) enum Failure {
@@ -41,29 +39,28 @@ impl From<database::Error> for Insert {
     }
 }
 
-impl From<mongodb::error::Error> for Insert {
-    fn from(error: mongodb::error::Error) -> Self {
-        let refused = |at, message: &str, details: &Option<Document>| {
-            Self::Failed(Failure::Refused { at, reason: refusal(message, details.as_ref()) })
-        };
-        match &*error.kind {
-            ErrorKind::Write(WriteFailure::WriteError(write)) => match write.code {
-                DUPLICATE_KEY => return Self::Taken,
-                VALIDATION_FAILED => return refused(0, &write.message, &write.details),
-                _ => {}
-            },
-            ErrorKind::InsertMany(insert) => {
-                match insert.write_errors.as_ref().and_then(|errors| errors.first()) {
-                    Some(write) if write.code == DUPLICATE_KEY => return Self::Taken,
-                    Some(write) if write.code == VALIDATION_FAILED => {
-                        return refused(write.index, &write.message, &write.details);
-                    }
-                    _ => {}
-                }
+/// Judges the reply to an insert.
+pub(super) fn judge(reply: &Document) -> Result<(), Insert> {
+    let first = reply.get_array("writeErrors").ok().and_then(|errors| errors.first());
+    let error = |error: &Document| {
+        let message = error.get_str("errmsg").unwrap_or("the insert failed");
+        database::Error::server(error.get_i32("code").unwrap_or_default(), message)
+    };
+    if let Some(write) = first.and_then(Bson::as_document) {
+        return Err(match write.get_i32("code") {
+            Ok(DUPLICATE_KEY) => Insert::Taken,
+            Ok(VALIDATION_FAILED) => {
+                let at = write.get_i32("index").ok().and_then(|at| usize::try_from(at).ok());
+                let message = write.get_str("errmsg").unwrap_or_default();
+                let reason = refusal(message, write.get_document("errInfo").ok());
+                Insert::Failed(Failure::Refused { at: at.unwrap_or_default(), reason })
             }
-            _ => {}
-        }
-        database::Error::from(error).into()
+            _ => error(write).into(),
+        });
+    }
+    match reply.get_document("writeConcernError") {
+        Ok(concern) => Err(error(concern).into()),
+        Err(_) => Ok(()),
     }
 }
 

@@ -7,29 +7,36 @@ mod answer;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bson::{Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use bson::{RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
-use mongodb::{
-    ClientSession, Collection, Database,
-    options::{Acknowledgment, CollectionOptions, ReadConcern, SelectionCriteria, WriteConcern},
-};
+use mongodb::ClientSession;
 
 use self::answer::{Failure, Insert};
-use super::events_collection;
+use super::{
+    Batch, history,
+    mongo::{NamedLog, majority},
+};
 use crate::{
     database::{self, Causal, code},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
         new_event::NewEvent,
+        position::LogId,
     },
     time::{SystemTime, Time},
 };
 
-/// Appends events to one collection's log.
+/// The most marks in one reply.
+const BATCH_MAX: u32 = 10_000;
+/// How many bytes of events one command carries, where they are several: the server takes 16 MB.
+const COMMAND_BYTES_MAX: usize = 12 << 20;
+
+/// Appends events to one log, and to no other that takes its name: a version that was read from this log is never
+/// taken for one of another.
 #[derive(Clone, Debug)]
 pub struct Appender {
-    events: Collection<RawDocumentBuf>,
+    log: NamedLog,
     causal: Causal,
     time: SystemTime,
     limits: AppendLimits,
@@ -88,23 +95,15 @@ pub enum AppendError {
 }
 
 impl Appender {
-    /// For the log of `collection`.
-    pub fn new(database: &Database, collection: &str, limits: AppendLimits) -> Self {
-        let write =
-            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(limits.timeout).build();
-        let options = CollectionOptions::builder()
-            .read_concern(ReadConcern::majority())
-            .write_concern(write)
-            .selection_criteria(SelectionCriteria::ReadPreference(
-                mongodb::options::ReadPreference::Primary,
-            ))
-            .build();
-        Self {
-            events: database.collection_with_options(&events_collection(collection), options),
-            causal: Causal::new(database.client().clone()),
-            time: SystemTime::new(),
-            limits,
-        }
+    /// For this log.
+    pub fn new(log: NamedLog, limits: AppendLimits) -> Self {
+        let causal = Causal::new(log.database().client().clone());
+        Self { log, causal, time: SystemTime::new(), limits }
+    }
+
+    /// The log that it appends to.
+    pub fn log(&self) -> LogId {
+        self.log.id()
     }
 
     /// The sessions of this appender, for reads that must see what it appended.
@@ -132,15 +131,16 @@ impl Appender {
     /// When the database cannot be read.
     pub async fn last_version(&self, document: &DocumentId) -> database::Result<i64> {
         let mut session = self.causal.session().await?;
-        let find = self
-            .events
-            .find_one(versions(document, 1, INTEGER_MAX))
-            .sort(doc! { "_id": -1 })
-            .projection(doc! { "_id": 1 })
-            .max_time(self.limits.timeout);
-        let found = self.in_time(find.session(&mut session)).await?;
+        let find = rawdoc! {
+            "filter": history::range(document, &(1..=INTEGER_MAX)),
+            "sort": { "_id": -1 },
+            "limit": 1,
+            "singleBatch": true,
+            "projection": { "_id": 1 },
+        };
+        let found = self.find(&mut session, find).await?;
         self.causal.observe(&session);
-        found.map_or(Ok(0), |event| Ok(key(&event)?.version))
+        found.first().map_or(Ok(0), |event| Ok(key(event)?.version))
     }
 
     /// Inserts events of one document right after version `after`, in order, and gives how many of
@@ -203,15 +203,15 @@ impl Appender {
         held: &mut usize,
     ) -> Result<(), Failure> {
         let mut session = self.causal.session().await.map_err(Failure::from)?;
-        let inserted = self.insert_once(&rows[*held..], &mut session).await;
-        self.causal.observe(&session);
-        match inserted {
-            Ok(()) => {
-                *held = rows.len();
-                return Ok(());
+        while *held < rows.len() {
+            let fitting = fitting(&rows[*held..]);
+            let inserted = self.insert_once(fitting, &mut session).await;
+            self.causal.observe(&session);
+            match inserted {
+                Ok(()) => *held += fitting.len(),
+                Err(Insert::Taken) => break,
+                Err(Insert::Failed(failure)) => return Err(failure),
             }
-            Err(Insert::Taken) => {}
-            Err(Insert::Failed(failure)) => return Err(failure),
         }
         let [Row { version: next, .. }, ..] = rows[*held..] else { return Ok(()) };
         let last = rows.last().map_or(next, |row| row.version);
@@ -230,21 +230,18 @@ impl Appender {
     }
 
     async fn insert_once(&self, rows: &[Row], session: &mut ClientSession) -> Result<(), Insert> {
-        match rows {
-            [row] => {
-                let insert = self.events.insert_one(&row.event).session(session);
-                self.timed(insert).await.map(drop)
-            }
-            rows => {
-                let events = rows.iter().map(|row| &row.event);
-                let insert = self.events.insert_many(events).ordered(true).session(session);
-                self.timed(insert).await.map(drop)
-            }
-        }
-        .map_err(|error| error.map_or_else(|| self.late().into(), Insert::from))
+        let mut events = RawArrayBuf::new();
+        rows.iter().for_each(|row| events.push(row.event.clone()));
+        let insert = rawdoc! {
+            "documents": events,
+            "ordered": true,
+            "writeConcern": { "w": "majority", "wtimeout": self.millis() },
+        };
+        let reply = self.in_time(self.log.run_in(session, cstr!("insert"), &insert)).await?;
+        answer::judge(&reply)
     }
 
-    /// The `id`s of the events from version `first` to `last`, up to the first hole.
+    /// The `id`s of the events from version `first` to `last`, up to the first gap.
     async fn ids(
         &self,
         document: &DocumentId,
@@ -252,17 +249,12 @@ impl Appender {
         last: i64,
         session: &mut ClientSession,
     ) -> Result<Vec<Option<RawBson>>, Failure> {
-        let find = self
-            .events
-            .find(versions(document, first, last))
-            .sort(doc! { "_id": 1 })
-            .projection(doc! { "id": 1 })
-            .max_time(self.limits.timeout);
-        let read = async {
-            let mut cursor = find.session(&mut *session).await?;
-            cursor.stream(session).try_collect::<Vec<_>>().await
+        let find = rawdoc! {
+            "filter": history::range(document, &(first..=last)),
+            "sort": { "_id": 1 },
+            "projection": { "id": 1 },
         };
-        let found = self.in_time(read).await?;
+        let found = self.find(session, find).await?;
         let mut ids = Vec::with_capacity(found.len());
         for (event, version) in found.iter().zip(first..) {
             if key(event)?.version != version {
@@ -274,22 +266,41 @@ impl Appender {
         Ok(ids)
     }
 
-    async fn in_time<T>(
+    /// Reads at majority, behind everything that went before in the session.
+    async fn find(
         &self,
-        action: impl IntoFuture<Output = mongodb::error::Result<T>>,
-    ) -> database::Result<T> {
-        let answer = self.timed(action).await;
-        answer.map_err(|error| error.map_or_else(|| self.late(), database::Error::from))
+        session: &mut ClientSession,
+        mut find: RawDocumentBuf,
+    ) -> database::Result<Vec<RawDocumentBuf>> {
+        find.append(cstr!("readConcern"), majority(session.operation_time()));
+        find.append(cstr!("maxTimeMS"), self.millis());
+        let read = async {
+            let mut cursor = self.log.cursor_in(session, cstr!("find"), &find, BATCH_MAX).await?;
+            let batches = cursor.stream(session).map_err(|error| self.log.told(error));
+            let batches: Vec<Batch> = batches.map_ok(Batch::from).try_collect().await?;
+            let mut found = Vec::new();
+            for batch in &batches {
+                for event in batch.documents()? {
+                    found.push(event?.to_owned());
+                }
+            }
+            Ok(found)
+        };
+        self.in_time(read).await
     }
 
     /// Waits a little longer than the server is told to, for an answer that is lost on the way.
-    async fn timed<T>(
+    async fn in_time<T>(
         &self,
-        action: impl IntoFuture<Output = mongodb::error::Result<T>>,
-    ) -> Result<T, Option<mongodb::error::Error>> {
+        action: impl Future<Output = database::Result<T>>,
+    ) -> database::Result<T> {
         let limit = self.limits.timeout + Duration::from_secs(1);
-        let answer = tokio::time::timeout(limit, action.into_future()).await;
-        answer.map_err(|_| None)?.map_err(Some)
+        let answer = tokio::time::timeout(limit, action).await;
+        answer.unwrap_or_else(|_| Err(self.late()))
+    }
+
+    fn millis(&self) -> i64 {
+        i64::try_from(self.limits.timeout.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn late(&self) -> database::Error {
@@ -330,10 +341,15 @@ fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// One bounded range of the log's key: the only filter that a clustered collection answers quickly.
-fn versions(document: &DocumentId, first: i64, last: i64) -> Document {
-    let d = document.to_bson();
-    doc! { "_id": { "$gte": { "d": d.clone(), "s": first }, "$lte": { "d": d, "s": last } } }
+/// As many of the first rows as go in one command.
+fn fitting(rows: &[Row]) -> &[Row] {
+    let mut bytes = 0;
+    let fits = |row: &&Row| {
+        bytes += row.event.as_bytes().len();
+        bytes <= COMMAND_BYTES_MAX
+    };
+    let count = rows.iter().take_while(fits).count().max(1);
+    rows.get(..count).unwrap_or(rows)
 }
 
 fn key(event: &RawDocument) -> database::Result<EventKey> {

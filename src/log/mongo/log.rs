@@ -6,12 +6,8 @@ use futures::{StreamExt, stream::try_unfold};
 use super::named::{NamedLog, majority};
 use crate::{
     database::{Ahead, Error, Result, code},
-    log::{Batch, EventLog, Mend, Scan},
-    model::{
-        event::EventKey,
-        id::{DocumentId, INTEGER_MAX},
-        position::LogId,
-    },
+    log::{Batch, EventLog, Mend, Scan, history},
+    model::{event::EventKey, id::DocumentId, position::LogId},
 };
 
 /// The most events in one batch of a scan: some megabytes of ordinary ones. Fewer, and the server's work for a
@@ -26,13 +22,6 @@ impl MongoLog {
     pub(super) fn new(log: NamedLog) -> Self {
         Self(log)
     }
-}
-
-/// The range of the keys of one document's events above version `after`: the bounded form, since on a
-/// clustered collection only a range on `_id` is a seek.
-fn range_after(document: &DocumentId, after: i64) -> RawDocumentBuf {
-    let key = |version: i64| EventKey { document: document.clone(), version }.to_raw();
-    rawdoc! { "_id": { "$gt": key(after), "$lte": key(INTEGER_MAX) } }
 }
 
 impl EventLog for MongoLog {
@@ -73,7 +62,7 @@ impl EventLog for MongoLog {
         at_least: Option<Timestamp>,
     ) -> Result<Batch> {
         let find = rawdoc! {
-            "filter": range_after(document, after),
+            "filter": history::range(document, &history::above(after)),
             "sort": { "_id": 1 },
             "limit": i64::from(limit),
             // One more than the limit, so that no cursor stays open behind a reply that holds all.

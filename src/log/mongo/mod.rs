@@ -1,6 +1,7 @@
 //! The event log on MongoDB. Change streams and scans are read as raw batches: one buffer per reply,
 //! decoded in place. Resuming is ours and not the driver's, since a checkpoint has to know every place.
 
+mod known;
 mod log;
 mod named;
 mod tail;
@@ -10,8 +11,10 @@ use mongodb::{ClientSession, Database};
 
 use super::{Bodies, LogSource, Start};
 use crate::database::{Error, Result};
+pub use known::KnownLog;
 pub use log::{MongoLog, MongoScan};
 pub use named::NamedLog;
+pub(super) use named::majority;
 pub use tail::MongoTail;
 
 /// The logs of one MongoDB database.

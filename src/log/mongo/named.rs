@@ -3,15 +3,15 @@
 //! has its name. `count`, `collMod`, `create` and change streams do not take the field.
 
 use bson::{
-    Document, RawBson, RawDocumentBuf, Timestamp, doc,
+    Document, RawBson, RawDocumentBuf, Timestamp, Uuid, doc,
     raw::{CStr, cstr},
     rawdoc,
 };
 use futures::TryStreamExt;
 use mongodb::{
-    Database,
+    ClientSession, Database,
     options::{ReadPreference, SelectionCriteria},
-    raw_batch_cursor::RawBatchCursor,
+    raw_batch_cursor::{RawBatchCursor, SessionRawBatchCursor},
 };
 
 use crate::{
@@ -46,6 +46,21 @@ impl NamedLog {
                 Ok(Some(Self { database: database.clone(), events, id: LogId(uuid) }))
             }
             _ => Err(Error::damaged(format!("`{events}` has no UUID: is it a view?"))),
+        }
+    }
+
+    /// Makes sure that the server looks at the identity in a command, by a read that names another one.
+    ///
+    /// # Errors
+    /// What the server said instead of refusing it.
+    pub async fn check(database: &Database, collection: &str) -> Result<(), String> {
+        let events = events_collection(collection);
+        let nobody = Self { database: database.clone(), events, id: LogId(Uuid::new()) };
+        let find = rawdoc! { "limit": 1, "singleBatch": true };
+        match nobody.cursor(cstr!("find"), &find, 1).await {
+            Err(error) if error.code() == Some(code::LOG_MISMATCH) => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err("it found a collection of another UUID".into()),
         }
     }
 
@@ -99,6 +114,51 @@ impl NamedLog {
         }
     }
 
+    /// The same in a session. One for reads of one moment says itself what is read; in one that is causally consistent
+    /// the command has to say after what, since the driver does so only for commands of its own.
+    ///
+    /// # Errors
+    /// Code [`code::LOG_MISMATCH`] when the log is away, gone, or another one.
+    pub async fn cursor_in(
+        &self,
+        session: &mut ClientSession,
+        verb: &CStr,
+        fields: &RawDocumentBuf,
+        batch: u32,
+    ) -> Result<SessionRawBatchCursor> {
+        let command = self.command(verb, fields)?;
+        let mut attempts = 1;
+        loop {
+            let run = self.database.run_raw_cursor_command(command.clone()).batch_size(batch);
+            match run.selection_criteria(primary()).session(&mut *session).batch().await {
+                Err(error) if attempts < READ_ATTEMPTS && is_retryable_read(&error) => {
+                    attempts += 1;
+                }
+                opened => return opened.map_err(|error| self.told(error)),
+            }
+        }
+    }
+
+    /// Runs a command in a session, and gives the reply: what it says of single statements is left to the caller.
+    ///
+    /// # Errors
+    /// Code [`code::LOG_MISMATCH`] when the log is away, gone, or another one.
+    pub async fn run_in(
+        &self,
+        session: &mut ClientSession,
+        verb: &CStr,
+        fields: &RawDocumentBuf,
+    ) -> Result<Document> {
+        let command = self.command(verb, fields)?;
+        let run = self.database.run_raw_command(command).session(session);
+        let reply = run.await.map_err(|error| self.told(error))?;
+        // A write is refused in the part of its reply that is about single statements.
+        match first_error(&reply, &[]) {
+            Some(error) if error.code() == Some(code::LOG_MISMATCH) => Err(self.told(error)),
+            _ => Ok(reply),
+        }
+    }
+
     /// Runs a write command at majority. Errors of single statements with one of the codes `expected` are none.
     ///
     /// # Errors
@@ -119,7 +179,7 @@ impl NamedLog {
     }
 
     /// The error, in words of ours where it says that this log is not there under its name.
-    fn told(&self, error: impl Into<Error>) -> Error {
+    pub(in crate::log) fn told(&self, error: impl Into<Error>) -> Error {
         let error = error.into();
         match error.code() {
             Some(code::LOG_MISMATCH) => Error::log_mismatch(&self.events, self.id),
@@ -140,7 +200,7 @@ fn first_error(reply: &Document, expected: &[i32]) -> Option<Error> {
 }
 
 /// A read concern: majority, and not older than `at_least`.
-pub(super) fn majority(at_least: Option<Timestamp>) -> RawDocumentBuf {
+pub(in crate::log) fn majority(at_least: Option<Timestamp>) -> RawDocumentBuf {
     let mut concern = rawdoc! { "level": "majority" };
     if let Some(time) = at_least {
         concern.append(cstr!("afterClusterTime"), time);

@@ -5,6 +5,7 @@ use bson::{DateTime, RawArray, RawBsonRef, RawDocument, oid::ObjectId};
 
 use super::{Change, EventError, string, wrong_type};
 use crate::model::{
+    clock::Clock,
     shown::shown,
     state::{
         Malformed,
@@ -23,6 +24,7 @@ pub(super) struct Fields<'a> {
     pub(super) merge: Option<RawBsonRef<'a>>,
     pub(super) at: Option<RawBsonRef<'a>>,
     pub(super) id: Option<RawBsonRef<'a>>,
+    pub(super) seen: Option<RawBsonRef<'a>>,
 }
 
 impl<'a> Fields<'a> {
@@ -40,6 +42,7 @@ impl<'a> Fields<'a> {
                 b"merge" => ("merge", &mut fields.merge),
                 b"at" => ("at", &mut fields.at),
                 b"id" => ("id", &mut fields.id),
+                b"seen" => ("seen", &mut fields.seen),
                 _ => continue,
             };
             *slot = match usual(value) {
@@ -48,6 +51,12 @@ impl<'a> Fields<'a> {
             };
         }
         Ok(fields)
+    }
+
+    /// How many clients the causal context names, each of them once: the event has been looked through.
+    pub(super) fn seen_clients(&self) -> Result<usize, EventError> {
+        let Some(seen) = self.seen else { return Ok(0) };
+        Ok(Clock::count_raw(document("seen", seen)?)?)
     }
 
     pub(super) fn change(&self) -> Result<Change<'a>, EventError> {

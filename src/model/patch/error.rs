@@ -105,6 +105,16 @@ pub enum PatchError {
         /// The limit in steps.
         max: usize,
     },
+    /// A regular expression cannot say whether a text of the state matches.
+    #[error("{operator} {path:?}: {reason}")]
+    Pattern {
+        /// The operator.
+        operator: &'static str,
+        /// The path as written.
+        path: String,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
     /// An array would have to be filled up with too many nulls.
     #[error(
         "{operator} {path:?}: reaching that index needs more than {max} nulls before it; \

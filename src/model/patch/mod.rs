@@ -14,9 +14,9 @@
 //! - Paths that begin with `_id` are refused even where they would change nothing: the state has none.
 //! - The positional `$` is refused always, because it needs a query, which an event has not. The server
 //!   refuses it too, but does nothing where no element leads to it.
-//! - Regular expressions are matched in linear time. What that excludes, or what would be read
-//!   differently, is refused: looking around, back references, possessive quantifiers, inline options,
-//!   named classes, and a `$` in the middle. One patch compiles at most 64 of them, of 1 MiB each.
+//! - Regular expressions are matched by PCRE2, where the server (6.0) has PCRE. What the two read differently is
+//!   refused: see `query::pattern`. So is a match that takes too many tries, where the server gives up and goes
+//!   on as if nothing matched. One patch compiles at most 64 of them, of 16 KiB each.
 //! - Geographic conditions, `$sampleRate` and the server's internal operators are refused in `$pull`
 //!   and array filters, because they ask about more than a value, or by chance. (The server itself
 //!   refuses `$expr`, `$where`, `$text` and `$jsonSchema` there.)

@@ -207,13 +207,9 @@ fn set_elements(value: RawValue<'_>) -> Result<Vec<RawValue<'_>>, String> {
     };
     let Some(each) = first.filter(|field| field.name == b"$each") else { return Ok(vec![value]) };
     let mut fields = value.elements().map_err(unreadable)?;
-    while let Some(field) = fields.next().map_err(unreadable)? {
-        if field.name != b"$each" {
-            return Err(format!(
-                "takes nothing beside $each, but {:?} is there",
-                shown(field.name)
-            ));
-        }
+    fields.next().map_err(unreadable)?;
+    if let Some(field) = fields.next().map_err(unreadable)? {
+        return Err(format!("takes nothing beside $each, but {:?} is there", shown(field.name)));
     }
     elements(each.value).map_err(|reason| format!("$each {reason}"))
 }

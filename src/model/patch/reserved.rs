@@ -11,11 +11,6 @@ use super::operator::Operator;
 use super::plan::Entry;
 use super::walk::{Place, Walk};
 
-/// Whether the field's name is subject to these rules.
-pub(super) fn applies(place: Place<'_>) -> bool {
-    place.level == 1 && place.name.starts_with(b"$")
-}
-
 impl Walk<'_> {
     /// Applies an operator to a root field with such a name.
     pub(crate) fn update_reserved(

@@ -14,6 +14,8 @@ pub(crate) struct Steps(Cell<usize>);
 pub(crate) enum Halt {
     Malformed(Malformed),
     OutOfSteps,
+    /// A regular expression cannot say whether a text matches, and why.
+    Pattern(&'static str),
 }
 
 impl From<Malformed> for Halt {

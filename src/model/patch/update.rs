@@ -10,7 +10,6 @@ use super::error::PatchError;
 use super::number::{Number, Stored};
 use super::operator::{Bitwise, Operator};
 use super::plan::Entry;
-use super::reserved;
 use super::walk::{Place, Walk};
 
 impl Walk<'_> {
@@ -21,7 +20,7 @@ impl Walk<'_> {
         found: usize,
         entry: &Entry<'_>,
     ) -> Result<(), PatchError> {
-        if reserved::applies(place) {
+        if place.is_reserved() {
             return self.update_reserved(place, found, entry);
         }
         self.change(place, found, entry)

@@ -12,7 +12,7 @@ use super::operator::Operator;
 use super::plan::Entry;
 use super::query::Filters;
 use super::steps::{Halt, Steps};
-use super::{path, reserved, within};
+use super::{path, within};
 
 /// One application of one patch.
 pub(crate) struct Walk<'a> {
@@ -30,6 +30,13 @@ pub(crate) struct Place<'p> {
     pub(crate) name: &'p [u8],
     /// The root's fields are at level 1.
     pub(crate) level: usize,
+}
+
+impl Place<'_> {
+    /// Whether the server keeps the field's name for itself.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.level == 1 && self.name.starts_with(b"$")
+    }
 }
 
 impl Walk<'_> {
@@ -165,7 +172,7 @@ impl Walk<'_> {
         self.check_depth(place, entry, &value)?;
         if !self.state.node(place.node).is_array {
             let at = self.state.add(place.node, place.name, value);
-            if reserved::applies(place) {
+            if place.is_reserved() {
                 self.check_reserved(place.node, at, entry)?;
             }
             return self.check_growth().map(|()| at);
@@ -226,6 +233,9 @@ impl Walk<'_> {
             Halt::OutOfSteps => {
                 let (operator, path, max) = (entry.name, shown(entry.full), self.limits.steps_max);
                 PatchError::TooMuchWork { operator, path, max }
+            }
+            Halt::Pattern(reason) => {
+                PatchError::Pattern { operator: entry.name, path: shown(entry.full), reason }
             }
         }
     }

@@ -5,7 +5,7 @@
 ///
 /// With the defaults no event of up to 16 MiB takes more than 512 MiB while it is being applied, whatever
 /// it asks for and whatever the state holds. That is about 25 bytes for each byte of the event (a patch
-/// may consist of a million paths) and 20 for each byte of the state (an array of nulls), and 4 MiB for
+/// may consist of a million paths) and 20 for each byte of the state (an array of nulls), and half a MiB for
 /// each of at most 64 regular expressions. `tests/hostile` holds the process to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -19,8 +19,10 @@ pub struct Limits {
     /// server's own number.
     pub padding_max: usize,
     /// Most steps that one patch may take: a field's name compared, an element tested against one
-    /// condition, 16 bytes of a value looked through, a byte matched against a pattern. The default is
-    /// a few seconds' worth; without a limit a patch of a few kilobytes could take for ever.
+    /// condition, 16 bytes of a value looked through, a branch of a match with a pattern. What a match will take
+    /// is not known before, so it is counted as the most that it may take: 32 branches for every byte of the text, and
+    /// more when these do not suffice. The default is a few seconds' worth; without a limit a patch of a few
+    /// kilobytes could take for ever.
     pub steps_max: usize,
 }
 

@@ -51,6 +51,19 @@ impl<'a> RawValue<'a> {
         Self { tag, bytes }
     }
 
+    /// A document that has just this value, under that name.
+    pub(crate) fn in_document(self, name: &[u8]) -> Vec<u8> {
+        let length = 4 + 1 + name.len() + 1 + self.bytes.len() + 1;
+        let mut document = Vec::with_capacity(length);
+        document.extend_from_slice(&(length as u32).to_le_bytes());
+        document.push(self.tag);
+        document.extend_from_slice(name);
+        document.push(0);
+        document.extend_from_slice(self.bytes);
+        document.push(0);
+        document
+    }
+
     /// The elements of a document or array; none for any other type.
     pub(crate) fn elements(self) -> Result<Elements<'a>, Malformed> {
         if is_container(self.tag) { Elements::new(self.bytes) } else { Ok(Elements::empty()) }
@@ -80,6 +93,13 @@ impl<'a> RawValue<'a> {
     /// The text of a string, symbol or code, without its length and its closing zero.
     pub(crate) fn text(self) -> &'a [u8] {
         self.bytes.get(4..self.bytes.len().saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The code and the scope of code with scope.
+    pub(crate) fn code_with_scope(self) -> Result<(RawValue<'a>, RawValue<'a>), Malformed> {
+        let rest = self.bytes.get(4..).unwrap_or_default();
+        let (code, scope) = rest.split_at(string_len(rest, 0)?.min(rest.len()));
+        Ok((RawValue::new(tag::CODE, code), RawValue::new(tag::DOCUMENT, scope)))
     }
 
     /// Pattern and options of a regular expression.

@@ -13,9 +13,9 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{
-        document::{Class, Document, FoldLimits, Outcome, Quarantine},
+        document::{Document, FoldLimits, Outcome, Quarantine},
         id::DocumentId,
-        skip::Skips,
+        skip::{Skips, is_filler},
     },
     observe::{Counts, Observer},
     planted::{Bug, planted},
@@ -95,11 +95,12 @@ impl<T: Time> Memory<T> {
             }
             // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
             let is_next = key.version == slot.document.version + 1;
-            if is_next && skips_are == SkipsAre::Known && is_filler(event) {
+            let is_doubtful = is_next && skips_are == SkipsAre::Known && is_filler(event);
+            if is_doubtful && !planted(Bug::SkipsNotReadAgain) {
                 behind = key.version;
                 continue;
             }
-            let is_skipped = skips.is_some_and(|skips| skips.contains(&key.version))
+            let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
                 && !planted(Bug::SkipsForgotten);
             match slot.document.offer(key, event, is_skipped, &self.limits) {
                 Outcome::Replay => self.counts.replayed += 1,
@@ -132,7 +133,9 @@ impl<T: Time> Memory<T> {
         if let Some(mark) = poison {
             return self.park(id, mark);
         }
-        if behind > version {
+        if skips_are == SkipsAre::Fresh {
+            // The log is being read on.
+        } else if behind > version {
             self.rechecks.behind(id, behind);
         } else if gap.is_some_and(|gap| version >= gap) || (applied && self.waiting.waits(id)) {
             // Whatever it waited for has passed, here or under another instance.
@@ -148,7 +151,7 @@ impl<T: Time> Memory<T> {
         // one that has moved on, or may, because an operator has skipped the event.
         let mark = self.waiting.park(&document.id);
         let skips = self.skips.of(&document.id);
-        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(&mark.version)));
+        let mark = mark.filter(|mark| skips.is_none_or(|skips| !skips.contains(mark.version)));
         let mark = mark.filter(|mark| mark.version == document.version + 1);
         document.quarantine = mark.cloned();
         self.cache.admit(Slot::new(document, stored, stored_mark));
@@ -207,8 +210,7 @@ impl<T: Time> Memory<T> {
         if self.waiting.gap(id) == Some(missing) || planted(Bug::GapNotRecorded) {
             return;
         }
-        let reason = format!("version {missing} is missing; later ones are there");
-        let mark = Quarantine { class: Class::Gap, version: missing, reason };
+        let mark = Quarantine::gap(missing);
         self.waiting.put(QuarantineRow { document: id.clone(), mark, since: self.time.wall() });
         self.note_change();
     }
@@ -235,9 +237,4 @@ impl<T: Time> Memory<T> {
             self.changed_at = Some(self.time.now());
         }
     }
-}
-
-/// Whether an event was inserted by the daemon itself, on behalf of an operator.
-fn is_filler(event: &RawDocument) -> bool {
-    event.get_str("client").is_ok_and(|client| client == "alluvium")
 }

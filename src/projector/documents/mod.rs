@@ -25,6 +25,7 @@ use crate::{
         id::DocumentId,
         part::Part,
         position::Checkpoint,
+        skip::has_fillers,
     },
     planted::{Bug, planted},
     store::{RowOutcome, RowWrite, Store},
@@ -101,6 +102,10 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         let documents = documents?;
         self.learn_of_parked(&documents).await?;
         for document in documents {
+            // What is known of its skips may be older than the row.
+            if has_fillers(&document.clock) {
+                self.look_up_skips(&document.id).await?;
+            }
             let stored = document.version;
             self.memory.admit(document, stored);
         }
@@ -213,8 +218,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         loop {
             // Skips are read after the events, so that nothing is applied that was skipped before it was read.
             if page.documents()?.next().is_some() {
-                let skips = self.ask.skips_of(id).await?;
-                self.memory.skips.replace(id, skips);
+                self.look_up_skips(id).await?;
             }
             let met = self.offer_page(id, &page)?;
             let Some(slot) = self.memory.cache.edit(id) else { return Ok(()) };
@@ -234,6 +238,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 }
             }
         }
+    }
+
+    async fn look_up_skips(&mut self, id: &DocumentId) -> Result<()> {
+        let skips = self.ask.skips_of(id).await?;
+        self.memory.skips.replace(id, skips);
+        Ok(())
     }
 
     /// Offers events that were just read from the log; the version of the last one.

@@ -96,8 +96,7 @@ async fn fold_some<L: EventLog, D: Store, T: Time>(
     (after, version): (i64, i64),
 ) -> Result<()> {
     let page = documents.ask.read(id, after).await?;
-    let skips = documents.ask.skips_of(id).await?;
-    documents.memory.skips.replace(id, skips);
+    documents.look_up_skips(id).await?;
     for event in page.documents()? {
         let event = event?;
         let key = EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;

@@ -2,19 +2,19 @@
 //! rows. It finds every document that is behind, loads none that is not, and notices one that is ahead.
 //!
 //! The stream goes on meanwhile. What it brings of a document that the walk has yet to come to is not folded: the walk
-//! will see it. Only where the walk has passed the document and has not seen it, because it read that place a moment
-//! earlier, the document is looked at again.
+//! will see it. Once the walk has passed the document, it is looked at again; the log is read only where something is
+//! still missing then, because the walk read that place a moment earlier.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bson::Timestamp;
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{chunk::Arrival, rows::Rows};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId},
+    model::{event::EventKey, id::DocumentId, skip::FILLER_CLIENT},
     projector::documents::Documents,
     retry::limited,
     store::{self, Extent, RowVersion, Store},
@@ -159,9 +159,10 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         let Some(row) = self.row.as_mut().filter(|_| !self.has_news) else { return Ok(()) };
         self.has_news = true;
         self.rows.is_behind();
-        // What bears a mark is loaded together with its record.
+        // What bears a mark is loaded together with its record, and what counts fillers together with its skips.
         let is_held = documents.memory.cache.holds(&row.id);
-        match row.row.take().filter(|_| !row.marked && !is_held) {
+        let fits = |whole: &RawDocumentBuf| !row.marked && !is_held && !counts_fillers(whole);
+        match row.row.take().filter(fits) {
             Some(whole) => documents.memory.admit_row(&whole),
             None => Ok(()),
         }
@@ -202,16 +203,19 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         {
             let (id, known) = entry.remove_entry();
             self.ahead_bytes -= ahead_bytes(&id);
-            let last = self.last.as_ref().filter(|last| last.document == id);
-            if last.is_none_or(|last| last.version < known) {
-                documents.memory.rechecks.behind(&id, known);
-            }
+            documents.memory.rechecks.behind(&id, known);
         }
         match (&self.row, &self.last) {
             (Some(row), Some(last)) => check_not_ahead(documents, row, last.version).await,
             _ => Ok(()),
         }
     }
+}
+
+/// Whether gaps of the document of a row were filled.
+fn counts_fillers(row: &RawDocument) -> bool {
+    row.get_document("clock")
+        .is_ok_and(|clock| clock.get(FILLER_CLIENT).is_ok_and(|count| count.is_some()))
 }
 
 fn ahead_bytes(id: &DocumentId) -> usize {

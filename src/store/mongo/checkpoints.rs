@@ -22,7 +22,8 @@ impl Checkpoints for MongoStore {
     }
 
     async fn claim_log(&self, log: LogId) -> Result<bool> {
-        // An upsert whose filter misses because of the log collides with the row that is there.
+        // If the row has another log, the filter does not match, the upsert inserts, and error 11000
+        // tells.
         let filter = rawdoc! { "_id": self.collection.as_str(), "log": bson::Binary::from(log.0) };
         let first = rawdoc! { "$setOnInsert": { "epoch": 0_i64 } };
         let statements = [update_statement(filter, first, true)].into_iter().collect();
@@ -31,7 +32,8 @@ impl Checkpoints for MongoStore {
     }
 
     async fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<bool> {
-        // An upsert whose filter misses because of the epoch or the log collides with the row that is there.
+        // If the row has a later epoch or another log, the filter does not match, the upsert inserts,
+        // and error 11000 tells.
         let log = bson::Binary::from(checkpoint.log.0);
         let filter = rawdoc! {
             "_id": self.checkpoint_id(), "epoch": { "$lte": checkpoint.epoch }, "log": log.clone(),
@@ -53,7 +55,8 @@ impl Checkpoints for MongoStore {
     }
 }
 
-/// Whether an upsert was carried out, or collided with a row that its filter does not match.
+/// Whether an upsert was carried out: `false` on error 11000, when there is a row that its filter does
+/// not match.
 fn is_written(reply: &Document) -> Result<bool> {
     match no_write_errors(reply) {
         Ok(()) => Ok(true),
@@ -104,7 +107,7 @@ fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let epoch = row.get("epoch")?.and_then(integral).ok_or_else(|| missing("epoch"))?;
     let log = row.get_binary("log").map_err(|_| missing("log"))?;
     let log = log.to_binary().to_uuid().map_err(|_| missing("log"))?;
-    // Only a hint: one that makes no sense is none.
+    // This is only a hint. A number that makes no sense is ignored.
     let passed_events = row.get("passed_events")?.and_then(integral);
     let passed_events = passed_events.and_then(|passed| u64::try_from(passed).ok());
     Ok(Checkpoint { position, log: LogId(log), epoch, passed_events })

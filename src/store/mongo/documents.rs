@@ -20,8 +20,8 @@ use crate::{
 
 /// The most rows in one command.
 const STATEMENTS_MAX: usize = 1_000;
-/// The most bytes of rows in one command, of which there are a few copies until it is sent. One larger row
-/// still goes alone.
+/// The most bytes of rows in one command. A command exists in a few copies until it is sent. A larger
+/// row goes alone.
 const STATEMENT_BYTES_MAX: usize = 2 << 20;
 /// The most rows of one statement: each row is looked up among them.
 const TOGETHER_ROWS_MAX: usize = 64;
@@ -42,12 +42,16 @@ impl Documents for MongoStore {
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
-        let rows = self
+        let mut session = self.causal.session().await?;
+        let mut rows = self
             .documents
             .find(doc! { "_id": { "$in": ids } })
             .read_concern(ReadConcern::majority())
+            .session(&mut session)
             .await?;
-        Ok(rows.try_collect().await?)
+        let rows = rows.stream(&mut session).try_collect().await?;
+        self.causal.observe(&session);
+        Ok(rows)
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
@@ -120,7 +124,8 @@ impl MongoStore {
             }
             let statements = rows.chunks(TOGETHER_ROWS_MAX).map(replacement_of_many).collect();
             let reply = self.bulk("update", &self.collection, "updates", statements).await?;
-            // An error stops its statement at one of its rows, and does not say at which.
+            // An error ends its statement, and does not say at which of the rows: write them one by one
+            // below.
             if write_errors(&reply).next().is_none() {
                 return self.outcomes(writes, indexes, &reply, "nModified").await;
             }
@@ -146,7 +151,8 @@ impl MongoStore {
         transactions.run(&self.database, command).await
     }
 
-    /// What a reply says of the rows of its command, of which it has counted those that were written.
+    /// Finds out from a reply what became of each row. `counted` names the field with the number of
+    /// rows that were written.
     async fn outcomes(
         &self,
         writes: &[RowWrite],
@@ -160,8 +166,8 @@ impl MongoStore {
                 outcomes.insert(indexes[at], outcome);
             }
         }
-        // A count that is short does not say which row missed, and an error of a key that exists may be
-        // our own earlier attempt: the rows themselves tell.
+        // When fewer rows were written than sent, the reply does not say which. And a key that exists
+        // may come from our own earlier attempt. So read the rows again.
         let written = usize::try_from(reply.get_i32(counted).unwrap_or_default());
         if written.unwrap_or_default() + outcomes.len() < indexes.len() {
             self.compare(writes, &indexes, &mut outcomes).await?;
@@ -170,7 +176,8 @@ impl MongoStore {
         Ok(indexes.into_iter().map(outcome).collect())
     }
 
-    /// Reads the rows again: those that have not the version and the mark that were written are stale.
+    /// Reads the rows again. A row is stale if it does not have the version and the mark that were to
+    /// be written.
     async fn compare(
         &self,
         writes: &[RowWrite],

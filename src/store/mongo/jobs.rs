@@ -1,4 +1,4 @@
-//! Jobs on MongoDB, in `alluvium.jobs`. A row begins as `{kind, collection, document?}`, inserted by anyone; its
+//! Jobs on MongoDB, in `alluvium.jobs`. A row begins as `{kind, collection, document?, version?, skip_above?}`, inserted by anyone; its
 //! leader adds `{state, owner, epoch, beat, progress, place, tally}` and at the end `{result | error, finished_at}`.
 //! Rows that have ended are deleted by a TTL index.
 
@@ -67,6 +67,9 @@ impl Jobs for MongoJobs {
         }
         if let Some(version) = order.version {
             row.insert("version", version);
+        }
+        if order.skip_above {
+            row.insert("skip_above", true);
         }
         row.insert("state", QUEUED);
         let row = RawDocumentBuf::try_from(&row)?;

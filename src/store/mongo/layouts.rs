@@ -74,7 +74,7 @@ impl Layouts for MongoLayouts {
         if !Part::all(of).all(has_place) || self.layout(collection).await? != Layout::Parts(of) {
             return Ok(false);
         }
-        // That of the whole says which log it is.
+        // The checkpoint of the whole stays: it says which log the documents come from.
         let others = saved.iter().filter(|(part, _)| part.of != of && *part != Part::WHOLE);
         let id = |part: Part| LeaseName { collection: collection.to_owned(), part }.to_string();
         let ids: Vec<String> = others.map(|(part, _)| id(*part)).collect();

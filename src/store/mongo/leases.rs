@@ -1,6 +1,6 @@
 //! Leases on MongoDB, in `alluvium.leases`: `{_id: {c, p, of}, holder, epoch, beat}` for a lease,
-//! `{_id: {i}, beat, at, sessions, report}` for an instance that is there, with the sessions in which it may leave a transaction open
-//! and how it is doing.
+//! `{_id: {i}, beat, at, format, sessions, report}` for an instance that is there, with the latest format that it knows, the
+//! sessions in which it may leave a transaction open, and how it is doing.
 
 use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
@@ -16,6 +16,7 @@ use crate::{
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
         Presence, Roster,
+        format::{FORMAT, recorded_format},
     },
 };
 
@@ -61,7 +62,8 @@ impl MongoLeases {
 }
 
 impl MongoLeases {
-    /// Ends what an instance has left open that was silent for too long, so that nobody has to wait for its rows.
+    /// Ends the transactions of an instance that has been silent for too long, so that nobody has to
+    /// wait for its rows.
     async fn end_transactions(&self, instance: &str) {
         let presence = self.leases.find_one(bson::doc! { "_id": { "i": instance } });
         let ended = match presence.await {
@@ -114,7 +116,8 @@ impl Leases for MongoLeases {
                     rawdoc! { "_id": key(&lease.name), "epoch": seen.epoch, "beat": seen.beat };
                 update_statement(filter, row, false)
             }
-            // The upsert collides with a row that has come meanwhile: nobody has this epoch and beat.
+            // No lease has this epoch. So if a row has come meanwhile the upsert inserts, and error
+            // 11000 tells.
             None => {
                 let filter = rawdoc! { "_id": key(&lease.name), "epoch": -1_i64 };
                 update_statement(filter, row, true)
@@ -136,10 +139,15 @@ impl Leases for MongoLeases {
         Ok(self.update(update_statement(filter, encode(lease), false)).await? == 1)
     }
 
+    async fn load_format(&self) -> Result<Option<i64>> {
+        recorded_format(&self.database).await
+    }
+
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let id = rawdoc! { "i": presence.instance.as_str() };
         let mut row = rawdoc! {
-            "_id": id.clone(), "beat": presence.beat, "sessions": self.sessions.clone(),
+            "_id": id.clone(), "beat": presence.beat, "format": FORMAT,
+            "sessions": self.sessions.clone(),
         };
         if let Some(report) = &self.report {
             row.append(cstr!("report"), RawDocumentBuf::try_from(&report.tell())?);

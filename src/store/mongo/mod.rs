@@ -23,7 +23,7 @@ pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
 pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
-pub(crate) use skips::{events_of, place as place_of_row};
+pub(crate) use skips::{events_of, place as place_of_skip, told_of};
 pub use transactions::Transactions;
 pub use versions::MongoVersions;
 pub use waiting::{WaitingQuery, waiting};
@@ -32,7 +32,7 @@ use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
 
 use crate::{
-    database::{Error, Result},
+    database::{Causal, Error, Result},
     model::part::Part,
     store::{LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
@@ -46,6 +46,8 @@ pub struct MongoStore {
     documents: Collection<RawDocumentBuf>,
     quarantine: Collection<RawDocumentBuf>,
     skips: Collection<RawDocumentBuf>,
+    /// What is on record as skipped is never read as it was before a row that was read.
+    causal: Causal,
     transactions: Option<Transactions>,
 }
 
@@ -59,6 +61,7 @@ impl MongoStore {
             documents: database.collection(collection),
             quarantine: database.collection(QUARANTINE_COLLECTION),
             skips: database.collection(SKIPS_COLLECTION),
+            causal: Causal::new(database.client().clone()),
             transactions: None,
         }
     }

@@ -44,7 +44,7 @@ impl Pauses for MongoPauses {
             let deleted = self.meta.delete_one(key).write_concern(majority).await?;
             return Ok(deleted.deleted_count > 0);
         }
-        // Of two that pause at once one only finds the row, or collides with it.
+        // When two pause it at once, one of them finds the row, or gets error 11000.
         let update = doc! { "$setOnInsert": { "since": bson::DateTime::now() } };
         let put = self.meta.update_one(key, update).upsert(true).write_concern(majority).await;
         match put.map_err(crate::database::Error::from) {

@@ -45,7 +45,8 @@ impl QuarantineRows for MongoStore {
                 .iter()
                 .map(|row| {
                     let key = collection_key(&self.collection, &row.document);
-                    // An upsert whose filter misses because of the version collides with the later record.
+                    // If the record is of a later version, the filter does not match, the upsert
+                    // inserts, and error 11000 tells.
                     let filter =
                         rawdoc! { "_id": key.clone(), "version": { "$lte": row.mark.version } };
                     update_statement(filter, encode(key, row), true)

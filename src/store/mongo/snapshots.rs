@@ -141,8 +141,8 @@ impl MongoStore {
         self.database.collection(&snapshots_collection(&self.collection))
     }
 
-    /// What became of snapshots that were inserted. A key that exists is our own earlier attempt, or
-    /// another instance's, exactly if what is stored has the same hash and fold.
+    /// What became of snapshots that were inserted. A key may exist already: from our own earlier
+    /// attempt, or from another instance. It is the same snapshot if hash and fold are the same.
     async fn judge(&self, snapshots: &[Snapshot], reply: &Document) -> Result<Vec<PutOutcome>> {
         no_write_errors_but(&[DUPLICATE_KEY], reply)?;
         let mut outcomes = vec![PutOutcome::Stored; snapshots.len()];

@@ -1,8 +1,9 @@
 //! The statements that write rows, and what the server's errors say of them.
 //!
-//! Most rows of a flush replace older ones. A statement for each, filtered by `{_id, version}`, costs the
-//! server twice as much CPU a row, most of it for planning, as one statement for many rows, whose pipeline
-//! looks up each row's successor and compares the version (`cargo bench --bench rows`, benches/README.md).
+//! Most rows of a flush replace older ones. One statement for each row, filtered by `{_id, version}`,
+//! costs the server twice the CPU of one statement for many rows, mostly for planning. So many rows
+//! share a statement, whose pipeline looks up the new row and compares the version (`cargo bench
+//! --bench rows`, benches/README.md).
 
 use bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, raw::cstr, rawdoc};
 
@@ -28,8 +29,8 @@ pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {
     update_statement(filter, write.row.clone(), false)
 }
 
-/// The statement that replaces each of many rows that still has the version that was read, and leaves the
-/// others as they are. The rows are constants (`c`), in which the server evaluates nothing.
+/// The statement that replaces many rows, each only if it still has the version that was read. The new
+/// rows are constants (`c`), so that the server evaluates nothing in them.
 pub(super) fn replacement_of_many(writes: &[&RowWrite]) -> RawDocumentBuf {
     let mut ids = RawArrayBuf::new();
     let mut expected = RawArrayBuf::new();
@@ -69,7 +70,7 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
 /// When it says nothing about the row: the server was stepping down, say.
 pub(super) fn judge(error: &Document) -> Result<Option<RowOutcome>> {
     let code = error.get_i32("code").unwrap_or_default();
-    // It repeats the key of a unique index, however large that is.
+    // The server's message repeats the key of a unique index in full, so it is cut here.
     let reason = shown(error.get_str("errmsg").unwrap_or("the server refused the row").as_bytes());
     let key = error.get_document("keyPattern");
     if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {

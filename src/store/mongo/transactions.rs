@@ -1,10 +1,10 @@
-//! Rows that are replaced together are replaced in a transaction: the server writes one entry into its oplog for
-//! all of them instead of one for each, and wakes each change stream that waits there once instead of a
-//! thousand times, which takes half of what a row costs (benches/README.md).
+//! Rows that are replaced together are replaced in a transaction. It makes one entry in the oplog
+//! instead of a thousand, and wakes each change stream once instead of a thousand times. That halves
+//! what a row costs the server (benches/README.md).
 //!
-//! A daemon that is killed before it commits would leave its rows locked until the server ends the transaction: a
-//! minute, or more. So the sessions are known to the others: who takes a lease from an instance that is silent ends
-//! those of that instance (`leases.rs`).
+//! A daemon that is killed before it commits leaves its rows locked until the server ends the
+//! transaction, a minute or more later. So each instance shows its sessions to the others. Whoever
+//! takes a lease from an instance that is silent ends the sessions of that instance (`leases.rs`).
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct Transactions {
 #[derive(Debug)]
 struct Slot {
     session: ClientSession,
-    /// Whether the last transaction was left in the middle: whoever awaited it is gone.
+    /// Whether the last transaction was left in the middle, because the future that ran it was dropped.
     is_left: bool,
 }
 
@@ -54,9 +54,9 @@ impl Transactions {
         &self.ids
     }
 
-    /// Runs a write command and commits it at majority. `None` when the server refuses it in a transaction, because
-    /// somebody else writes one of the rows, say, or a statement failed: nothing of it is written then, and
-    /// the same command without one has its chance.
+    /// Runs a write command and commits it at majority. `None` when the server refuses it: somebody
+    /// else writes one of the rows, say, or a statement failed. Then nothing of it is written, and the
+    /// same command may succeed without a transaction.
     ///
     /// # Errors
     /// When the database is away. Whether it is written is unknown; to try again does no harm.
@@ -65,7 +65,7 @@ impl Transactions {
         database: &Database,
         command: RawDocumentBuf,
     ) -> Result<Option<Document>> {
-        // Their rows may be those of this command.
+        // A transaction that was left may hold locks on the rows of this command: end it first.
         for slot in self.slots.iter() {
             if let Ok(mut slot) = slot.try_lock()
                 && slot.is_left
@@ -92,14 +92,16 @@ impl Transactions {
 }
 
 impl Slot {
-    /// Ends what is left of a transaction, however far it came: what has been committed stays so.
+    /// Ends a transaction that was left in the middle. If it was committed, it stays committed.
     async fn clear(&mut self, database: &Database) -> Result<()> {
-        // Takes nothing back once a commit was tried, and says nothing if the server did not hear of it.
+        // This has no effect after a commit was tried, and does not say whether the server heard of it.
+        // The command below ends it for sure.
         let _ended_below = self.session.abort_transaction().await;
         let kill = doc! { "killSessions": [self.session.id()] };
         match database.run_command(kill).await.map_err(Error::from) {
             Err(error) if error.code().is_none() => Err(error),
-            // Where that is not allowed, the next transaction of the session ends this one.
+            // The user may have no right to kill sessions. Then the next transaction of the session
+            // ends this one.
             _ => {
                 self.is_left = false;
                 Ok(())

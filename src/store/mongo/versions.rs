@@ -1,5 +1,5 @@
-//! The ordered walk over the versions of all rows on MongoDB: what a scan of the log is compared with,
-//! so that no document is loaded that is not behind.
+//! The ordered walk over the versions of all rows on MongoDB. A scan of the log is compared with it, so
+//! that only documents that are behind are loaded.
 
 use bson::{RawDocument, doc};
 use futures::StreamExt;
@@ -15,7 +15,8 @@ use crate::{
     store::{Extent, RowVersion, Versions},
 };
 
-/// The most versions in one batch. Fewer, and the server's work for a batch shows; more only take memory.
+/// The most versions in one batch. With fewer, the server's work for each batch begins to show. More
+/// only take memory.
 const BATCH_VERSIONS: u32 = 4_096;
 /// The same of whole rows, which take more.
 const BATCH_ROWS: u32 = 1_024;
@@ -42,15 +43,19 @@ impl MongoStore {
             Extent::Whole => find.batch_size(BATCH_ROWS),
         };
         if let Some(after) = after {
-            // A bound of the index and not a comparison, which would match values of one type only. It
-            // includes the row itself; the walk passes over it once more.
+            // This is a bound of the index. A comparison would match values of one type only. The bound
+            // includes the row `after` itself, which the walk passes over once more.
             find = find.min(doc! { "_id": after.to_bson() }).hint(Hint::Keys(doc! { "_id": 1 }));
         }
-        let collection = self.collection.clone();
+        let (collection, causal) = (self.collection.clone(), self.causal.clone());
         let batches = find.batch().await?;
-        Ok(MongoVersions(Ahead::new(
-            batches.map(move |batch| decode(&batch?, extent, &collection)),
-        )))
+        Ok(MongoVersions(Ahead::new(batches.map(move |batch| {
+            let batch = batch?;
+            if let Ok(time) = batch.as_raw_document().get_timestamp("operationTime") {
+                causal.observe_time(time);
+            }
+            decode(&batch, extent, &collection)
+        }))))
     }
 }
 

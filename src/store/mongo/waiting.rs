@@ -14,8 +14,8 @@ use crate::{
 /// Which of the documents that wait to list.
 #[derive(Clone, Debug)]
 pub struct WaitingQuery {
-    /// Those behind holes, or else those that are parked.
-    pub behind_holes: bool,
+    /// Those behind gaps, or else those that are parked.
+    pub behind_gaps: bool,
     /// Only those behind this one.
     pub after: Option<DocumentId>,
     /// At most so many.
@@ -36,11 +36,11 @@ pub async fn waiting(
         range.remove("$gte");
         range.insert("$gt", doc! { "c": collection, "d": after.to_bson() });
     }
-    let of_holes = Class::Gap.name();
-    let class = if query.behind_holes {
-        doc! { "$eq": of_holes }
+    let of_gaps = Class::Gap.name();
+    let class = if query.behind_gaps {
+        doc! { "$eq": of_gaps }
     } else {
-        doc! { "$ne": of_holes }
+        doc! { "$ne": of_gaps }
     };
     filter.insert("class", class);
     let rows = database

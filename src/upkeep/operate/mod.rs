@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bson::DateTime;
 
-pub use fill::fill;
+pub use fill::{Filled, Filling, Means};
 pub use skip::{Skipped, skip};
 
 use crate::{
@@ -26,22 +26,22 @@ const READ_EVENTS_MAX: u32 = 1_000;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OperateError {
     /// It is not on record.
-    #[error("document {0} waits for nothing: it is neither parked nor behind a hole")]
+    #[error("document {0} waits for nothing: it is neither parked nor behind a gap")]
     NotWaiting(DocumentId),
-    /// A hole cannot be skipped.
+    /// A gap cannot be skipped like an event.
     #[error(
         "document {id} is not parked: it waits for version {version}, which is missing. Find its writer, or fill \
-         the gap"
+         the gap; with `--skip-above` its state stays what it is"
     )]
-    IsHole {
+    IsGap {
         /// The document.
         id: DocumentId,
         /// What is missing.
         version: i64,
     },
-    /// A parked document stands behind no hole.
+    /// A parked document stands behind no gap.
     #[error(
-        "document {id} is behind no hole: it is parked at version {version}. Retry it, or skip that event"
+        "document {id} is behind no gap: it is parked at version {version}. Retry it, or skip that event"
     )]
     IsParked {
         /// The document.
@@ -74,7 +74,7 @@ pub enum OperateError {
     },
     /// The missing event may still be on its way.
     #[error(
-        "the hole at version {version} of document {id} is open since {}, and may be closed from {} on: until then the \
+        "the gap at version {version} of document {id} is open since {}, and may be closed from {} on: until then the \
          missing event may still be on its way (`gap_grace`)",
         shown(.since), shown(.from)
     )]
@@ -83,7 +83,7 @@ pub enum OperateError {
         id: DocumentId,
         /// What is missing.
         version: i64,
-        /// When the hole was seen.
+        /// When the gap was seen.
         since: DateTime,
         /// When it may be closed.
         from: DateTime,
@@ -97,6 +97,25 @@ pub enum OperateError {
         missing: i64,
         /// How many may be.
         max: i64,
+    },
+    /// The missing event is there.
+    #[error(
+        "the missing version {version} of document {id} has arrived, or its gap was filled: nothing is skipped, and the \
+         document goes on by itself"
+    )]
+    Arrived {
+        /// The document.
+        id: DocumentId,
+        /// What was missing.
+        version: i64,
+    },
+    /// Nothing is behind the gap.
+    #[error("the log of document {id} ends before version {version}: there is no gap any more")]
+    NoGap {
+        /// The document.
+        id: DocumentId,
+        /// What was missing.
+        version: i64,
     },
     /// The log is not the one that is projected.
     #[error(
@@ -131,7 +150,7 @@ pub enum OperateError {
 /// What an operation gives.
 type Result<T> = std::result::Result<T, OperateError>;
 
-/// The hole that a document waits behind, if it may be closed at `now`.
+/// The gap that a document waits behind, if it may be closed at `now`.
 ///
 /// # Errors
 /// [`OperateError`]: it is behind none, behind another than `asked`, or not for long enough.
@@ -169,7 +188,7 @@ pub async fn parked_at(
     let QuarantineRow { mark, .. } = recorded(store, id).await?;
     let (id, version) = (id.clone(), mark.version);
     match asked {
-        _ if mark.class == Class::Gap => Err(OperateError::IsHole { id, version }),
+        _ if mark.class == Class::Gap => Err(OperateError::IsGap { id, version }),
         Some(asked) if asked != version => Err(OperateError::MovedOn { id, asked, waits: version }),
         _ => Ok(version),
     }

@@ -6,12 +6,12 @@ use std::{slice, time::Duration};
 use super::{OperateError, Result};
 use crate::{
     database::Error,
-    log::{EventLog, LogSource},
+    log::{EventLog, LogSource, history},
     model::{
         document::{Document, Quarantine},
         event::EventKey,
         id::DocumentId,
-        skip::{Remains, Skip},
+        skip::{Remains, Skip, SkippedEvent},
     },
     store::{QuarantineRow, RowWrite, SkipOutcome, Store},
     time::Time,
@@ -45,7 +45,7 @@ pub async fn skip<S: LogSource>(
     let mut attempts = 0;
     loop {
         // An earlier attempt may have succeeded, and the document be parked at a later version by now.
-        if store.load_skips_of(id).await?.contains(&version) {
+        if store.load_skips_of(id, None).await?.contains(version) {
             return Ok(Skipped { version, client: None });
         }
         super::parked_at(store, id, Some(version)).await?;
@@ -76,7 +76,7 @@ async fn attempt<S: LogSource>(
     let row = store.load(slice::from_ref(id)).await?.into_iter().next();
     let row = row.as_deref().map(Document::from_raw).transpose();
     let row = row.map_err(|error| Error::damaged(format!("the row of document {id}: {error}")))?;
-    let mut document = row.unwrap_or_else(|| Document::new(id.clone()));
+    let mut document = row.unwrap_or_else(|| history::start(id));
     let expected = document.version;
     let elsewhere =
         || OperateError::Elsewhere { id: id.clone(), waits: version, version: expected };
@@ -96,8 +96,10 @@ async fn attempt<S: LogSource>(
     document.quarantine = None;
     document.skip(version, remains);
     let client = remains.client.to_owned();
+    let seq = document.clock.get(&client);
     let key = EventKey { document: id.clone(), version };
-    let skip = Skip { key, client: client.clone(), class, reason, skipped_at: time.wall() };
+    let told = vec![SkippedEvent { version, client: client.clone(), seq }];
+    let skip = Skip { key, through: version, told, class, reason, skipped_at: time.wall() };
     let write = RowWrite { id: id.clone(), expected, version, row: document.to_raw() };
     match store.skip(&skip, &write).await? {
         SkipOutcome::Done => Ok(Skipped { version, client: Some(client) }),

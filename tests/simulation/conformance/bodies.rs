@@ -5,7 +5,8 @@ use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
 use super::Server;
 pub(super) use super::mending::{
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
-    what_fills_a_hole_takes_the_place_of_nothing,
+    what_fills_a_gap_takes_the_place_of_nothing,
+    what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
 };
 pub(super) use super::naming::{
     a_log_is_found_under_its_name_alone, a_read_that_does_not_fit_in_one_reply_is_cut,

@@ -108,5 +108,6 @@ conform!(
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
     the_epoch_of_a_checkpoint_is_the_floor_of_a_lease,
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
-    what_fills_a_hole_takes_the_place_of_nothing,
+    what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
+    what_fills_a_gap_takes_the_place_of_nothing,
 );

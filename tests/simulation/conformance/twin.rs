@@ -76,7 +76,7 @@ impl Server for Twin {
     }
 
     fn store_of(&self, part: Part) -> SimStore {
-        SimStore { node: self.node.clone(), monitor: Monitor::blind(), part }
+        SimStore::new(self.node.clone(), Monitor::blind(), part)
     }
 
     fn layouts(&self) -> SimLayouts {

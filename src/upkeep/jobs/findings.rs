@@ -1,0 +1,98 @@
+//! What a walk over all documents finds wrong: small enough to be saved with every step, so that whoever takes the job
+//! over goes on counting.
+
+use bson::{Bson, Document, doc};
+
+use super::count;
+use crate::model::id::{DocumentId, integral};
+
+/// How many findings a job keeps. There may be more: they are counted.
+const FINDINGS_MAX: usize = 100;
+/// The longest description of one finding, in characters.
+const PROBLEM_CHARS_MAX: usize = 500;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq)]
+struct Finding {
+    document: DocumentId,
+    /// The version of the row; 0 when there is none.
+    version: i64,
+    problem: String,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Findings {
+    /// Documents that have been compared with their log.
+    pub(super) documents: i64,
+    /// Events that were folded for that.
+    pub(super) events: i64,
+    /// Documents that are not what their log makes of them.
+    differences: i64,
+    /// The first of these.
+    first: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn find(&mut self, document: &DocumentId, version: i64, problem: &str) {
+        self.differences += 1;
+        if self.first.len() < FINDINGS_MAX {
+            let problem = problem.chars().take(PROBLEM_CHARS_MAX).collect();
+            self.first.push(Finding { document: document.clone(), version, problem });
+        }
+    }
+
+    /// As they stand in the row of the job, after what else its kind counts.
+    pub(super) fn to_bson(&self, counts: Document) -> Document {
+        let mut tally = doc! { "documents": self.documents, "events": self.events };
+        tally.extend(counts);
+        let findings = self.first.iter().map(|finding| {
+            let Finding { document, version, problem } = finding;
+            doc! { "document": document.to_bson(), "version": version, "problem": problem }.into()
+        });
+        tally.insert("differences", self.differences);
+        tally.insert("findings", Bson::Array(findings.collect()));
+        tally
+    }
+
+    /// Reads them back.
+    pub(super) fn from_bson(saved: &Document) -> Self {
+        let findings = saved.get_array("findings").map(Vec::as_slice).unwrap_or_default();
+        let first = findings.iter().filter_map(|finding| read(finding.as_document()?));
+        Self {
+            documents: count(saved, "documents"),
+            events: count(saved, "events"),
+            differences: count(saved, "differences"),
+            first: first.take(FINDINGS_MAX).collect(),
+        }
+    }
+}
+
+fn read(finding: &Document) -> Option<Finding> {
+    let raw = bson::RawDocumentBuf::try_from(finding).ok()?;
+    Some(Finding {
+        document: DocumentId::from_raw(raw.get("document").ok()??).ok()?,
+        version: raw.get("version").ok().flatten().and_then(integral)?,
+        problem: finding.get_str("problem").ok()?.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_bounded_and_read_back_as_they_were_written() {
+        let mut findings = Findings { documents: 1_000, events: 5, ..Findings::default() };
+        for number in 0..300 {
+            findings.find(&DocumentId::Integer(number), 3, &"x".repeat(1_000));
+        }
+        let saved = findings.to_bson(doc! { "taken": 3_i64 });
+        assert_eq!((count(&saved, "differences"), count(&saved, "taken")), (300, 3));
+        assert_eq!(findings.first.len(), FINDINGS_MAX);
+        assert!(bson::RawDocumentBuf::try_from(&saved).unwrap().as_bytes().len() < 100_000);
+        assert_eq!(Findings::from_bson(&saved), findings);
+        let junk = doc! { "documents": "many", "events": -3, "findings": [1, { "a": 1 }] };
+        assert_eq!(Findings::from_bson(&junk), Findings::default());
+    }
+}

@@ -1,0 +1,227 @@
+//! Data that an earlier version has written is opened by this one. `tests/formats/<format>/` holds a small dump
+//! of each format that there was: BSON, a file for each collection, and `collections.bson`, which tells how they were made.
+//!
+//! ```sh
+//! ALLUVIUM_DUMP=1 cargo test --test system formats::   # makes the dump of the present format anew
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use alluvium::{
+    log::create::Differing,
+    model::id::DocumentId,
+    read::{MissingQuery, ReadLimits, Reader},
+    setup::prepare,
+    store::format::FORMAT,
+};
+use bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId, uuid};
+use futures::TryStreamExt;
+
+use crate::{
+    common::wait_for,
+    scene::{Scene, change, event, events},
+};
+
+const DUMPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/formats");
+/// How the collections were made, as `listCollections` tells it.
+const COLLECTIONS: &str = "collections.bson";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_now_is_opened_after_a_restore() {
+    let scene = write().await;
+    let folder = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("ALLUVIUM_DUMP").map(|_| dump_of(FORMAT));
+    let folder = kept.as_deref().unwrap_or(folder.path());
+    dump(&scene, folder).await;
+    scene.db.drop().await.unwrap();
+    open(folder).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_that_there_was_is_opened() {
+    for format in 1..=FORMAT {
+        open(&dump_of(format)).await;
+    }
+}
+
+fn dump_of(format: i64) -> PathBuf {
+    Path::new(DUMPS).join(format.to_string())
+}
+
+/// A database with something of everything, as a daemon leaves it that was stopped.
+async fn write() -> Scene {
+    let mut scene = Scene::new().await;
+    scene.games_config().snapshots.every_events = 4;
+    // As `alluvium run` makes them.
+    scene.collection("games.events").drop().await.unwrap();
+    prepare(&scene.db, &scene.collections, Differing::Warn).await.unwrap();
+    scene.divide(2).await;
+    let daemon = scene.start().await;
+    scene.write_on(3, 1..=10).await;
+    let ids: [Bson; 3] = [
+        ObjectId::from_bytes([7; 12]).into(),
+        uuid::Uuid::from_bytes([9; 16]).into(),
+        Bson::Int64(-5),
+    ];
+    for id in &ids {
+        scene.append(events(id.clone(), 1..=3)).await;
+    }
+    scene
+        .append([
+            event("merged", 1),
+            change(
+                "merged",
+                2,
+                doc! {
+                    "client": "y", "op": "update", "merge": { "n": null, "name": "x" }, "id": 7,
+                    "seen": { "x": 1_i64 }, "type": "named", "meta": { "by": "test" },
+                },
+            ),
+            event("deleted", 1),
+            change("deleted", 2, doc! { "op": "delete" }),
+        ])
+        .await;
+    let poison = doc! { "op": "update", "patch": { "$inc": { "n": "text" } } };
+    for id in ["parked", "skipped"] {
+        scene.append([event(id, 1), change(id, 2, poison.clone()), event(id, 3)]).await;
+        scene.parked(id, 2).await;
+    }
+    scene.append([event("waiting", 1), event("waiting", 3)]).await;
+    scene.recorded("waiting", "gap", 2).await;
+    done(&scene, doc! { "kind": "skip", "collection": "games", "document": "skipped" }).await;
+    scene.reached("skipped", 3).await;
+    for id in ids {
+        scene.reached(id, 3).await;
+    }
+    for (id, version) in [("d0", 10), ("d1", 10), ("d2", 10), ("merged", 2), ("deleted", 2)] {
+        scene.reached(id, version).await;
+    }
+    done(&scene, doc! { "kind": "snapshot", "collection": "games", "document": "d1" }).await;
+    daemon.stop().await;
+    scene
+}
+
+/// Asks for a job and waits until it is done; its row.
+async fn done(scene: &Scene, job: Document) -> Document {
+    let jobs = scene.collection("alluvium.jobs");
+    let id = jobs.insert_one(job).await.unwrap().inserted_id;
+    wait_for("the job is done", async || {
+        let job = jobs.find_one(doc! { "_id": &id }).await.unwrap().unwrap();
+        assert!(!job.contains_key("error"), "{job}");
+        job.get_str("state").is_ok_and(|state| state == "done").then_some(job)
+    })
+    .await
+}
+
+/// Writes a file for each collection.
+async fn dump(scene: &Scene, folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let listed = scene.db.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap();
+    let mut listed: Vec<Document> = listed.try_collect().await.unwrap();
+    listed.sort_by(|one, other| one.get_str("name").unwrap().cmp(other.get_str("name").unwrap()));
+    for collection in &listed {
+        let name = collection.get_str("name").unwrap();
+        let rows = scene.db.collection::<RawDocumentBuf>(name).find(doc! {}).await.unwrap();
+        let rows: Vec<RawDocumentBuf> = rows.try_collect().await.unwrap();
+        write_file(&file(folder, name), rows.iter().map(|row| row.as_bytes().to_vec()));
+    }
+    write_file(&folder.join(COLLECTIONS), listed.iter().map(|made| made.to_vec().unwrap()));
+}
+
+fn file(folder: &Path, collection: &str) -> PathBuf {
+    folder.join(format!("{collection}.bson"))
+}
+
+fn write_file(path: &Path, documents: impl Iterator<Item = Vec<u8>>) {
+    let mut file = File::create(path).unwrap();
+    documents.for_each(|document| file.write_all(&document).unwrap());
+}
+
+fn read_file(path: &Path) -> Vec<Document> {
+    let bytes = fs::read(path).unwrap();
+    let mut rest = bytes.as_slice();
+    let mut documents = Vec::new();
+    while let Some(length) = rest.first_chunk() {
+        let length = usize::try_from(i32::from_le_bytes(*length)).unwrap();
+        documents.push(Document::from_reader(&rest[..length]).unwrap());
+        rest = &rest[length..];
+    }
+    documents
+}
+
+/// Makes the collections with the identities that they had, so that the log is the one that was projected.
+async fn restore(scene: &Scene, folder: &Path) {
+    scene.db.drop().await.unwrap();
+    for collection in read_file(&folder.join(COLLECTIONS)) {
+        let name = collection.get_str("name").unwrap();
+        let mut create = doc! { "create": name };
+        create.extend(collection.get_document("options").unwrap().clone());
+        if let Ok(index) = collection.get_document("idIndex") {
+            create.insert("idIndex", index.clone());
+        }
+        let identity = collection.get_document("info").unwrap().get("uuid").unwrap().clone();
+        let namespace = format!("{}.$cmd", scene.db.name());
+        let made = doc! { "op": "c", "ns": namespace, "ui": identity, "o": create };
+        let admin = scene.db.client().database("admin");
+        admin.run_command(doc! { "applyOps": [made] }).await.unwrap();
+        let rows = read_file(&file(folder, name));
+        if !rows.is_empty() {
+            scene.collection(name).insert_many(rows).await.unwrap();
+        }
+    }
+}
+
+/// Restores a dump, starts a daemon on it, and has everything read and verified.
+async fn open(folder: &Path) {
+    let scene = Scene::new().await;
+    restore(&scene, folder).await;
+    let rows = read_file(&file(folder, "games"));
+    assert!(rows.len() > 5, "{}", folder.display());
+    let epochs = |leases: Vec<Document>| {
+        let epochs = leases.iter().filter_map(|lease| lease.get_i64("epoch").ok());
+        epochs.max().unwrap()
+    };
+    let before = epochs(read_file(&file(folder, "alluvium.leases")));
+    let daemon = scene.start().await;
+    let reader = Reader::new(&scene.db, "games", ReadLimits::default());
+    for row in &rows {
+        let id = DocumentId::from_bson(row.get("_id").unwrap()).unwrap();
+        let version = row.get_i64("version").unwrap();
+        assert_eq!(reader.document(&id).await.unwrap().unwrap().version, version);
+        let read = reader.at_version(&id, version).await.unwrap().unwrap();
+        assert_eq!(&Document::try_from(read.to_raw()).unwrap(), row);
+        let query = MissingQuery { limit: 1_000, ..MissingQuery::default() };
+        let missing = reader.missing(&id, &query).await.unwrap().unwrap();
+        assert_eq!(missing.events.len() as i64, version, "{id}");
+        assert_eq!(
+            reader.history(&id, 0, 1_000).await.unwrap().events.len() as i64,
+            events_of(folder, &id)
+        );
+    }
+    scene.append([event("d0", 11), event("waiting", 2)]).await;
+    scene.reached("d0", 11).await;
+    scene.reached("waiting", 3).await;
+    let verified = done(&scene, doc! { "kind": "verify", "collection": "games" }).await;
+    let result = verified.get_document("result").unwrap();
+    assert_eq!(result.get_i64("differences").unwrap(), 0, "{verified}");
+    assert_eq!(result.get_i64("documents").unwrap(), rows.len() as i64, "{verified}");
+    daemon.stop().await;
+    scene.judged().await;
+    let leases = scene.collection("alluvium.leases").find(doc! {}).await.unwrap();
+    assert!(epochs(leases.try_collect().await.unwrap()) > before);
+    scene.db.drop().await.unwrap();
+}
+
+/// How many events of a document the dump of the log has.
+fn events_of(folder: &Path, id: &DocumentId) -> i64 {
+    let log = read_file(&file(folder, "games.events"));
+    let is_of = |event: &&Document| {
+        let key = event.get_document("_id").unwrap();
+        DocumentId::from_bson(key.get("d").unwrap()).as_ref() == Ok(id)
+    };
+    log.iter().filter(is_of).count() as i64
+}
