@@ -119,7 +119,8 @@ impl<'a> Parts<'a> {
         let snapshotter = Snapshotter {
             log: source.log(name),
             source,
-            store: MongoStore::new(self.database, name, Part::WHOLE),
+            store: MongoStore::new(self.database, name, Part::WHOLE)
+                .with_transactions(self.transactions.clone()),
             metrics: metrics.clone(),
             keep: collection.snapshots.keep,
         };
