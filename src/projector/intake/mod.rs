@@ -66,8 +66,7 @@ impl<L: EventLog, D: Store> Intake<L, D> {
             Some((at, extent)) => State::Scanning(Box::new(Walk::new(at, extent))),
             None => State::Tailing,
         };
-        let intake =
-            Self { feed, state, ignore_before, is_away: false, events, chunks, observer };
+        let intake = Self { feed, state, ignore_before, is_away: false, events, chunks, observer };
         intake.tell();
         intake
     }
