@@ -9,17 +9,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Projector,
     ask::Ask,
+    commits::Commits,
     documents::{
         Documents,
-        memory::Memory,
+        memory::{Arrival, Memory},
         review::{Review, note_parked},
     },
-    flush::{Flushed, commits::Commits},
+    flush::Flushed,
     intake::{
         Came, Intake,
         backlog::{Looks, Stands},
         begin::Begin,
-        chunk::{Arrival, Chunks},
+        chunk::Chunks,
     },
     revisit::Revisit,
 };

@@ -14,18 +14,25 @@ use crate::{
     database::{Error, Result},
     model::{
         document::{Document, FoldLimits, Outcome, Quarantine},
+        event::EventKey,
         id::DocumentId,
         skip::{Skips, is_filler},
     },
     observe::{Counts, Observer},
     planted::{Bug, planted},
-    projector::intake::chunk::Arrival,
     store::QuarantineRow,
     time::Time,
 };
 
 /// After so many events it is said that the loop still turns: each may take some seconds.
 const EVENTS_PER_BEAT: u64 = 8;
+
+/// One event to fold.
+#[derive(Clone)]
+pub(in crate::projector) struct Arrival<'a> {
+    pub(in crate::projector) key: EventKey,
+    pub(in crate::projector) event: &'a RawDocument,
+}
 
 /// Whether what is known of a document's skips was read after its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

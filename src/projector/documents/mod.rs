@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use super::{
     ask::Ask,
     flush::{CheckpointOutcome, Flush, Flushed, flushing::Flushing},
-    intake::chunk::Arrival,
 };
 use crate::{
     database::{Error, Result},
@@ -32,7 +31,7 @@ use crate::{
     time::Time,
 };
 use cache::Slot;
-use memory::{Memory, SkipsAre};
+use memory::{Arrival, Memory, SkipsAre};
 use recheck::Recheck;
 
 /// How many events are folded at a stretch, while the flush under way has to wait.

@@ -125,6 +125,15 @@ impl Resume {
         Some((place, passed_events))
     }
 
+    /// The position that it is, if it is one, and whether that is the part's own.
+    pub(in crate::projector) fn place(self) -> (Option<Position>, bool) {
+        match self {
+            Self::Saved(position) => (Some(position), true),
+            Self::Vouched(position) => (Some(position), false),
+            Self::At(_) => (None, false),
+        }
+    }
+
     fn cluster_time(&self) -> Timestamp {
         match self {
             Self::Saved(position) | Self::Vouched(position) => position.cluster_time,

@@ -4,7 +4,6 @@
 pub mod backlog;
 pub(super) mod begin;
 pub(super) mod chunk;
-pub(super) mod rows;
 pub(super) mod scan;
 
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use bson::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{documents::Documents, flush::commits::Coming};
+use super::documents::{Documents, memory::Arrival};
 use crate::{
     database::Result,
     log::{Batch, EventLog},
@@ -22,7 +21,7 @@ use crate::{
     stream::Feed,
     time::Time,
 };
-use chunk::{Arrival, Chunks};
+use chunk::Chunks;
 use scan::Walk;
 
 /// See the module.
@@ -43,6 +42,15 @@ pub(super) struct Intake<L: EventLog, D: Store> {
 enum State<L: EventLog, D: Store> {
     Scanning(Box<Walk<L, D>>),
     Tailing,
+}
+
+/// What is about to come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coming {
+    /// The log is being scanned.
+    pub(super) is_scanning: bool,
+    /// Something waits to be taken from the stream.
+    pub(super) has_more: bool,
 }
 
 /// What came.

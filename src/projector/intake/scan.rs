@@ -10,12 +10,14 @@ use std::{collections::BTreeMap, time::Duration};
 use bson::{RawDocument, RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{chunk::Arrival, rows::Rows};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
     model::{event::EventKey, id::DocumentId, skip::FILLER_CLIENT},
-    projector::documents::Documents,
+    projector::{
+        documents::{Documents, memory::Arrival},
+        rows::Rows,
+    },
     retry::limited,
     store::{self, Extent, RowVersion, Store},
     time::Time,
