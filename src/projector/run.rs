@@ -276,7 +276,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
     fn fetch(&mut self, key: std::result::Result<EventKey, String>) {
         match key {
             Ok(key) if self.projector.part.holds(&key.document) => {
-                self.documents.memory.rechecks.behind(&key.document, key.version);
+                self.documents.memory.left_out(&key.document, key.version);
             }
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),

@@ -190,11 +190,22 @@ impl<T: Time> Memory<T> {
             return;
         }
         for Arrival { key, .. } in chunk {
-            let is_above = |mark: &Quarantine| key.version > mark.version;
-            if self.waiting.park(&key.document).is_some_and(is_above) {
+            if self.is_above_mark(&key.document, key.version) {
                 self.rechecks.afresh(&key.document, key.version);
             }
         }
+    }
+
+    /// An event was seen that is not offered: what the log has of it is folded soon.
+    pub(in crate::projector) fn left_out(&mut self, id: &DocumentId, version: i64) {
+        match self.is_above_mark(id, version) {
+            true => self.rechecks.afresh(id, version),
+            false => self.rechecks.behind(id, version),
+        }
+    }
+
+    fn is_above_mark(&self, id: &DocumentId, version: i64) -> bool {
+        self.waiting.park(id).is_some_and(|mark| version > mark.version)
     }
 
     /// Parks a document at its present version.

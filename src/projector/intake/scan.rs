@@ -205,7 +205,7 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         {
             let (id, known) = entry.remove_entry();
             self.ahead_bytes -= ahead_bytes(&id);
-            documents.memory.rechecks.behind(&id, known);
+            documents.memory.left_out(&id, known);
         }
         match (&self.row, &self.last) {
             (Some(row), Some(last)) => check_not_ahead(documents, row, last.version).await,
