@@ -102,8 +102,7 @@ impl<T: Time> Memory<T> {
             }
             // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
             let is_next = key.version == slot.document.version + 1;
-            let is_doubtful = is_next && skips_are == SkipsAre::Known && is_filler(event);
-            if is_doubtful && !planted(Bug::SkipsNotReadAgain) {
+            if is_next && skips_are == SkipsAre::Known && is_filler(event) {
                 behind = key.version;
                 continue;
             }
