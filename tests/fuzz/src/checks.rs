@@ -6,6 +6,7 @@ use bson::{DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf};
 use crate::model::diff::diff;
 use crate::model::event::Event;
 use crate::model::patch::{PatchError, apply as apply_patch, merge};
+use crate::model::sound;
 use crate::model::state::{Limits, State};
 use crate::shape::Choices;
 
@@ -32,8 +33,9 @@ pub(crate) fn event(data: &[u8]) {
 }
 
 fn decoded(raw: &RawDocument) {
-    if let Err(error) = Event::decode(raw) {
-        assert!(error.to_string().len() < 2_000, "the message is too long");
+    match Event::decode(raw) {
+        Ok(_) => assert_eq!(sound::check(raw), Ok(()), "an event is read that is unsound"),
+        Err(error) => assert!(error.to_string().len() < 2_000, "the message is too long"),
     }
 }
 
@@ -84,11 +86,12 @@ fn folded(
     match result {
         Ok(()) => {
             assert!(state.bytes() <= limits.state_bytes_max, "the state is too large");
-            // What is not UTF-8 goes through, as it does in the server.
-            if Document::try_from(change).is_ok()
-                && let Err(error) = Document::try_from(&*after)
+            // What is unsound goes through, as it does in the server: it is refused before.
+            if sound::check(change).is_ok()
+                && sound::check(before).is_ok()
+                && let Err(error) = sound::check(&after)
             {
-                panic!("the state is not BSON: {error}");
+                panic!("the state is unsound: {error}");
             }
         }
         Err(error) => {
