@@ -17,9 +17,9 @@ use crate::planted::{Bug, plant};
 const SEEDS: u64 = 3_000;
 /// Within how many seeds a planted bug must be found, however many run without one.
 const SEEDS_PER_BUG: u64 = 1_000;
-/// The same of a bug that shows in few runs: parts that begin at places of an earlier division.
+/// The same of bugs that show in few runs.
 const SEEDS_PER_RARE_BUG: u64 = 6_000;
-const RARE: &[Bug] = &[Bug::PartBeginsAtLargest];
+const RARE: &[Bug] = &[Bug::PartBeginsAtLargest, Bug::SkipAfterFiller];
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;

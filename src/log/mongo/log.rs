@@ -1,6 +1,6 @@
 //! One collection's log on MongoDB, as the daemon reads and mends it.
 
-use bson::{RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
+use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
 use futures::{StreamExt, stream::try_unfold};
 
 use super::named::{NamedLog, majority};
@@ -88,10 +88,11 @@ impl Scan for MongoScan {
 
 impl Mend for MongoLog {
     async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
-        for event in events {
-            let statements = rawdoc! { "documents": [event.clone()] };
-            self.0.write(cstr!("insert"), statements, &[code::DUPLICATE_KEY]).await?;
+        if events.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let events: RawArrayBuf = events.iter().cloned().collect();
+        let statements = rawdoc! { "documents": events, "ordered": false };
+        self.0.write(cstr!("insert"), statements, &[code::DUPLICATE_KEY]).await
     }
 }
