@@ -137,8 +137,7 @@ impl Daemon {
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
         let keeper = Keeper::new(leases, time, settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
-        let (tell, newer) = oneshot::channel();
-        services.spawn(keep(keeper, end, tell));
+        let newer = keep_leases(&mut services, keeper, end);
         let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
             jobs: jobs.clone(),
@@ -233,22 +232,6 @@ impl Daemon {
     }
 }
 
-/// Keeps the leases until `end`, and tells if the data is in a newer format.
-async fn keep(
-    keeper: Keeper<MongoLeases, SystemTime>,
-    end: CancellationToken,
-    tell: oneshot::Sender<NewerFormat>,
-) -> &'static str {
-    match keeper.run(end).await {
-        Ok(()) => STOPPED,
-        Err(found) => {
-            // Nobody listens who is stopping anyway.
-            drop(tell.send(found));
-            "leases"
-        }
-    }
-}
-
 /// Keeps an eye on what operators have decided about collections.
 fn watch_operators(
     services: &mut JoinSet<&'static str>,
@@ -271,6 +254,26 @@ fn watch_operators(
         heart: heart("layouts"),
     };
     services.spawn(until(stop.clone(), "layouts", watching.run()));
+}
+
+/// Keeps the leases until `end`. What comes back tells of data that is newer than this version.
+fn keep_leases(
+    services: &mut JoinSet<&'static str>,
+    keeper: Keeper<MongoLeases, SystemTime>,
+    end: CancellationToken,
+) -> oneshot::Receiver<NewerFormat> {
+    let (tell, newer) = oneshot::channel();
+    services.spawn(async move {
+        match keeper.run(end).await {
+            Ok(()) => STOPPED,
+            Err(found) => {
+                // Nobody listens who is stopping anyway.
+                drop(tell.send(found));
+                "leases"
+            }
+        }
+    });
+    newer
 }
 
 /// Runs a loop that has no end of its own until `stop`.

@@ -109,7 +109,7 @@ impl Error {
                 "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
             }
             Verdict::Retry => {
-                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up, has a primary and takes further connections"
+                "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up, has a primary and takes further connections (`--maxConns`)"
             }
             Verdict::CatchUp => {
                 "nothing to do: the log is scanned against the documents; if this repeats, enlarge the oplog"

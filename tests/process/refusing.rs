@@ -3,9 +3,11 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    io::{ErrorKind, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use alluvium::embedded::{Login, Mongod, Options};
@@ -67,7 +69,7 @@ async fn tells(daemon: &Daemon, parts: &[&str]) {
 
 async fn listening(daemon: &Daemon) {
     let address = daemon.url("").replace("http://", "");
-    wait_until("it listens", async || std::net::TcpStream::connect(&address).is_ok()).await;
+    wait_until("it listens", async || TcpStream::connect(&address).is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,9 +94,21 @@ async fn a_limit_on_connections_that_is_reached_is_named_and_waited_for() {
     let mongod = Mongod::start(options).await.unwrap();
     let address = ("127.0.0.1", mongod.port());
     let mut held = Vec::new();
-    for _ in 0..20 {
-        held.extend(std::net::TcpStream::connect(address));
-    }
+    let mut refused = 0;
+    wait_until("the limit is reached, and stays so", async || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        // Whom the server takes in it waits for; the others it closes.
+        match stream.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                held.push(stream);
+                refused = 0;
+            }
+            _ => refused += 1,
+        }
+        refused > 50
+    })
+    .await;
     let mut daemon = Daemon::start(&at(mongod.uri(), "game", free_port(), ""));
     listening(&daemon).await;
     tells(&daemon, &["closes every connection at once", "--maxConns"]).await;
@@ -124,7 +138,7 @@ async fn something_else_than_mongodb_is_no_riddle() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("mongodb://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        use std::io::{Read, Write};
+        use std::io::Write;
         for mut stream in listener.incoming().flatten() {
             drop(stream.read(&mut [0; 512]));
             drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"));
