@@ -295,6 +295,11 @@ impl Observer {
         });
     }
 
+    /// The database answers again.
+    pub(crate) fn recovered(&self) {
+        self.resolved(|error| Error::PASSING.contains(&error.class));
+    }
+
     /// How the number of parts that an operator has set reads: what is wrong with it, if anything.
     pub(crate) fn layout(&self, problem: Option<(String, &str)>) {
         match problem {
@@ -330,7 +335,7 @@ impl Observer {
             });
         });
         self.tell_sums();
-        self.resolved(|error| Error::PASSING.contains(&error.class));
+        self.recovered();
     }
 
     /// Hands on rows of which a snapshot is due. The projection waits for nobody: what there is no room for is
@@ -366,7 +371,7 @@ impl Observer {
         });
         // Caught up: whatever held it up has passed.
         if seconds == Some(0.0) {
-            self.resolved(|error| Error::PASSING.contains(&error.class));
+            self.recovered();
         }
     }
 

@@ -73,6 +73,7 @@ async fn get_shows_a_document_now_and_as_it_was() {
             "state": { "gold": 50, "level": 2 },
             "deleted": false,
             "updated_at": "1970-01-01T00:00:03Z",
+            "waits": null,
         })
     );
     let then = json_of(&db, &[&get[..], &["--at-version", "1"]].concat()).await;

@@ -77,6 +77,7 @@ fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     known.oplog_headroom_seconds = Some(3600.0);
     known.oldest_gap_seconds = Some(0.0);
     known.checkpoint_lost_in_seconds = Some(7200.0);
+    known.version_gaps = Some(0);
     let (games, status) = watch::channel(known.clone());
     let handle = metrics.collection("games", status).unwrap();
     handle.set_quarantined(Class::Gap, 1);

@@ -118,7 +118,8 @@ impl<'a> Parts<'a> {
         let snapshotter = Snapshotter {
             collection: name.clone(),
             source,
-            store: MongoStore::new(self.database, name, Part::WHOLE),
+            store: MongoStore::new(self.database, name, Part::WHOLE)
+                .with_transactions(self.transactions.clone()),
             metrics: metrics.clone(),
             keep: collection.snapshots.keep,
         };

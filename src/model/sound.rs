@@ -266,7 +266,7 @@ mod tests {
         for (name, value, expected) in [
             ("meta", rawdoc! { "a": [twice.clone()] }, "`meta.a.0.x` stands twice"),
             ("anything", twice.clone(), "`anything.x` stands twice"),
-            ("patch", rawdoc! { "$set": { "a": twice.clone() } }, "`patch.$set.a.x` stands twice"),
+            ("patch", rawdoc! { "$set": { "a": twice } }, "`patch.$set.a.x` stands twice"),
             ("meta", bad, "`meta.x` is not UTF-8"),
             ("seen", rawdoc! { "a": "b" }, "`seen`: the count of client `a`"),
             ("seen", rawdoc! { "a.b": 1 }, "`seen`: `a.b` is no client name"),

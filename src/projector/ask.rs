@@ -7,7 +7,7 @@ use std::{future::Future, slice};
 use bson::{RawDocumentBuf, Timestamp};
 use futures::future::try_join_all;
 
-use super::{flush::flushing::Flushing, intake::rows::Rows};
+use super::{flush::flushing::Flushing, rows::Rows};
 use crate::{
     database::{Error, Result, Verdict},
     log::{Batch, EventLog},

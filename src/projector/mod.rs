@@ -2,11 +2,14 @@
 //! is here; what each step decides is in the file that bears its name.
 
 mod ask;
+mod commits;
 pub mod division;
 mod documents;
+mod due;
 mod flush;
 pub mod intake;
 mod progress;
+mod rows;
 pub mod revisit;
 mod run;
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
-use super::intake::begin::Resume;
 use crate::{log::TailBatch, model::position::Position};
 
 /// After so long without a word from the server the lag is unknown.
@@ -32,12 +31,10 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Begins where the projector does, behind so many events. What only others vouch for is yet to be saved.
-    pub(super) fn new(resume: Option<Resume>, passed_events: Option<u64>) -> Self {
-        let (position, is_saved) = match resume {
-            Some(Resume::Saved(position)) => (Some(position), true),
-            Some(Resume::Vouched(position)) => (Some(position), false),
-            Some(Resume::At(_)) | None => (None, false),
-        };
+    pub(super) fn new(
+        (position, is_saved): (Option<Position>, bool),
+        passed_events: Option<u64>,
+    ) -> Self {
         let saved = position.clone().filter(|_| is_saved);
         let folded = position.clone();
         Self { folded, passed_events, flushed: position, saved, ..Self::default() }

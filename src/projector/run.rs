@@ -9,17 +9,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Projector,
     ask::Ask,
+    commits::Commits,
     documents::{
         Documents,
-        memory::Memory,
+        memory::{Arrival, Memory},
         review::{Review, note_parked},
     },
-    flush::{Flushed, commits::Commits},
+    flush::Flushed,
     intake::{
         Came, Intake,
         backlog::{Looks, Stands},
         begin::Begin,
-        chunk::{Arrival, Chunks},
+        chunk::Chunks,
     },
     revisit::Revisit,
 };
@@ -248,6 +249,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 }
                 item if item.moves(&events) => {
                     self.fold_streamed(chunk.take()).await?;
+                    self.intake.moved(matches!(item, TailItem::Arrived { .. }));
                     self.find_log_again().await?;
                     // What it got under another name never came through the stream.
                     self.intake.scan_again(batch.position.cluster_time);
@@ -274,7 +276,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
     fn fetch(&mut self, key: std::result::Result<EventKey, String>) {
         match key {
             Ok(key) if self.projector.part.holds(&key.document) => {
-                self.documents.memory.rechecks.behind(&key.document, key.version);
+                self.documents.memory.left_out(&key.document, key.version);
             }
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),

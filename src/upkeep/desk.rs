@@ -33,6 +33,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a step of a job is tried that fails each time although the database is there.
 const TRIES_MAX: u32 = 10;
+/// The server's code for a transaction that meets another one.
+const WRITE_CONFLICT: i32 = 112;
 
 /// See the module.
 pub struct Desk<J, S: LogSource, D, T> {
@@ -170,6 +172,8 @@ where
             self.time.sleep(pause).await;
             pause = (pause * 2).min(self.backoff.longest);
             match job.save_place().await {
+                // Whoever writes the same ends, or the server has him end: that passes by itself.
+                Ok(()) if error.code() == Some(WRITE_CONFLICT) => {}
                 Ok(()) => tries += 1,
                 // It is away for the job's own row as well, which says nothing about the job.
                 Err(Undone::Interrupted(_)) => {}

@@ -49,10 +49,14 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
     /// Looks for ever. May be dropped at any moment.
     pub async fn run(self) {
         let mut retire_at = self.time.now() + RETIRE_SOON;
+        let mut failed = false;
         loop {
             let look = limited(&self.time, ATTEMPT_LIMIT, self.layouts.load_layouts());
             match beating(&self.heart, &self.time, look).await {
                 Ok(mut layouts) => {
+                    if std::mem::take(&mut failed) {
+                        self.observers().for_each(Observer::recovered);
+                    }
                     for (name, watched) in &self.collections {
                         if watched.follow(name, layouts.remove(name).unwrap_or(Layout::Parts(1))) {
                             retire_at = self.time.now() + RETIRE_SOON;
@@ -60,7 +64,11 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
                     }
                 }
                 Err(error) => {
-                    warn!(%error, "how collections are divided could not be read; trying again");
+                    let advice = error.advice();
+                    warn!(%error, advice, "how collections are divided could not be read; trying again");
+                    // Without this nothing is projected, so that nobody else tells of it.
+                    self.observers().for_each(|observer| observer.error(&error));
+                    failed = true;
                 }
             }
             if self.time.now() >= retire_at {
@@ -70,6 +78,10 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
             }
             beating(&self.heart, &self.time, self.time.sleep(LOOK_INTERVAL)).await;
         }
+    }
+
+    fn observers(&self) -> impl Iterator<Item = &Observer> {
+        self.collections.values().map(|watched| &watched.observer)
     }
 
     /// Has what is left of earlier divisions forgotten, where this instance leads the first part; whether it does

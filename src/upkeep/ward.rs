@@ -14,7 +14,7 @@ pub struct Ward<S: LogSource, D> {
     /// Its projectors: the leader of a document's part does what is about that document, and the leader of
     /// the first part what is about all of them.
     pub parts: Parts,
-    /// A hole that is younger is not closed.
+    /// A gap that is younger is not closed.
     pub gap_grace: Duration,
     /// Beats while it is looked after.
     pub heart: Heart,

@@ -167,6 +167,10 @@ const PATTERNS: [&str; 30] = [
     "(?s).",
 ];
 
+fn one(rng: &mut Rng, from: &[&'static str]) -> &'static str {
+    pick::<&'static str>(rng, from)
+}
+
 fn grown(rng: &mut Rng, depth: usize) -> String {
     let mut pattern = String::new();
     for at in 0..rng.usize(1..4) {
@@ -175,20 +179,20 @@ fn grown(rng: &mut Rng, depth: usize) -> String {
         }
         match rng.u8(..10) {
             0..2 if depth > 0 => {
-                pattern.push_str(*pick(rng, &OPENINGS));
+                pattern.push_str(one(rng, &OPENINGS));
                 pattern.push_str(&grown(rng, depth - 1));
                 pattern.push(')');
             }
             2 => {
-                pattern.push_str(*pick(rng, &["[", "[^"]));
-                (0..rng.usize(..4)).for_each(|_| pattern.push_str(*pick(rng, &IN_CLASSES)));
+                pattern.push_str(one(rng, &["[", "[^"]));
+                (0..rng.usize(..4)).for_each(|_| pattern.push_str(one(rng, &IN_CLASSES)));
                 pattern.push(']');
             }
-            3..7 => pattern.push_str(*pick(rng, &["a", "b", "ab", ".", "a b"])),
-            _ => pattern.push_str(*pick(rng, &ATOMS)),
+            3..7 => pattern.push_str(one(rng, &["a", "b", "ab", ".", "a b"])),
+            _ => pattern.push_str(one(rng, &ATOMS)),
         }
         if chance(rng, 35) {
-            pattern.push_str(*pick(rng, &QUANTIFIERS));
+            pattern.push_str(one(rng, &QUANTIFIERS));
         }
     }
     pattern

@@ -140,7 +140,7 @@ fn scalar(rng: &mut Rng) -> Value {
             (0x0F, [&(inner.len() as u32 + 4).to_le_bytes(), &inner[..]].concat())
         }
         16..18 => (0x10, (number as i32).to_le_bytes().to_vec()),
-        18 => (0x11, [number as u8, 0, 0, 0, 1, 0, 0, 0].to_vec()),
+        18 => (0x11, [rng.u8(..3), 0, 0, 0, 1, 0, 0, 0].to_vec()),
         19 => (0x12, number.to_le_bytes().to_vec()),
         20 => (0x13, std::array::from_fn::<u8, 16, _>(|_| rng.u8(..)).to_vec()),
         _ => (*pick(rng, &[0x7F, 0xFF]), Vec::new()),

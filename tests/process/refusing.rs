@@ -1,7 +1,12 @@
 //! Servers that refuse: each cause is a sentence of its own that says what to do, wherever it is told, and never a
 //! dump of what the server answered.
 
-use std::{fs, net::TcpListener, path::PathBuf};
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use alluvium::embedded::{Login, Mongod, Options};
 use bson::doc;
@@ -9,7 +14,10 @@ use mongodb::{
     Client,
     options::{ClientOptions, Tls, TlsOptions},
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
+use rustls::{ServerConfig, ServerConnection, pki_types::PrivateKeyDer};
 use tempfile::TempDir;
 
 use crate::{
@@ -44,14 +52,11 @@ fn no_dump(said: &str) {
 
 /// Waits until the daemon's log, readiness and status all say this.
 async fn tells(daemon: &Daemon, parts: &[&str]) {
-    for (path, field) in
-        [("/readyz", "/reasons/0"), ("/v1/status", "/collections/0/last_error/message")]
-    {
+    for (path, field) in [("/readyz", "/reasons/0"), ("/v1/status", "/collections/0/last_error")] {
         wait_until(&format!("{path} says {parts:?}"), async || {
             let (_, body) = daemon.get(path);
             no_dump(&body.to_string());
-            let told =
-                body.pointer(field).and_then(|told| told.as_str()).unwrap_or_default().to_owned();
+            let told = body.pointer(field).map(ToString::to_string).unwrap_or_default();
             parts.iter().all(|part| told.contains(part))
         })
         .await;
@@ -152,22 +157,49 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    /// A certificate with its key in one file.
-    fn sign(&self, file: &str, host: &str, until: i32) -> PathBuf {
+    fn issue(&self, host: &str, until: i32) -> (Certificate, KeyPair) {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "server of a test");
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// A certificate with its key in one file.
+    fn sign(&self, file: &str, host: &str) -> PathBuf {
+        let (certificate, key) = self.issue(host, 2090);
         let path = self.path(file);
         fs::write(&path, certificate.pem() + &key.serialize_pem()).unwrap();
         path
     }
 
+    /// Where somebody shows an expired certificate. MongoDB would not start with one: it expires while it runs.
+    fn expired(&self) -> SocketAddr {
+        let (certificate, key) = self.issue("127.0.0.1", 2021);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let (listener, config) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(config));
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut connection = ServerConnection::new(config.clone()).unwrap();
+                // Whoever looks at the certificate hangs up.
+                while connection.complete_io(&mut stream).is_ok_and(|(read, _)| read > 0) {}
+            }
+        });
+        address
+    }
+
     /// A server that speaks TLS, and for its own start also lets in who does not.
-    async fn server(&self, file: &str, host: &str, until: i32, more: &[&str]) -> Mongod {
-        let certificate = self.sign(file, host, until);
+    async fn server(&self, file: &str, host: &str, more: &[&str]) -> Mongod {
+        let certificate = self.sign(file, host);
         let authority = self.path("ca.pem");
         let tls = [
             "--tlsMode",
@@ -202,7 +234,7 @@ const WITHOUT_CLIENTS: [&str; 1] = ["--tlsAllowConnectionsWithoutCertificates"];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_tls_is_told_apart() {
     let authority = Authority::new();
-    let good = authority.server("good.pem", "127.0.0.1", 2090, &WITHOUT_CLIENTS).await;
+    let good = authority.server("good.pem", "127.0.0.1", &WITHOUT_CLIENTS).await;
     says(&format!("{}&tls=true", good.uri()), "shows a certificate that is not trusted").await;
     let mut daemon = Daemon::start(&at(&authority.trusting(&good), "game", free_port(), ""));
     daemon.ready().await;
@@ -211,17 +243,17 @@ async fn what_is_wrong_with_tls_is_told_apart() {
     says(good.uri(), "demands TLS, which mongodb.uri does not ask for").await;
     good.stop().await.unwrap();
 
-    let old = authority.server("old.pem", "127.0.0.1", 2021, &WITHOUT_CLIENTS).await;
-    says(&authority.trusting(&old), "shows a certificate that has expired").await;
-    old.stop().await.unwrap();
+    let old = authority.expired();
+    let uri = format!("mongodb://{old}/?tls=true&tlsCAFile={}", authority.path("ca.pem").display());
+    says(&uri, "shows a certificate that has expired").await;
 
-    let other = authority.server("other.pem", "db.example", 2090, &WITHOUT_CLIENTS).await;
+    let other = authority.server("other.pem", "db.example", &WITHOUT_CLIENTS).await;
     says(&authority.trusting(&other), "shows a certificate for another name").await;
     other.stop().await.unwrap();
 
-    let strict = authority.server("strict.pem", "127.0.0.1", 2090, &[]).await;
+    let strict = authority.server("strict.pem", "127.0.0.1", &[]).await;
     says(&authority.trusting(&strict), "demands a client's certificate").await;
-    let client = authority.sign("client.pem", "a.client", 2090);
+    let client = authority.sign("client.pem", "a.client");
     let uri = format!("{}&tlsCertificateKeyFile={}", authority.trusting(&strict), client.display());
     let tls =
         TlsOptions::builder().ca_file_path(authority.path("ca.pem")).cert_key_file_path(client);

@@ -6,10 +6,7 @@ mod replicas;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::Command;
 
 use alluvium::{
     model::{clock::Clock, id::DocumentId},
@@ -145,41 +142,4 @@ async fn mongosh_asks_for_a_job_by_a_row_and_reads_its_result_there() {
     let done = json!({ "state": "done", "progress": progress, "result": found, "error": null });
     assert_eq!(job, [done]);
     assert!(daemon.stop().await.success());
-}
-
-/// Runs what was printed, as a user would paste it.
-fn paste(commands: &str) -> String {
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_alluvium")).parent().unwrap();
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("sh").args(["-ec", commands]).env("PATH", path).output().unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{commands}: {complaint}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[test]
-fn what_dev_prints_works_when_it_is_pasted() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut dev = Command::new(env!("CARGO_BIN_EXE_alluvium"))
-        .args(["dev", "--data"])
-        .arg(folder.path())
-        .env("ALLUVIUM_HTTP__LISTEN", format!("127.0.0.1:{}", free_port()))
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(dev.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let said: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
-    let said = said.join("\n");
-    let commands = ["mongosh", "curl", "alluvium"].map(|program| {
-        let mut paragraphs = said.split("\n\n");
-        paragraphs.find(|paragraph| paragraph.starts_with(program)).unwrap()
-    });
-    paste(commands[0]);
-    let seen = paste(commands[1]);
-    for part in [r#""version":2"#, r#""gold":50"#, r#""answer":"events""#, r#""admin-panel""#] {
-        assert!(seen.contains(part), "{seen} does not say {part}");
-    }
-    assert!(paste(commands[2]).contains("is at version 3"));
-    dev.kill().unwrap();
-    dev.wait().unwrap();
 }

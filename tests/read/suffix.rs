@@ -106,7 +106,7 @@ async fn what_an_operator_skipped_is_marked_for_that_document_alone() {
 }
 
 async fn skip(db: &Database, c: &str, d: &str, s: i64) {
-    let row = doc! { "_id": { "c": c, "d": d, "s": s }, "client": "x" };
+    let row = doc! { "_id": { "c": c, "d": d, "s": s }, "client": "x", "seq": s };
     let skips = db.collection::<bson::Document>("alluvium.skips");
     skips.insert_one(row).write_concern(WriteConcern::majority()).await.unwrap();
 }
@@ -123,7 +123,8 @@ async fn skip_next(db: &Database, document: &mut Document) {
     let rows = db.collection::<bson::RawDocumentBuf>("games");
     let replaced = rows.replace_one(doc! { "_id": document.id.to_bson() }, document.to_raw());
     replaced.session(&mut session).await.unwrap();
-    let row = doc! { "_id": { "c": "games", "d": document.id.to_bson(), "s": version } };
+    let key = doc! { "c": "games", "d": document.id.to_bson(), "s": version };
+    let row = doc! { "_id": key, "client": "panel", "seq": document.clock.get("panel") };
     let skips = db.collection::<bson::Document>("alluvium.skips");
     skips.insert_one(row).session(&mut session).await.unwrap();
     session.commit_transaction().await.unwrap();

@@ -5,9 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{Source, line_of};
 
-/// Folders whose files may still import each other in circles.
-const EXCEPT: &[&str] = &["src/projector"];
-
 /// Who names whom in one folder, and where first.
 type Edges = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -31,8 +28,7 @@ pub(super) fn circles(files: &[Source]) -> Vec<String> {
             edges.entry(there.clone()).or_insert(format!("{}:{line}", file.path));
         }
     }
-    let looked_at = folders.iter().filter(|(folder, _)| !EXCEPT.contains(&folder.as_str()));
-    looked_at.flat_map(|(folder, edges)| in_folder(folder, edges)).collect()
+    folders.iter().flat_map(|(folder, edges)| in_folder(folder, edges)).collect()
 }
 
 /// The names that lead to a file from the root: `src/a/b.rs` and `src/a/b/mod.rs` are both `a`, `b`.

@@ -14,18 +14,25 @@ use crate::{
     database::{Error, Result},
     model::{
         document::{Document, FoldLimits, Outcome, Quarantine},
+        event::EventKey,
         id::DocumentId,
         skip::{Skips, is_filler},
     },
     observe::{Counts, Observer},
     planted::{Bug, planted},
-    projector::intake::chunk::Arrival,
     store::QuarantineRow,
     time::Time,
 };
 
 /// After so many events it is said that the loop still turns: each may take some seconds.
 const EVENTS_PER_BEAT: u64 = 8;
+
+/// One event to fold.
+#[derive(Clone)]
+pub(in crate::projector) struct Arrival<'a> {
+    pub(in crate::projector) key: EventKey,
+    pub(in crate::projector) event: &'a RawDocument,
+}
 
 /// Whether what is known of a document's skips was read after its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +102,7 @@ impl<T: Time> Memory<T> {
             }
             // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
             let is_next = key.version == slot.document.version + 1;
-            let is_doubtful = is_next && skips_are == SkipsAre::Known && is_filler(event);
-            if is_doubtful && !planted(Bug::SkipsNotReadAgain) {
+            if is_next && skips_are == SkipsAre::Known && is_filler(event) {
                 behind = key.version;
                 continue;
             }
@@ -183,11 +189,22 @@ impl<T: Time> Memory<T> {
             return;
         }
         for Arrival { key, .. } in chunk {
-            let is_above = |mark: &Quarantine| key.version > mark.version;
-            if self.waiting.park(&key.document).is_some_and(is_above) {
+            if self.is_above_mark(&key.document, key.version) {
                 self.rechecks.afresh(&key.document, key.version);
             }
         }
+    }
+
+    /// An event was seen that is not offered: what the log has of it is folded soon.
+    pub(in crate::projector) fn left_out(&mut self, id: &DocumentId, version: i64) {
+        match self.is_above_mark(id, version) {
+            true => self.rechecks.afresh(id, version),
+            false => self.rechecks.behind(id, version),
+        }
+    }
+
+    fn is_above_mark(&self, id: &DocumentId, version: i64) -> bool {
+        self.waiting.park(id).is_some_and(|mark| version > mark.version)
     }
 
     /// Parks a document at its present version.

@@ -3,7 +3,10 @@
 
 use std::slice;
 
-use super::{Documents, memory::SkipsAre};
+use super::{
+    Documents,
+    memory::{Arrival, SkipsAre},
+};
 use crate::{
     database::{Error, Result},
     log::EventLog,
@@ -12,7 +15,6 @@ use crate::{
         event::EventKey,
         id::DocumentId,
     },
-    projector::intake::chunk::Arrival,
     store::{RowOutcome, RowWrite, Store},
     time::Time,
 };

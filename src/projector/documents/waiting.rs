@@ -8,6 +8,7 @@ use crate::{
         document::{Class, Quarantine},
         id::DocumentId,
     },
+    projector::flush::WaitingChanges,
     status::WaitingClasses,
     store::QuarantineRow,
 };
@@ -21,13 +22,6 @@ pub(in crate::projector) struct Waiting {
     written: HashSet<DocumentId>,
     /// Documents that wait no more, with the versions that they have come to.
     healed: HashMap<DocumentId, i64>,
-}
-
-/// What has to be written.
-#[derive(Debug, Default)]
-pub(in crate::projector) struct WaitingChanges {
-    pub(in crate::projector) put: Vec<QuarantineRow>,
-    pub(in crate::projector) remove: Vec<(DocumentId, i64)>,
 }
 
 impl Waiting {

@@ -16,7 +16,7 @@ pub(in crate::projector) enum Flushing {
     /// It is being written.
     Running(BoxFuture<'static, Result<Flushed>>),
     /// It has returned while something else was awaited, and what became of it is not taken in yet.
-    Returned(Result<Flushed>),
+    Returned(Box<Result<Flushed>>),
 }
 
 impl Flushing {
@@ -30,14 +30,14 @@ impl Flushing {
         if let Self::Running(flush) = self
             && let Poll::Ready(flushed) = poll!(flush)
         {
-            *self = Self::Returned(flushed);
+            *self = Self::Returned(Box::new(flushed));
         }
     }
 
     /// What became of it, if it has returned.
     pub(in crate::projector) fn take(&mut self) -> Option<Result<Flushed>> {
         match std::mem::take(self) {
-            Self::Returned(flushed) => Some(flushed),
+            Self::Returned(flushed) => Some(*flushed),
             other => {
                 *self = other;
                 None
@@ -49,7 +49,7 @@ impl Flushing {
     pub(in crate::projector) async fn returned(&mut self) -> Result<Flushed> {
         if let Self::Running(flush) = self {
             let flushed = flush.await;
-            *self = Self::Returned(flushed);
+            *self = Self::Returned(Box::new(flushed));
         }
         match self.take() {
             Some(flushed) => flushed,
@@ -63,7 +63,7 @@ impl Flushing {
         if let Self::Running(flush) = self {
             tokio::select! {
                 biased;
-                flushed = &mut *flush => *self = Self::Returned(flushed),
+                flushed = &mut *flush => *self = Self::Returned(Box::new(flushed)),
                 value = &mut work => return value,
             }
         }

@@ -2,8 +2,6 @@
 //! healed, and last the checkpoint, each majority-acknowledged before the next. A crash between any
 //! two leaves nothing that a restart would not repeat.
 
-pub(in crate::projector) mod commits;
-mod due;
 pub(in crate::projector) mod flushing;
 
 use std::{collections::HashSet, time::Duration};
@@ -11,7 +9,6 @@ use std::{collections::HashSet, time::Duration};
 use bson::DateTime;
 use tracing::warn;
 
-use super::documents::waiting::WaitingChanges;
 use crate::{
     database::{Error, Result},
     model::{
@@ -24,12 +21,19 @@ use crate::{
     planted::{Bug, planted},
     retry::Backoff,
     status::WaitingClasses,
-    store::{RowOutcome, RowWrite, Store},
+    store::{QuarantineRow, RowOutcome, RowWrite, Store},
     time::Time,
 };
 
 /// A document whose record can go, with the version that it has come to.
-type Removal = (DocumentId, i64);
+pub(in crate::projector) type Removal = (DocumentId, i64);
+
+/// What has to be written about documents that wait.
+#[derive(Debug, Default)]
+pub(in crate::projector) struct WaitingChanges {
+    pub(in crate::projector) put: Vec<QuarantineRow>,
+    pub(in crate::projector) remove: Vec<Removal>,
+}
 
 /// Everything that one flush writes.
 #[derive(Debug, Default)]

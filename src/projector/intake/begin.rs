@@ -86,6 +86,10 @@ impl<L: EventLog> Begin<L> {
         }
         info!(collection, %part, why, "scanning the log");
         let at = source.now().await?;
+        // The stream knows logs by name, and tells of no log that was replaced before that time.
+        if source.open_existing(collection).await?.id() != found {
+            return Err(Error::unreachable("the log was replaced a moment ago; looking again"));
+        }
         Ok(Self { log, resume: None, passed_events: None, at, extent })
     }
 
@@ -119,6 +123,15 @@ impl Resume {
             (false, false) => Self::At(position.cluster_time),
         };
         Some((place, passed_events))
+    }
+
+    /// The position that it is, if it is one, and whether that is the part's own.
+    pub(in crate::projector) fn place(self) -> (Option<Position>, bool) {
+        match self {
+            Self::Saved(position) => (Some(position), true),
+            Self::Vouched(position) => (Some(position), false),
+            Self::At(_) => (None, false),
+        }
     }
 
     fn cluster_time(&self) -> Timestamp {

@@ -6,17 +6,11 @@ use bson::RawDocument;
 use crate::{
     model::{event::EventKey, id::DocumentId, part::Part},
     observe::Observer,
+    projector::documents::memory::Arrival,
 };
 
 /// How many bytes of events are folded before it is looked whether a flush is due.
 const BYTES_MAX: usize = 1 << 20;
-
-/// One event to fold.
-#[derive(Clone)]
-pub(in crate::projector) struct Arrival<'a> {
-    pub(in crate::projector) key: EventKey,
-    pub(in crate::projector) event: &'a RawDocument,
-}
 
 /// Picks out the events of one part.
 #[derive(Clone, Debug)]

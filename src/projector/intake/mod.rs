@@ -4,7 +4,6 @@
 pub mod backlog;
 pub(super) mod begin;
 pub(super) mod chunk;
-pub(super) mod rows;
 pub(super) mod scan;
 
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use bson::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{documents::Documents, flush::commits::Coming};
+use super::documents::{Documents, memory::Arrival};
 use crate::{
     database::Result,
     log::{Batch, EventLog},
@@ -22,7 +21,7 @@ use crate::{
     stream::Feed,
     time::Time,
 };
-use chunk::{Arrival, Chunks};
+use chunk::Chunks;
 use scan::Walk;
 
 /// See the module.
@@ -31,6 +30,9 @@ pub(super) struct Intake<L: EventLog, D: Store> {
     state: State<L, D>,
     /// What a scan sees need not be taken from the stream again.
     ignore_before: Option<Timestamp>,
+    /// The stream has told that the log went, and not yet that it came back: what it brings under that name is of
+    /// another log.
+    is_away: bool,
     /// The collection that holds the log.
     pub(super) events: String,
     pub(super) chunks: Chunks,
@@ -40,6 +42,15 @@ pub(super) struct Intake<L: EventLog, D: Store> {
 enum State<L: EventLog, D: Store> {
     Scanning(Box<Walk<L, D>>),
     Tailing,
+}
+
+/// What is about to come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Coming {
+    /// The log is being scanned.
+    pub(super) is_scanning: bool,
+    /// Something waits to be taken from the stream.
+    pub(super) has_more: bool,
 }
 
 /// What came.
@@ -63,7 +74,7 @@ impl<L: EventLog, D: Store> Intake<L, D> {
             Some((at, extent)) => State::Scanning(Box::new(Walk::new(at, extent))),
             None => State::Tailing,
         };
-        let intake = Self { feed, state, ignore_before, events, chunks, observer };
+        let intake = Self { feed, state, ignore_before, is_away: false, events, chunks, observer };
         intake.tell();
         intake
     }
@@ -107,7 +118,12 @@ impl<L: EventLog, D: Store> Intake<L, D> {
 
     /// Whether a change of this time is taken from the stream.
     pub(super) fn takes(&self, cluster_time: Timestamp) -> bool {
-        self.ignore_before.is_none_or(|time| cluster_time >= time)
+        !self.is_away && self.ignore_before.is_none_or(|time| cluster_time >= time)
+    }
+
+    /// The stream tells that a log came to our name, or left it.
+    pub(super) fn moved(&mut self, came: bool) {
+        self.is_away = !came;
     }
 
     /// Leaves those events of the stream to the scan whose documents it has yet to come to.
@@ -131,7 +147,7 @@ impl<L: EventLog, D: Store> Intake<L, D> {
     /// Something of the stream was lost: what was there before `at` is read from the log.
     pub(super) fn lost(&mut self, at: Timestamp) {
         self.scan_again(at);
-        self.ignore_before = Some(at);
+        (self.ignore_before, self.is_away) = (Some(at), false);
     }
 
     /// Folds events of the scan.

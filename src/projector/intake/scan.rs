@@ -10,12 +10,14 @@ use std::{collections::BTreeMap, time::Duration};
 use bson::{RawDocument, RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{chunk::Arrival, rows::Rows};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
     model::{event::EventKey, id::DocumentId, skip::FILLER_CLIENT},
-    projector::documents::Documents,
+    projector::{
+        documents::{Documents, memory::Arrival},
+        rows::Rows,
+    },
     retry::limited,
     store::{self, Extent, RowVersion, Store},
     time::Time,
@@ -203,7 +205,7 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         {
             let (id, known) = entry.remove_entry();
             self.ahead_bytes -= ahead_bytes(&id);
-            documents.memory.rechecks.behind(&id, known);
+            documents.memory.left_out(&id, known);
         }
         match (&self.row, &self.last) {
             (Some(row), Some(last)) => check_not_ahead(documents, row, last.version).await,

@@ -7,13 +7,15 @@ use bson::{
 };
 use futures::TryStreamExt;
 use mongodb::{
-    ClientSession,
+    ClientSession, Database,
     options::{ReadConcern, WriteConcern},
 };
+use tokio::sync::MutexGuard;
 
 use super::{
     MongoStore, collection_range, event_key, no_write_errors,
     statements::{judge, replacement, write_errors},
+    transactions::Slot,
 };
 use crate::{
     database::{Error, Result, code::DUPLICATE_KEY},
@@ -48,18 +50,18 @@ impl SkipRows for MongoStore {
     }
 
     async fn skip(&self, skip: &Skip, write: &RowWrite) -> Result<SkipOutcome> {
-        let mut session = self.begin().await?;
-        let outcome = self.skip_in(&mut session, skip, write).await;
+        let mut held = self.begin().await?;
+        let outcome = self.skip_in(held.session(), skip, write).await;
         let is_kept = matches!(outcome, Ok(SkipOutcome::Done | SkipOutcome::Existed));
-        end(session, is_kept).await?;
+        held.end(&self.database, is_kept).await?;
         outcome
     }
 
     async fn skip_above(&self, skip: &Skip, filler: &Filler) -> Result<SkipAboveOutcome> {
-        let mut session = self.begin().await?;
-        let outcome = self.skip_above_in(&mut session, skip, filler).await;
+        let mut held = self.begin().await?;
+        let outcome = self.skip_above_in(held.session(), skip, filler).await;
         let is_kept = matches!(outcome, Ok(SkipAboveOutcome::Done | SkipAboveOutcome::Existed));
-        end(session, is_kept).await?;
+        held.end(&self.database, is_kept).await?;
         outcome
     }
 }
@@ -81,15 +83,19 @@ impl MongoStore {
         rows.iter().map(|row| place(row)).collect()
     }
 
-    /// A session in which a transaction has begun.
-    async fn begin(&self) -> Result<ClientSession> {
-        let mut session = self.database.client().start_session().await?;
-        session
+    /// A session in which a transaction has begun. Where others know of it, who takes over from this instance ends it,
+    /// and need not wait until the server does.
+    async fn begin(&self) -> Result<Held<'_>> {
+        let mut held = match &self.transactions {
+            Some(transactions) => Held::Lent(transactions.slot(&self.database).await?),
+            None => Held::Own(Box::new(self.database.client().start_session().await?)),
+        };
+        held.session()
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
             .write_concern(WriteConcern::majority())
             .await?;
-        Ok(session)
+        Ok(held)
     }
 
     /// Takes the steps of a skip in a transaction, which is to be committed if they succeed.
@@ -168,14 +174,34 @@ impl MongoStore {
     }
 }
 
-/// Ends a transaction.
-async fn end(mut session: ClientSession, is_kept: bool) -> Result<()> {
-    match is_kept {
-        true => session.commit_transaction().await?,
-        // The server ends it by itself if this fails.
-        false => drop(session.abort_transaction().await),
+/// The session of a transaction under way.
+enum Held<'t> {
+    /// One of those that others know of.
+    Lent(MutexGuard<'t, Slot>),
+    /// One of its own.
+    Own(Box<ClientSession>),
+}
+
+impl Held<'_> {
+    fn session(&mut self) -> &mut ClientSession {
+        match self {
+            Self::Lent(slot) => &mut slot.session,
+            Self::Own(session) => session,
+        }
     }
-    Ok(())
+
+    /// Commits the transaction, or ends it without effect.
+    async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
+        match self {
+            Self::Lent(mut slot) => slot.end(database, is_kept).await,
+            Self::Own(mut session) if is_kept => Ok(session.commit_transaction().await?),
+            Self::Own(mut session) => {
+                // The server ends it by itself if this fails.
+                drop(session.abort_transaction().await);
+                Ok(())
+            }
+        }
+    }
 }
 
 fn encode(key: RawDocumentBuf, skip: &Skip) -> RawDocumentBuf {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bson::{Document, RawArray, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::{FutureExt, future::select_all};
 use mongodb::{ClientSession, Database, options::WriteConcern};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tracing::debug;
 
 use crate::database::{Error, Result};
@@ -27,10 +27,11 @@ pub struct Transactions {
     ids: RawArrayBuf,
 }
 
+/// One of the sessions.
 #[derive(Debug)]
-struct Slot {
-    session: ClientSession,
-    /// Whether the last transaction was left in the middle, because the future that ran it was dropped.
+pub(super) struct Slot {
+    pub(super) session: ClientSession,
+    /// Whether the last transaction was left in the middle: whoever awaited it is gone.
     is_left: bool,
 }
 
@@ -65,17 +66,7 @@ impl Transactions {
         database: &Database,
         command: RawDocumentBuf,
     ) -> Result<Option<Document>> {
-        // A transaction that was left may hold locks on the rows of this command: end it first.
-        for slot in self.slots.iter() {
-            if let Ok(mut slot) = slot.try_lock()
-                && slot.is_left
-            {
-                slot.clear(database).await?;
-            }
-        }
-        let locks = self.slots.iter().map(|slot| slot.lock().boxed());
-        let (mut slot, ..) = select_all(locks).await;
-        slot.is_left = true;
+        let mut slot = self.slot(database).await?;
         let ended = run_in(&mut slot.session, database, command).await;
         match ended {
             Ok(Some(_)) => slot.is_left = false,
@@ -89,10 +80,39 @@ impl Transactions {
             ended => ended,
         }
     }
+
+    /// A session for one transaction, which is to be ended by [`Slot::end`]. What was left in the middle is ended first:
+    /// its rows may be those of this one.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(super) async fn slot(&self, database: &Database) -> Result<MutexGuard<'_, Slot>> {
+        for slot in self.slots.iter() {
+            if let Ok(mut slot) = slot.try_lock()
+                && slot.is_left
+            {
+                slot.clear(database).await?;
+            }
+        }
+        let locks = self.slots.iter().map(|slot| slot.lock().boxed());
+        let (mut slot, ..) = select_all(locks).await;
+        slot.is_left = true;
+        Ok(slot)
+    }
 }
 
 impl Slot {
-    /// Ends a transaction that was left in the middle. If it was committed, it stays committed.
+    /// Commits the transaction, or ends it without effect.
+    pub(super) async fn end(&mut self, database: &Database, is_kept: bool) -> Result<()> {
+        if !is_kept {
+            return self.clear(database).await;
+        }
+        self.session.commit_transaction().await?;
+        self.is_left = false;
+        Ok(())
+    }
+
+    /// Ends what is left of a transaction, however far it came: what has been committed stays so.
     async fn clear(&mut self, database: &Database) -> Result<()> {
         // This has no effect after a commit was tried, and does not say whether the server heard of it.
         // The command below ends it for sure.

@@ -201,20 +201,26 @@ impl<'s> Reader<'s> {
         self.rest.chars().next()
     }
 
-    /// Copies so many bytes as they are.
+    /// Copies what is next, so many bytes of it.
     fn copy(&mut self, bytes: usize) -> &'s str {
-        let (copied, rest) = self.rest.split_at(bytes);
+        let (copied, rest) = self.rest.split_at_checked(bytes).unwrap_or((self.rest, ""));
         self.out.push_str(copied);
         self.rest = rest;
         copied
     }
 
+    /// Copies what is next, with what it begins and ends with. Returns what is between these.
+    fn copy_within(&mut self, begin: &str, end: &str) -> Result<&'s str, String> {
+        let inner = self.rest.strip_prefix(begin).and_then(|inner| inner.split_once(end));
+        let Some((inner, rest)) = inner else { return Err(format!("a {end:?} is missing")) };
+        self.out.extend([begin, inner, end]);
+        self.rest = rest;
+        Ok(inner)
+    }
+
     /// Copies what goes on up to an end, and that.
     fn copy_through(&mut self, end: &str) -> Result<&'s str, String> {
-        match self.rest.find(end) {
-            Some(at) => Ok(self.copy(at + end.len())),
-            None => Err(format!("a {end:?} is missing")),
-        }
+        self.copy_within("", end)
     }
 
     /// A brace, which repeats what is before it or means itself.

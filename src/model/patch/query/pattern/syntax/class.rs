@@ -77,9 +77,11 @@ impl Reader<'_> {
     }
 
     fn named_class(&mut self) -> Done {
-        let name = self.rest[1..].trim_start_matches('^');
-        let letters = name.bytes().take_while(u8::is_ascii_lowercase).count();
-        if !self.rest.starts_with(':') || letters == 0 || !name[letters..].starts_with(":]") {
+        let name = self.rest.strip_prefix(':').and_then(|rest| rest.split_once(":]"));
+        let name = name.map(|(name, _)| name.strip_prefix('^').unwrap_or(name));
+        if !name.is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase())
+        }) {
             return unsupported("a [ that begins no named class like [:alpha:], within a class,");
         }
         self.out.push('[');

@@ -44,8 +44,7 @@ impl Reader<'_> {
                 Ok(())
             }
             'x' | 'o' if self.peek() == Some('{') => {
-                let number = self.copy_through("}")?;
-                let number = &number[1..number.len() - 1];
+                let number = self.copy_within("{", "}")?;
                 let radix = if letter == 'x' { 16 } else { 8 };
                 match u32::from_str_radix(number, radix).ok().and_then(char::from_u32) {
                     Some(character) if !number.starts_with('+') => {
@@ -79,8 +78,7 @@ impl Reader<'_> {
         self.seen.properties = true;
         let name = match self.peek() {
             Some('{') => {
-                let name = self.copy_through("}")?;
-                let name = &name[1..name.len() - 1];
+                let name = self.copy_within("{", "}")?;
                 name.strip_prefix('^').unwrap_or(name)
             }
             Some(letter) if letter.is_ascii() => self.copy(1),
@@ -99,12 +97,9 @@ impl Reader<'_> {
     /// where the engines differ.
     fn group_reference(&mut self, letter: char) -> Done {
         let named = match (letter, self.peek()) {
-            (_, Some('{')) => self.copy_through("}")?,
-            ('k', Some('<')) => self.copy_through(">")?,
-            ('k', Some('\'')) => {
-                self.copy(1);
-                self.copy_through("'")?
-            }
+            (_, Some('{')) => self.copy_within("{", "}")?,
+            ('k', Some('<')) => self.copy_within("<", ">")?,
+            ('k', Some('\'')) => self.copy_within("'", "'")?,
             ('g', Some('0'..='9' | '-')) => "",
             _ => return unsupported("\\g and \\k, but for \\g{1}, \\g1 and \\k<name>,"),
         };

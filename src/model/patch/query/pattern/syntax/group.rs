@@ -140,17 +140,16 @@ impl Reader<'_> {
 
     /// A call of the program that matches, which has none: it does nothing.
     fn callout(&mut self) -> Done {
-        let number = self.copy_through(")")?;
-        if number[1..number.len() - 1].bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = self.copy_within("C", ")")?;
+        if number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(());
         }
         unsupported("(?C with anything but a number")
     }
 
     fn named(&mut self, begin: &str, end: &str) -> Done {
-        self.copy(begin.len());
-        let name = self.copy_through(end)?;
-        if !is_name(&name[..name.len() - 1]) {
+        let name = self.copy_within(begin, end)?;
+        if !is_name(name) {
             return unsupported("a name of a group that is not 1 to 32 of A-Z, a-z, 0-9 and _");
         }
         self.begin(false);
@@ -168,17 +167,15 @@ impl Reader<'_> {
     }
 
     fn condition(&mut self) -> Done {
-        let inner = &self.rest[1..];
-        if inner.starts_with('?') {
+        if self.rest.starts_with("(?") {
             // The condition is a group of its own, which comes next.
             self.begin(false);
             return Ok(());
         }
-        let digits = inner.bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 || !inner[digits..].starts_with(')') {
+        let number = self.copy_within("(", ")")?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return unsupported("a condition other than (?(1) or a look around");
         }
-        self.copy(digits + 2);
         self.begin(false);
         Ok(())
     }

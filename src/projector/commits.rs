@@ -5,34 +5,29 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{CheckpointOutcome, Flushed, due::Facts};
+use super::{
+    Settings,
+    documents::Documents,
+    due::Facts,
+    flush::{CheckpointOutcome, Flushed},
+    intake::{
+        Coming,
+        begin::{Resume, fenced},
+    },
+    progress::Progress,
+};
 use crate::{
     database::Result,
     log::{EventLog, TailBatch},
     model::position::{Checkpoint, Position},
     planted::{Bug, planted},
-    projector::{
-        Settings,
-        documents::Documents,
-        intake::begin::{Resume, fenced},
-        progress::Progress,
-    },
     store::Store,
     time::Time,
 };
 
-/// What the intake is about to bring.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::projector) struct Coming {
-    /// The log is being scanned.
-    pub(in crate::projector) is_scanning: bool,
-    /// Something waits to be taken from the stream.
-    pub(in crate::projector) has_more: bool,
-}
-
 /// See the module.
-pub(in crate::projector) struct Commits {
-    pub(in crate::projector) progress: Progress,
+pub(super) struct Commits {
+    pub(super) progress: Progress,
     epoch: i64,
     settings: Settings,
     /// Who is told when the flush under way has returned.
@@ -41,22 +36,23 @@ pub(in crate::projector) struct Commits {
 
 impl Commits {
     /// Those of a projection that begins there, behind about so many events, under this epoch.
-    pub(in crate::projector) fn new(
+    pub(super) fn new(
         (resume, passed_events): (Option<Resume>, Option<u64>),
         epoch: i64,
         settings: Settings,
     ) -> Self {
-        let progress = Progress::new(resume, passed_events);
+        let (place, is_saved) = resume.map_or((None, false), Resume::place);
+        let progress = Progress::new((place, is_saved), passed_events);
         Self { progress, epoch, settings, askers: Vec::new() }
     }
 
     /// A batch of the stream has been folded, with so many events of the log.
-    pub(in crate::projector) fn folded(&mut self, batch: &TailBatch, events: u64, now: Duration) {
+    pub(super) fn folded(&mut self, batch: &TailBatch, events: u64, now: Duration) {
         self.progress.folded(batch, events, now);
     }
 
     /// Starts a flush if one is due and none is under way.
-    pub(in crate::projector) fn flush_if_due<L: EventLog, D: Store, T: Time>(
+    pub(super) fn flush_if_due<L: EventLog, D: Store, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
         coming: Coming,
@@ -84,7 +80,7 @@ impl Commits {
     }
 
     /// Writes what is left, if no flush is under way; whether there is nothing more to write.
-    pub(in crate::projector) fn flush_rest<L: EventLog, D: Store, T: Time>(
+    pub(super) fn flush_rest<L: EventLog, D: Store, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
         coming: Coming,
@@ -124,7 +120,7 @@ impl Commits {
     ///
     /// # Errors
     /// When this instance leads no more, or the database refuses.
-    pub(in crate::projector) async fn settle<L: EventLog, D: Store, T: Time>(
+    pub(super) async fn settle<L: EventLog, D: Store, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
         flushed: Flushed,
@@ -174,7 +170,7 @@ impl Commits {
     }
 
     /// Whether nothing more is folded until what is being written is written.
-    pub(in crate::projector) fn is_full<L: EventLog, D: Store, T: Time>(
+    pub(super) fn is_full<L: EventLog, D: Store, T: Time>(
         &self,
         documents: &Documents<L, D, T>,
         coming: Coming,
@@ -184,7 +180,7 @@ impl Commits {
     }
 
     /// How late the projection is; `None` while that is not known.
-    pub(in crate::projector) fn lag_seconds(&self, coming: Coming, now: Duration) -> Option<f64> {
+    pub(super) fn lag_seconds(&self, coming: Coming, now: Duration) -> Option<f64> {
         match coming.is_scanning {
             true => None,
             false => self.progress.lag_seconds(now),
@@ -192,7 +188,7 @@ impl Commits {
     }
 
     /// Whether everything that there is is written.
-    pub(in crate::projector) fn is_level(&self, coming: Coming, now: Duration) -> bool {
+    pub(super) fn is_level(&self, coming: Coming, now: Duration) -> bool {
         let lag = self.lag_seconds(coming, now);
         lag == Some(0.0) && self.progress.is_flushed() && !coming.has_more
     }

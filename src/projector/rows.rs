@@ -20,7 +20,7 @@ const BEHIND_SHARE: usize = 3;
 const LEVEL_SHARE: usize = 8;
 
 /// An ordered walk over the rows.
-pub(in crate::projector) struct Rows<D: Documents> {
+pub(super) struct Rows<D: Documents> {
     next: Option<Next<D::Versions>>,
     ready: Peekable<vec::IntoIter<RowVersion>>,
     /// The last row that was handed out: where to begin again.
@@ -34,7 +34,7 @@ pub(in crate::projector) struct Rows<D: Documents> {
 
 impl<D: Documents> Rows<D> {
     /// A walk from the first row on, which begins by bringing so much of each.
-    pub(in crate::projector) fn new(extent: Extent) -> Self {
+    pub(super) fn new(extent: Extent) -> Self {
         Self {
             next: None,
             ready: Vec::new().into_iter().peekable(),
@@ -47,13 +47,13 @@ impl<D: Documents> Rows<D> {
     }
 
     /// Notes that a row that was handed out is behind.
-    pub(in crate::projector) fn is_behind(&mut self) {
+    pub(super) fn is_behind(&mut self) {
         self.behind += 1;
     }
 
     /// The next row, if it does not stand behind `end`; every row if there is none. After an error, or
     /// when dropped, begins again behind the last row that was handed out.
-    pub(in crate::projector) async fn next(
+    pub(super) async fn next(
         &mut self,
         store: &D,
         end: Option<&DocumentId>,
