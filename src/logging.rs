@@ -10,8 +10,9 @@ use std::{
     },
 };
 
+use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{filter::Targets, fmt, prelude::*};
 
 /// How many lines wait for a slow reader. What comes beyond them is lost.
 const LINES_MAX: usize = 10_000;
@@ -29,7 +30,7 @@ pub struct Logging {
 }
 
 /// Starts logging. Without effect when something has started it before.
-pub fn start(filter: EnvFilter) -> Logging {
+pub fn start(filter: Targets) -> Logging {
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_MAX)
@@ -38,11 +39,12 @@ pub fn start(filter: EnvFilter) -> Logging {
     // Only the first is counted, because only the first is written to.
     let _ = CROWDED_OUT.set(writer.error_counter());
     // The subscriber must not speak of its own errors: it would do so on standard error, and panic.
-    let logs = fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
+    let logs =
+        fmt().with_max_level(LevelFilter::TRACE).with_writer(writer).log_internal_errors(false);
     let started = if io::stderr().is_terminal() {
-        logs.with_target(false).try_init()
+        logs.with_target(false).finish().with(filter).try_init()
     } else {
-        logs.json().flatten_event(true).try_init()
+        logs.json().flatten_event(true).finish().with(filter).try_init()
     };
     // The only error: a subscriber is there already, and it is the one that was asked for first.
     drop(started);

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use mongodb::Client;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::{
     config::{Config, ConfigError, Expect, MongoConfig, Sources, load},
@@ -34,7 +34,7 @@ pub struct Globals {
     /// What is logged on standard error: error, warn, info, debug, trace, or directives such as
     /// "info,alluvium::projector=debug" [default: info, and warn for `demo` and `dev`]
     #[arg(long, global = true, value_name = "LEVEL")]
-    pub log_level: Option<EnvFilter>,
+    pub log_level: Option<Targets>,
     /// The connections of this command
     #[arg(skip)]
     pub clients: Clients,

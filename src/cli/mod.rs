@@ -33,7 +33,8 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 use tokio_util::task::AbortOnDropHandle;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::logging;
 pub use globals::Globals;
@@ -100,11 +101,13 @@ enum Command {
 impl Command {
     /// What is logged unless the user says otherwise: commands that talk to people keep quiet, except
     /// about a server that is being fetched.
-    fn log_level(&self) -> &'static str {
+    fn log_level(&self) -> Targets {
         match self {
-            Self::Demo(_) | Self::Dev(_) => "warn,alluvium::embedded=info",
-            Self::Run(_) | Self::Bench(_) => "info",
-            _ => "warn",
+            Self::Demo(_) | Self::Dev(_) => Targets::new()
+                .with_default(LevelFilter::WARN)
+                .with_target("alluvium::embedded", LevelFilter::INFO),
+            Self::Run(_) | Self::Bench(_) => Targets::new().with_default(LevelFilter::INFO),
+            _ => Targets::new().with_default(LevelFilter::WARN),
         }
     }
 }
@@ -164,7 +167,7 @@ pub async fn run(
     };
     let log_level = globals.log_level.clone();
     // Kept until the end, for the lines that are still to be written.
-    let _logging = logging::start(log_level.unwrap_or_else(|| EnvFilter::new(command.log_level())));
+    let _logging = logging::start(log_level.unwrap_or_else(|| command.log_level()));
     let outcome = match command {
         Command::Dev(command) => command.run(&globals, signals).await,
         Command::Run(command) => command.run(&globals, signals).await,

@@ -1,7 +1,7 @@
 //! The walk over one document's events: versions, counts and times by the protocol's words, with the
 //! states left to whoever applies patches.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, rawdoc};
 
@@ -21,9 +21,42 @@ pub trait Replay {
         at: DateTime,
     ) -> Result<(), String>;
 
+    /// Applies one after the other until one is refused: which one, and why.
+    async fn patches(&mut self, patches: &[Patch<'_>]) -> Result<(), (usize, String)> {
+        for (place, Patch { patch, array_filters, at }) in patches.iter().enumerate() {
+            let patched = self.patch(patch, *array_filters, *at).await;
+            patched.map_err(|reason| (place, reason))?;
+        }
+        Ok(())
+    }
+
     /// The present state.
     async fn state(&mut self) -> RawDocumentBuf;
 }
+
+/// What an update with a patch does.
+#[derive(Clone, Copy, Debug)]
+pub struct Patch<'e> {
+    pub patch: &'e Document,
+    pub array_filters: Option<&'e [Bson]>,
+    pub at: DateTime,
+}
+
+impl<'e> Patch<'e> {
+    /// `None` for any other event, and for one without what every event has.
+    fn of(event: &'e Document) -> Option<Self> {
+        let is_patch =
+            event.get_str("op").ok()? == "update" && event.get_document("merge").is_err();
+        let has_client = event.get_str("client").is_ok();
+        let array_filters = event.get_array("array_filters").ok().map(Vec::as_slice);
+        let (patch, at) = (event.get_document("patch").ok()?, *event.get_datetime("at").ok()?);
+        (is_patch && has_client).then_some(Self { patch, array_filters, at })
+    }
+}
+
+/// So many patches go to the server at once, unless they are large.
+const RUN: usize = 500;
+const RUN_BYTES: usize = 4 << 20;
 
 /// Why a document stands still below its newest event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +76,24 @@ pub struct Walk<'a, R> {
     /// Whether it exists: it was created, and not deleted since.
     pub lives: bool,
     pub updated_at: Option<DateTime>,
+}
+
+/// The patches that follow each other from the beginning of `versions` on.
+fn run<'e>(
+    events: &'e BTreeMap<i64, Document>,
+    versions: RangeInclusive<i64>,
+    skipped: impl Fn(i64) -> bool,
+) -> Vec<Patch<'e>> {
+    let dense = events.range(versions.clone()).zip(versions);
+    let patches = dense.map_while(|((found, event), version)| {
+        Patch::of(event).filter(|_| *found == version && !skipped(version))
+    });
+    let mut bytes = 0;
+    let small = patches.take_while(|patch| {
+        bytes += patch.patch.to_vec().map_or(usize::MAX, |patch| patch.len()).min(RUN_BYTES);
+        bytes < RUN_BYTES
+    });
+    small.take(RUN).collect()
 }
 
 /// The form under which ids that MongoDB holds equal are one.
@@ -106,6 +157,16 @@ impl<'a, R: Replay> Walk<'a, R> {
                 let later = events.keys().next_back().is_some_and(|last| *last > next);
                 return (later && version == i64::MAX).then_some(Stop::Hole { version: next });
             };
+            let run = if self.lives { run(events, next..=version, &skipped) } else { Vec::new() };
+            if run.len() > 1 {
+                let patched = self.replay.patches(&run).await;
+                let applied = patched.as_ref().map_or_else(|(place, _)| *place, |()| run.len());
+                events.range(next..).take(applied).for_each(|(_, event)| self.count(event, false));
+                if let Err((_, reason)) = patched {
+                    return Some(Stop::Poison { version: self.version + 1, reason });
+                }
+                continue;
+            }
             let applied = if skipped(next) { Ok(()) } else { self.apply(event).await };
             if let Err(reason) = applied {
                 return Some(Stop::Poison { version: next, reason });
