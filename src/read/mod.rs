@@ -80,7 +80,7 @@ pub struct Current {
     /// How many of its events are not projected yet.
     pub pending: i64,
     /// What keeps it from going on, where its log does not simply end here: its next event cannot be applied, or is
-    /// missing while later ones exist ([`Class::Gap`]).
+    /// missing while later ones exist ([`Class::Gap`](crate::model::quarantine::Class::Gap)).
     pub waits: Option<Quarantine>,
 }
 
