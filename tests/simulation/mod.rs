@@ -17,6 +17,7 @@ mod operator;
 mod plan;
 mod reader;
 mod regressions;
+mod elsewhere;
 mod run;
 mod seeds;
 mod shrink;

@@ -488,26 +488,3 @@ fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten()
         scene.within(Duration::from_secs(20), "it is gone", |world| !is_saved(world, left));
     }
 }
-
-/// Whether a document moves on that an operator has skipped under another instance, when its next event comes.
-fn moves_on_after_a_skip_elsewhere(seed: u64) -> bool {
-    let mut scene = Scene::new(seed, None);
-    scene
-        .append(&[(1, create()), (2, doc! { "op": "update", "patch": { "$inc": { "name": 1 } } })]);
-    scene.until("it is parked", |world| {
-        Scene::row(world).is_some_and(|row| row.get("quarantine").unwrap().is_some())
-    });
-    scene.operate(Help::Skip, Vec::new());
-    scene.until_version(2);
-    scene.append(&[(3, update())]);
-    let (limit, world) = (scene.sim.now() + Duration::from_secs(20), scene.world.clone());
-    let is_reached = || Scene::row(&world).and_then(|row| version_of(&row)) == Some(3);
-    scene.executor.run(limit, is_reached) && scene.sim.outcome().0.is_none()
-}
-
-#[test]
-fn a_document_that_was_skipped_elsewhere_moves_on_with_its_next_event() {
-    for seed in 0..20 {
-        assert!(moves_on_after_a_skip_elsewhere(seed), "seed {seed}");
-    }
-}

@@ -12,6 +12,7 @@ const SPREAD: &[(&str, &str)] = &[
     ("EventKey", "how it is written stands with the other fields of a new event"),
     ("EventSourced", "its reads need nothing of its writes"),
     ("MongoStore", "each collection of the bookkeeping has a file of its own"),
+    ("Performance", "each kind of job has a file of its own"),
     ("Quarantine", "it is stored with the row"),
     ("Reader", "each kind of read has a file of its own"),
     ("State", "the tree, its encoding and its journal are three matters"),

@@ -112,7 +112,9 @@ impl<'p> Pattern<'p> {
         steps.take(text.len())?;
         // Where the server finds that a text is not UTF-8, it does not match.
         let Ok(readable) = std::str::from_utf8(text) else { return Ok(false) };
-        if let Some(reason) = characters::unknown(readable, &self.syntax) {
+        if let Some(reason) =
+            characters::unknown(readable, self.syntax.folds, self.syntax.properties)
+        {
             return Err(Halt::Pattern(reason));
         }
         steps.take(self.syntax.work(text.len(), TRIES[0]))?;

@@ -2,23 +2,21 @@
 //! PCRE2 those of Unicode 16. A pattern that asks about them is refused on a text that has one.
 //! `tests/differential` finds these ranges by asking both about every character.
 
-use super::syntax::Syntax;
-
 /// Why a text cannot be matched, if it has a character that only the newer engine knows.
-pub(super) fn unknown(text: &str, syntax: &Syntax) -> Option<&'static str> {
-    if text.is_ascii() || !(syntax.folds || syntax.properties) {
+pub(super) fn unknown(text: &str, folds: bool, properties: bool) -> Option<&'static str> {
+    if text.is_ascii() || !(folds || properties) {
         return None;
     }
     let has = |ranges: &[(u32, u32)]| {
         text.chars().any(|character| overlaps(ranges, character, character))
     };
-    if syntax.folds && has(&CASE) {
+    if folds && has(&CASE) {
         return Some(
             "its regular expression ignores case, and a text of the state has a character whose case \
              MongoDB 6.0 does not know; match without option i",
         );
     }
-    if syntax.properties && has(&PROPERTIES) {
+    if properties && has(&PROPERTIES) {
         return Some(
             "its regular expression uses \\p, and a text of the state has a character that MongoDB 6.0 \
              does not know, or takes for another kind; name the characters instead",
