@@ -26,8 +26,13 @@ pub(super) use super::COLLECTION;
 /// How long anything may take before the benchmark gives up.
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
-/// How the daemon's log says that it has begun to read: these phases follow `Starting`.
-const READING: [&str; 2] = [r#""to":"Tailing""#, r#""to":"Scanning""#];
+/// How the daemon's log says that it has begun to read: these phases follow the first, in the spelling of this version or of an earlier one.
+const READING: [&str; 4] = [
+    r#""to":"tailing""#,
+    r#""to":"scanning""#,
+    r#""to":"Tailing""#,
+    r#""to":"Scanning""#,
+];
 /// How it says that another one leads.
 const STANDING_BY: &str = r#""standing":"Standby""#;
 
@@ -129,6 +134,9 @@ impl Daemon {
     pub(super) async fn until_it_reads(&mut self) -> Result<Moment> {
         while !self.says(&READING)? {
             self.check_alive()?;
+            if self.age() > LIMIT {
+                return Err(BenchError::NotReading(LIMIT.as_secs()));
+            }
             SystemTime::new().sleep(Duration::from_millis(1)).await;
         }
         Ok(Moment::now())

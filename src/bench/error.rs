@@ -53,6 +53,9 @@ pub enum BenchError {
     /// A daemon does not stand by although another one leads.
     #[error("after {0} s the second daemon does not stand by")]
     NotStandby(u64),
+    /// A daemon does not begin to read.
+    #[error("after {0} s the daemon has not begun to read")]
+    NotReading(u64),
     /// A daemon does not come level with writers that go on.
     #[error("after {0} s the daemon is still behind the writers that go on beside it")]
     NotLevel(u64),
