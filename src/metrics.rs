@@ -106,6 +106,12 @@ definitions! {
         "Jobs of this instance that ended.";
     JOBS_RUNNING Gauge "jobs_running" ["collection"], &[],
         "Jobs that this instance is at.";
+    COMPACTED Counter "compacted_events_total" ["collection"], &[],
+        "Events that a base stands for and that were pruned from the log.";
+    RECLAIMED Counter "compaction_reclaimed_bytes_total" ["collection"], &[],
+        "Bytes of the events that bases were written for.";
+    LATE Counter "late_events_total" ["collection"], &[],
+        "Events that came after their place was pruned, and were put on record.";
     MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
         "Missing-events requests by their answer.";
     MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
@@ -233,7 +239,10 @@ impl Metrics {
             flush: histograms(r, &FLUSH)?,
             flushed: histograms(r, &FLUSHED)?,
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
-            upkeep: upkeep::Families::new(r, [&SNAPSHOTS, &JOBS, &JOBS_RUNNING])?,
+            upkeep: upkeep::Families::new(
+                r,
+                [&SNAPSHOTS, &JOBS, &JOBS_RUNNING, &COMPACTED, &RECLAIMED, &LATE],
+            )?,
         };
         registry.register(Box::new(LinesLost::new()?))?;
         gauges(r, &BUILD)?.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);

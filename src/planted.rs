@@ -50,6 +50,14 @@ pub(crate) enum Bug {
     IdentityIgnored,
     /// Commands on a log say by what name it goes, and not which one it is.
     LogNotNamed,
+    /// A step of pruning does not count what goes.
+    StepWithoutCount,
+    /// What a base stands for is pruned as soon as it is written.
+    PrunedBeforeGrace,
+    /// The event of a base is pruned with the others.
+    BaseEventPruned,
+    /// A base is written although row and log differ.
+    BaseNotProven,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

@@ -163,8 +163,7 @@ fn unknown(target: &Target, params: &DocumentParams) -> Problem {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsParams {
-    #[serde(default)]
-    after_version: i64,
+    after_version: Option<i64>,
     limit: Option<u32>,
     #[serde(default)]
     ejson: Notation,
@@ -175,15 +174,15 @@ pub(super) async fn events(
     Params(params): Params<EventsParams>,
 ) -> Result<Response, Problem> {
     let limit = limit(params.limit, HISTORY_LIMIT, Kind::MalformedQuery)?;
-    if params.after_version < 0 {
-        let detail = format!("`after_version` is {}, but counts from 0", params.after_version);
+    if let Some(after) = params.after_version.filter(|after| *after < 0) {
+        let detail = format!("`after_version` is {after}, but counts from 0");
         return Err(Problem::new(Kind::MalformedQuery, detail));
     }
     let reader = &target.served.reader;
     let page = reader.history(&target.id, params.after_version, limit).await?;
     if page.events.is_empty() && reader.document(&target.id).await?.is_none() {
         let (id, collection) = (&target.id, reader.collection());
-        let detail = format!("{id} of `{collection}` has no event above {}", params.after_version);
+        let detail = format!("{id} of `{collection}` has no event above {}", params.after_version.unwrap_or_default());
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
     let bytes = page.events.iter().map(|event| event.raw.as_bytes().len()).sum();

@@ -48,7 +48,8 @@ pub(super) async fn snapshot(
     state: State<Arc<ApiState>>,
     collection: Collection,
 ) -> Result<Response, Problem> {
-    ask(state, collection, job::Kind::Snapshot).await
+    let Collection(served) = collection;
+    ask(&state, &Order::new(job::Kind::Snapshot, served.reader.collection())).await
 }
 
 /// `POST /v1/collections/C/verify`
@@ -56,19 +57,21 @@ pub(super) async fn verify(
     state: State<Arc<ApiState>>,
     collection: Collection,
 ) -> Result<Response, Problem> {
-    ask(state, collection, job::Kind::Verify).await
+    let Collection(served) = collection;
+    ask(&state, &Order::new(job::Kind::Verify, served.reader.collection())).await
 }
 
-async fn ask(
-    State(state): State<Arc<ApiState>>,
-    Collection(served): Collection,
-    kind: job::Kind,
-) -> Result<Response, Problem> {
-    let row = state.jobs.insert_job(&Order::new(kind, served.reader.collection())).await?;
-    let job = view(&row);
+/// Asks for a job: 202 with it.
+pub(super) async fn ask(state: &ApiState, order: &Order) -> Result<Response, Problem> {
+    Ok(accepted(&state.jobs.insert_job(order).await?))
+}
+
+/// 202 with a job, and where it is.
+pub(super) fn accepted(row: &RawDocument) -> Response {
+    let job = view(row);
     let id = job.get("id").and_then(Value::as_str).unwrap_or_default();
     let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];
-    Ok((StatusCode::ACCEPTED, location, Json(job)).into_response())
+    (StatusCode::ACCEPTED, location, Json(job)).into_response()
 }
 
 /// `GET /v1/jobs`

@@ -4,6 +4,7 @@
 //! `probes`.
 
 mod aside;
+mod compact;
 mod documents;
 mod extract;
 mod guard;
@@ -169,6 +170,8 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{DOCUMENT}/missing"), get(missing::get).post(missing::post))
         .route(&format!("{DOCUMENT}/snapshot"), post(snapshot::post))
         .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
+        .route(&format!("{COLLECTION}/compact"), post(compact::collection))
+        .route(&format!("{DOCUMENT}/compact"), post(compact::document))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))
         .route(&format!("{COLLECTION}/resume"), post(pause::resume))

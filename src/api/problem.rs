@@ -162,6 +162,7 @@ impl From<ReadError> for Problem {
                 Kind::DamagedData,
                 format!("{said}; compare the document with its log: `alluvium verify`"),
             ),
+            ReadError::Base { .. } => Self::new(Kind::DamagedData, said),
             ReadError::Row { .. } => Self::new(
                 Kind::DamagedData,
                 format!("{said}; compare the document with its log: `alluvium verify`"),

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     model::{
+        base::is_base,
         clock::Clock,
         document::{Document, Quarantine},
         skip::SkippedEvent,
@@ -151,7 +152,11 @@ impl Notation {
         });
         if let Some(json) = json.as_object_mut() {
             if let Some(document) = &answer.snapshot {
-                json.insert("snapshot".into(), self.snapshot(document, now));
+                let mut snapshot = self.snapshot(document, now);
+                if answer.erased {
+                    snapshot["erased"] = true.into();
+                }
+                json.insert("snapshot".into(), snapshot);
             }
             json.insert("events".into(), events.into());
             json.insert("next_clock".into(), clock(&answer.next_clock));
@@ -184,6 +189,10 @@ impl Notation {
         put("seq", seq.map(Value::from));
         put("skipped", is_skipped.then_some(Value::Bool(true)));
         put("op", field("op").map(|value| self.raw("op", value)));
+        if is_base(raw) {
+            put("clock", field("clock").map(|value| self.raw("clock", value)));
+            put("deleted", field("deleted").map(|value| self.raw("deleted", value)));
+        }
         for name in CHANGE_FIELDS {
             put(name, field(name).map(|value| self.raw(name, value)));
         }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{CommandResult, Globals, output};
 use crate::config::{
-    self, CollectionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig, SnapshotsConfig,
+    self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig, SnapshotsConfig,
 };
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +81,7 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
         max_state_bytes,
         max_clients,
         snapshots: SnapshotsConfig { every_events, every, keep },
+        compaction: CompactionConfig { every: compaction_every, min_age, keep_events, client_ttl },
     } = collection;
     json!({
         "name": name,
@@ -94,6 +95,12 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
             "every_events": every_events,
             "every": humantime::format_duration(*every).to_string(),
             "keep": keep,
+        },
+        "compaction": {
+            "every": compaction_every.as_ref().map(|every| humantime::format_duration(*every).to_string()),
+            "min_age": humantime::format_duration(*min_age).to_string(),
+            "keep_events": keep_events,
+            "client_ttl": humantime::format_duration(*client_ttl).to_string(),
         },
     })
 }

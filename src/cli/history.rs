@@ -11,8 +11,8 @@ pub(super) struct History {
     #[command(flatten)]
     target: Target,
     /// Begin after this version
-    #[arg(long, value_name = "VERSION", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
-    after_version: i64,
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(0..))]
+    after_version: Option<i64>,
     /// The most events
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,

@@ -3,6 +3,7 @@
 
 mod append;
 mod bench;
+mod compact;
 mod config_check;
 mod demo;
 mod dev;
@@ -77,6 +78,8 @@ enum Command {
     Missing(missing::Missing),
     /// Take the snapshot of a document, or of every document of a collection
     Snapshot(snapshot::Snapshot),
+    /// Write bases and prune what they stand for, of one document or of a whole collection
+    Compact(compact::Compact),
     /// Fold the log anew and compare every document with it; exit code 3 when one differs
     Verify(verify::Verify),
     /// Stop projecting a collection, on every instance, until `resume`
@@ -219,6 +222,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,
         Command::Snapshot(command) => command.run(globals).await,
+        Command::Compact(command) => command.run(globals).await,
         Command::Verify(command) => command.run(globals).await,
         Command::Pause(command) => command.run(globals, true).await,
         Command::Resume(command) => command.run(globals, false).await,

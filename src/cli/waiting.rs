@@ -93,6 +93,7 @@ impl One {
             None => store.load_quarantine_of(id).await?.map(|record| record.mark.version),
         };
         let (collection, document) = (collection.clone(), Some(id.clone()));
-        follow::follow(&database, &Order { kind, collection, document, version, skip_above }).await
+        let order = Order { document, version, skip_above, ..Order::new(kind, &collection) };
+        follow::follow(&database, &order).await
     }
 }

@@ -16,7 +16,7 @@ pub use load::{Expect, Sources, load};
 pub use section::{ConfigError, Problem};
 pub use uri::Uri;
 
-use crate::model::{document::FoldLimits, state::Limits};
+use crate::model::{compaction::Retention, document::FoldLimits, state::Limits};
 
 /// The largest event that a collection can be configured to take, in bytes: the change stream wraps
 /// an event in a document that must itself stay below 16 MiB.
@@ -95,6 +95,21 @@ pub struct CollectionConfig {
     pub max_clients: u32,
     /// `[collections.snapshots]`
     pub snapshots: SnapshotsConfig,
+    /// `[collections.compaction]`
+    pub compaction: CompactionConfig,
+}
+
+/// What is kept of the logs, and how often what is not kept goes without being asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// How often; `None` is only on request. What was begun is finished either way.
+    pub every: Option<Duration>,
+    /// Events younger than this stay.
+    pub min_age: Duration,
+    /// So many of the newest events of each document stay.
+    pub keep_events: u32,
+    /// A client that was seen within this time is alive, and what it lacks stays.
+    pub client_ttl: Duration,
 }
 
 /// When snapshots are taken without being asked for, and how many are kept.
@@ -137,6 +152,21 @@ impl Default for SnapshotsConfig {
     }
 }
 
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        let day = Duration::from_secs(86_400);
+        Self { every: None, min_age: 7 * day, keep_events: 100, client_ttl: day }
+    }
+}
+
+impl CompactionConfig {
+    /// What is kept.
+    pub fn retention(&self) -> Retention {
+        let Self { every: _, min_age, keep_events, client_ttl } = *self;
+        Retention { min_age, keep_events: keep_events.into(), client_ttl }
+    }
+}
+
 impl CollectionConfig {
     /// A collection of this name with every other key at its default.
     pub fn new(name: impl Into<String>) -> Self {
@@ -149,6 +179,7 @@ impl CollectionConfig {
             max_state_bytes: 15 << 20,
             max_clients: 10_000,
             snapshots: SnapshotsConfig::default(),
+            compaction: CompactionConfig::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    CollectionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig,
+    CollectionConfig, CompactionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig,
     SnapshotsConfig, Uri,
     names::{collection_problem, database_problem, instance_problem},
     section::{Problem, Section},
@@ -158,6 +158,7 @@ fn read_collection(
         max_state_bytes,
         max_clients,
         snapshots: _,
+        compaction: _,
     } = CollectionConfig::new("");
     let flush_interval =
         section.bounded("flush_interval", flush_interval, (Duration::ZERO, 10 * SECOND));
@@ -170,7 +171,7 @@ fn read_collection(
     let max_state_bytes = bytes("max_state_bytes", max_state_bytes, KIB, 15 << 20);
     let max_clients = section.bounded("max_clients", max_clients, (1, 100_000));
     let snapshots = read_snapshots(section.within("snapshots"));
-    section.unsupported("compaction", "remove the table [collections.compaction]");
+    let compaction = read_compaction(section.within("compaction"));
     section.close();
     Some(CollectionConfig {
         name: name?,
@@ -181,6 +182,7 @@ fn read_collection(
         max_state_bytes,
         max_clients,
         snapshots,
+        compaction,
     })
 }
 
@@ -194,4 +196,22 @@ fn read_snapshots(mut section: Section<'_>) -> SnapshotsConfig {
     let keep = section.bounded("keep", keep, (1, 10_000));
     section.close();
     SnapshotsConfig { every_events, every, keep }
+}
+
+fn read_compaction(mut section: Section<'_>) -> CompactionConfig {
+    const YEAR: Duration = Duration::from_secs(366 * 86_400);
+    let CompactionConfig { every: _, min_age, keep_events, client_ttl } =
+        CompactionConfig::default();
+    let never = Duration::ZERO;
+    let every = section.bounded("every", never, (Duration::ZERO, YEAR));
+    if !every.is_zero() && every < SECOND {
+        section.problem("every", "must be at least \"1s\", or left out for only on request");
+    }
+    let min_age = section.bounded("min_age", min_age, (Duration::ZERO, 100 * YEAR));
+    let keep_events = section.bounded("keep_events", keep_events, (0, 1_000_000_000));
+    let client_ttl = section.bounded("client_ttl", client_ttl, (Duration::ZERO, 100 * YEAR));
+    section.unsupported("archive", "remove it: this version keeps no archive");
+    section.close();
+    let every = (!every.is_zero()).then_some(every);
+    CompactionConfig { every, min_age, keep_events, client_ttl }
 }

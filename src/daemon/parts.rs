@@ -36,6 +36,7 @@ use crate::{
     stream::{Restarts, Subscribe},
     time::{SystemTime, Time},
     upkeep::{
+        compact::Compaction,
         layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
@@ -124,7 +125,6 @@ impl<'a> Parts<'a> {
             keep: collection.snapshots.keep,
         };
         let served = Served { reader, snapshotter: snapshotter.clone(), status, metrics };
-        self.served.insert(name.clone(), served);
         // Who leads the first part does what is done once for the whole collection.
         let (first, led) = watch::channel(Standing::Unknown);
         let parts = revisit::Parts::default();
@@ -133,8 +133,15 @@ impl<'a> Parts<'a> {
             snapshotter: snapshotter.clone(),
             parts: parts.clone(),
             gap_grace: collection.gap_grace,
+            compaction: Compaction {
+                retention: collection.compaction.retention(),
+                // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
+                settled: self.config.daemon.lease_time,
+                status: served.status.clone(),
+            },
             heart: self.heart("jobs", name),
         });
+        self.served.insert(name.clone(), served);
         self.policies.push(Policy {
             collection: name.clone(),
             snapshotter,

@@ -21,9 +21,7 @@ pub fn above(after: i64) -> RangeInclusive<i64> {
     after.saturating_add(1).max(1)..=INTEGER_MAX
 }
 
-/// The filter for these versions of a document: one bounded range of whole keys, the only form that a clustered
-/// collection does not answer by reading everything. Numbers of any type compare by value.
+/// The filter for these versions of a document.
 pub fn range(id: &DocumentId, versions: &RangeInclusive<i64>) -> RawDocumentBuf {
-    let key = |version: &i64| EventKey { document: id.clone(), version: *version }.to_raw();
-    rawdoc! { "_id": { "$gte": key(versions.start()), "$lte": key(versions.end()) } }
+    rawdoc! { "_id": EventKey::range(id, versions) }
 }

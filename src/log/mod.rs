@@ -170,6 +170,16 @@ pub trait EventLog: Clone + Send + Sync + 'static {
         limit: u32,
         at_least: Option<Timestamp>,
     ) -> impl Future<Output = Result<Batch>> + Send;
+
+    /// What stands first in the history of a document: its first event, or its base. Whoever finds a gap above what he
+    /// holds asks here, afterwards, whether a base stands for what is missing.
+    fn first(
+        &self,
+        document: &DocumentId,
+        at_least: Option<Timestamp>,
+    ) -> impl Future<Output = Result<Batch>> + Send {
+        self.read(document, 0, 1, at_least)
+    }
 }
 
 /// Filling gaps, the one thing that the daemon ever writes to a log. It deletes nothing there.

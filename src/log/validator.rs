@@ -8,8 +8,10 @@
 use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
 
 use crate::model::{
+    base::{BASE_OP, VERSION_MIN},
     clock::CLIENT_RULE,
     id::{INTEGER_MAX, STRING_ID_BYTES_MAX},
+    skip::FILLER_CLIENT,
 };
 
 /// The printable characters of ASCII without `$` and `.`. The end is `\z`, since `$` would let a
@@ -33,7 +35,7 @@ pub fn validator(max_event_bytes: u64) -> Document {
         { "$jsonSchema": schema() },
         { "_id.s": { "$bitsAllClear": HIGH_BITS.collect::<Vec<i32>>() } },
         { "$or": keys() },
-        { "$or": operations() },
+        { "$or": operations().into_iter().chain([base()]).collect::<Vec<Document>>() },
         { "$expr": sizes(max_event_bytes) },
     ] }
 }
@@ -52,7 +54,7 @@ fn schema() -> Document {
             "client": { "description": client, "bsonType": "string", "pattern": CLIENT_PATTERN },
             "at": { "description": "at: a date, the writer's clock", "bsonType": "date" },
             "seen": { "description": "seen: a document of clients and counts", "bsonType": "object" },
-            "op": { "description": "op: create, update or delete", "bsonType": "string" },
+            "op": { "description": "op: create, update or delete (base is the daemon's)", "bsonType": "string" },
         },
     }
 }
@@ -98,12 +100,30 @@ fn operations() -> [Document; 4] {
     ]
 }
 
+/// A base, by its shape: what it says is proven by its hash, by whoever reads it. One that was damaged parks its document,
+/// and whoever may insert could as well have inserted a create.
+fn base() -> Document {
+    let document = || doc! { "$type": "object", "$not": { "$type": "array" } };
+    doc! {
+        "op": BASE_OP, "_id.s": 1, "client": FILLER_CLIENT, "version": { "$gte": VERSION_MIN },
+        "clock": document(), "pruned": { "$gte": 1 }, "hash": { "$type": "binData" },
+        "fold": { "$type": "number" }, "at_max": { "$type": "date" }, "based_at": { "$type": "date" },
+        "$or": [
+            { "state": document(), "deleted": { "$exists": false } },
+            { "state": { "$exists": false }, "deleted": true },
+        ],
+    }
+}
+
 fn sizes(max_event_bytes: u64) -> Document {
     let id_bytes = doc! { "$cond": [
         { "$eq": [{ "$type": "$_id.d" }, "string"] }, { "$strLenBytes": "$_id.d" }, 0,
     ] };
     doc! { "$and": [
-        { "$lte": [{ "$bsonSize": "$$ROOT" }, i64::try_from(max_event_bytes).unwrap_or(i64::MAX)] },
+        { "$or": [
+            { "$lte": [{ "$bsonSize": "$$ROOT" }, i64::try_from(max_event_bytes).unwrap_or(i64::MAX)] },
+            { "$eq": ["$op", BASE_OP] },
+        ] },
         { "$or": [
             { "$lte": [{ "$bsonSize": "$_id" }, SHORT_KEY_BYTES] },
             { "$lte": [id_bytes, STRING_ID_BYTES_MAX as i64] },

@@ -14,13 +14,19 @@ pub(super) struct Families {
     taken: IntCounterVec,
     finished: IntCounterVec,
     running: IntGaugeVec,
+    compacted: IntCounterVec,
+    reclaimed: IntCounterVec,
+    late: IntCounterVec,
 }
 
 /// What upkeep counts for one collection.
 #[derive(Clone, Debug)]
 pub struct UpkeepMetrics {
-    taken: [IntCounter; 4],
+    taken: [IntCounter; 3],
     finished: [[IntCounter; 3]; Kind::ALL.len()],
+    compacted: IntCounter,
+    reclaimed: IntCounter,
+    late: IntCounter,
     /// Jobs that this instance is at.
     pub jobs_running: IntGauge,
 }
@@ -28,12 +34,15 @@ pub struct UpkeepMetrics {
 impl Families {
     pub(super) fn new(
         registry: &Registry,
-        [taken, finished, running]: [&Definition; 3],
+        [taken, finished, running, compacted, reclaimed, late]: [&Definition; 6],
     ) -> Result<Self, Error> {
         Ok(Self {
             taken: counters(registry, taken)?,
             finished: counters(registry, finished)?,
             running: gauges(registry, running)?,
+            compacted: counters(registry, compacted)?,
+            reclaimed: counters(registry, reclaimed)?,
+            late: counters(registry, late)?,
         })
     }
 
@@ -54,6 +63,9 @@ impl Families {
         Ok(UpkeepMetrics {
             taken: each(&self.taken, collection, Reason::ALL.map(Reason::name))?,
             finished: finished.map_err(|_| Error::Msg("as many counters as kinds".into()))?,
+            compacted: self.compacted.get_metric_with_label_values(&[collection])?,
+            reclaimed: self.reclaimed.get_metric_with_label_values(&[collection])?,
+            late: self.late.get_metric_with_label_values(&[collection])?,
             jobs_running: self.running.get_metric_with_label_values(&[collection])?,
         })
     }
@@ -63,6 +75,15 @@ impl UpkeepMetrics {
     /// Counts snapshots that were stored.
     pub fn taken(&self, reason: Reason) -> &IntCounter {
         &self.taken[reason as usize]
+    }
+
+    /// Counts what compaction has taken out of the log: events, their bytes as far as they were read, and those that came
+    /// late.
+    pub fn compacted(&self, events: i64, bytes: i64, late: i64) {
+        let counted = [(&self.compacted, events), (&self.reclaimed, bytes), (&self.late, late)];
+        for (counter, count) in counted {
+            counter.inc_by(u64::try_from(count).unwrap_or_default());
+        }
     }
 
     /// Counts jobs of this instance that ended.

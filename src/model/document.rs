@@ -4,6 +4,7 @@
 use bson::{DateTime, RawDocument};
 
 use super::{
+    base::{Base, claimed_version, is_base},
     clock::Clock,
     event::{Change, Event, EventKey, Op},
     id::DocumentId,
@@ -77,6 +78,8 @@ pub enum Outcome {
     Applied(Op),
     /// It was the next one, and an operator has skipped it: it counts, and the state is as it was.
     Skipped,
+    /// It is the base of the log, and the document is what it says now.
+    Based,
     /// It had been applied before.
     Replay,
     /// It is not the next one: an earlier event is missing.
@@ -114,6 +117,9 @@ impl Document {
         is_skipped: bool,
         limits: &FoldLimits,
     ) -> Outcome {
+        if key.version == 1 && is_base(raw) {
+            return self.take_base(raw);
+        }
         if let Some(outcome) = self.not_next(key.version) {
             return outcome;
         }
@@ -130,6 +136,26 @@ impl Document {
         match Event::decode_at(key.clone(), raw) {
             Ok(event) => self.apply(&event, limits),
             Err(error) => poison(Class::BadEvent, error.to_string()),
+        }
+    }
+
+    /// A base stands for all that a document below it lacks up to there.
+    fn take_base(&mut self, raw: &RawDocument) -> Outcome {
+        if claimed_version(raw) <= self.version {
+            return Outcome::Replay;
+        }
+        if self.quarantine.is_some() {
+            return Outcome::Parked;
+        }
+        match Base::from_raw(raw).and_then(|base| base.document()) {
+            Ok(document) => {
+                *self = document;
+                Outcome::Based
+            }
+            Err(error) => {
+                let (class, version) = (Class::BadBase, self.version + 1);
+                Outcome::Poison(Quarantine { class, version, reason: error.to_string() })
+            }
         }
     }
 

@@ -4,7 +4,11 @@
 
 mod fields;
 
-use bson::{DateTime, RawArray, RawBsonRef, RawDocument, spec::ElementType};
+use std::ops::RangeInclusive;
+
+use bson::{
+    DateTime, RawArray, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc, spec::ElementType,
+};
 
 use fields::Fields;
 
@@ -213,6 +217,13 @@ impl EventKey {
             _ => DocumentId::from_raw(RawBsonRef::String(std::str::from_utf8(text).ok()?)).ok()?,
         };
         (1..=INTEGER_MAX).contains(&version).then_some(Self { document, version })
+    }
+
+    /// Matches the keys of these versions of a document: one bounded range of whole keys, the only form that a clustered
+    /// collection does not answer by reading everything. Numbers of any type compare by value.
+    pub fn range(document: &DocumentId, versions: &RangeInclusive<i64>) -> RawDocumentBuf {
+        let key = |version: &i64| Self { document: document.clone(), version: *version }.to_raw();
+        rawdoc! { "$gte": key(versions.start()), "$lte": key(versions.end()) }
     }
 
     /// Reads `{d, s}`.

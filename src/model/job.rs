@@ -18,12 +18,14 @@ pub enum Kind {
     Skip,
     /// Inserts events that change nothing where some are missing.
     GapFill,
+    /// Writes bases, and prunes what they stand for: of one document, or of every document of a collection.
+    Compact,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill];
+    pub const ALL: [Self; 6] =
+        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill, Self::Compact];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Retry => "retry",
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
+            Self::Compact => "compact",
         }
     }
 
@@ -45,7 +48,7 @@ impl Kind {
     pub fn scope(self) -> Scope {
         match self {
             Self::Verify => Scope::Whole,
-            Self::Snapshot | Self::Retry => Scope::Either,
+            Self::Snapshot | Self::Retry | Self::Compact => Scope::Either,
             Self::Skip | Self::GapFill => Scope::One,
         }
     }
@@ -98,13 +101,14 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "_id",
     "kind",
     "collection",
     "document",
     "version",
     "skip_above",
+    "dry_run",
     "state",
     "progress",
     "place",
@@ -132,6 +136,8 @@ pub struct Order {
     pub version: Option<i64>,
     /// Whether everything above a gap that is filled is skipped.
     pub skip_above: bool,
+    /// Whether what would be compacted is only told.
+    pub dry_run: bool,
 }
 
 /// Why a row is no job.
@@ -165,12 +171,15 @@ pub enum OrderError {
     /// Only a gap has something above it, and it is done or not.
     #[error("`skip_above` is {0}; it is true or false, and only for a job of kind \"gap_fill\"")]
     SkipAbove(String),
+    /// Only compaction can be tried, and it is or not.
+    #[error("`dry_run` is {0}; it is true or false, and only for a job of kind \"compact\"")]
+    DryRun(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?}}"
     )]
     Field(String),
 }
@@ -179,7 +188,7 @@ impl Order {
     /// A job about a whole collection.
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
-        Self { kind, collection, document: None, version: None, skip_above: false }
+        Self { kind, collection, document: None, version: None, skip_above: false, dry_run: false }
     }
 
     /// Reads a row.
@@ -237,7 +246,13 @@ impl Order {
             Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
             other => return Err(OrderError::SkipAbove(shown(other))),
         };
-        Ok(Self { kind, collection: collection.to_owned(), document, version, skip_above })
+        let dry_run = match field("dry_run") {
+            None | Some(RawBsonRef::Null) => false,
+            Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
+            other => return Err(OrderError::DryRun(shown(other))),
+        };
+        let collection = collection.to_owned();
+        Ok(Self { kind, collection, document, version, skip_above, dry_run })
     }
 }
 

@@ -14,6 +14,8 @@ pub mod document;
 pub mod row;
 pub mod skip;
 pub mod snapshot;
+pub mod base;
+pub mod compaction;
 pub mod job;
 pub mod names;
 pub mod missing;

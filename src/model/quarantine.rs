@@ -19,12 +19,21 @@ pub enum Class {
     Gap,
     /// It arrived after its place was pruned.
     Late,
+    /// The base of its log is damaged.
+    BadBase,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::BadPatch, Self::BadEvent, Self::Rejected, Self::TooLarge, Self::Gap, Self::Late];
+    pub const ALL: [Self; 7] = [
+        Self::BadPatch,
+        Self::BadEvent,
+        Self::Rejected,
+        Self::TooLarge,
+        Self::Gap,
+        Self::Late,
+        Self::BadBase,
+    ];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
@@ -35,6 +44,7 @@ impl Class {
             Self::TooLarge => "too_large",
             Self::Gap => "gap",
             Self::Late => "late",
+            Self::BadBase => "bad_base",
         }
     }
 

@@ -144,6 +144,12 @@ pub fn is_filler(event: &RawDocument) -> bool {
     event.get_str("client").ok() == Some(FILLER_CLIENT)
 }
 
+/// The same of a row, or of a base.
+pub fn counts_fillers(row: &RawDocument) -> bool {
+    row.get_document("clock")
+        .is_ok_and(|clock| clock.get(FILLER_CLIENT).is_ok_and(|count| count.is_some()))
+}
+
 /// Whether gaps of a document with this clock were filled.
 pub fn has_fillers(clock: &Clock) -> bool {
     clock.get(FILLER_CLIENT) > 0

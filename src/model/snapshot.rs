@@ -1,5 +1,5 @@
 //! Snapshots as data: what a document was at a version, with the proof that it is still what was
-//! written. A snapshot saves folding; it never replaces the log unless it is the base of it.
+//! written. A snapshot saves folding; it never replaces anything of the log.
 
 use bson::{
     Binary, DateTime, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, spec::BinarySubtype,
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The schema of the fold: rises whenever the same events would give another state or clock. A
-/// snapshot of another one is ignored, unless it is a base.
+/// snapshot of another one is ignored.
 pub const FOLD: i64 = 2;
 
 /// Why a snapshot was taken. The set is closed: it is a metric's label.
@@ -28,13 +28,11 @@ pub enum Reason {
     Time,
     /// Somebody asked for it.
     Request,
-    /// The log is about to be pruned below it.
-    Compaction,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Events, Self::Time, Self::Request, Self::Compaction];
+    pub const ALL: [Self; 3] = [Self::Events, Self::Time, Self::Request];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
@@ -42,7 +40,6 @@ impl Reason {
             Self::Events => "events",
             Self::Time => "time",
             Self::Request => "request",
-            Self::Compaction => "compaction",
         }
     }
 
@@ -69,8 +66,6 @@ pub struct Snapshot {
     pub taken_at: DateTime,
     /// Why.
     pub reason: Reason,
-    /// Whether it is the floor of the log: the events up to its version may be gone.
-    pub base: bool,
 }
 
 /// A projected row of which a snapshot is due.
@@ -99,6 +94,23 @@ pub enum SnapshotError {
     Hash,
 }
 
+/// SHA-256 over the BSON of `{fold, version, clock, state}`, without `state` where there is none.
+pub(super) fn content_hash(
+    fold: i64,
+    version: i64,
+    clock: &Clock,
+    state: Option<&RawDocument>,
+) -> [u8; 32] {
+    let mut content = RawDocumentBuf::new();
+    content.append(cstr!("fold"), fold);
+    content.append(cstr!("version"), version);
+    content.append(cstr!("clock"), clock.to_raw());
+    if let Some(state) = state {
+        content.append(cstr!("state"), state.to_owned());
+    }
+    Sha256::digest(content.as_bytes()).into()
+}
+
 impl Snapshot {
     /// The snapshot of a projected row, whose events are no younger than `at_max`.
     ///
@@ -120,7 +132,7 @@ impl Snapshot {
             _ => return Err(RowError::Field("state")),
         };
         let clock = Clock::from_raw(clock)?;
-        Ok(Self { id, version, clock, state, at_max, taken_at, reason, base: false })
+        Ok(Self { id, version, clock, state, at_max, taken_at, reason })
     }
 
     /// The document to fold on from, without the time of its last event, which a snapshot does not keep.
@@ -141,14 +153,7 @@ impl Snapshot {
 
     /// SHA-256 over the BSON of `{fold, version, clock, state}`, without `state` when it was deleted.
     pub fn hash(&self) -> [u8; 32] {
-        let mut content = RawDocumentBuf::new();
-        content.append(cstr!("fold"), FOLD);
-        content.append(cstr!("version"), self.version);
-        content.append(cstr!("clock"), self.clock.to_raw());
-        if let Some(state) = &self.state {
-            content.append(cstr!("state"), state.clone());
-        }
-        Sha256::digest(content.as_bytes()).into()
+        content_hash(FOLD, self.version, &self.clock, self.state.as_deref())
     }
 
     /// The key of its row: `{d, s}`.
@@ -159,7 +164,7 @@ impl Snapshot {
         key
     }
 
-    /// The row: `{_id: {d, s}, clock, state | deleted, at_max, hash, fold, taken_at, reason, base?}`.
+    /// The row: `{_id: {d, s}, clock, state | deleted, at_max, hash, fold, taken_at, reason}`.
     pub fn to_raw(&self) -> RawDocumentBuf {
         let mut row = RawDocumentBuf::new();
         row.append(cstr!("_id"), self.key());
@@ -174,23 +179,18 @@ impl Snapshot {
         row.append(cstr!("fold"), FOLD);
         row.append(cstr!("taken_at"), self.taken_at);
         row.append(cstr!("reason"), self.reason.name());
-        if self.base {
-            row.append(cstr!("base"), true);
-        }
         row
     }
 
-    /// Reads a row back and proves its content by its hash. The hash of a base of another fold cannot be
-    /// computed here: a base is plain state and clock, and readable for ever.
+    /// Reads a row back and proves its content by its hash.
     ///
     /// # Errors
     /// [`SnapshotError`]: it must not be used.
     pub fn from_raw(row: &RawDocument) -> Result<Self, SnapshotError> {
         let field =
             |name: &'static str| row.get(name).ok().flatten().ok_or(SnapshotError::Field(name));
-        let base = matches!(field("base"), Ok(RawBsonRef::Boolean(true)));
         let fold = field("fold").ok().and_then(integral).ok_or(SnapshotError::Field("fold"))?;
-        if fold != FOLD && !base {
+        if fold != FOLD {
             return Err(SnapshotError::Fold { found: fold });
         }
         let key = field("_id")?.as_document().ok_or(SnapshotError::Field("_id"))?;
@@ -217,10 +217,9 @@ impl Snapshot {
             at_max: time("at_max")?,
             taken_at: time("taken_at")?,
             reason: reason.ok_or(SnapshotError::Field("reason"))?,
-            base,
         };
         match field("hash")? {
-            RawBsonRef::Binary(hash) if fold != FOLD || hash.bytes == snapshot.hash() => {
+            RawBsonRef::Binary(hash) if hash.bytes == snapshot.hash() => {
                 Ok(snapshot)
             }
             RawBsonRef::Binary(_) => Err(SnapshotError::Hash),
@@ -250,9 +249,7 @@ mod tests {
     fn a_row_read_back_is_the_snapshot_that_was_written() {
         let deleted =
             rawdoc! { "_id": 5, "version": 1_i64, "clock": { "x": 1_i64 }, "deleted": true };
-        for mut snapshot in [snapshot(&row()), snapshot(&deleted)] {
-            assert_eq!(Snapshot::from_raw(&snapshot.to_raw()), Ok(snapshot.clone()));
-            snapshot.base = true;
+        for snapshot in [snapshot(&row()), snapshot(&deleted)] {
             assert_eq!(Snapshot::from_raw(&snapshot.to_raw()), Ok(snapshot.clone()));
             let document = snapshot.document().unwrap();
             assert_eq!(document.is_deleted(), snapshot.state.is_none());

@@ -62,6 +62,16 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         batches.pop().ok_or_else(|| Error::damaged("a read without an answer"))
     }
 
+    /// What stands first in the history of a document.
+    pub(super) async fn first(&mut self, id: &DocumentId) -> Result<Batch> {
+        let Self { log, time, backoff, observer, flushing, seen, .. } = self;
+        let (log, time, observer, seen) = (&*log, &*time, &*observer, Some(*seen));
+        let report = |error: &Error, _| observer.tried(error, time);
+        let first = flushing.beside(backoff.retry(time, report, || log.first(id, seen))).await?;
+        self.has_seen(first.read_at());
+        Ok(first)
+    }
+
     /// The same for several documents at once, each with its version.
     pub(super) async fn read_many(&mut self, of: &[(DocumentId, i64)]) -> Result<Vec<Batch>> {
         let Self { log, time, backoff, observer, flushing, seen, .. } = self;

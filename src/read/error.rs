@@ -3,7 +3,7 @@
 
 use crate::{
     database::{self, code, create::NewerFormat},
-    model::{document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
+    model::{base::BaseError, document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
     store::format::FormatError,
 };
 
@@ -61,6 +61,14 @@ pub enum ReadError {
         id: DocumentId,
         /// What is wrong with it.
         source: RowError,
+    },
+    /// The base of the document's log is damaged.
+    #[error("the base of the log of document {id} cannot be used: {source}; put back what was written there")]
+    Base {
+        /// The document.
+        id: DocumentId,
+        /// What is wrong with it.
+        source: BaseError,
     },
     /// The database refused or could not be reached.
     #[error(transparent)]

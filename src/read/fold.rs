@@ -72,7 +72,7 @@ fn step(
         return Some(Stop::Reached);
     }
     match document.offer(&key, raw, is_skipped, limits) {
-        Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
+        Outcome::Applied(_) | Outcome::Based | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Gap),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),

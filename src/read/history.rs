@@ -1,10 +1,10 @@
-//! The log of one document, page by page, exactly as it stands: also beyond a gap.
+//! The log of one document, page by page, exactly as it stands: also beyond a gap. What a base stands for is not shown.
 
 use bson::{RawDocument, RawDocumentBuf};
 
 use super::{
     Reader,
-    error::Result,
+    error::{ReadError, Result},
     moment::{Moment, Pick},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 /// An event as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEvent {
-    /// The document's version after it.
+    /// The document's version after it. That of a base is the one that it stands for.
     pub version: i64,
     /// Whether an operator has skipped it: it counts, and changes nothing.
     pub is_skipped: bool,
@@ -40,7 +40,7 @@ impl StoredEvent {
     /// The event as the fold reads it.
     ///
     /// # Errors
-    /// [`EventError`] naming the field at fault: such an event parks its document.
+    /// [`EventError`] naming the field at fault: such an event parks its document. A base is no event.
     pub fn decode(&self) -> Result<Event<'_>, EventError> {
         Event::decode(&self.raw)
     }
@@ -54,23 +54,39 @@ impl StoredEvent {
 
 impl Reader {
     /// The events of a document above version `after`, ascending: at most `limit`, and fewer when the
-    /// page would become too large. Empty for a document without events.
+    /// page would become too large. Without `after` from the beginning, which may be a base. Empty for a document
+    /// without events.
     ///
     /// # Errors
-    /// [`super::ReadError`] when the database refuses.
-    pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+    /// [`ReadError::BelowFloor`] when `after` is below the base of the log, or the database refuses.
+    pub async fn history(
+        &self,
+        id: &DocumentId,
+        after: impl Into<Option<i64>>,
+        limit: u32,
+    ) -> Result<History> {
         self.check_format().await?;
-        let limit = limit.clamp(1, self.limits.events_max);
+        let (after, limit) = (after.into(), limit.clamp(1, self.limits.events_max));
         self.at_one_moment(|| self.page(id, after, limit)).await
     }
 
-    async fn page(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+    async fn page(&self, id: &DocumentId, after: Option<i64>, limit: u32) -> Result<History> {
         let mut moment = Moment::open(self).await?;
+        let base = moment.base(id).await?;
+        let floor = base.as_ref().map_or(0, |base| base.version);
+        if after.is_some_and(|after| after < floor) {
+            return Err(ReadError::BelowFloor { floor });
+        }
+        let first = base.filter(|_| after.is_none()).map(|base| StoredEvent {
+            version: base.version,
+            is_skipped: false,
+            raw: base.to_raw(),
+        });
         let skips = moment.skips(id).await?;
-        let mut stored =
-            moment.events(id, log::history::above(after), Pick::Events, i64::from(limit)).await?;
-        let mut events: Vec<StoredEvent> = Vec::new();
-        let mut bytes = 0;
+        let range = log::history::above(after.unwrap_or(floor));
+        let mut stored = moment.events(id, range, Pick::Events, i64::from(limit)).await?;
+        let mut bytes = first.as_ref().map_or(0, |base| base.raw.as_bytes().len());
+        let mut events: Vec<StoredEvent> = first.into_iter().collect();
         while let Some(raw) = stored.next().await? {
             bytes += raw.as_bytes().len();
             let full = events.len() == limit as usize || bytes > self.limits.bytes_max;

@@ -6,17 +6,19 @@
 use mongodb::options::ReadConcern;
 
 use super::{
-    Current, Reader,
+    Current, Reader, from_base,
     error::{ReadError, Result},
     moment::{Moment, Pick, ToldSkips, by_id},
     suffix::{MissingEvent, suffix},
     walk::{Place, oldest},
 };
 use crate::model::{
+    base::Base,
     clock::Clock,
     document::{Document, Quarantine},
     event::EventKey,
     id::DocumentId,
+    missing::Missing as Walk,
     position::LogId,
     skip::{SkippedEvent, client_of},
 };
@@ -49,6 +51,8 @@ pub struct Missing {
     pub clock: Clock,
     /// Set when events alone cannot bring the client up to date: it replaces what it has by this.
     pub snapshot: Option<Document>,
+    /// Whether the content of that was erased.
+    pub erased: bool,
     /// The oldest of the missing events, oldest first; with a snapshot, those after it.
     pub events: Vec<MissingEvent>,
     /// The client's clock once it has taken this answer in.
@@ -121,7 +125,14 @@ impl Reader {
         if is_other || query.reset {
             return Ok(Some(standing.snapshot(document)));
         }
-        let Some(places) = oldest(&mut moment, &document, &query.clock, limit).await? else {
+        // A clock that is ahead is told so before anything else.
+        Walk::new(&document.clock, &query.clock)?;
+        let base = moment.base(id).await?;
+        if let Some(base) = base.as_ref().filter(|base| !query.clock.includes(&base.clock)) {
+            return self.from_base(&mut moment, standing, base, limit).await.map(Some);
+        }
+        let asked = (&document, base.as_ref());
+        let Some(places) = oldest(&mut moment, asked, &query.clock, limit).await? else {
             return Ok(Some(standing.snapshot(document)));
         };
         let Some(mut events) = self.bodies(&mut moment, id, &places).await? else {
@@ -132,6 +143,43 @@ impl Reader {
             event.is_skipped = standing.skips.versions.contains(event.version);
         }
         Ok(Some(standing.answer(query, events)))
+    }
+
+    /// The answer to a client that the base has passed: the base, and what follows it.
+    async fn from_base(
+        &self,
+        moment: &mut Moment<'_>,
+        standing: Standing,
+        base: &Base,
+        limit: u32,
+    ) -> Result<Missing> {
+        let mut clock = base.clock.clone();
+        let mut events: Vec<MissingEvent> = Vec::new();
+        let (mut bytes, end) = (0, standing.version.min(base.version + i64::from(limit)));
+        if base.version < end {
+            let range = base.version + 1..=end;
+            let mut log =
+                moment.events(&base.id, range, Pick::Events, end - base.version).await?;
+            while let Some(raw) = log.next().await? {
+                let Ok(key) = EventKey::from_event(raw) else { continue };
+                bytes += raw.as_bytes().len();
+                if bytes > self.limits.bytes_max && !events.is_empty() {
+                    break;
+                }
+                let client = client_of(raw);
+                events.push(MissingEvent {
+                    version: key.version,
+                    client: client.to_owned(),
+                    seq: clock.increment(client),
+                    is_skipped: standing.skips.versions.contains(key.version),
+                    raw: raw.to_owned(),
+                });
+            }
+        }
+        let more = clock != standing.clock;
+        let erased = base.erased;
+        let answer = standing.with(Some(from_base(base)?), events, (clock, more));
+        Ok(Missing { erased, ..answer })
     }
 
     /// The events at `places` (ascending), as many as fit into one answer. `None` if one is not there.
@@ -213,6 +261,7 @@ impl Standing {
             version,
             clock,
             snapshot,
+            erased: false,
             events,
             next_clock,
             more,

@@ -28,6 +28,7 @@ use crate::{
         mongo::{KnownLog, NamedLog},
     },
     model::{
+        base::Base,
         document::{Document, FoldLimits, Quarantine},
         id::{DocumentId, INTEGER_MAX},
         position::LogId,
@@ -246,7 +247,16 @@ impl Reader {
         let projected = document.version;
         let range = log::history::above(projected);
         let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
-        let stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        let mut stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        // A base may stand for what looks like a gap.
+        if stop == Stop::Gap
+            && let Some(base) = moment.base(id).await?.filter(|base| base.version > document.version)
+        {
+            document = from_base(&base)?;
+            let range = log::history::above(document.version);
+            let mut events = moment.events(id, range, Pick::Events, TAIL_EXPECTED).await?;
+            stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
+        }
         let waits = match stop {
             Stop::Reached | Stop::End => None,
             Stop::Gap => Some(Quarantine::gap(document.version + 1)),
@@ -262,7 +272,13 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let mut document = match row {
             Some(row) if row.version <= version => row,
-            _ => log::history::start(id),
+            _ => match moment.base(id).await? {
+                Some(base) if version < base.version => {
+                    return Err(ReadError::BelowFloor { floor: base.version });
+                }
+                Some(base) => from_base(&base)?,
+                None => log::history::start(id),
+            },
         };
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.as_ref().map_or(version, |mark| version.min(mark.version - 1));
@@ -286,14 +302,26 @@ impl Reader {
         let projected = row.as_ref().map_or(0, |row| row.version);
         let parked = moment.parked(id).await?.filter(|mark| mark.version > projected);
         let end = parked.map_or(INTEGER_MAX, |mark| mark.version - 1);
-        let mut document = log::history::start(id);
-        let mut events = moment.events(id, 1..=end, Pick::Events, projected).await?;
+        let mut document = match moment.base(id).await? {
+            Some(base) if time < base.at_max => {
+                return Err(ReadError::BelowFloor { floor: base.version });
+            }
+            Some(base) => from_base(&base)?,
+            None => log::history::start(id),
+        };
+        let (range, expected) = (document.version + 1..=end, projected - document.version);
+        let mut events = moment.events(id, range, Pick::Events, expected).await?;
         let stop = fold(&mut document, &mut events, Until::Time(time), &self.limits.fold).await?;
         if stop != Stop::Reached && document.version < projected {
             return Err(below(stop, projected));
         }
         Ok((document.version > 0).then_some(document))
     }
+}
+
+/// What a fold goes on from where the log begins with a base.
+fn from_base(base: &Base) -> Result<Document> {
+    base.document().map_err(|source| ReadError::Base { id: base.id.clone(), source })
 }
 
 /// A fold from the first event that did not come to the projected version.

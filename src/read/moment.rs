@@ -17,6 +17,7 @@ use crate::{
     database::code,
     log::{Batch, Reading, history, mongo::NamedLog},
     model::{
+        base::{Base, is_base},
         document::{Class, Document, Quarantine},
         event::EventKey,
         id::DocumentId,
@@ -88,6 +89,16 @@ impl<'r> Moment<'r> {
             .session(&mut self.session)
             .await?;
         found.as_deref().map(|row| read_row(id, row)).transpose()
+    }
+
+    /// The base of the document's log, if that begins with one.
+    pub(super) async fn base(&mut self, id: &DocumentId) -> Result<Option<Base>> {
+        let mut first = self.events(id, 1..=1, Pick::Events, 1).await?;
+        let Some(first) = first.next().await?.filter(|first| is_base(first)) else {
+            return Ok(None);
+        };
+        let base = Base::from_raw(first);
+        base.map(Some).map_err(|source| ReadError::Base { id: id.clone(), source })
     }
 
     /// The record of a parked document, which is there even where no row can be. A document that waits

@@ -11,6 +11,7 @@ use crate::{
     database,
     log::{Batch, history, mongo::NamedLog},
     model::{
+        base::is_base,
         clock::Clock,
         event::EventKey,
         id::{DocumentId, integral},
@@ -165,6 +166,10 @@ impl Found {
     }
 
     fn event(&mut self, key: &RawDocument, raw: &RawDocument) -> bool {
+        // A base is no event, and a client that lacks it gets another answer.
+        if is_base(raw) {
+            return false;
+        }
         self.version += 1;
         self.bytes += raw.as_bytes().len();
         let client = client_of(raw);

@@ -10,6 +10,7 @@ use super::{
     moment::{Moment, Pick},
 };
 use crate::model::{
+    base::Base,
     clock::Clock, document::Document, event::EventKey, missing::Missing, skip::client_of,
 };
 
@@ -22,11 +23,11 @@ pub(super) struct Place {
     pub(super) seq: i64,
 }
 
-/// The places of the oldest `limit` events that `client` lacks, ascending. `None` if the log has lost
-/// an event that would have to be looked at.
+/// The places of the oldest `limit` events that `client` lacks, ascending, above the base of the log if it has one: then
+/// the client has everything up to there. `None` if the log has lost an event that would have to be looked at.
 pub(super) async fn oldest(
     moment: &mut Moment<'_>,
-    document: &Document,
+    (document, base): (&Document, Option<&Base>),
     client: &Clock,
     limit: u32,
 ) -> Result<Option<Vec<Place>>> {
@@ -38,12 +39,13 @@ pub(super) async fn oldest(
     let page = remaining.min(i64::from(limit));
     // A clock that is a prefix of the history is met from the front after `total` events. The back takes
     // at least `remaining`, of which a quarter is risked on any other clock.
-    let prefix = client.total() + page;
+    let above = base.map_or(0, |base| base.version);
+    let prefix = client.total() - above + page;
     let mut budget = if prefix < remaining { prefix } else { remaining / 4 };
     let mut back = Back::new(document, walk, limit);
     loop {
         if budget >= page
-            && let Some(places) = from_the_front(moment, document, client, page, budget).await?
+            && let Some(places) = from_the_front(moment, (document, base), client, page, budget).await?
         {
             return Ok(Some(places));
         }
@@ -56,19 +58,19 @@ pub(super) async fn oldest(
 }
 
 /// Looks at the oldest `budget` events for `page` that are missing. `None` if there are not as many, or
-/// the log does not begin with the first.
+/// the log has lost one of them.
 async fn from_the_front(
     moment: &mut Moment<'_>,
-    document: &Document,
+    (document, base): (&Document, Option<&Base>),
     client: &Clock,
     page: i64,
     budget: i64,
 ) -> Result<Option<Vec<Place>>> {
-    let mut at = Clock::new();
-    let mut version = 0;
+    let mut at = base.map_or_else(Clock::new, |base| base.clock.clone());
+    let mut version = base.map_or(0, |base| base.version);
     let mut left = page;
     let mut places = Vec::new();
-    let range = 1..=budget.min(document.version);
+    let range = version + 1..=document.version.min(version + budget);
     let mut events = moment.events(&document.id, range, Pick::Clients, budget).await?;
     while let Some(raw) = events.next().await? {
         let Ok(key) = EventKey::from_event(raw) else { continue };

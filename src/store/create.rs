@@ -9,7 +9,7 @@ use mongodb::{
 
 use super::{
     JOBS_COLLECTION, META_COLLECTION, SKIPS_COLLECTION,
-    format::{FORMAT, check_format, recorded_format},
+    format::{FORMAT_WITHOUT_BASES, check_format, recorded_format},
     mongo::JOBS_KEPT_SECONDS,
     snapshots_collection,
 };
@@ -107,7 +107,7 @@ pub async fn ensure_format(database: &Database) -> Result<(), CreateError> {
     let mut found = recorded_format(database).await.map_err(&failed)?;
     if found.is_none() {
         let meta = database.collection_with_options::<Document>(META_COLLECTION, majority());
-        let record = doc! { "_id": "format", "version": FORMAT };
+        let record = doc! { "_id": "format", "version": FORMAT_WITHOUT_BASES };
         match meta.insert_one(record).await.map_err(Error::from) {
             // Another daemon was quicker; its record is judged below.
             Err(error) if error.code() == Some(code::DUPLICATE_KEY) => {}

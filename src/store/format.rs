@@ -18,8 +18,11 @@ use crate::{
     model::id::integral,
 };
 
-/// The format of the data that this version writes, and the latest that it reads.
-pub const FORMAT: i64 = 1;
+/// The latest format of the data that this version reads and writes.
+pub const FORMAT: i64 = 2;
+
+/// The format of data in which no log has a base yet.
+pub const FORMAT_WITHOUT_BASES: i64 = 1;
 
 /// How often somebody looks who goes on reading and holds no lease.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3_600);

@@ -2,6 +2,7 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod bases;
 pub mod create;
 pub mod format;
 pub mod jobs;
@@ -26,6 +27,7 @@ use crate::{
 };
 
 pub use crate::model::names::snapshots_collection;
+pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Which};
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use pauses::Pauses;
@@ -50,14 +52,22 @@ pub const JOBS_COLLECTION: &str = "alluvium.jobs";
 /// The collection that holds which events an operator has skipped.
 pub const SKIPS_COLLECTION: &str = "alluvium.skips";
 
+/// The collection that holds how large documents were, and when.
+pub const MARKS_COLLECTION: &str = "alluvium.marks";
+
+/// The collection that holds what clients have of documents.
+pub const CLIENTS_COLLECTION: &str = "alluvium.clients";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 6] = [
+pub const BOOKKEEPING_COLLECTIONS: [&str; 8] = [
     META_COLLECTION,
     CHECKPOINTS_COLLECTION,
     QUARANTINE_COLLECTION,
     SKIPS_COLLECTION,
     LEASES_COLLECTION,
     JOBS_COLLECTION,
+    MARKS_COLLECTION,
+    CLIENTS_COLLECTION,
 ];
 
 /// One collection's projected documents and bookkeeping.

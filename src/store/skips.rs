@@ -55,8 +55,6 @@ pub trait SkipRows: Clone + Send + Sync + 'static {
 pub struct Filler {
     /// The log.
     pub log: LogId,
-    /// The name of its collection.
-    pub events: String,
     /// The event.
     pub event: RawDocumentBuf,
     /// Whether it may be left to fold what came above the skip meanwhile.

@@ -60,8 +60,8 @@ pub trait Snapshots: Clone + Send + Sync + 'static {
         last: &DocumentId,
     ) -> impl Future<Output = Result<HashMap<DocumentId, (i64, DateTime)>>> + Send;
 
-    /// Deletes all snapshots of these documents but the newest `keep` of each, and never a base. Gives
-    /// how many went.
+    /// Deletes all snapshots of these documents but the newest `keep` of each. Gives how many
+    /// went.
     fn prune_snapshots(
         &self,
         ids: &[DocumentId],

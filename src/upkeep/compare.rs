@@ -2,7 +2,10 @@
 //! anew, up to the version of its row. The projection may go on meanwhile: a row is read before its
 //! events are folded, and what the scan had passed before is read again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    slice,
+};
 
 use bson::RawDocumentBuf;
 use futures::future::try_join_all;
@@ -15,6 +18,7 @@ use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource, Reading, Scan, history},
     model::{
+        base::{claimed_version, is_base},
         document::Document,
         event::EventKey,
         id::{DocumentId, INTEGER_MAX},
@@ -204,6 +208,9 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 renewed = Some(key.document.clone());
             }
             if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
+                if checked.row.is_none() && key.version == 1 && is_base(event) {
+                    checked.until = claimed_version(event);
+                }
                 let skips = skips.of(&key.document);
                 let stop = offer(&mut checked.folded, (key, event), checked.until, skips);
                 checked.stop = stop.unwrap_or(Stop::End);
@@ -254,7 +261,7 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
 /// Reads the events that came after the scan had passed, and those that were skipped since.
 async fn complete<L: EventLog>(
     log: &L,
-    store: &impl SkipRows,
+    store: &(impl Documents + SkipRows),
     step: &mut BTreeMap<DocumentId, Checked>,
     source: &impl LogSource<Log = L>,
 ) -> Result<()> {
@@ -269,6 +276,13 @@ async fn complete<L: EventLog>(
     for checked in short {
         let until = checked.until;
         checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
+        if let Stop::Base(_) = checked.stop {
+            // Its row was read before the base was written, which stands for the newer one.
+            let row = store.load(slice::from_ref(&checked.folded.id)).await?.pop();
+            *checked = Checked::new(checked.folded.id.clone(), row);
+            let until = checked.until;
+            checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
+        }
     }
     Ok(())
 }

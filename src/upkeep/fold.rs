@@ -7,6 +7,7 @@ use crate::{
     database::Result,
     log::EventLog,
     model::{
+        base::{claimed_version, is_base},
         document::{Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
         skip::{SkippedVersions, is_filler},
@@ -27,6 +28,8 @@ pub(super) enum Stop {
     End,
     /// The next event is missing while later ones exist.
     Gap,
+    /// The log begins with a base of this version, above what was asked for.
+    Base(i64),
     /// The next event cannot be applied.
     Poison(Quarantine),
 }
@@ -53,6 +56,13 @@ pub(super) fn offer(
     skips: Option<&SkippedVersions>,
 ) -> Option<Stop> {
     let version = key.version;
+    if version == 1 && is_base(raw) {
+        let base = claimed_version(raw);
+        return match base > document.version && base > until {
+            true => Some(Stop::Base(base)),
+            false => poison(document.offer(&key, raw, false, &WIDEST), document),
+        };
+    }
     if version <= document.version || version > until {
         return None;
     }
@@ -60,8 +70,13 @@ pub(super) fn offer(
         return Some(Stop::Gap);
     }
     let is_skipped = skips.is_some_and(|skips| skips.contains(version));
-    match document.offer(&key, raw, is_skipped, &WIDEST) {
-        Outcome::Applied(_) | Outcome::Skipped | Outcome::Replay => None,
+    poison(document.offer(&key, raw, is_skipped, &WIDEST), document)
+}
+
+/// Why a fold stops after this outcome, if it does.
+fn poison(outcome: Outcome, document: &Document) -> Option<Stop> {
+    match outcome {
+        Outcome::Applied(_) | Outcome::Based | Outcome::Skipped | Outcome::Replay => None,
         Outcome::Gap { .. } => Some(Stop::Gap),
         Outcome::Poison(mark) => Some(Stop::Poison(mark)),
         Outcome::Parked => document.quarantine.clone().map(Stop::Poison),
@@ -97,8 +112,14 @@ pub(super) async fn read_on(
             let event = event?;
             // What has no readable key belongs to no document.
             let Ok(key) = EventKey::from_event(event) else { continue };
-            if let Some(stop) = offer(document, (key, event), until, Some(&skips)) {
-                return Ok(stop);
+            match offer(document, (key, event), until, Some(&skips)) {
+                None => {}
+                // A base may stand for what is missing.
+                Some(Stop::Gap) => match take_base(log, document, until, at_least).await? {
+                    Some(stop) => return Ok(stop),
+                    None => break,
+                },
+                Some(stop) => return Ok(stop),
             }
         }
         if document.version == before {
@@ -106,4 +127,22 @@ pub(super) async fn read_on(
         }
     }
     Ok(Stop::Reached)
+}
+
+/// Goes on from the base of the log, which stands for what looks like a gap; why the fold stops, if there is no such base.
+async fn take_base(
+    log: &impl EventLog,
+    document: &mut Document,
+    until: i64,
+    at_least: Timestamp,
+) -> Result<Option<Stop>> {
+    let first = log.first(&document.id, Some(at_least)).await?;
+    let base = first.documents()?.next().transpose()?;
+    let Some(base) = base.filter(|first| is_base(first)) else { return Ok(Some(Stop::Gap)) };
+    let (reached, key) =
+        (document.version, EventKey { document: document.id.clone(), version: 1 });
+    match offer(document, (key, base), until, None) {
+        None if document.version == reached => Ok(Some(Stop::Gap)),
+        stop => Ok(stop),
+    }
 }

@@ -2,6 +2,7 @@
 //! wants done about documents that wait. Everything here may be stopped at any moment and begun again.
 
 pub mod desk;
+pub mod compact;
 mod compare;
 mod fold;
 mod jobs;

@@ -165,6 +165,9 @@ pub(super) fn difference(row: &RawDocument, folded: &Document, stop: &Stop) -> O
                 mark.reason
             ),
             Stop::Gap => format!("the event at version {} is missing", folded.version + 1),
+            Stop::Base(base) => {
+                format!("its log begins with a base at version {base}, which it has not come to")
+            }
             Stop::End | Stop::Reached => format!("its log ends at version {}", folded.version),
         });
     }

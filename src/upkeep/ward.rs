@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::snapshot::Snapshotter;
+use super::{compact::Compaction, snapshot::Snapshotter};
 use crate::{health::Heart, log::LogSource, projector::revisit::Parts};
 
 /// What the desk looks after for one collection.
@@ -16,6 +16,8 @@ pub struct Ward<S: LogSource, D> {
     pub parts: Parts,
     /// A gap that is younger is not closed.
     pub gap_grace: Duration,
+    /// What is kept when it is compacted.
+    pub compaction: Compaction,
     /// Beats while it is looked after.
     pub heart: Heart,
 }

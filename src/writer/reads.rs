@@ -28,11 +28,12 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
         document.map_or(Ok(None), |document| versioned(&document))
     }
 
-    /// The document's events above version `after`, oldest first, at most `limit`, exactly as stored.
+    /// The document's events above version `after`, oldest first, at most `limit`, exactly as stored. Without `after` from
+    /// the beginning, which may be a base.
     ///
     /// # Errors
     /// What any read may meet.
-    pub async fn history(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+    pub async fn history(&self, id: &DocumentId, after: impl Into<Option<i64>>, limit: u32) -> Result<History> {
         Ok(self.decider.reader.history(id, after, limit).await?)
     }
 

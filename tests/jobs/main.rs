@@ -9,6 +9,7 @@ mod judge;
 mod scene;
 
 mod asking;
+mod compacting;
 mod closing;
 mod doing;
 mod operating;

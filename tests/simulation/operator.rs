@@ -70,7 +70,7 @@ async fn step(
             let now = (bson::DateTime::MAX, Duration::ZERO);
             let gap = operate::closable(&store, id, None, now).await?;
             let (source, log, store) = (&source, &open().await?, &store);
-            let means = Means { source, log, store, time, collection: COLLECTION };
+            let means = Means { source, log, store, time };
             let skips_above = help == Help::SkipAbove;
             let mut filling = Filling::begin(means, (id, gap), skips_above).await?;
             while filling.step(means).await?.is_none() {}

@@ -135,7 +135,6 @@ const NAMING_THE_LOG: Words = Words {
         ("src/cli/roles.rs", "prints rights on it"),
         ("src/projector", "knows by name what the stream tells of"),
         ("src/bench", "measures the server itself, beside the daemon"),
-        ("src/upkeep/operate/fill.rs", "one transaction writes to the log and to the skips"),
     ],
     remedy: "open the log, and read it through `NamedLog` or `EventLog`",
 };

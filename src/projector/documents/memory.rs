@@ -13,10 +13,11 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{
+        base::{claimed_version, is_base},
         document::{Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
         id::DocumentId,
-        skip::{Skips, is_filler},
+        skip::{Skips, counts_fillers, is_filler},
     },
     observe::{Counts, Observer},
     planted::{Bug, planted},
@@ -101,16 +102,26 @@ impl<T: Time> Memory<T> {
                 self.observer.turned(&self.time);
             }
             // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
-            let is_next = key.version == slot.document.version + 1;
-            if is_next && skips_are == SkipsAre::Known && is_filler(event) {
-                behind = key.version;
-                continue;
+            // So may what stands above a base that counts such events.
+            let reached = slot.document.version;
+            if skips_are == SkipsAre::Known && is_filler(event) {
+                if key.version == 1 && is_base(event) {
+                    let base = claimed_version(event);
+                    if base > reached && counts_fillers(event) {
+                        behind = base;
+                        continue;
+                    }
+                } else if key.version == reached + 1 {
+                    behind = key.version;
+                    continue;
+                }
             }
             let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
                 && !planted(Bug::SkipsForgotten);
             match slot.document.offer(key, event, is_skipped, &self.limits) {
                 Outcome::Replay => self.counts.replayed += 1,
                 Outcome::Parked => waits = true,
+                Outcome::Based => applied = true,
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
                     applied = true;

@@ -8,6 +8,8 @@ pub(super) mod refused;
 pub(super) mod review;
 pub(super) mod waiting;
 
+use std::slice;
+
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
@@ -17,9 +19,10 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    log::{Batch, EventLog},
+    log::{Batch, EventLog, history},
     model::{
-        document::{Document, Youngest},
+        base::is_base,
+        document::{Class, Document, Quarantine, Youngest},
         event::EventKey,
         id::DocumentId,
         part::Part,
@@ -74,12 +77,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// should it have a row after all, because the event comes again, the insert tells.
     async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
         let mut missing = Vec::new();
-        for Arrival { key, .. } in chunk {
+        for Arrival { key, event } in chunk {
             if self.memory.cache.holds(&key.document) {
                 continue;
             }
-            if key.version == 1 {
-                self.memory.admit(Document::new(key.document.clone()), 0);
+            if key.version == 1 && !is_base(event) {
+                self.memory.admit(history::start(&key.document), 0);
             } else {
                 missing.push(key.document.clone());
             }
@@ -110,7 +113,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         for id in ids {
             if !self.memory.cache.holds(id) {
-                self.memory.admit(Document::new(id.clone()), 0);
+                self.memory.admit(history::start(id), 0);
             }
         }
         Ok(())
@@ -220,16 +223,16 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 self.look_up_skips(id).await?;
             }
             let met = self.offer_page(id, &page)?;
-            let Some(slot) = self.memory.cache.edit(id) else { return Ok(()) };
-            let version = slot.document.version;
-            if slot.document.quarantine.is_some() {
-                return Ok(());
-            }
+            let Some(version) = self.unparked(id) else { return Ok(()) };
             match met {
-                Some(met) if met > version => {
-                    self.memory.record_gap(id, version + 1);
-                    return Ok(());
-                }
+                Some(met) if met > version => match self.take_base(id).await? {
+                    Some(above) => page = above,
+                    None if self.unparked(id).is_none() => return Ok(()),
+                    None => {
+                        self.memory.record_gap(id, version + 1);
+                        return Ok(());
+                    }
+                },
                 Some(_) => page = self.ask.read(id, version).await?,
                 None => {
                     self.memory.heal(id, version);
@@ -237,6 +240,39 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 }
             }
         }
+    }
+
+    /// The version of a document in memory that is not parked.
+    fn unparked(&mut self, id: &DocumentId) -> Option<i64> {
+        let document = self.memory.cache.edit(id).map(|slot| &slot.document);
+        document.filter(|document| document.quarantine.is_none()).map(|document| document.version)
+    }
+
+    /// What looks like a gap may have been pruned: then the log begins with a base that is above the document, which
+    /// goes on from there. The page that follows; it begins with the event of the base, which is never pruned.
+    async fn take_base(&mut self, id: &DocumentId) -> Result<Option<Batch>> {
+        let first = self.ask.first(id).await?;
+        let Some(base) = first.documents()?.next().transpose()?.filter(|first| is_base(first))
+        else {
+            return Ok(None);
+        };
+        let before = self.unparked(id);
+        let key = EventKey { document: id.clone(), version: 1 };
+        self.memory.offer(id, &[Arrival { key, event: base }], SkipsAre::Fresh);
+        let Some(version) = self.unparked(id).filter(|version| Some(*version) > before) else {
+            return Ok(None);
+        };
+        let page = self.ask.read(id, version - 1).await?;
+        let event = page.documents()?.next().transpose()?;
+        if event.and_then(|event| EventKey::from_event(event).ok()).is_some_and(|key| key.version == version) {
+            return Ok(Some(page));
+        }
+        self.memory.cache.evict(id);
+        self.load(slice::from_ref(id)).await?;
+        let reason = format!("the event of the base, at version {version}, is missing: put it back, then retry");
+        let version = self.unparked(id).unwrap_or_default() + 1;
+        self.memory.park(id, Quarantine { class: Class::BadBase, version, reason });
+        Ok(None)
     }
 
     async fn look_up_skips(&mut self, id: &DocumentId) -> Result<()> {

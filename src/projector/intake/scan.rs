@@ -7,13 +7,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bson::{RawDocument, RawDocumentBuf, Timestamp};
+use bson::{RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
 
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, skip::FILLER_CLIENT},
+    model::{event::EventKey, id::DocumentId, skip::counts_fillers},
     projector::{
         documents::{Documents, memory::Arrival},
         rows::Rows,
@@ -212,12 +212,6 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether gaps of the document of a row were filled.
-fn counts_fillers(row: &RawDocument) -> bool {
-    row.get_document("clock")
-        .is_ok_and(|clock| clock.get(FILLER_CLIENT).is_ok_and(|count| count.is_some()))
 }
 
 fn ahead_bytes(id: &DocumentId) -> usize {

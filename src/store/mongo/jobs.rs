@@ -68,6 +68,9 @@ impl Jobs for MongoJobs {
         if let Some(version) = order.version {
             row.insert("version", version);
         }
+        if order.dry_run {
+            row.insert("dry_run", true);
+        }
         if order.skip_above {
             row.insert("skip_above", true);
         }

@@ -1,6 +1,7 @@
 //! The store on MongoDB: one handle per collection, one file per kind of row. All writes are majority
 //! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
 
+mod bases;
 mod checkpoints;
 mod documents;
 mod instances;
@@ -10,6 +11,7 @@ mod leases;
 mod overview;
 mod pauses;
 mod quarantine;
+mod readiness;
 mod skips;
 mod snapshots;
 mod statements;

@@ -22,6 +22,7 @@ use crate::{
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX, integral},
+        names::events_collection,
         skip::{Skip, SkippedEvent, SkippedVersions, Skips},
     },
     store::{
@@ -85,7 +86,7 @@ impl MongoStore {
 
     /// A session in which a transaction has begun. Where others know of it, who takes over from this instance ends it,
     /// and need not wait until the server does.
-    async fn begin(&self) -> Result<Held<'_>> {
+    pub(super) async fn begin(&self) -> Result<Held<'_>> {
         let mut held = match &self.transactions {
             Some(transactions) => Held::Lent(transactions.slot(&self.database).await?),
             None => Held::Own(Box::new(self.database.client().start_session().await?)),
@@ -141,13 +142,13 @@ impl MongoStore {
         if !filler.leaves_newer {
             let key = |version: i64| doc! { "d": skip.key.document.to_bson(), "s": version };
             let newer = doc! { "_id": { "$gt": key(skip.through), "$lte": key(INTEGER_MAX) } };
-            let events = self.database.collection::<RawDocumentBuf>(&filler.events);
+            let events = self.database.collection::<RawDocumentBuf>(&events_collection(&self.collection));
             let newer = events.find_one(newer).projection(doc! { "_id": 1 });
             if newer.session(&mut *session).await?.is_some() {
                 return Ok(SkipAboveOutcome::Newer);
             }
         }
-        let mut command = rawdoc! { "insert": filler.events.as_str() };
+        let mut command = rawdoc! { "insert": events_collection(&self.collection) };
         command.append(cstr!("documents"), RawArrayBuf::from_iter([filler.event.clone()]));
         command.append(cstr!("collectionUUID"), RawBson::Binary(filler.log.0.into()));
         let reply = self.database.run_raw_command(command).session(&mut *session).await?;
@@ -175,7 +176,7 @@ impl MongoStore {
 }
 
 /// The session of a transaction under way.
-enum Held<'t> {
+pub(super) enum Held<'t> {
     /// One of those that others know of.
     Lent(MutexGuard<'t, Slot>),
     /// One of its own.
@@ -183,7 +184,7 @@ enum Held<'t> {
 }
 
 impl Held<'_> {
-    fn session(&mut self) -> &mut ClientSession {
+    pub(super) fn session(&mut self) -> &mut ClientSession {
         match self {
             Self::Lent(slot) => &mut slot.session,
             Self::Own(session) => session,
@@ -191,7 +192,7 @@ impl Held<'_> {
     }
 
     /// Commits the transaction, or ends it without effect.
-    async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
+    pub(super) async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
         match self {
             Self::Lent(mut slot) => slot.end(database, is_kept).await,
             Self::Own(mut session) if is_kept => Ok(session.commit_transaction().await?),

@@ -119,8 +119,7 @@ impl Snapshots for MongoStore {
             let statements: RawArrayBuf = keys
                 .iter()
                 .map(|key| {
-                    let filter = rawdoc! { "_id": key.clone(), "base": { "$ne": true } };
-                    rawdoc! { "q": filter, "limit": 1 }
+                    rawdoc! { "q": { "_id": key.clone() }, "limit": 1 }
                 })
                 .collect();
             let name = snapshots_collection(&self.collection);
@@ -190,7 +189,7 @@ impl MongoStore {
         })
     }
 
-    /// The keys of a document's snapshots that are beyond the newest `keep` and no base.
+    /// The keys of a document's snapshots that are beyond the newest `keep`.
     async fn surplus(&self, id: &DocumentId, keep: u32) -> Result<Vec<RawDocumentBuf>> {
         let found = self
             .snapshots()
@@ -199,12 +198,11 @@ impl MongoStore {
             .hint(Hint::Keys(doc! { "_id": 1 }))
             .skip(u64::from(keep))
             .limit(PRUNED_MAX)
-            .projection(doc! { "base": 1 })
+            .projection(doc! { "_id": 1 })
             .read_concern(ReadConcern::majority())
             .await?;
         let rows: Vec<RawDocumentBuf> = found.try_collect().await?;
-        let surplus = rows.iter().filter(|row| !row.get_bool("base").unwrap_or_default());
-        surplus.map(|row| Ok(row.get_document("_id")?.to_owned())).collect()
+        rows.iter().map(|row| Ok(row.get_document("_id")?.to_owned())).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Done, Performance, Tally, count};
 use crate::{
     log::{LogSource, Mend},
     model::id::DocumentId,
-    store::{Jobs, Snapshots, Store},
+    store::{Bases, Jobs, Snapshots, Store},
     time::Time,
     upkeep::operate::{self, Filling, Means},
 };
@@ -34,7 +34,7 @@ impl Tally for Begun {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots,
+    D: Store + Snapshots + Bases,
 {
     pub(super) async fn gap_fill(&mut self, id: &DocumentId) -> Done {
         let ward = self.snapshotter();
@@ -45,9 +45,9 @@ where
             self.at.place = Some(id.clone());
             self.save(&begun).await?;
         }
-        let (source, store, collection) = (&ward.source, &ward.store, &self.ward.collection);
-        let log = &operate::open(source, collection, store).await?;
-        let means = Means { source, log, store, time: self.time, collection };
+        let (source, store) = (&ward.source, &ward.store);
+        let log = &operate::open(source, &self.ward.collection, store).await?;
+        let means = Means { source, log, store, time: self.time };
         let gap = begun.version;
         let mut filling = Filling::begin(means, (id, gap), self.order.skip_above).await?;
         let filled = loop {

@@ -2,6 +2,7 @@
 //! lock of the leader that is at it. A step may be done twice, by two leaders even, without effect. Each kind of job
 //! has a file of its own, with what it counts and how it runs.
 
+mod compact;
 mod findings;
 mod gap_fill;
 mod retry;
@@ -22,7 +23,7 @@ use crate::{
         job::{Kind, Order},
     },
     retry::{ATTEMPT_LIMIT, limited},
-    store::{Jobs, Lock, Snapshots, Store, jobs::Advance},
+    store::{Bases, Jobs, Lock, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -90,7 +91,7 @@ impl From<OperateError> for Undone {
 impl<'a, J: Jobs, S: LogSource, D, T: Time> Performance<'a, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots,
+    D: Store + Snapshots + Bases,
 {
     /// The job of this row, from the place that it has come to.
     pub(super) fn new(
@@ -116,6 +117,8 @@ where
         match (self.order.kind, document) {
             (Kind::Snapshot, Some(document)) => self.snapshot_one(&document).await,
             (Kind::Snapshot, None) => self.snapshot_all().await,
+            (Kind::Compact, Some(document)) => self.compact_one(&document).await,
+            (Kind::Compact, None) => self.compact_all().await,
             (Kind::Verify, None) => self.verify().await,
             (Kind::Retry, Some(document)) => self.retry(&document).await,
             (Kind::Retry, None) => self.retry_all().await,

@@ -12,7 +12,7 @@ use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
 use super::{OperateError, READ_EVENTS_MAX, Result};
 use crate::{
     database::Error,
-    log::{EventLog, LogSource, Mend, events_collection},
+    log::{EventLog, LogSource, Mend},
     model::{
         clock::Clock,
         document::{Class, Document},
@@ -49,8 +49,6 @@ pub struct Means<'a, S: LogSource, D, T> {
     pub store: &'a D,
     /// The time.
     pub time: &'a T,
-    /// The configured name of the collection.
-    pub collection: &'a str,
 }
 
 impl<S: LogSource, D, T> Clone for Means<'_, S, D, T> {
@@ -240,7 +238,7 @@ impl Filling {
         &mut self,
         means: Means<'_, S, impl Store, T>,
     ) -> Result<Option<Filled>> {
-        let Means { log, store, time, collection, .. } = means;
+        let Means { log, store, time, .. } = means;
         let (id, version) = (&self.id, self.gap);
         let Some(above) = &mut self.above else { return Ok(Some(self.filled)) };
         let Some(event) = above.filler.clone() else {
@@ -249,7 +247,6 @@ impl Filling {
         };
         let filler = Filler {
             log: log.id(),
-            events: events_collection(collection),
             event,
             leaves_newer: above.newer >= NEWER_MAX,
         };

@@ -1,0 +1,306 @@
+//! A look at one document: its log is folded from its base, or its first event, up to its row. Where a base may stand by
+//! the plan, the fold has it; that fold and row are the same, byte for byte, proves it.
+
+use std::collections::HashMap;
+
+use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp};
+
+use super::Compactor;
+use crate::{
+    database::Result,
+    log::{EventLog, LogSource, history},
+    model::{
+        base::{Base, is_base},
+        compaction::{Inventory, LiveClient, Mark, Pin, Plan, Rule, grace, plan},
+        document::Document,
+        event::EventKey,
+        id::DocumentId,
+        skip::{SkippedVersions, client_of, is_filler},
+    },
+    planted::{Bug, planted},
+    store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows, Snapshots},
+    upkeep::{
+        fold::{Stop, offer},
+        snapshot::{difference, version_of},
+    },
+};
+
+/// How many events of one document are asked for at once.
+const READ_EVENTS_MAX: u32 = 1_000;
+/// The most late events of one document that are dealt with. More of them, and somebody has put a dump back.
+const LATE_MAX: u32 = 1_000;
+/// The largest base that is written. The server takes 16 MB, and a stream tells of it with some words around it.
+const BASE_BYTES_MAX: usize = 15 << 20;
+
+/// What is known of some documents before they are looked at.
+pub(super) struct Known {
+    pub(super) now: DateTime,
+    /// Every row was read before this.
+    pub(super) at_least: Timestamp,
+    pub(super) marks: HashMap<DocumentId, Vec<Mark>>,
+    pub(super) clients: HashMap<DocumentId, Vec<LiveClient>>,
+    pub(super) waiting: Vec<QuarantineRow>,
+}
+
+/// Something is wrong with a document, which is left as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::upkeep) struct Finding {
+    pub(in crate::upkeep) id: DocumentId,
+    pub(in crate::upkeep) version: i64,
+    pub(in crate::upkeep) problem: String,
+}
+
+/// What there is to do about a document.
+#[derive(Clone, Debug)]
+pub(in crate::upkeep) enum Work {
+    /// Nothing.
+    None,
+    /// This base is proven.
+    Write {
+        /// The base.
+        base: Base,
+        /// What it takes the place of.
+        over: Over,
+    },
+    /// What this base stands for can go.
+    Prune(Base),
+}
+
+/// What a look has found.
+#[derive(Clone, Debug)]
+pub(in crate::upkeep) struct Look {
+    pub(in crate::upkeep) id: DocumentId,
+    pub(in crate::upkeep) work: Work,
+    /// How many events would go.
+    pub(in crate::upkeep) events: i64,
+    /// Their bytes, where they were read.
+    pub(in crate::upkeep) bytes: i64,
+    /// What keeps the rest.
+    pub(in crate::upkeep) pin: Option<Pin>,
+    pub(in crate::upkeep) finding: Option<Finding>,
+    /// Events that came late, each with the base that was found.
+    pub(in crate::upkeep) late: Vec<(Base, RawDocumentBuf)>,
+}
+
+impl Look {
+    fn nothing(id: &DocumentId) -> Self {
+        let (work, events, bytes) = (Work::None, 0, 0);
+        Self { id: id.clone(), work, events, bytes, pin: None, finding: None, late: Vec::new() }
+    }
+
+    fn pinned(self, rule: Rule, events: i64) -> Self {
+        let pin = (events > 0).then_some(Pin { rule, client: None, events });
+        Self { pin, ..self }
+    }
+
+    fn wrong(self, version: i64, problem: String) -> Self {
+        let finding = Some(Finding { id: self.id.clone(), version, problem });
+        Self { finding, ..self }
+    }
+}
+
+impl<S: LogSource, D> Compactor<'_, S, D>
+where
+    D: Documents + SkipRows + Snapshots + QuarantineRows + Bases,
+{
+    /// Looks at a document; `None` if it has no row.
+    pub(super) async fn look(&self, id: &DocumentId, known: &Known) -> Result<Option<Look>> {
+        let row = self.store.load(std::slice::from_ref(id)).await?.pop();
+        let Some(row) = row else { return Ok(None) };
+        let version = version_of(&row);
+        let look = Look::nothing(id);
+        let first = self.log.first(id, Some(self.source.now().await?)).await?;
+        let Some(first) = first.documents()?.next().transpose()?.map(ToOwned::to_owned) else {
+            return Ok(Some(look.wrong(version, "its log is empty".into())));
+        };
+        let base = match is_base(&first).then(|| Base::from_raw(&first)).transpose() {
+            Ok(base) => base,
+            Err(error) => return Ok(Some(look.wrong(version, error.to_string()))),
+        };
+        let floor = base.as_ref().map_or(0, |base| base.version);
+        let is_waiting = known.waiting.iter().any(|row| row.document == *id);
+        if is_waiting || row.get("quarantine").ok().flatten().is_some() {
+            return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
+        }
+        if let Some(base) = base.as_ref().filter(|base| !base.is_pruned()) {
+            return self.pending(look, base, known.now).await.map(Some);
+        }
+        let (marks, clients) = (known.marks.get(id), known.clients.get(id));
+        let inventory = Inventory {
+            version,
+            base,
+            marks: marks.cloned().unwrap_or_default(),
+            clients: clients.cloned().unwrap_or_default(),
+            now: known.now,
+        };
+        let planned = plan(&inventory, &self.retention);
+        let base = inventory.base;
+        if planned.is_empty(base.as_ref()) {
+            return Ok(Some(look.pinned(planned.rule, version - floor)));
+        }
+        let mut look = self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?;
+        if let Some(base) = base.filter(|base| base.pruned > 1) {
+            let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, known.at_least).await?;
+            if late.len() > LATE_MAX as usize {
+                let problem = format!(
+                    "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take \
+                     them out, or restore the document"
+                );
+                return Ok(Some(Look { work: Work::None, ..look.wrong(version, problem) }));
+            }
+            look.late = late.into_iter().map(|event| (base.clone(), event)).collect();
+        }
+        Ok(Some(look))
+    }
+
+    /// What a base stands for goes once that is old enough, and while its own event is there.
+    async fn pending(&self, look: Look, base: &Base, now: DateTime) -> Result<Look> {
+        let events = base.version - 1 - base.pruned;
+        let is_due = now.saturating_duration_since(base.based_at) >= grace(&self.retention);
+        if !is_due && !planted(Bug::PrunedBeforeGrace) {
+            return Ok(look.pinned(Rule::Grace, events));
+        }
+        let page = self.log.read(&base.id, base.version - 1, 1, None).await?;
+        let own = page.documents()?.next().transpose()?;
+        let own = own.and_then(|event| EventKey::from_event(event).ok());
+        if own.is_none_or(|key| key.version != base.version) {
+            let problem = format!(
+                "the event of its base, at version {}, is missing: put it back",
+                base.version
+            );
+            return Ok(look.wrong(base.version, problem));
+        }
+        Ok(Look { work: Work::Prune(base.clone()), events, ..look })
+    }
+
+    /// Folds the log, notes what it comes to at the highest version that is allowed, and compares the end with the row.
+    async fn prove(
+        &self,
+        look: Look,
+        (row, first, old): (&RawDocument, &RawDocument, Option<&Base>),
+        planned: &Plan,
+        known: &Known,
+    ) -> Result<Look> {
+        let until = version_of(row);
+        let mut fold = Folding::new(&look.id, first, old, planned)?;
+        // After the row, which moves over an event together with the record.
+        let mut skips = self.store.load_skips_of(&look.id, Some(known.at_least)).await?;
+        while fold.document.version < until && fold.stop.is_none() {
+            let reached = fold.document.version;
+            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
+            if page.documents()?.flatten().any(is_filler) {
+                let read_at = page.read_at().max(Some(known.at_least));
+                skips = self.store.load_skips_of(&look.id, read_at).await?;
+            }
+            for event in page.documents()? {
+                fold.take(event?, until, &skips);
+            }
+            if fold.document.version == reached {
+                break;
+            }
+        }
+        let stop = fold.stop.clone().unwrap_or(Stop::End);
+        if let Some(problem) = difference(row, &fold.document, &stop)
+            && !planted(Bug::BaseNotProven)
+        {
+            return Ok(look.wrong(until, problem));
+        }
+        Ok(fold.end(look, (first, old), (until, planned.rule, known.now)))
+    }
+}
+
+/// A fold on its way from the base, or the first event, to the row.
+struct Folding<'p> {
+    document: Document,
+    stop: Option<Stop>,
+    plan: &'p Plan,
+    /// What the document was at the highest version at which a base may stand, as far as it has come.
+    candidate: Option<Document>,
+    /// Who needs the event after that.
+    needed_by: Option<(String, DateTime)>,
+    /// The bytes of the events below the candidate that could go.
+    bytes: i64,
+    /// Those of the candidate's own event, which stays.
+    last_bytes: i64,
+}
+
+impl<'p> Folding<'p> {
+    fn new(
+        id: &DocumentId,
+        first: &RawDocument,
+        old: Option<&Base>,
+        plan: &'p Plan,
+    ) -> Result<Self> {
+        let document = match old {
+            Some(base) => base.document().map_err(|error| {
+                crate::database::Error::damaged(format!("the base of document {id}: {error}"))
+            })?,
+            None => history::start(id),
+        };
+        // What a new base replaces goes as well.
+        let bytes = old.map_or(0, |_| first.as_bytes().len() as i64);
+        let (stop, candidate, needed_by) = (None, None, None);
+        Ok(Self { document, stop, plan, candidate, needed_by, bytes, last_bytes: 0 })
+    }
+
+    fn take(&mut self, event: &RawDocument, until: i64, skips: &SkippedVersions) {
+        let Ok(key) = EventKey::from_event(event) else { return };
+        let version = key.version;
+        if self.stop.is_some() || version != self.document.version + 1 || version > until {
+            if version > self.document.version && version <= until && self.stop.is_none() {
+                self.stop = Some(Stop::Gap);
+            }
+            return;
+        }
+        let may_go = version <= self.plan.cap && self.needed_by.is_none();
+        if may_go {
+            let client = client_of(event);
+            let seq = self.document.clock.get(client) + 1;
+            let needed = self.plan.needed_by(client, seq);
+            if let Some(live) = needed {
+                self.needed_by = Some((live.name.clone(), live.seen_at));
+                self.candidate = Some(self.document.clone());
+            }
+        }
+        self.stop = offer(&mut self.document, (key, event), until, Some(skips));
+        if may_go && self.needed_by.is_none() && self.stop.is_none() {
+            self.bytes += self.last_bytes;
+            self.last_bytes = event.as_bytes().len() as i64;
+            if version == self.plan.cap {
+                self.candidate = Some(self.document.clone());
+            }
+        }
+    }
+
+    /// What there is to do, with a fold that has come to the row at `until`.
+    fn end(
+        self,
+        look: Look,
+        (first, old): (&RawDocument, Option<&Base>),
+        (until, rule, now): (i64, Rule, DateTime),
+    ) -> Look {
+        let floor = old.map_or(0, |base| base.version);
+        let pinned = |version: i64| match self.needed_by.clone() {
+            Some(client) => {
+                Pin { rule: Rule::Client, client: Some(client), events: until - version }
+            }
+            None => Pin { rule, client: None, events: until - version },
+        };
+        let Some(candidate) = self.candidate.as_ref() else {
+            return Look { pin: Some(pinned(floor)), ..look };
+        };
+        let Some(base) = Base::of(candidate, first, now) else {
+            return Look { pin: Some(pinned(floor)), ..look };
+        };
+        let size = base.to_raw().as_bytes().len();
+        let gains = self.bytes > size as i64 && size <= BASE_BYTES_MAX;
+        if !gains || base.version <= floor {
+            let pin = Pin { rule: Rule::Size, client: None, events: base.version - floor };
+            return Look { pin: Some(pin), ..look };
+        }
+        let over = old.map_or(Over::Create, |old| Over::Base(old.into()));
+        let events = base.version - 1 - base.pruned;
+        let pin = Some(pinned(base.version)).filter(|pin| pin.events > 0);
+        Look { events, bytes: self.bytes, pin, work: Work::Write { base, over }, ..look }
+    }
+}

@@ -1,0 +1,178 @@
+//! `compact`, of one document or of all of a collection: writes bases, and prunes what is due; or only tells what could go
+//! and what keeps the rest. Counts documents, events and bytes, and names the largest of what stays.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bson::{Bson, Document, doc};
+
+use super::{Done, Performance, Tally, Undone, count, findings::Findings};
+use crate::{
+    log::{LogSource, Mend},
+    model::{
+        compaction::Pin,
+        id::DocumentId,
+    },
+    retry::limited,
+    store::{Bases, Extent, Hindrance, Jobs, Snapshots, Store, Versions},
+    time::Time,
+    upkeep::compact::{Compacted, Compactor},
+};
+
+/// How many documents are looked at before the place is saved.
+const STEP_DOCUMENTS: usize = 64;
+/// How long one step may take before it is tried again: documents are folded from their base.
+const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How many of what stays are named: the largest.
+const PINS_MAX: usize = 100;
+/// The pause before it is looked again whether the collection may be compacted.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What it counts.
+#[derive(Default)]
+struct Tallied {
+    based: i64,
+    events: i64,
+    bytes: i64,
+    documents: i64,
+    late: i64,
+    /// The largest of what stays, the largest first.
+    pins: Vec<Document>,
+    /// All events that stay, by the rule.
+    pinned: BTreeMap<String, i64>,
+    findings: Findings,
+}
+
+impl Tally for Tallied {
+    fn to_bson(&self) -> Document {
+        let pinned: Document =
+            self.pinned.iter().map(|(rule, events)| (rule.clone(), Bson::from(*events))).collect();
+        let counts = doc! {
+            "documents": self.documents, "events": self.events, "bytes": self.bytes,
+            "bases": self.based, "late": self.late, "pinned": pinned, "pins": self.pins.clone(),
+        };
+        self.findings.to_bson(counts)
+    }
+
+    fn from_bson(saved: &Document) -> Self {
+        let pins = saved.get_array("pins").map(Vec::as_slice).unwrap_or_default();
+        let pins = pins.iter().filter_map(Bson::as_document).cloned().take(PINS_MAX).collect();
+        let pinned = saved.get_document("pinned").ok().into_iter().flatten();
+        let pinned = pinned.filter_map(|(rule, events)| Some((rule.clone(), events.as_i64()?)));
+        Self {
+            based: count(saved, "bases"),
+            events: count(saved, "events"),
+            bytes: count(saved, "bytes"),
+            documents: count(saved, "documents"),
+            late: count(saved, "late"),
+            pins,
+            pinned: pinned.collect(),
+            findings: Findings::from_bson(saved),
+        }
+    }
+}
+
+impl Tallied {
+    fn add(&mut self, done: Compacted) {
+        self.based += done.based;
+        self.events += done.events;
+        self.bytes += done.bytes;
+        self.documents += done.documents;
+        self.late += done.late;
+        for (document, pin) in &done.pins {
+            *self.pinned.entry(pin.rule.name().to_owned()).or_default() += pin.events;
+            self.pins.push(shown(document, pin));
+        }
+        self.pins.sort_by_key(|pin| std::cmp::Reverse(pin.get_i64("events").unwrap_or_default()));
+        self.pins.truncate(PINS_MAX);
+        for finding in &done.findings {
+            self.findings.find(&finding.id, finding.version, &finding.problem);
+        }
+    }
+}
+
+fn shown(document: &DocumentId, pin: &Pin) -> Document {
+    let mut shown = doc! { "document": document.to_bson(), "rule": pin.rule.name() };
+    if let Some((client, seen_at)) = &pin.client {
+        shown.extend(doc! { "client": client, "seen_at": *seen_at });
+    }
+    shown.insert("events", pin.events);
+    shown
+}
+
+impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
+where
+    S::Log: Mend,
+    D: Store + Snapshots + Bases,
+{
+    pub(super) async fn compact_one(&mut self, document: &DocumentId) -> Done {
+        let mut tallied = Tallied::default();
+        self.may_compact().await?;
+        let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
+        tallied.add(self.compact_some(&log, std::slice::from_ref(document)).await?);
+        (self.at.done, self.at.total) = (1, Some(1));
+        self.save(&tallied).await?;
+        Ok(tallied.to_bson())
+    }
+
+    pub(super) async fn compact_all(&mut self) -> Done {
+        let mut tallied: Tallied = self.tally();
+        let store = &self.snapshotter().store;
+        self.at.total = i64::try_from(store.estimate_documents().await?).ok();
+        let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
+        let mut versions = store.versions(self.at.place.as_ref(), Extent::Version).await?;
+        while let Some(rows) = versions.next().await? {
+            let after = self.at.place.clone();
+            let rows = rows.into_iter().map(|row| row.id);
+            let ids: Vec<DocumentId> =
+                rows.filter(|id| after.as_ref().is_none_or(|after| id > after)).collect();
+            for ids in ids.chunks(STEP_DOCUMENTS) {
+                self.may_compact().await?;
+                tallied.add(self.compact_some(&log, ids).await?);
+                self.at.place = ids.last().cloned().or(self.at.place.take());
+                self.at.done += i64::try_from(ids.len()).unwrap_or_default();
+                self.at.total = self.at.total.map(|total| total.max(self.at.done));
+                self.save(&tallied).await?;
+            }
+        }
+        self.at.total = Some(self.at.done);
+        self.save(&tallied).await?;
+        Ok(tallied.to_bson())
+    }
+
+    async fn compact_some(
+        &self,
+        log: &S::Log,
+        ids: &[DocumentId],
+    ) -> std::result::Result<Compacted, Undone> {
+        let (ward, retention) = (self.snapshotter(), self.ward.compaction.retention);
+        let compactor = Compactor { source: &ward.source, log, store: &ward.store, retention };
+        let compact = compactor.compact(ids, self.order.dry_run);
+        let done = limited(self.time, STEP_LIMIT, compact).await?;
+        if !self.order.dry_run {
+            ward.metrics.upkeep.compacted(done.events, done.bytes, done.late);
+        }
+        Ok(done)
+    }
+
+    /// Waits until the collection may be compacted: it is projected, and not late.
+    async fn may_compact(&self) -> std::result::Result<(), Undone> {
+        if self.order.dry_run {
+            return Ok(());
+        }
+        let (store, compaction) = (&self.snapshotter().store, &self.ward.compaction);
+        loop {
+            let hindrance = match compaction.hindrance() {
+                None => store.hindrance(compaction.settled).await?,
+                hindrance => hindrance,
+            };
+            match hindrance {
+                None => return Ok(()),
+                Some(Hindrance::Stands(why)) => return Err(Undone::Failed(why)),
+                Some(Hindrance::Passing) => {}
+            }
+            self.time.sleep(PAUSE).await;
+            // This also finds out whether the job was cancelled.
+            self.save_place().await?;
+        }
+    }
+}
