@@ -11,7 +11,7 @@ use crate::{
     database,
     log::{Batch, history, mongo::NamedLog},
     model::{
-        base::is_base,
+        base::{BASE_OP, claimed_version, is_base},
         clock::Clock,
         event::EventKey,
         id::{DocumentId, integral},
@@ -67,7 +67,7 @@ pub(super) async fn suffix(
     events_max: u32,
 ) -> Result<Option<Suffix>> {
     let events_max = events_max.min(EVENTS_MAX);
-    let question = question(reader, id, client.total(), events_max)?;
+    let question = question(reader, (id, log), client.total(), events_max)?;
     let mut batches = match log.cursor(cstr!("aggregate"), &question, BATCH_MAX).await {
         Ok(batches) => batches,
         Err(error) if error.code().is_none() => return Err(error.into()),
@@ -93,7 +93,7 @@ pub(super) async fn suffix(
 /// two fields of the row instead of leaving out the large one, costs the server a tenth of the whole.
 fn question(
     reader: &Reader,
-    id: &DocumentId,
+    (id, log): (&DocumentId, &NamedLog),
     after: i64,
     events_max: u32,
 ) -> Result<RawDocumentBuf> {
@@ -103,6 +103,15 @@ fn question(
         "pipeline": [{ "$match": { "_id": id.as_raw() } }, { "$unset": "state" }],
     };
     let skips = RawDocumentBuf::try_from(events_of(reader.collection(), id))?;
+    // What stands below a base, and looks like the events that a client lacks, may have come late.
+    let base = rawdoc! {
+        "coll": log.events(),
+        "pipeline": [
+            { "$match": history::range(id, &(1..=1)) },
+            { "$match": { "op": BASE_OP } },
+            { "$project": { "op": 1, "version": 1 } },
+        ],
+    };
     let newest_first = rawdoc! { "$sort": { "_id": -1 } };
     let skips = rawdoc! {
         "coll": reader.skips.name(), "pipeline": [{ "$match": skips }, newest_first],
@@ -113,6 +122,7 @@ fn question(
             { "$limit": i64::from(events_max) + 1 },
             { "$unionWith": row },
             { "$unionWith": skips },
+            { "$unionWith": base },
         ],
         "hint": { "_id": 1 },
         "cursor": { "batchSize": i64::from(BATCH_MAX) },
@@ -123,6 +133,8 @@ fn question(
 /// What has come so far. The three kinds are told apart by their `_id`: `{d, s}` of an event, `{c, d, s}` of a
 /// skip, and no document at all of a row.
 struct Found {
+    /// What the client has.
+    after: i64,
     version: i64,
     clock: Clock,
     events: Vec<MissingEvent>,
@@ -134,6 +146,7 @@ struct Found {
 impl Found {
     fn after(clock: Clock) -> Self {
         Self {
+            after: clock.total(),
             version: clock.total(),
             clock,
             events: Vec::new(),
@@ -166,9 +179,8 @@ impl Found {
     }
 
     fn event(&mut self, key: &RawDocument, raw: &RawDocument) -> bool {
-        // A base is no event, and a client that lacks it gets another answer.
         if is_base(raw) {
-            return false;
+            return claimed_version(raw) <= self.after;
         }
         self.version += 1;
         self.bytes += raw.as_bytes().len();

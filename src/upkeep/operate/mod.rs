@@ -39,6 +39,14 @@ pub enum OperateError {
         /// What is missing.
         version: i64,
     },
+    /// There is no event to skip.
+    #[error(
+        "document {id} is parked because the base of its log is damaged, which stands for events that are gone: put back          what was written there, then retry the document"
+    )]
+    IsBase {
+        /// The document.
+        id: DocumentId,
+    },
     /// A parked document stands behind no gap.
     #[error(
         "document {id} is behind no gap: it is parked at version {version}. Retry it, or skip that event"
@@ -190,6 +198,7 @@ pub async fn parked_at(
     match asked {
         _ if mark.class == Class::Gap => Err(OperateError::IsGap { id, version }),
         Some(asked) if asked != version => Err(OperateError::MovedOn { id, asked, waits: version }),
+        _ if mark.class == Class::BadBase => Err(OperateError::IsBase { id }),
         _ => Ok(version),
     }
 }
