@@ -271,12 +271,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             ..Flush::default()
         };
         for slot in cache.changed() {
-            flush.writes.push(RowWrite {
-                id: slot.document.id.clone(),
-                expected: slot.stored,
-                version: slot.document.version,
-                row: slot.document.to_raw(),
-            });
+            let versions = (slot.stored, slot.document.version);
+            let row = slot.document.to_raw();
+            flush.writes.push(RowWrite::new(slot.document.id.clone(), versions, row));
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }

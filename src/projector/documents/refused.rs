@@ -87,7 +87,7 @@ async fn try_row<L: EventLog, D: Store, T: Time>(
         }
     }
     let Some(slot) = documents.memory.cache.edit(id) else { return Ok(None) };
-    let write = RowWrite { id: id.clone(), expected, version, row: slot.document.to_raw() };
+    let write = RowWrite::new(id.clone(), (expected, version), slot.document.to_raw());
     documents.ask.write(&write).await
 }
 

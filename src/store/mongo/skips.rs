@@ -18,7 +18,7 @@ use super::{
     transactions::Slot,
 };
 use crate::{
-    database::{Error, Result, code::DUPLICATE_KEY},
+    database::{Error, Result, code::DUPLICATE_KEY, reply_of},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX, integral},
@@ -85,7 +85,7 @@ impl MongoStore {
 
     /// A session in which a transaction has begun. Where others know of it, who takes over from this instance ends it,
     /// and need not wait until the server does.
-    async fn begin(&self) -> Result<Held<'_>> {
+    pub(super) async fn begin(&self) -> Result<Held<'_>> {
         let mut held = match &self.transactions {
             Some(transactions) => Held::Lent(transactions.slot(&self.database).await?),
             None => Held::Own(Box::new(self.database.client().start_session().await?)),
@@ -112,7 +112,7 @@ impl MongoStore {
             0 => rawdoc! { "insert": self.collection.as_str(), "documents": [write.row.clone()] },
             _ => rawdoc! { "update": self.collection.as_str(), "updates": [replacement(write)] },
         };
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         if let Some((_, error)) = write_errors(&reply).next() {
             return Ok(match judge(error)? {
                 Some(RowOutcome::Rejected { code, reason }) => {
@@ -150,7 +150,7 @@ impl MongoStore {
         let mut command = rawdoc! { "insert": filler.events.as_str() };
         command.append(cstr!("documents"), RawArrayBuf::from_iter([filler.event.clone()]));
         command.append(cstr!("collectionUUID"), RawBson::Binary(filler.log.0.into()));
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         let taken = |error: &Document| error.get_i32("code").ok() == Some(DUPLICATE_KEY);
         if write_errors(&reply).any(|(_, error)| taken(error)) {
             return Ok(SkipAboveOutcome::Taken);
@@ -169,13 +169,13 @@ impl MongoStore {
     async fn put_on_record(&self, session: &mut ClientSession, skip: &Skip) -> Result<()> {
         let row = encode(event_key(&self.collection, &skip.key), skip);
         let command = rawdoc! { "insert": SKIPS_COLLECTION, "documents": [row] };
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         no_write_errors(&reply)
     }
 }
 
 /// The session of a transaction under way.
-enum Held<'t> {
+pub(super) enum Held<'t> {
     /// One of those that others know of.
     Lent(MutexGuard<'t, Slot>),
     /// One of its own.
@@ -183,7 +183,7 @@ enum Held<'t> {
 }
 
 impl Held<'_> {
-    fn session(&mut self) -> &mut ClientSession {
+    pub(super) fn session(&mut self) -> &mut ClientSession {
         match self {
             Self::Lent(slot) => &mut slot.session,
             Self::Own(session) => session,
@@ -191,7 +191,7 @@ impl Held<'_> {
     }
 
     /// Commits the transaction, or ends it without effect.
-    async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
+    pub(super) async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
         match self {
             Self::Lent(mut slot) => slot.end(database, is_kept).await,
             Self::Own(mut session) if is_kept => Ok(session.commit_transaction().await?),

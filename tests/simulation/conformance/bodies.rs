@@ -248,7 +248,7 @@ pub(super) async fn a_read_is_bounded(server: &impl Server) {
 pub(super) fn write(expected: i64, version: i64, extra: RawDocumentBuf) -> RowWrite {
     let mut row = rawdoc! { "_id": "a", "version": version };
     extra.iter().flatten().for_each(|(key, value)| row.append(key, value));
-    RowWrite { id: id("a"), expected, version, row }
+    RowWrite::new(id("a"), (expected, version), row)
 }
 
 pub(super) async fn outcome(server: &impl Server, write: RowWrite) -> RowOutcome {
