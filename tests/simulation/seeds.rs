@@ -89,6 +89,8 @@ fn every_planted_bug_is_found() {
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,
+        SameVersionIsSuccess,
+        RefusedForEver,
         RowBeforeSkip,
         SkipsForgotten,
         SkipsNotReadAgain,

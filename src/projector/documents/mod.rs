@@ -49,6 +49,8 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
     pub(super) part: Part,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub(super) snapshot_events: u32,
+    /// When rows that the server refuses are tried again.
+    pub(super) tries: refused::Tries,
     /// Who is to be told, once what became of their documents is written.
     pub(super) askers: Vec<oneshot::Sender<()>>,
 }
@@ -139,6 +141,14 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     pub(super) fn look_at_gaps(&mut self) {
         for (id, _) in self.memory.waiting.gaps() {
             self.memory.rechecks.look(&id);
+        }
+    }
+
+    /// Notes that every row that is on record as refused is to be tried again.
+    pub(super) fn learn_refused(&mut self) {
+        let now = self.ask.time.now();
+        for (id, version) in self.memory.waiting.refused() {
+            self.tries.learn(&id, version, now);
         }
     }
 
