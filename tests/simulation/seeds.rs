@@ -89,7 +89,6 @@ fn every_planted_bug_is_found() {
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,
-        SameVersionIsSuccess,
         RefusedForEver,
         RowBeforeSkip,
         SkipsForgotten,

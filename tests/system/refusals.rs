@@ -1,8 +1,9 @@
 //! What the server refuses, for whatever reason, parks its own document and nothing else; what it refuses of everybody
 //! parks nobody. And what refused a row may be gone later, also by an event of another document in the same flush.
 
-use bson::{Bson, Document, doc};
-use mongodb::{IndexModel, options::IndexOptions};
+use alluvium::embedded::{Mongod, Options};
+use bson::{Bson, Document, RawDocumentBuf, doc, raw::cstr, rawdoc};
+use mongodb::{Client, IndexModel, options::IndexOptions};
 
 use crate::{
     common::wait_until,
@@ -43,6 +44,44 @@ impl Scene {
         let job = doc! { "kind": kind, "collection": "games", "document": id };
         self.collection("alluvium.jobs").insert_one(job).await.unwrap();
     }
+}
+
+/// An event whose patch has a name twice, as no driver makes one.
+fn names_twice() -> RawDocumentBuf {
+    let mut inner = rawdoc! { "x": 1 };
+    inner.append(cstr!("x"), 2);
+    rawdoc! {
+        "_id": { "d": "a", "s": 2 }, "client": "x", "op": "update",
+        "at": bson::DateTime::from_millis(2), "patch": { "$set": { "a": inner } },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_has_a_name_twice_parks_its_document_and_the_server_lives() {
+    let mongod = Mongod::start(Options::default()).await.unwrap();
+    let client = Client::with_uri_str(mongod.uri()).await.unwrap();
+    let scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
+    let daemon = scene.start().await;
+    scene.append([change("a", 1, create(doc! { "a": { "y": 0 } }))]).await;
+    scene.reached("a", 1).await;
+    let log = scene.db.collection::<RawDocumentBuf>("games.events");
+    log.insert_one(names_twice()).await.unwrap();
+    scene.recorded("a", "bad_event", 2).await;
+    scene.parked("a", 2).await;
+    scene.append([event("a", 3)]).await;
+    scene.append(events("healthy", 1..=2)).await;
+    scene.reached("healthy", 2).await;
+    // A restart folds it anew, and so does a scan.
+    daemon.stop().await;
+    scene.collection("alluvium.checkpoints").delete_many(doc! {}).await.unwrap();
+    let daemon = scene.start().await;
+    scene.append([event("healthy", 3)]).await;
+    scene.reached("healthy", 3).await;
+    parked(&daemon, 1).await;
+    let answer = client.database("admin").run_command(doc! { "ping": 1 }).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    daemon.stop().await;
+    mongod.stop().await.unwrap();
 }
 
 async fn parked(daemon: &Running, count: u64) {
