@@ -249,7 +249,7 @@ impl From<mongodb::error::Error> for Error {
                 Self::server(write.code, message)
             }
             ErrorKind::Write(WriteFailure::WriteConcernError(ref concern)) => {
-                Self::server(concern.code, message)
+                Self::server(concern.code, message).whatever_was_sent()
             }
             ErrorKind::InsertMany(ref insert) => {
                 let first = insert.write_errors.as_ref().and_then(|errors| errors.first());

@@ -195,7 +195,7 @@ async fn a_stored_row_that_has_a_name_twice_is_followed_and_the_server_lives() {
     let number = |name: &str, value| (name.as_bytes().to_vec(), tree::long(value));
     let state = |fields| Value::Document(vec![(b"a".to_vec(), Value::Document(fields))]);
     let twice = state(vec![number("x", 1), number("x", 2)]);
-    let once = state(vec![number("y", 0)]);
+    let once = state(vec![number("x", 3)]);
     let rows = server.database.collection::<RawDocumentBuf>("games");
     for has_transactions in [false, true] {
         rows.delete_many(doc! {}).await.unwrap();

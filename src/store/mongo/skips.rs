@@ -22,6 +22,7 @@ use crate::{
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX, integral},
+        shown::id_of,
         skip::{Skip, SkippedEvent, SkippedVersions, Skips},
     },
     store::{
@@ -227,7 +228,7 @@ fn encode(key: RawDocumentBuf, skip: &Skip) -> RawDocumentBuf {
 
 /// The events that the record of a skip names, ascending.
 pub(crate) fn told_of(row: &RawDocument) -> Result<Vec<SkippedEvent>> {
-    let damaged = || Error::damaged(format!("the record of a skip is unusable: {row:?}"));
+    let damaged = || Error::damaged(format!("the record {} of a skip is unusable", id_of(row)));
     let read = |row: &RawDocument, version: Option<i64>| {
         let client = row.get_str("client").ok()?.to_owned();
         let seq = row.get("seq").ok().flatten().and_then(integral)?;
@@ -255,7 +256,8 @@ pub(crate) fn events_of(collection: &str, document: &DocumentId) -> Document {
 
 /// The place of the first event that the record of a skip is about, and the version of the last.
 pub(crate) fn place(row: &RawDocument) -> Result<(EventKey, i64)> {
-    let damaged = || Error::damaged(format!("the record of a skip has no usable place: {row:?}"));
+    let damaged =
+        || Error::damaged(format!("the record {} of a skip has no usable place", id_of(row)));
     let key = row.get_document("_id").map_err(|_| damaged())?;
     let document = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
     let version = key.get("s")?.and_then(integral);
