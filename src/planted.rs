@@ -24,6 +24,10 @@ pub(crate) enum Bug {
     DuplicateKeyIsSuccess,
     /// A flush takes a lost answer for success.
     LostAnswerIsSuccess,
+    /// A lost compare-and-set is taken for success when the row has the version and the mark, whatever else it holds.
+    SameVersionIsSuccess,
+    /// What was refused once is never tried again.
+    RefusedForEver,
     /// A document moves over a skipped event before the skip is on record.
     RowBeforeSkip,
     /// A projection does not look which events are skipped.

@@ -16,6 +16,7 @@ use super::{
     problem::{Kind, Problem},
 };
 use crate::{
+    database::Error,
     health::{Heartbeats, Pulse},
     metrics::Metrics,
     status::{CollectionStatus, LastError, Phase, Role},
@@ -65,6 +66,11 @@ pub(super) fn readiness(reasons: Vec<String>) -> Response {
     answer(ready, json!({ "ready": ready, "reasons": reasons }))
 }
 
+/// Whether the server refuses every write to the collection.
+fn is_unwritable(status: &CollectionStatus) -> bool {
+    status.last_error.as_ref().is_some_and(|error| error.class == Error::UNWRITABLE)
+}
+
 /// Why a collection is not ready. A paused one is: an operator wants it so, and restarting does not help.
 fn not_ready(status: &CollectionStatus, lag_max: Duration) -> Option<String> {
     let name = &status.name;
@@ -75,6 +81,7 @@ fn not_ready(status: &CollectionStatus, lag_max: Duration) -> Option<String> {
         }
         (None, ..) => format!("who leads `{name}` is not known: the leases could not be read"),
         (Some(Role::Standby), ..) | (_, Phase::Paused, _) => return None,
+        _ if is_unwritable(status) => format!("nothing can be written to `{name}`"),
         (_, Phase::Tailing, Some(lag)) if lag <= lag_max.as_secs_f64() => return None,
         (_, Phase::Tailing, Some(lag)) => {
             format!("`{name}` is {lag:.0} s behind, more than {} s", lag_max.as_secs())

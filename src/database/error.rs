@@ -5,7 +5,7 @@ use std::fmt;
 
 use mongodb::error::{ErrorKind, WriteFailure};
 
-use super::{code, words};
+use super::{code, reply, words};
 use crate::model::position::LogId;
 
 /// What to do about an error.
@@ -28,7 +28,19 @@ pub enum Verdict {
 pub struct Error {
     code: Option<i32>,
     verdict: Verdict,
+    blames: Blames,
     message: String,
+}
+
+/// What an error may be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blames {
+    /// The server, the connection or the moment, whatever was sent.
+    Moment,
+    /// What was sent, for all that is known.
+    Sent,
+    /// The collection, which takes no write, whatever is sent.
+    Collection,
 }
 
 /// What a database call gives.
@@ -39,29 +51,36 @@ impl Error {
     pub const REFUSED: &'static str = "refused";
 
     /// The classes of errors that pass by themselves.
-    pub const PASSING: [&'static str; 4] =
-        ["unavailable", "history_lost", "token_mismatch", "oversized"];
+    pub const PASSING: [&'static str; 5] =
+        ["unavailable", "history_lost", "token_mismatch", "oversized", Self::UNWRITABLE];
+
+    /// The class of an error with which a collection refuses every write.
+    pub const UNWRITABLE: &'static str = "unwritable";
 
     /// An error that the server reported under `code`.
     pub fn server(code: i32, message: impl Into<String>) -> Self {
-        Self { code: Some(code), verdict: verdict_of(code), message: message.into() }
+        let is_of_moment = code::is_passing(code) || NOT_OF_A_ROW.contains(&code);
+        let blames = if is_of_moment { Blames::Moment } else { Blames::Sent };
+        Self { code: Some(code), verdict: verdict_of(code), blames, message: message.into() }
     }
 
     /// The server could not be reached, or the connection broke: the outcome is unknown.
     pub fn unreachable(message: impl Into<String>) -> Self {
-        Self { code: None, verdict: Verdict::Retry, message: message.into() }
+        let (verdict, blames) = (Verdict::Retry, Blames::Moment);
+        Self { code: None, verdict, blames, message: message.into() }
     }
 
     /// The server answered something that this program cannot read.
     pub fn damaged(message: impl Into<String>) -> Self {
         let advice =
             "the data was not written by this program or is damaged; see the message for the place";
-        Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+        Self::stop(message, advice)
     }
 
     /// Going on would be wrong: `message` says why, `advice` what an operator can do.
     pub fn stop(message: impl Into<String>, advice: &'static str) -> Self {
-        Self { code: None, verdict: Verdict::Stop(advice), message: message.into() }
+        let (verdict, blames) = (Verdict::Stop(advice), Blames::Moment);
+        Self { code: None, verdict, blames, message: message.into() }
     }
 
     /// The log `events` with this identity is not there under its name.
@@ -81,9 +100,35 @@ impl Error {
         self
     }
 
+    /// The same error, of which it is known that it would come whatever was sent.
+    #[must_use]
+    pub fn whatever_was_sent(self) -> Self {
+        Self { blames: Blames::Moment, ..self }
+    }
+
+    /// The same error, when the collection refuses every other write as well: nothing that was sent is at fault, and it is
+    /// tried again, unless the server says that this cannot help.
+    #[must_use]
+    pub fn of_collection(self) -> Self {
+        match self.verdict {
+            Verdict::Stop(_) => self,
+            _ => Self { verdict: Verdict::Retry, blames: Blames::Collection, ..self },
+        }
+    }
+
+    /// Whether what was sent may be the reason.
+    pub fn may_be_of_what_was_sent(&self) -> bool {
+        self.blames == Blames::Sent
+    }
+
     /// The server's number of the error, if it came from there.
     pub fn code(&self) -> Option<i32> {
         self.code
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// What to do about it.
@@ -94,6 +139,7 @@ impl Error {
     /// A short name of the kind of error, for logs and status.
     pub fn class(&self) -> &'static str {
         match self.verdict {
+            Verdict::Retry if self.blames == Blames::Collection => Self::UNWRITABLE,
             Verdict::Retry => Self::PASSING[0],
             Verdict::CatchUp => Self::PASSING[1],
             Verdict::Reposition => Self::PASSING[2],
@@ -107,6 +153,9 @@ impl Error {
         match self.verdict {
             Verdict::Retry if self.code == Some(code::NO_INDEX) => {
                 "start the server without `notablescan`, or turn that parameter off: small collections are read without an index"
+            }
+            Verdict::Retry if self.blames == Blames::Collection => {
+                "the server refuses every write to this collection, so no document is parked for it: see the message, and put right what it names; it is tried again with growing pauses"
             }
             Verdict::Retry => {
                 "nothing to do if it passes: it is tried again with growing pauses; otherwise check that MongoDB is up, has a primary and takes further connections (`--maxConns`)"
@@ -122,6 +171,9 @@ impl Error {
         }
     }
 }
+
+/// Unauthorized, AuthenticationFailed, AtlasError and a log that is away: whatever is sent, it is refused.
+const NOT_OF_A_ROW: [i32; 4] = [13, 18, 8000, code::LOG_MISMATCH];
 
 /// FailedToParse, TypeMismatch, Overflow and what the parsers of tokens and of key strings report
 /// (measured on 6.0.5 with tokens cut off, replaced and emptied).
@@ -182,15 +234,22 @@ impl std::error::Error for Error {}
 
 impl From<mongodb::error::Error> for Error {
     fn from(error: mongodb::error::Error) -> Self {
+        if let Some((code, said)) = reply::failure(&error) {
+            return Self::server(code, words::brief(&said));
+        }
         let message = words::of(&error);
+        let is_passing = code::PASSING_LABELS.iter().any(|label| error.contains_label(label));
         match *error.kind {
+            ErrorKind::Command(ref command) if is_passing => {
+                Self::server(command.code, message).whatever_was_sent()
+            }
             ErrorKind::Command(ref command) => Self::server(command.code, message),
             ErrorKind::Authentication { .. } => Self::server(18, message),
             ErrorKind::Write(WriteFailure::WriteError(ref write)) => {
                 Self::server(write.code, message)
             }
             ErrorKind::Write(WriteFailure::WriteConcernError(ref concern)) => {
-                Self::server(concern.code, message)
+                Self::server(concern.code, message).whatever_was_sent()
             }
             ErrorKind::InsertMany(ref insert) => {
                 let first = insert.write_errors.as_ref().and_then(|errors| errors.first());

@@ -8,6 +8,7 @@ pub mod create;
 mod diagnose;
 mod error;
 mod refusal;
+mod reply;
 mod words;
 
 pub use ahead::Ahead;
@@ -15,3 +16,4 @@ pub use causal::Causal;
 pub use connect::{Connected, check_version, connect};
 pub use error::{Error, Result, Verdict, is_retryable_read};
 pub use refusal::{ConnectError, check_hello};
+pub use reply::reply_of;

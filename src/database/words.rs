@@ -3,7 +3,7 @@
 
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 
-use super::code;
+use super::{code, reply};
 
 /// The longest message, in characters.
 const CHARS_MAX: usize = 400;
@@ -34,12 +34,14 @@ pub(super) fn of(error: &Error) -> String {
             "the connection was given up because another one to the same server had failed"
                 .to_owned()
         }
+        // What was sent or answered stands in the driver's words, and nobody's data belong here.
+        _ if reply::is_unread(error) => "the server's answer could not be read".to_owned(),
         ref other => brief(&other.to_string()),
     }
 }
 
 /// The message without the rest of a command that it repeats.
-fn brief(message: &str) -> String {
+pub(super) fn brief(message: &str) -> String {
     let whole = match message.split_once("command {") {
         Some((before, command)) => {
             let first = command.split([',', '}']).next().unwrap_or_default();

@@ -222,7 +222,8 @@ impl<'a> TailItem<'a> {
             let (key, value) = element?;
             fields.take(key.as_str(), value);
         }
-        let damaged = |what: &str| Error::damaged(format!("a change without `{what}`: {change:?}"));
+        let damaged =
+            |what: &str| Error::damaged(format!("a change of the stream has no `{what}`"));
         let events = fields.collection.ok_or_else(|| damaged("ns.coll"));
         match fields.operation.ok_or_else(|| damaged("operationType"))? {
             "insert" => {

@@ -125,11 +125,10 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         self.retry(|| store.load_skips_of(id, Some(seen))).await
     }
 
-    /// Writes one row.
-    pub(super) async fn write(&mut self, write: &RowWrite) -> Result<Option<RowOutcome>> {
+    /// Writes rows; an outcome for each.
+    pub(super) async fn write(&mut self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
         let store = self.store.clone();
-        let outcomes = self.retry(|| store.write(slice::from_ref(write))).await?;
-        Ok(outcomes.into_iter().next())
+        self.retry(|| store.write(writes)).await
     }
 
     /// About how many events the log holds. Nothing depends on it, so it is asked once and not waited for.

@@ -13,6 +13,7 @@ use super::{
     documents::{
         Documents,
         memory::{Arrival, Memory},
+        refused,
         review::{Review, note_parked},
     },
     flush::Flushed,
@@ -98,9 +99,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             memory,
             part: *part,
             snapshot_events: settings.snapshot_events,
+            tries: refused::Tries::default(),
             askers: Vec::new(),
         };
         documents.look_at_gaps();
+        documents.learn_refused();
         note_parked(&mut documents, None, usize::MAX);
         let scan = begin.resume.is_none().then_some((begin.at, begin.extent));
         let chunks =
@@ -145,6 +148,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 Met::Recheck | Met::Tick => {}
             }
             self.documents.recheck_some().await?;
+            refused::try_again(&mut self.documents).await?;
             self.flush_if_due();
             if !self.intake.is_scanning() && self.review.is_due(self.projector.time.now()) {
                 self.review.run(&mut self.documents).await?;

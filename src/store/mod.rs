@@ -141,16 +141,26 @@ pub struct RowWrite {
     pub version: i64,
     /// The whole row.
     pub row: RawDocumentBuf,
+    /// Whether the stored row is not sound: a name stands twice in it, say. The server may abort when it replaces such a row,
+    /// so that is deleted, and this one inserted.
+    pub is_unsound: bool,
+}
+
+impl RowWrite {
+    /// A row that follows the one at version `expected`, or the first one at 0.
+    pub fn new(id: DocumentId, (expected, version): (i64, i64), row: RawDocumentBuf) -> Self {
+        Self { id, expected, version, row, is_unsound: false }
+    }
 }
 
 /// What became of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOutcome {
-    /// The majority holds the document at the row's version, with its mark.
+    /// The majority holds the row, byte for byte.
     Written,
     /// The stored row is another than expected, or is gone: read it again.
     Stale,
-    /// The server refuses this row for good: a unique index or a validator of the user's, or its size.
+    /// The server refuses this row, whenever it is written: an index or a validator of the user's, or its size.
     Rejected {
         /// The server's code.
         code: i32,

@@ -64,7 +64,7 @@ fn pair(seed: u64, id: i64) -> Option<Pair> {
         let document = Document::from_raw(&row).ok()?;
         // What is folded on from it is written as it was.
         assert_eq!(document.to_raw(), row);
-        Some(RowWrite { id: document.id, expected: version - 1, version, row })
+        Some(RowWrite::new(document.id, (version - 1, version), row))
     };
     Some(Pair { before: write(1, &before)?, after: write(2, &after)? })
 }
@@ -98,7 +98,7 @@ impl Server {
                 before.push(row(id, 1, &Value::Document(Vec::new())));
                 let row = row(id, 2, &state);
                 let document = Document::from_raw(&row).unwrap();
-                writes.insert(64 * at, RowWrite { id: document.id, expected: 1, version: 2, row });
+                writes.insert(64 * at, RowWrite::new(document.id, (1, 2), row));
             }
         }
         rows.insert_many(before).await.map_err(|error| shown(&error))?;
@@ -186,4 +186,37 @@ async fn rows_replace_each_other_without_harm() {
     println!("{tried} pairs of {count} are rows");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(2 * tried > count, "too few pairs are rows: {tried} of {count}");
+}
+
+/// The server compares a row with the one that takes its place, and aborts at a name that stands twice in either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_row_that_has_a_name_twice_is_followed_and_the_server_lives() {
+    let server = Server::start().await;
+    let number = |name: &str, value| (name.as_bytes().to_vec(), tree::long(value));
+    let state = |fields| Value::Document(vec![(b"a".to_vec(), Value::Document(fields))]);
+    let twice = state(vec![number("x", 1), number("x", 2)]);
+    let once = state(vec![number("x", 3)]);
+    let rows = server.database.collection::<RawDocumentBuf>("games");
+    for has_transactions in [false, true] {
+        rows.delete_many(doc! {}).await.unwrap();
+        // As somebody has written them; more than are replaced one by one.
+        rows.insert_many((1..=150).map(|id| row(id, 1, &twice))).await.unwrap();
+        let mut store = MongoStore::new(&server.database, "games", Part::WHOLE);
+        if has_transactions {
+            let transactions = Transactions::open(&server.database).await.unwrap();
+            store = store.with_transactions(transactions);
+        }
+        let writes = (1..=150).map(|id| {
+            let row = row(id, 2, &once);
+            let document = Document::from_raw(&row).unwrap();
+            RowWrite { is_unsound: true, ..RowWrite::new(document.id, (1, 2), row) }
+        });
+        let writes: Vec<RowWrite> = writes.collect();
+        let outcomes = store.write(&writes).await.unwrap();
+        assert!(outcomes.iter().all(|outcome| *outcome == RowOutcome::Written), "{outcomes:?}");
+        let stored: Vec<RawDocumentBuf> =
+            rows.find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(stored, writes.into_iter().map(|write| write.row).collect::<Vec<_>>());
+    }
+    server.mongod.stop().await.unwrap();
 }

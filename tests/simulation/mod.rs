@@ -16,6 +16,7 @@ mod node;
 mod operator;
 mod plan;
 mod reader;
+mod refused;
 mod regressions;
 mod elsewhere;
 mod run;

@@ -17,13 +17,14 @@ use super::{
 use crate::{
     judge::{Reference, Stop, Walk},
     model::{
+        document::Class,
         event::EventKey,
         id::DocumentId,
         part::Part,
         position::{Checkpoint, LogId},
         skip::{Skip, SkippedVersions},
     },
-    store::RowWrite,
+    store::{QuarantineRow, RowWrite},
 };
 
 /// Watches the daemons' writes.
@@ -116,8 +117,13 @@ impl Monitor {
         }
         let EventKey { document, version: skipped } = &skip.key;
         let log = self.log().or_else(|| state.archive.keys().next_back().copied());
+        let is_refused = |row: &QuarantineRow| {
+            let mark = &row.mark;
+            row.document == *document && (mark.class, mark.version) == (Class::Rejected, *skipped)
+        };
         match &self.history(state, log, document).stop {
             Some(Stop::Poison { version, .. }) if version == skipped => Ok(()),
+            _ if waiting(&state.visible).iter().any(is_refused) => Ok(()),
             stop => {
                 Err(format!("version {skipped} of {document} is skipped, which stops at {stop:?}"))
             }

@@ -199,7 +199,7 @@ impl Run {
         self.sim.tell(|| "--- all is healed ---".into());
         self.nodes.iter().chain(&self.daemons).for_each(Node::heal);
         let mut state = self.world.state();
-        (state.stalled, state.lagging) = (false, false);
+        (state.stalled, state.lagging, state.refused_name) = (false, false, None);
         drop(state);
         self.daemons.iter().for_each(|daemon| self.sim.resume(daemon.owner));
         self.sim.changed();
@@ -428,6 +428,11 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             }
         }
         What::DeleteLeases => world.lose_leases(),
+        What::Refuse { name, time } => {
+            world.state().refused_name = Some(format!("name-{name}"));
+            sim.sleep(time).await;
+            world.state().refused_name = None;
+        }
         What::RenameLog { gone } => {
             let (name, aside) = (|| EVENTS.to_owned(), || "aside.events".to_owned());
             let there = world.state().latest.collections.contains_key(EVENTS);

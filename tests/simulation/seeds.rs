@@ -89,6 +89,7 @@ fn every_planted_bug_is_found() {
         FlushWithoutVersionFilter,
         DuplicateKeyIsSuccess,
         LostAnswerIsSuccess,
+        RefusedForEver,
         RowBeforeSkip,
         SkipsForgotten,
         SkipsNotReadAgain,

@@ -198,9 +198,9 @@ impl World {
 /// What a write that missed finds when it reads the row again at majority.
 fn compare(state: &State, write: &RowWrite) -> RowOutcome {
     let mark = |row: &RawDocument| row.get_document("quarantine").ok().map(ToOwned::to_owned);
-    let same = |row: &RawDocument| {
-        let marked = mark(row) == mark(&write.row);
-        version_of(row) == Some(write.version) && marked
+    let same = |row: &RawDocument| match planted(Bug::SameVersionIsSuccess) {
+        true => version_of(row) == Some(write.version) && mark(row) == mark(&write.row),
+        false => row.as_bytes() == write.row.as_bytes(),
     };
     match row_of(&state.visible, &write.id) {
         Some(row) if same(row) => RowOutcome::Written,

@@ -17,6 +17,7 @@ mod identity;
 mod leases;
 mod parts;
 mod poison;
+mod refusals;
 mod safety;
 mod sizes;
 mod starting;

@@ -15,7 +15,7 @@ use mongodb::{
 };
 
 use crate::{
-    database::{Error, Result, code, is_retryable_read},
+    database::{Error, Result, code, is_retryable_read, reply_of},
     log::events_collection,
     model::position::LogId,
 };
@@ -151,7 +151,7 @@ impl NamedLog {
     ) -> Result<Document> {
         let command = self.command(verb, fields)?;
         let run = self.database.run_raw_command(command).session(session);
-        let reply = run.await.map_err(|error| self.told(error))?;
+        let reply = reply_of(run).await.map_err(|error| self.told(error))?;
         // A write is refused in the part of its reply that is about single statements.
         match first_error(&reply, &[]) {
             Some(error) if error.code() == Some(code::LOG_MISMATCH) => Err(self.told(error)),
@@ -171,7 +171,7 @@ impl NamedLog {
     ) -> Result<()> {
         fields.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
         let command = self.command(verb, &fields)?;
-        let reply = self.database.run_raw_command(command).await;
+        let reply = reply_of(self.database.run_raw_command(command)).await;
         match first_error(&reply.map_err(|error| self.told(error))?, expected) {
             Some(error) => Err(self.told(error)),
             None => Ok(()),

@@ -52,6 +52,8 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
     pub(super) part: Part,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub(super) snapshot_events: u32,
+    /// When rows that the server refuses are tried again.
+    pub(super) tries: refused::Tries,
     /// Who is to be told, once what became of their documents is written.
     pub(super) askers: Vec<oneshot::Sender<()>>,
 }
@@ -142,6 +144,14 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     pub(super) fn look_at_gaps(&mut self) {
         for (id, _) in self.memory.waiting.gaps() {
             self.memory.rechecks.look(&id);
+        }
+    }
+
+    /// Notes that every row that is on record as refused is to be tried again.
+    pub(super) fn learn_refused(&mut self) {
+        let now = self.ask.time.now();
+        for (id, version) in self.memory.waiting.refused() {
+            self.tries.learn(&id, version, now);
         }
     }
 
@@ -307,12 +317,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             ..Flush::default()
         };
         for slot in cache.changed() {
-            flush.writes.push(RowWrite {
-                id: slot.document.id.clone(),
-                expected: slot.stored,
-                version: slot.document.version,
-                row: slot.document.to_raw(),
-            });
+            let versions = (slot.stored, slot.document.version);
+            let row = slot.document.to_raw();
+            flush.writes.push(RowWrite::new(slot.document.id.clone(), versions, row));
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }

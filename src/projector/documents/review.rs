@@ -66,6 +66,7 @@ impl Review {
                 memory.rechecks.behind(&id, missing);
             }
         }
+        documents.learn_refused();
         self.last = note_parked(documents, self.last.take(), ROWS_MAX);
         let now = documents.ask.time.now();
         self.at = now + INTERVAL.max(now.saturating_sub(begun) * PAUSE_PER_REVIEW);

@@ -133,6 +133,15 @@ impl Waiting {
         gaps
     }
 
+    /// The documents that are parked because the server refuses their rows, each with the version of that row.
+    pub(in crate::projector) fn refused(&self) -> Vec<(DocumentId, i64)> {
+        let refused = self.rows.values().filter(|row| row.mark.class == Class::Rejected);
+        let mut refused: Vec<(DocumentId, i64)> =
+            refused.map(|row| (row.document.clone(), row.mark.version)).collect();
+        refused.sort_unstable();
+        refused
+    }
+
     /// At most `limit` of the parked documents, from behind `after` on.
     pub(in crate::projector) fn parked(
         &self,

@@ -12,6 +12,7 @@ use crate::{
         id::integral,
         part::Part,
         position::{Checkpoint, LogId, Position},
+        shown::id_of,
     },
     store::{CHECKPOINTS_COLLECTION, Checkpoints, LeaseName},
 };
@@ -93,7 +94,8 @@ pub(super) async fn of_collection(
 fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let missing = |field| {
         Error::damaged(format!(
-            "the checkpoint has no usable `{field}`: {row:?}; delete it (the log is then scanned against the documents)"
+            "the checkpoint {} has no usable `{field}`; delete it (the log is then scanned against the documents)",
+            id_of(row)
         ))
     };
     let position = match row.get("token")? {

@@ -1,20 +1,21 @@
 //! Projected documents on MongoDB: new ones inserted, others replaced where their version still is
 //! what was read.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, slice};
 
-use bson::{Bson, Document, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
+use tracing::debug;
 
 use super::{
     MongoStore, MongoVersions,
-    statements::{judge, replacement, replacement_of_many, write_errors},
+    statements::{judge, rejected, replacement, replacement_of_many, write_errors},
     write_command,
 };
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, IdError, integral},
+    model::id::{DocumentId, IdError},
     store::{Documents, Extent, RowOutcome, RowWrite},
 };
 
@@ -64,13 +65,20 @@ impl Documents for MongoStore {
                 outcomes[index] = outcome;
             }
         }
+        drop(done);
+        for (write, outcome) in writes.iter().zip(&mut outcomes) {
+            if write.is_unsound {
+                *outcome = self.write_anew(write).await?;
+            }
+        }
+        self.try_again(writes, &mut outcomes).await?;
         Ok(outcomes)
     }
 }
 
 /// How the rows of a command are written.
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
+pub(super) enum Form {
     /// There is no row yet.
     Insert,
     /// Many rows by one statement.
@@ -80,23 +88,47 @@ enum Form {
 }
 
 /// One command's share of the writes, by index.
-struct Command {
-    form: Form,
-    writes: Vec<usize>,
+pub(super) struct Command {
+    pub(super) form: Form,
+    pub(super) writes: Vec<usize>,
 }
 
+impl Command {
+    /// The same rows in two commands, if there is more than one.
+    fn halves(mut self) -> Result<[Self; 2], usize> {
+        match *self.writes.as_slice() {
+            [only] => Err(only),
+            _ => {
+                let upper = self.writes.split_off(self.writes.len() / 2);
+                Ok([Self { form: self.form, writes: upper }, self])
+            }
+        }
+    }
+}
+
+/// Divides the writes among commands.
 fn commands(writes: &[RowWrite]) -> Vec<Command> {
-    let form = |write: &RowWrite| match write.row.as_bytes().len() {
+    // What must not be replaced is written by itself.
+    let indexes = (0..writes.len()).filter(|index| !writes[*index].is_unsound);
+    commands_of(writes, indexes, |write| match write.row.as_bytes().len() {
         _ if write.expected == 0 => Form::Insert,
         ..=TOGETHER_BYTES_MAX => Form::Together,
         _ => Form::OneByOne,
-    };
+    })
+}
+
+/// Divides those writes among commands in which they keep their order.
+pub(super) fn commands_of(
+    writes: &[RowWrite],
+    indexes: impl IntoIterator<Item = usize> + Clone,
+    form: impl Fn(&RowWrite) -> Form,
+) -> Vec<Command> {
     let mut commands = Vec::new();
     for kind in [Form::Insert, Form::Together, Form::OneByOne] {
         let mut bytes = 0;
         let mut share = Vec::new();
-        for (index, write) in writes.iter().enumerate().filter(|(_, write)| form(write) == kind) {
-            let size = write.row.as_bytes().len();
+        for index in indexes.clone().into_iter().filter(|index| form(&writes[*index]) == kind) {
+            let size = writes[index].row.as_bytes().len();
             if !share.is_empty()
                 && (share.len() == STATEMENTS_MAX || bytes + size > STATEMENT_BYTES_MAX)
             {
@@ -114,30 +146,84 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
 }
 
 impl MongoStore {
-    /// Carries out one command.
-    async fn run(&self, writes: &[RowWrite], command: Command) -> Result<Vec<(usize, RowOutcome)>> {
-        let Command { form, writes: indexes } = command;
-        let rows: Vec<&RowWrite> = indexes.iter().map(|index| &writes[*index]).collect();
+    /// Carries out one command. One that fails as a whole because of what it brings is divided, until the row is found
+    /// that makes it fail.
+    pub(super) async fn run(
+        &self,
+        writes: &[RowWrite],
+        command: Command,
+    ) -> Result<Vec<(usize, RowOutcome)>> {
+        let (mut commands, mut outcomes) = (vec![command], Vec::new());
+        while let Some(command) = commands.pop() {
+            let rows: Vec<&RowWrite> = command.writes.iter().map(|index| &writes[*index]).collect();
+            match self.send(&rows, command.form).await {
+                Ok((reply, counted)) => {
+                    outcomes.extend(self.outcomes(writes, command.writes, &reply, counted).await?);
+                }
+                Err(error) if !error.may_be_of_what_was_sent() => return Err(error),
+                Err(error) => match command.halves() {
+                    Ok(halves) => commands.extend(halves),
+                    Err(only) => {
+                        outcomes.push((only, self.judge_alone(&writes[only], error).await?))
+                    }
+                },
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Sends rows; the reply, and the field of it that has the number of those that were written.
+    async fn send(&self, rows: &[&RowWrite], form: Form) -> Result<(Document, &'static str)> {
         if form == Form::Together {
-            if let Some(reply) = self.replace_in_transaction(&rows).await? {
-                return self.outcomes(writes, indexes, &reply, "nModified").await;
+            if let Some(reply) = self.replace_in_transaction(rows).await? {
+                return Ok((reply, "nModified"));
             }
             let statements = rows.chunks(TOGETHER_ROWS_MAX).map(replacement_of_many).collect();
             let reply = self.bulk("update", &self.collection, "updates", statements).await?;
             // An error ends its statement, and does not say at which of the rows: write them one by one
             // below.
             if write_errors(&reply).next().is_none() {
-                return self.outcomes(writes, indexes, &reply, "nModified").await;
+                return Ok((reply, "nModified"));
             }
         }
-        let (reply, counted) = if form == Form::Insert {
+        self.send_one_by_one(rows, form == Form::Insert).await
+    }
+
+    /// Sends rows, each as a statement of its own.
+    async fn send_one_by_one(
+        &self,
+        rows: &[&RowWrite],
+        are_new: bool,
+    ) -> Result<(Document, &'static str)> {
+        let reply = if are_new {
             let statements = rows.iter().map(|write| write.row.clone()).collect();
-            (self.bulk("insert", &self.collection, "documents", statements).await?, "n")
+            self.bulk("insert", &self.collection, "documents", statements).await?
         } else {
             let statements = rows.iter().map(|write| replacement(write)).collect();
-            (self.bulk("update", &self.collection, "updates", statements).await?, "n")
+            self.bulk("update", &self.collection, "updates", statements).await?
         };
-        self.outcomes(writes, indexes, &reply, counted).await
+        Ok((reply, "n"))
+    }
+
+    /// What becomes of a row with which alone a command failed as a whole: it is refused if another write of the same
+    /// kind passes, and the row fails once more after that.
+    ///
+    /// # Errors
+    /// When no other write passes either: it is the collection's trouble, and no row is refused for it.
+    async fn judge_alone(&self, write: &RowWrite, failed: Error) -> Result<RowOutcome> {
+        if let Err(error) = self.probe(write.expected == 0).await {
+            debug!(%error, "nothing can be written");
+            return Err(failed.of_collection());
+        }
+        match self.send_one_by_one(&[write], write.expected == 0).await {
+            Ok((reply, counted)) => {
+                let judged =
+                    self.outcomes(slice::from_ref(write), vec![0], &reply, counted).await?;
+                Ok(judged.into_iter().next().map_or(RowOutcome::Stale, |(_, outcome)| outcome))
+            }
+            Err(error) if error.may_be_of_what_was_sent() => Ok(rejected(&error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Replaces rows in a transaction, unless there are too few for that, or the server refuses it.
@@ -176,39 +262,33 @@ impl MongoStore {
         Ok(indexes.into_iter().map(outcome).collect())
     }
 
-    /// Reads the rows again. A row is stale if it does not have the version and the mark that were to
-    /// be written.
+    /// What became of a row that was not written because another one is stored.
+    pub(super) async fn compare_one(&self, write: &RowWrite) -> Result<RowOutcome> {
+        let mut outcomes = HashMap::new();
+        self.compare(slice::from_ref(write), &[0], &mut outcomes).await?;
+        Ok(outcomes.remove(&0).unwrap_or(RowOutcome::Stale))
+    }
+
+    /// Reads the rows again of which nothing is known. A row that is not, byte for byte, what was to be written is stale:
+    /// another one may have its version.
     async fn compare(
         &self,
         writes: &[RowWrite],
         indexes: &[usize],
         outcomes: &mut HashMap<usize, RowOutcome>,
     ) -> Result<()> {
-        let ids: Vec<Bson> = indexes.iter().map(|index| writes[*index].id.to_bson()).collect();
-        let rows: Vec<RawDocumentBuf> = self
-            .documents
-            .find(doc! { "_id": { "$in": ids } })
-            .projection(doc! { "version": 1, "quarantine": 1 })
-            .read_concern(ReadConcern::majority())
-            .await?
-            .try_collect()
-            .await?;
-        let mut found: HashMap<DocumentId, &RawDocument> = HashMap::new();
-        for row in &rows {
+        let open = indexes.iter().filter(|index| !outcomes.contains_key(index));
+        let open: HashMap<DocumentId, usize> =
+            open.map(|index| (writes[*index].id.clone(), *index)).collect();
+        outcomes.extend(open.values().map(|index| (*index, RowOutcome::Stale)));
+        let ids: Vec<Bson> = open.keys().map(DocumentId::to_bson).collect();
+        let find = self.documents.find(doc! { "_id": { "$in": ids } });
+        let mut rows = find.read_concern(ReadConcern::majority()).await?;
+        while let Some(row) = rows.try_next().await? {
             let id = row.get("_id")?.and_then(|id| DocumentId::from_raw(id).ok());
-            found.extend(id.map(|id| (id, &**row)));
-        }
-        for index in indexes {
-            let write = &writes[*index];
-            let same = match found.get(&write.id) {
-                Some(row) => {
-                    row.get("version")?.and_then(integral) == Some(write.version)
-                        && row.get("quarantine")? == write.row.get("quarantine")?
-                }
-                None => false,
-            };
-            if !same {
-                outcomes.entry(*index).or_insert(RowOutcome::Stale);
+            let Some(index) = id.and_then(|id| open.get(&id)) else { continue };
+            if row.as_bytes() == writes[*index].row.as_bytes() {
+                outcomes.insert(*index, RowOutcome::Written);
             }
         }
         Ok(())

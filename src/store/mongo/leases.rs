@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result, code},
-    model::{id::integral, part::Part},
+    model::{id::integral, part::Part, shown::id_of},
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
         Presence, Roster,
@@ -188,7 +188,7 @@ fn encode(lease: &Lease) -> RawDocumentBuf {
 }
 
 fn damaged(row: &RawDocument) -> Error {
-    Error::damaged(format!("a row of `{COLLECTION}` is no lease: {row:?}; delete it"))
+    Error::damaged(format!("the row {} of `{COLLECTION}` is no lease; delete it", id_of(row)))
 }
 
 fn number(row: &RawDocument, field: &str) -> Result<i64> {

@@ -2,6 +2,7 @@
 //! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
 
 mod bases;
+mod again;
 mod checkpoints;
 mod documents;
 mod instances;
@@ -34,7 +35,7 @@ use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};
 
 use crate::{
-    database::{Causal, Error, Result},
+    database::{Causal, Error, Result, reply_of},
     model::part::Part,
     store::{LeaseName, QUARANTINE_COLLECTION, SKIPS_COLLECTION},
 };
@@ -105,12 +106,13 @@ async fn bulk(
 ) -> Result<Document> {
     let mut bulk = write_command(command, collection, statements_field, statements)?;
     bulk.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
-    let reply = database.run_raw_command(bulk).await?;
+    let reply = reply_of(database.run_raw_command(bulk)).await?;
     match reply.get_document("writeConcernError") {
         Ok(error) => Err(Error::server(
             error.get_i32("code").unwrap_or_default(),
             error.get_str("errmsg").unwrap_or("write concern not satisfied"),
-        )),
+        )
+        .whatever_was_sent()),
         Err(_) => Ok(reply),
     }
 }

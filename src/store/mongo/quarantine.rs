@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result, code::DUPLICATE_KEY},
-    model::{document::Quarantine, id::DocumentId},
+    model::{document::Quarantine, id::DocumentId, shown::id_of},
     store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
@@ -85,8 +85,9 @@ fn encode(key: RawDocumentBuf, row: &QuarantineRow) -> RawDocumentBuf {
 }
 
 pub(super) fn decode(row: &RawDocument) -> Result<QuarantineRow> {
-    let damaged =
-        |what: &str| Error::damaged(format!("a quarantine record has no usable {what}: {row:?}"));
+    let damaged = |what: &str| {
+        Error::damaged(format!("the quarantine record {} has no usable {what}", id_of(row)))
+    };
     let key = row.get_document("_id").map_err(|_| damaged("_id"))?;
     let document = key.get("d")?.ok_or_else(|| damaged("_id.d"))?;
     Ok(QuarantineRow {

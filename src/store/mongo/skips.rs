@@ -18,11 +18,12 @@ use super::{
     transactions::Slot,
 };
 use crate::{
-    database::{Error, Result, code::DUPLICATE_KEY},
+    database::{Error, Result, code::DUPLICATE_KEY, reply_of},
     model::{
         event::EventKey,
         id::{DocumentId, INTEGER_MAX, integral},
         names::events_collection,
+        shown::id_of,
         skip::{Skip, SkippedEvent, SkippedVersions, Skips},
     },
     store::{
@@ -113,7 +114,7 @@ impl MongoStore {
             0 => rawdoc! { "insert": self.collection.as_str(), "documents": [write.row.clone()] },
             _ => rawdoc! { "update": self.collection.as_str(), "updates": [replacement(write)] },
         };
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         if let Some((_, error)) = write_errors(&reply).next() {
             return Ok(match judge(error)? {
                 Some(RowOutcome::Rejected { code, reason }) => {
@@ -151,7 +152,7 @@ impl MongoStore {
         let mut command = rawdoc! { "insert": events_collection(&self.collection) };
         command.append(cstr!("documents"), RawArrayBuf::from_iter([filler.event.clone()]));
         command.append(cstr!("collectionUUID"), RawBson::Binary(filler.log.0.into()));
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         let taken = |error: &Document| error.get_i32("code").ok() == Some(DUPLICATE_KEY);
         if write_errors(&reply).any(|(_, error)| taken(error)) {
             return Ok(SkipAboveOutcome::Taken);
@@ -170,7 +171,7 @@ impl MongoStore {
     async fn put_on_record(&self, session: &mut ClientSession, skip: &Skip) -> Result<()> {
         let row = encode(event_key(&self.collection, &skip.key), skip);
         let command = rawdoc! { "insert": SKIPS_COLLECTION, "documents": [row] };
-        let reply = self.database.run_raw_command(command).session(&mut *session).await?;
+        let reply = reply_of(self.database.run_raw_command(command).session(&mut *session)).await?;
         no_write_errors(&reply)
     }
 }
@@ -228,7 +229,7 @@ fn encode(key: RawDocumentBuf, skip: &Skip) -> RawDocumentBuf {
 
 /// The events that the record of a skip names, ascending.
 pub(crate) fn told_of(row: &RawDocument) -> Result<Vec<SkippedEvent>> {
-    let damaged = || Error::damaged(format!("the record of a skip is unusable: {row:?}"));
+    let damaged = || Error::damaged(format!("the record {} of a skip is unusable", id_of(row)));
     let read = |row: &RawDocument, version: Option<i64>| {
         let client = row.get_str("client").ok()?.to_owned();
         let seq = row.get("seq").ok().flatten().and_then(integral)?;
@@ -256,7 +257,8 @@ pub(crate) fn events_of(collection: &str, document: &DocumentId) -> Document {
 
 /// The place of the first event that the record of a skip is about, and the version of the last.
 pub(crate) fn place(row: &RawDocument) -> Result<(EventKey, i64)> {
-    let damaged = || Error::damaged(format!("the record of a skip has no usable place: {row:?}"));
+    let damaged =
+        || Error::damaged(format!("the record {} of a skip has no usable place", id_of(row)));
     let key = row.get_document("_id").map_err(|_| damaged())?;
     let document = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
     let version = key.get("s")?.and_then(integral);

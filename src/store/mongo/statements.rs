@@ -11,22 +11,23 @@ use super::update_statement;
 use crate::{
     database::{
         Error, Result,
-        code::{DUPLICATE_KEY, VALIDATION_FAILED},
+        code::{DUPLICATE_KEY, is_passing},
     },
     model::shown::shown,
     store::{RowOutcome, RowWrite},
 };
 
-/// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
-/// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
-const REFUSALS: [i32; 8] = [DUPLICATE_KEY, VALIDATION_FAILED, 171, 16755, 15, 10334, 17280, 17419];
-
-/// The statement that replaces one row, if it still has the version that was read.
-pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {
+/// Matches the stored row, if it still has the version that was read.
+pub(super) fn as_read(write: &RowWrite) -> RawDocumentBuf {
     let mut filter = rawdoc! {};
     filter.append(cstr!("_id"), write.id.as_raw());
     filter.append(cstr!("version"), write.expected);
-    update_statement(filter, write.row.clone(), false)
+    filter
+}
+
+/// The statement that replaces one row, if it still has the version that was read.
+pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {
+    update_statement(as_read(write), write.row.clone(), false)
 }
 
 /// The statement that replaces many rows, each only if it still has the version that was read. The new
@@ -64,7 +65,8 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
     })
 }
 
-/// What a write error says of its row; `None` when the row was merely there already.
+/// What a write error says of its row; `None` when the row was merely there already. Whatever does not pass by itself
+/// refuses the row: nobody can list what the indexes and validators of users, and those of later servers, say.
 ///
 /// # Errors
 /// When it says nothing about the row: the server was stepping down, say.
@@ -75,9 +77,15 @@ pub(super) fn judge(error: &Document) -> Result<Option<RowOutcome>> {
     let key = error.get_document("keyPattern");
     if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {
         Ok(None)
-    } else if REFUSALS.contains(&code) {
-        Ok(Some(RowOutcome::Rejected { code, reason }))
-    } else {
+    } else if is_passing(code) {
         Err(Error::server(code, reason))
+    } else {
+        Ok(Some(RowOutcome::Rejected { code, reason }))
     }
+}
+
+/// A row that makes a command fail as a whole.
+pub(super) fn rejected(error: &Error) -> RowOutcome {
+    let (code, reason) = (error.code().unwrap_or_default(), shown(error.message().as_bytes()));
+    RowOutcome::Rejected { code, reason }
 }

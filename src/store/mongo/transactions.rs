@@ -14,7 +14,7 @@ use mongodb::{ClientSession, Database, options::WriteConcern};
 use tokio::sync::{Mutex, MutexGuard};
 use tracing::debug;
 
-use crate::database::{Error, Result};
+use crate::database::{Error, Result, reply_of};
 
 /// How many transactions one daemon has open at once.
 const SESSIONS: usize = 8;
@@ -136,7 +136,7 @@ async fn run_in(
     command: RawDocumentBuf,
 ) -> Result<Option<Document>> {
     session.start_transaction().write_concern(WriteConcern::majority()).await?;
-    let reply = database.run_raw_command(command).session(&mut *session).await?;
+    let reply = reply_of(database.run_raw_command(command).session(&mut *session)).await?;
     if reply.contains_key("writeErrors") {
         return Ok(None);
     }

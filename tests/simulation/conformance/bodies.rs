@@ -248,7 +248,7 @@ pub(super) async fn a_read_is_bounded(server: &impl Server) {
 pub(super) fn write(expected: i64, version: i64, extra: RawDocumentBuf) -> RowWrite {
     let mut row = rawdoc! { "_id": "a", "version": version };
     extra.iter().flatten().for_each(|(key, value)| row.append(key, value));
-    RowWrite { id: id("a"), expected, version, row }
+    RowWrite::new(id("a"), (expected, version), row)
 }
 
 pub(super) async fn outcome(server: &impl Server, write: RowWrite) -> RowOutcome {
@@ -264,11 +264,32 @@ pub(super) async fn a_row_is_written_only_over_what_was_read(server: &impl Serve
     assert_eq!(outcome(server, write(0, 2, plain())).await, RowOutcome::Written);
     assert_eq!(outcome(server, write(0, 1, plain())).await, RowOutcome::Stale);
     assert_eq!(outcome(server, write(1, 3, plain())).await, RowOutcome::Stale);
+    // At the right version, and another row all the same.
+    assert_eq!(outcome(server, write(0, 2, rawdoc! { "state": {} })).await, RowOutcome::Stale);
     // At the right version, but without the mark.
     assert_eq!(outcome(server, write(0, 2, marked())).await, RowOutcome::Stale);
     assert_eq!(outcome(server, write(2, 2, marked())).await, RowOutcome::Written);
     let rows = server.store().load(&[id("a"), id("b")]).await.unwrap();
     assert_eq!(rows, [write(2, 2, marked()).row]);
+}
+
+pub(super) async fn a_row_that_must_not_be_replaced_is_deleted_and_followed(server: &impl Server) {
+    let anew = |expected, version, state: RawDocumentBuf| RowWrite {
+        is_unsound: true,
+        ..write(expected, version, rawdoc! { "state": state })
+    };
+    assert_eq!(outcome(server, anew(1, 2, rawdoc! {})).await, RowOutcome::Stale);
+    assert_eq!(outcome(server, write(0, 1, rawdoc! {})).await, RowOutcome::Written);
+    assert_eq!(outcome(server, anew(2, 3, rawdoc! {})).await, RowOutcome::Stale);
+    assert_eq!(outcome(server, anew(1, 2, rawdoc! { "n": 1 })).await, RowOutcome::Written);
+    // The same again, as after a lost answer; and another one of that version.
+    assert_eq!(outcome(server, anew(1, 2, rawdoc! { "n": 1 })).await, RowOutcome::Written);
+    assert_eq!(outcome(server, anew(1, 2, rawdoc! { "n": 2 })).await, RowOutcome::Stale);
+    server.refuse_name("bad").await;
+    let refused = outcome(server, anew(2, 3, rawdoc! { "name": "bad" })).await;
+    assert!(matches!(refused, RowOutcome::Rejected { code: 121, .. }), "{refused:?}");
+    let rows = server.store().load(&[id("a")]).await.unwrap();
+    assert_eq!(rows, [anew(1, 2, rawdoc! { "n": 1 }).row]);
 }
 
 pub(super) async fn a_refused_row_is_told_of(server: &impl Server) {

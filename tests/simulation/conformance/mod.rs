@@ -98,6 +98,7 @@ conform!(
     the_events_of_a_log_are_counted,
     a_read_is_bounded,
     a_row_is_written_only_over_what_was_read,
+    a_row_that_must_not_be_replaced_is_deleted_and_followed,
     a_refused_row_is_told_of,
     a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log,
     a_record_of_quarantine_gives_way_to_later_ones_only,

@@ -1,0 +1,91 @@
+//! Rows that somebody's index refuses for a while, and rows of one version that hold different things: as scenes, since
+//! the seeds meet them rarely.
+
+use std::time::Duration;
+
+use bson::{DateTime, Document, RawDocumentBuf, doc};
+
+use super::{
+    regressions::{Scene, create, id, update},
+    skips::SKIPS,
+    store::waiting,
+    world::{COLLECTION, Key, Op, Row, World},
+};
+use crate::{
+    model::{
+        document::Class,
+        event::EventKey,
+        skip::{Skip, SkippedEvent},
+    },
+    planted::{Bug, plant},
+};
+
+fn rename(name: &str) -> Document {
+    doc! { "op": "update", "patch": { "$set": { "name": name } } }
+}
+
+/// Whether the planted bug makes the scene fail.
+fn is_found(bug: Bug, scene: fn()) -> bool {
+    let scene = move || {
+        plant(Some(bug));
+        scene();
+    };
+    std::thread::spawn(scene).join().is_err()
+}
+
+#[test]
+fn a_document_whose_row_was_refused_heals_once_nothing_refuses_it() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        scene.until_version(1);
+        scene.world.state().refused_name = Some("two".into());
+        scene.append(&[(2, rename("two")), (3, update())]);
+        let is_parked = |world: &World| !waiting(&world.state().visible).is_empty();
+        scene.until("it is parked", is_parked);
+        scene.pass(Duration::from_secs(30));
+        scene.world.state().refused_name = None;
+        scene.until_version(3);
+        scene.until("it waits no more", |world| !is_parked(world));
+    }
+}
+
+#[test]
+fn what_an_operator_skipped_while_it_was_being_written_is_never_applied() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        scene.until_version(1);
+        let mut row = Document::try_from(&Scene::row(&scene.world).unwrap()).unwrap();
+        row.insert("version", 2_i64);
+        row.insert("clock", doc! { "c": 2_i64 });
+        row.insert("updated_at", DateTime::from_millis(2));
+        let row = Row::Raw(RawDocumentBuf::try_from(&row).unwrap());
+        let key = EventKey { document: id(), version: 2 };
+        let skip = Row::Skip(Skip {
+            key: key.clone(),
+            through: 2,
+            told: vec![SkippedEvent { version: 2, client: "c".into(), seq: 2 }],
+            class: Class::Rejected,
+            reason: String::new(),
+            skipped_at: DateTime::from_millis(9),
+        });
+        // The daemon folds the event, and its flush comes to a row of the same version that does without it.
+        scene.world.apply(vec![
+            Scene::event(2, &rename("two")),
+            Op::Put { collection: SKIPS.into(), key: Key::Event(key), row: skip },
+            Op::Put { collection: COLLECTION.into(), key: Key::Document(id()), row },
+        ]);
+        scene.pass(Duration::from_secs(2));
+        scene.append(&[(3, update())]);
+        scene.until_version(3);
+    }
+}
+
+#[test]
+fn bugs_of_refused_and_of_skipped_rows_are_found_by_their_scenes() {
+    let heals = a_document_whose_row_was_refused_heals_once_nothing_refuses_it;
+    assert!(is_found(Bug::RefusedForEver, heals));
+    let never_applied = what_an_operator_skipped_while_it_was_being_written_is_never_applied;
+    assert!(is_found(Bug::SameVersionIsSuccess, never_applied));
+}
