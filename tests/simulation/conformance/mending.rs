@@ -85,7 +85,6 @@ pub(super) async fn what_is_above_a_gap_is_skipped_together_with_the_event_that_
     let skip = Skip { through: 4, told: told.collect(), class: Class::Gap, ..skip("a", 2) };
     let filler = |log: LogId, leaves_newer| Filler {
         log,
-        events: format!("{COLLECTION}.events"),
         event: filler(2),
         leaves_newer,
     };
