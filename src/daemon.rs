@@ -113,7 +113,7 @@ impl Daemon {
         database: &Database,
         config: &Config,
     ) -> Result<Self, DaemonError> {
-        let (time, heartbeats) = (front.time, front.heartbeats.clone());
+        let (time, heartbeats) = (front.time.clone(), front.heartbeats.clone());
         let (stop, goodbye) = (CancellationToken::new(), front.goodbye.clone());
         let (instance, lease_time) = (front.instance.clone(), config.daemon.lease_time);
         let settings = LeaseSettings { instance: instance.clone(), lease_time };
@@ -121,7 +121,7 @@ impl Daemon {
         let transactions = Transactions::open(database).await?;
         let leases = MongoLeases::new(database).with_transactions(&transactions);
         let metrics = front.metrics.clone();
-        let mut parts = Parts::new((database, transactions), config, time, &heartbeats, metrics);
+        let mut parts = Parts::new((database, transactions), config, &time, &heartbeats, metrics);
         for collection in &config.collections {
             parts.add(collection, &stop)?;
         }
@@ -129,27 +129,33 @@ impl Daemon {
         let observers = parts.observers.0.clone();
         let mut services = JoinSet::new();
         let source = MongoSource::new(database.clone());
-        let distributor =
-            Distributor::new(source, time, Backoff::default(), parts.requests, parts.observers);
+        let distributor = Distributor::new(
+            source,
+            time.clone(),
+            Backoff::default(),
+            parts.requests,
+            parts.observers,
+        );
         let (distributor, intake) = (distributor.with_heart(heart("change stream")), stop.clone());
         services.spawn(until(intake, "change stream", distributor.run()));
-        let watching = headroom::watch(database.clone(), observers, time, heart("oplog headroom"));
+        let watching =
+            headroom::watch(database.clone(), observers, time.clone(), heart("oplog headroom"));
         services.spawn(until(goodbye.clone(), "oplog headroom", watching));
-        let keeper = Keeper::new(leases, time, settings, parts.leaderships);
+        let keeper = Keeper::new(leases, time.clone(), settings, parts.leaderships);
         let (keeper, end) = (keeper.with_heart(heart("leases")), goodbye.clone());
         let newer = keep_leases(&mut services, keeper, end);
         let (jobs, pauses) = (MongoJobs::new(database), MongoPauses::new(database));
         let desk = Desk {
             jobs: jobs.clone(),
             instance: instance.clone(),
-            time,
+            time: time.clone(),
             backoff: Backoff::default(),
             wards: parts.wards,
             heart: heart("unknown jobs"),
         };
         services.spawn(until(stop.clone(), "jobs", desk.run()));
         let watches = (parts.pauses, parts.layouts);
-        watch_operators(&mut services, database, watches, (time, &heart), &stop);
+        watch_operators(&mut services, database, watches, (&time, &heart), &stop);
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
@@ -161,7 +167,7 @@ impl Daemon {
             collections: served,
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
-            time,
+            time: time.clone(),
             limits: front.limits,
         };
         let http = front.http;
@@ -237,19 +243,19 @@ fn watch_operators(
     services: &mut JoinSet<&'static str>,
     database: &Database,
     (pauses, layouts): (Pauses, BTreeMap<String, Watched>),
-    (time, heart): (SystemTime, &dyn Fn(&'static str) -> Heart),
+    (time, heart): (&SystemTime, &dyn Fn(&'static str) -> Heart),
     stop: &CancellationToken,
 ) {
     let watching = PauseWatch {
         pauses: MongoPauses::new(database),
-        time,
+        time: time.clone(),
         collections: pauses,
         heart: heart("pauses"),
     };
     services.spawn(until(stop.clone(), "pauses", watching.run()));
     let watching = LayoutWatch {
         layouts: MongoLayouts::new(database),
-        time,
+        time: time.clone(),
         collections: layouts,
         heart: heart("layouts"),
     };

@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use bson::DateTime;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -45,8 +44,15 @@ impl Front {
     /// # Errors
     /// When the address cannot be had.
     pub fn open(config: &Config) -> Result<Self, DaemonError> {
+        Self::open_by(SystemTime::new(), config)
+    }
+
+    /// The same, by these clocks.
+    ///
+    /// # Errors
+    /// As [`Front::open`].
+    pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
         let (listener, http) = listen(config.http.listen)?;
-        let time = SystemTime::new();
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
         let waiting = heartbeats.register("start", config.daemon.liveness_limit, time.now());
         let (instance, limits) = (instance_name(config), api_limits(config, http));
@@ -57,7 +63,7 @@ impl Front {
             collections: collections.collect(),
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
-            time,
+            time: time.clone(),
             cause: told,
         };
         let (routes, served) = watch::channel(api::starting(shown, limits));
@@ -96,7 +102,7 @@ impl Front {
     /// Says why there is no daemon yet, and that the process lives.
     pub fn waits(&self, class: &'static str, message: String, advice: &str) {
         self.turned();
-        let at = DateTime::now();
+        let at = self.time.wall();
         let part = Part::WHOLE;
         let cause = LastError { part, at, class, message, advice: advice.to_owned() };
         self.cause.send_replace(Some(cause));

@@ -52,7 +52,7 @@ pub(super) struct Parts<'a> {
     database: &'a Database,
     transactions: Transactions,
     config: &'a Config,
-    time: SystemTime,
+    time: &'a SystemTime,
     heartbeats: &'a Heartbeats,
     pub(super) metrics: Metrics,
     pub(super) projectors: JoinSet<&'static str>,
@@ -73,7 +73,7 @@ impl<'a> Parts<'a> {
     pub(super) fn new(
         (database, transactions): (&'a Database, Transactions),
         config: &'a Config,
-        time: SystemTime,
+        time: &'a SystemTime,
         heartbeats: &'a Heartbeats,
         metrics: Metrics,
     ) -> Self {
@@ -110,7 +110,7 @@ impl<'a> Parts<'a> {
         let metrics = self.metrics.collection(name, status.clone())?;
         let (due, snapshots_due) = mpsc::channel(policy::DUE_MAX);
         let observer =
-            Observer::new(Arc::new(sender), metrics.clone(), self.time).with_snapshots(due);
+            Observer::new(Arc::new(sender), metrics.clone(), self.time.clone()).with_snapshots(due);
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
         let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };
@@ -148,7 +148,7 @@ impl<'a> Parts<'a> {
             due: snapshots_due,
             every: Some(collection.snapshots.every).filter(|every| !every.is_zero()),
             led: led.clone(),
-            time: self.time,
+            time: self.time.clone(),
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
         });
@@ -180,10 +180,10 @@ impl<'a> Parts<'a> {
             leaderships: self.leaderships.clone(),
             first,
             observer: observer.clone(),
-            time: self.time,
+            time: self.time.clone(),
             heart: self.heart("parts", &name),
         };
-        let (database, time) = (self.database.clone(), self.time);
+        let (database, time) = (self.database.clone(), self.time.clone());
         let transactions = self.transactions.clone();
         let (heartbeats, subscribe) = (self.heartbeats.clone(), self.subscribe.clone());
         let settings = settings(self.config, collection);
@@ -199,7 +199,7 @@ impl<'a> Parts<'a> {
                 source: MongoSource::new(database.clone()),
                 store: MongoStore::new(&database, &name, part)
                     .with_transactions(transactions.clone()),
-                time,
+                time: time.clone(),
                 settings: settings.shared_among(part.of),
                 observer: observer.clone().of_part(part).with_heart(heart.clone()),
                 subscribe: subscribe.clone(),

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod causal;
+mod clock;
 pub mod code;
 mod connect;
 pub mod create;
@@ -13,6 +14,7 @@ mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
+pub use clock::server_time;
 pub use connect::{Connected, check_version, connect};
 pub use error::{Error, Result, Verdict, is_retryable_read};
 pub use refusal::{ConnectError, check_hello};

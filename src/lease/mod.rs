@@ -224,6 +224,9 @@ impl<L: Leases, T: Time> Keeper<L, T> {
         if self.newer.is_some() {
             return Ok(());
         }
+        // Before anything is led: whatever is led goes by the server's clock.
+        let asked = self.time.now();
+        self.time.heard(self.leases.server_time().await?, asked);
         self.presence.beat += 1;
         self.leases.show_presence(&self.presence).await?;
         let held: Vec<LeaseName> = self.held.keys().cloned().collect();

@@ -193,7 +193,7 @@ pub struct QuarantineRow {
     pub document: DocumentId,
     /// Why; `version` is that of the first event that could not be applied, or that is missing.
     pub mark: Quarantine,
-    /// When it was recorded, by the daemon's wall clock.
+    /// When it was recorded, by the server's clock.
     pub since: DateTime,
 }
 
@@ -201,6 +201,9 @@ pub struct QuarantineRow {
 pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// All of the collection's.
     fn load_quarantine(&self) -> impl Future<Output = Result<Vec<QuarantineRow>>> + Send;
+
+    /// What the clock of the server shows now, which the records' `since` goes by.
+    fn server_time(&self) -> impl Future<Output = Result<DateTime>> + Send;
 
     /// That of one document.
     fn load_quarantine_of(
@@ -307,6 +310,9 @@ pub trait Leases: Clone + Send + Sync + 'static {
 
     /// The format of the data, as the majority holds it; `None` where nothing is recorded.
     fn load_format(&self) -> impl Future<Output = Result<Option<i64>>> + Send;
+
+    /// What the clock of the server shows now.
+    fn server_time(&self) -> impl Future<Output = Result<DateTime>> + Send;
 
     /// Shows that an instance lives.
     fn show_presence(&self, presence: &Presence) -> impl Future<Output = Result<()>> + Send;

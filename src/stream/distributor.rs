@@ -1,48 +1,45 @@
 //! The one change stream of a daemon: opened over all collections that somebody is subscribed to,
 //! reopened wherever it broke, and handed on batch by batch. It decides nothing about events.
+//!
+//! A subscriber that stays full, since its collection cannot be written, would stop the stream for all. It is taken off
+//! and gets a stream of its own, which begins where it stands once it can take something, and ends where the shared one is.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::sync::mpsc;
-use tracing::{info, warn};
+use bson::Timestamp;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::{mpsc, watch};
+use tracing::info;
 
-use super::{Feed, Subscribe};
+use super::{Restarts, Subscribe, streaming::Streaming};
 use crate::{
     database::{Error, Verdict},
     health::{Heart, beating},
-    log::{Bodies, LogSource, Start, Tail, TailBatch},
+    log::LogSource,
     metrics::RestartReason,
-    retry::{Backoff, limited},
+    retry::Backoff,
     time::Time,
 };
 
-/// After so many losses at one place the stream is opened without large bodies: an event near 16 MB
-/// makes the server close the connection or fail, again and again.
-const LOSSES_BEFORE_BODILESS: u32 = 2;
-/// The largest body that such a stream still carries.
-const BODY_BYTES_MAX: i64 = 1 << 20;
+/// How many stragglers may be on their way at once before one waits.
+const STRAGGLERS_MAX: usize = 16;
 
-/// Is told of every restart of the stream over some collections.
-pub trait Restarts: Send + Sync {
-    /// The stream over `collections` is about to be opened again.
-    fn restarted(&self, collections: &[String], reason: RestartReason);
-
-    /// The stream over `collections` has failed, and is tried again.
-    fn failed(&self, collections: &[String], error: &Error);
-}
+/// A subscriber with a stream of its own, until that is where the shared one is, or nobody receives it any more.
+type Straggler = BoxFuture<'static, ()>;
 
 /// See the module.
 pub struct Distributor<S: LogSource, T: Time, R: Restarts> {
-    source: S,
-    time: T,
-    backoff: Backoff,
     requests: mpsc::Receiver<Subscribe>,
-    subscribers: Vec<Subscribe>,
-    restarts: R,
-    heart: Heart,
-    /// How often in a row the stream was lost at one place.
-    losses: u32,
-    lost_at: Option<Start>,
+    streaming: Streaming<S, T, R>,
+    /// How far the stream is.
+    place: watch::Sender<Timestamp>,
+}
+
+/// Where stragglers go, and come back from.
+struct Aside {
+    stragglers: mpsc::Sender<Straggler>,
+    back: mpsc::Sender<Subscribe>,
+    returned: mpsc::Receiver<Subscribe>,
 }
 
 impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
@@ -54,32 +51,34 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
         requests: mpsc::Receiver<Subscribe>,
         restarts: R,
     ) -> Self {
-        Self {
-            source,
-            time,
-            backoff,
-            requests,
-            subscribers: Vec::new(),
-            restarts,
-            heart: Heart::unheard(),
-            losses: 0,
-            lost_at: None,
-        }
+        let streaming = Streaming::new((source, time, backoff), Arc::new(restarts));
+        let place = watch::Sender::new(Timestamp { time: 0, increment: 0 });
+        Self { requests, streaming, place }
     }
 
     /// The same, with a heart that beats on every turn.
     #[must_use]
-    pub fn with_heart(self, heart: Heart) -> Self {
-        Self { heart, ..self }
+    pub fn with_heart(mut self, heart: Heart) -> Self {
+        self.streaming.heart = heart;
+        self
     }
 
     /// Runs until nobody can subscribe any more.
     pub async fn run(mut self) {
+        let (stragglers, came) = mpsc::channel(STRAGGLERS_MAX);
+        let (back, returned) = mpsc::channel(STRAGGLERS_MAX);
+        tokio::select! {
+            biased;
+            () = self.share(Aside { stragglers, back, returned }) => {}
+            () = feed_stragglers(came) => {}
+        }
+    }
+
+    async fn share(&mut self, mut aside: Aside) {
         loop {
-            self.heart.beat(self.time.now());
-            self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
-            if self.subscribers.is_empty() {
-                match beating(&self.heart, &self.time, self.requests.recv()).await {
+            self.streaming.turned();
+            if !self.streaming.is_wanted() {
+                match self.asked(&mut aside).await {
                     Some(request) => self.admit(request),
                     None => return,
                 }
@@ -88,151 +87,121 @@ impl<S: LogSource, T: Time, R: Restarts> Distributor<S, T, R> {
             while let Ok(request) = self.requests.try_recv() {
                 self.admit(request);
             }
-            let Some(start) = self.earliest() else { continue };
-            let bodies = match self.losses {
-                losses if losses < LOSSES_BEFORE_BODILESS => Bodies::All,
-                _ => Bodies::UpTo(BODY_BYTES_MAX),
-            };
-            let collections = self.collections();
-            let opening = self.source.tail(&collections, &start, bodies);
-            let ended = match limited(&self.time, self.backoff.attempt_limit, opening).await {
-                Ok(tail) => self.follow(tail).await,
+            let ended = match self.streaming.open().await {
+                Ok(tail) => self.follow(tail, &mut aside).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
-                self.recover(error).await;
+                // Whoever cannot be told now finds it out on a stream of its own.
+                let is_told = matches!(error.verdict(), Verdict::CatchUp | Verdict::Stop(_));
+                if is_told && !self.streaming.have_room().await {
+                    self.set_aside(&aside).await;
+                }
+                self.streaming.recover(error).await;
             }
         }
+    }
+
+    /// Waits until somebody subscribes, or comes back.
+    async fn asked(&mut self, aside: &mut Aside) -> Option<Subscribe> {
+        let Self { requests, streaming, .. } = self;
+        let asked = async {
+            tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                Some(returned) = aside.returned.recv() => Some(returned),
+            }
+        };
+        beating(&streaming.heart, &streaming.time, asked).await
     }
 
     /// Hands on batches until the stream fails or has to be opened again for a new subscriber.
-    async fn follow(&mut self, mut tail: S::Tail) -> Result<(), Error> {
+    async fn follow(&mut self, mut tail: S::Tail, aside: &mut Aside) -> Result<(), Error> {
         loop {
-            let Self { requests, subscribers, heart, time, backoff, .. } = self;
-            let next = async {
-                beating(heart, time, room(subscribers)).await;
-                limited(time, backoff.attempt_limit, tail.next()).await
-            };
-            tokio::select! {
+            let Self { requests, streaming, .. } = self;
+            let request = tokio::select! {
                 biased;
-                request = requests.recv(), if !requests.is_closed() => {
-                    if let Some(request) = request {
-                        self.admit(request);
-                        self.restarts.restarted(&self.collections(), RestartReason::CollectionsChanged);
-                        return Ok(());
+                Some(request) = requests.recv() => request,
+                Some(returned) = aside.returned.recv() => returned,
+                batch = streaming.next(&mut tail) => {
+                    match batch? {
+                        Some(batch) => {
+                            self.place.send_replace(batch.position.cluster_time);
+                            self.streaming.deliver(batch).await;
+                        }
+                        None => self.set_aside(aside).await,
+                    }
+                    match self.streaming.is_wanted() {
+                        true => continue,
+                        false => return Ok(()),
                     }
                 }
-                batch = next => {
-                    self.deliver(batch?).await;
-                    self.note_progress();
-                    if self.subscribers.is_empty() {
-                        return Ok(());
-                    }
-                }
-            }
+            };
+            self.admit(request);
+            self.streaming.restarted(RestartReason::CollectionsChanged);
+            return Ok(());
         }
-    }
-
-    fn earliest(&self) -> Option<Start> {
-        Start::earliest(self.subscribers.iter().map(|subscriber| &subscriber.start))
     }
 
     fn admit(&mut self, request: Subscribe) {
-        self.subscribers.retain(|subscriber| {
+        let subscribers = &mut self.streaming.subscribers;
+        subscribers.retain(|subscriber| {
             (&subscriber.collection, subscriber.part) != (&request.collection, request.part)
         });
-        self.subscribers.push(request);
+        subscribers.push(request);
     }
 
-    fn collections(&self) -> Vec<String> {
-        let mut collections: Vec<String> = Vec::new();
-        for Subscribe { collection, .. } in &self.subscribers {
-            if !collections.contains(collection) {
-                collections.push(collection.clone());
-            }
+    /// Takes those off that hold up the others.
+    async fn set_aside(&mut self, aside: &Aside) {
+        for subscriber in self.streaming.take_full() {
+            let Subscribe { collection, part, .. } = &subscriber;
+            info!(collection, %part, "it takes nothing, and the others go on: it gets a stream of its own");
+            let alone = self.streaming.alone(subscriber);
+            let straggler = feed_alone(alone, self.place.subscribe(), aside.back.clone());
+            // Whoever takes them ends together with this.
+            drop(aside.stragglers.send(straggler.boxed()).await);
         }
-        collections
-    }
-
-    async fn deliver(&mut self, batch: TailBatch) {
-        let batch = Arc::new(batch);
-        for subscriber in &mut self.subscribers {
-            // A subscriber that was further already sees replays, and stays where it was.
-            if subscriber.start.cluster_time() <= batch.position.cluster_time {
-                subscriber.start = Start::After(batch.position.clone());
-            }
-            // A failed send is a projector that has ended; it is removed before the next batch.
-            // A projector that waits for the database holds the stream up, and that is no fault of this loop.
-            let sending = subscriber.feed.send(Feed::Batch(Arc::clone(&batch)));
-            let _ended = beating(&self.heart, &self.time, sending).await;
-        }
-        self.subscribers.retain(|subscriber| !subscriber.feed.is_closed());
-    }
-
-    /// A stream that was opened again has got somewhere only when it has left the place of its last loss:
-    /// an empty batch can come before what breaks it.
-    fn note_progress(&mut self) {
-        if self.losses > 0 && self.earliest() != self.lost_at {
-            self.losses = 0;
-        }
-    }
-
-    async fn recover(&mut self, error: Error) {
-        self.losses += 1;
-        self.lost_at = self.earliest();
-        if !matches!(error.verdict(), Verdict::Stop(_)) {
-            self.restarts.failed(&self.collections(), &error);
-        }
-        match error.verdict() {
-            Verdict::Retry | Verdict::Oversized => {
-                warn!(%error, "the change stream was lost and is opened again");
-                self.restarts.restarted(&self.collections(), RestartReason::LostConnection);
-                self.time.sleep(self.pause()).await;
-            }
-            Verdict::Reposition => {
-                info!(%error, "the resume token belongs to another stream: resuming by cluster time");
-                for subscriber in &mut self.subscribers {
-                    subscriber.start = Start::At(subscriber.start.cluster_time());
-                }
-            }
-            Verdict::CatchUp => self.catch_up(&error).await,
-            Verdict::Stop(_) => {
-                for subscriber in self.subscribers.drain(..) {
-                    let telling = subscriber.feed.send(Feed::Failed(error.clone()));
-                    let _ended = beating(&self.heart, &self.time, telling).await;
-                }
-            }
-        }
-    }
-
-    /// The server no longer holds the place: everybody goes on from now, and reads the rest from the log.
-    async fn catch_up(&mut self, error: &Error) {
-        warn!(%error, "the oplog no longer holds the place of the change stream: catching up from the log");
-        self.restarts.restarted(&self.collections(), RestartReason::LostToken);
-        let now = match limited(&self.time, self.backoff.attempt_limit, self.source.now()).await {
-            Ok(now) => now,
-            Err(error) => {
-                warn!(%error, "the cluster time is not to be had; trying again");
-                return self.time.sleep(self.pause()).await;
-            }
-        };
-        for subscriber in &mut self.subscribers {
-            subscriber.start = Start::At(now);
-            let telling = subscriber.feed.send(Feed::Lost { at: now });
-            let _ended = beating(&self.heart, &self.time, telling).await;
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        let doublings = self.losses.saturating_sub(1).min(16);
-        self.backoff.shortest.saturating_mul(1 << doublings).min(self.backoff.longest)
     }
 }
 
-/// Waits until everybody can take a batch: one that is fetched before only takes memory.
-async fn room(subscribers: &[Subscribe]) {
-    for subscriber in subscribers {
-        // That nobody receives any more is noticed when the batch is sent.
-        let _room = subscriber.feed.reserve().await;
+/// Feeds all stragglers at once.
+async fn feed_stragglers(mut came: mpsc::Receiver<Straggler>) {
+    let mut stragglers = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(straggler) = came.recv() => stragglers.push(straggler),
+            Some(()) = stragglers.next() => {}
+        }
+    }
+}
+
+/// Feeds a subscriber by a stream of its own, from when it can take something until it is where the shared stream is, and
+/// gives it back then.
+async fn feed_alone<S: LogSource, T: Time, R: Restarts>(
+    mut alone: Streaming<S, T, R>,
+    place: watch::Receiver<Timestamp>,
+    back: mpsc::Sender<Subscribe>,
+) {
+    while alone.have_room().await && alone.is_wanted() {
+        let ended = match alone.open().await {
+            Ok(mut tail) => loop {
+                match alone.next(&mut tail).await {
+                    Ok(Some(batch)) => alone.deliver(batch).await,
+                    Ok(None) => {}
+                    Err(error) => break error,
+                }
+                if !alone.is_wanted() {
+                    return;
+                }
+                let is_level = alone.is_level(*place.borrow());
+                if let Some(subscriber) = alone.subscribers.pop_if(|_| is_level) {
+                    // Whoever takes it back ends together with this.
+                    return drop(back.send(subscriber).await);
+                }
+            },
+            Err(error) => error,
+        };
+        alone.recover(ended).await;
     }
 }

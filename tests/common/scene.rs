@@ -8,8 +8,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use alluvium::{
     config::{CollectionConfig, Config, DaemonConfig, HttpConfig, MongoConfig},
-    daemon::{Daemon, DaemonError},
+    daemon::{Daemon, DaemonError, Front},
     status::{CollectionStatus, Phase, Role},
+    time::SystemTime,
 };
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
@@ -116,7 +117,15 @@ impl Scene {
 
     /// Starts a daemon.
     pub async fn start(&self) -> Running {
-        let daemon = Daemon::start(&self.daemons_database().await, &self.config()).await.unwrap();
+        self.start_at(DateTime::now()).await
+    }
+
+    /// Starts a daemon on a machine whose wall clock shows `wall` now.
+    pub async fn start_at(&self, wall: DateTime) -> Running {
+        let config = self.config();
+        let front = Front::open_by(SystemTime::at(wall), &config).unwrap();
+        let database = self.daemons_database().await;
+        let daemon = Daemon::start_behind(front, &database, &config).await.unwrap();
         let (statuses, metrics) = (daemon.statuses().to_vec(), daemon.metrics().clone());
         let http = daemon.http();
         let stop = CancellationToken::new();

@@ -67,6 +67,8 @@ pub(super) async fn supervise(
         let parts = Parts::default();
         node.begins(parts.clone(), stop.clone());
         let beats = Heartbeats::default();
+        // Who keeps leases asks for the server's time, which puts this right.
+        let wall_ahead_millis = lease_time.map_or(0, |_| plan.wall_ahead_millis);
         let process = Process {
             node: node.clone(),
             monitor: monitor.clone(),
@@ -75,7 +77,7 @@ pub(super) async fn supervise(
             lease_time,
             leaderships: Leaderships::default(),
             parts,
-            hearts: Hearts { beats, time: time(&node, &plan) },
+            hearts: Hearts { beats, time: VirtualTime::new(&sim, wall_ahead_millis) },
         };
         process.project(stop, goodbye.clone());
         process.keep(goodbye);
@@ -124,7 +126,7 @@ struct Process {
 impl Process {
     /// Projects until told to stop, and says goodbye then: only now may another instance take over at once.
     fn project(&self, stop: CancellationToken, goodbye: CancellationToken) {
-        let (sim, owner, time) = (self.node.sim(), self.node.owner, time(&self.node, &self.plan));
+        let (sim, owner, time) = (self.node.sim(), self.node.owner, self.hearts.time.clone());
         let source = SimLogSource { node: self.node.clone() };
         let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
         let observer = Observer::new(status, metrics(), time.clone());
@@ -198,7 +200,7 @@ impl Process {
                 store,
                 settings,
                 observer: observer.clone().of_part(part).with_heart(heart.clone()),
-                time: time(&node, &plan),
+                time: hearts.time.clone(),
                 subscribe: subscribe.clone(),
                 revisits,
             };
@@ -229,7 +231,7 @@ impl Process {
         let instance = format!("{:?}.{}", self.node.owner, self.starts);
         let settings = LeaseSettings { instance, lease_time };
         let leases = SimLeases { node: self.node.clone() };
-        let time = time(&self.node, &self.plan);
+        let time = self.hearts.time.clone();
         let keeper = Keeper::new(leases, time, settings, self.leaderships.clone());
         let keeper = keeper.with_heart(self.hearts.heart("leases"));
         sim.spawn(self.node.owner, async move {
@@ -247,10 +249,6 @@ impl Process {
             seed: self.plan.epoch.unsigned_abs() + self.starts,
         }
     }
-}
-
-fn time(node: &Node, plan: &DaemonPlan) -> VirtualTime {
-    VirtualTime { sim: node.sim().clone(), wall_ahead_millis: plan.wall_ahead_millis }
 }
 
 struct Uncounted;

@@ -18,7 +18,7 @@ use std::{
 use bson::DateTime;
 use fastrand::Rng;
 
-use crate::time::Time;
+use crate::time::{Time, Wall};
 
 /// The wall clock of the simulated world at its beginning, in milliseconds since 1970.
 pub(super) const EPOCH_MILLIS: i64 = 1_700_000_000_000;
@@ -112,6 +112,11 @@ impl Sim {
     /// Virtual time since the beginning.
     pub(super) fn now(&self) -> Duration {
         self.core().now
+    }
+
+    /// The wall clock of the world.
+    pub(super) fn wall(&self) -> DateTime {
+        DateTime::from_millis(EPOCH_MILLIS + self.now().as_millis() as i64)
     }
 
     /// Starts a task.
@@ -324,9 +329,16 @@ impl Drop for Executor {
 /// Virtual time as it is handed to a daemon.
 #[derive(Clone)]
 pub(super) struct VirtualTime {
-    pub(super) sim: Sim,
-    /// How much this machine's wall clock is ahead, in milliseconds.
-    pub(super) wall_ahead_millis: i64,
+    sim: Sim,
+    wall: Wall,
+}
+
+impl VirtualTime {
+    /// That of a machine whose wall clock is ahead by so much.
+    pub(super) fn new(sim: &Sim, ahead_millis: i64) -> Self {
+        let wall = sim.wall().timestamp_millis() + ahead_millis;
+        Self { sim: sim.clone(), wall: Wall::new(DateTime::from_millis(wall), sim.now()) }
+    }
 }
 
 impl Time for VirtualTime {
@@ -335,8 +347,11 @@ impl Time for VirtualTime {
     }
 
     fn wall(&self) -> DateTime {
-        let millis = self.sim.now().as_millis() as i64;
-        DateTime::from_millis(EPOCH_MILLIS + millis + self.wall_ahead_millis)
+        self.wall.at(self.sim.now())
+    }
+
+    fn heard(&self, server: DateTime, asked: Duration) {
+        self.wall.hear(server, (asked, self.sim.now()));
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {

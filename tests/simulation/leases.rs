@@ -78,6 +78,11 @@ impl Leases for SimLeases {
         self.node.call("next look at the format", async move { Ok(format()) }).await
     }
 
+    async fn server_time(&self) -> Result<bson::DateTime> {
+        let sim = self.node.sim().clone();
+        self.node.call("next look at the clock", async move { Ok(sim.wall()) }).await
+    }
+
     async fn show_presence(&self, presence: &Presence) -> Result<()> {
         let key = Key::Presence(presence.instance.clone());
         let row = Row::Presence(presence.clone());

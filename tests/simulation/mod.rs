@@ -23,6 +23,7 @@ mod run;
 mod seeds;
 mod shrink;
 mod skips;
+mod stragglers;
 mod store;
 mod world;
 mod writer;

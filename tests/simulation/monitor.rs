@@ -6,10 +6,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bson::{Document, RawDocumentBuf};
+use bson::{DateTime, Document, RawDocumentBuf};
 use futures::FutureExt;
 
 use super::{
+    executor::EPOCH_MILLIS,
     skips::skipped_of,
     store::{log_id, row_of, saved, saved_of, version_of, waiting},
     world::{COLLECTION, Data, EVENTS, Key, Op, State, World},
@@ -26,6 +27,9 @@ use crate::{
     },
     store::{QuarantineRow, RowWrite},
 };
+
+/// How far off a daemon may know the server's clock, in milliseconds: as long as it waits for an answer.
+const CLOCK_ERROR_MAX: i64 = 60_000;
 
 /// Watches the daemons' writes.
 #[derive(Clone, Default)]
@@ -183,6 +187,16 @@ impl Monitor {
         self.nothing_passed(state, part, checkpoint, |id, data| {
             waiting(data).iter().any(|row| row.document == *id)
         })
+    }
+
+    /// A document is about to go on record as waiting: since a moment of the world, whatever the daemon's own clock shows.
+    pub(super) fn recorded(&self, row: &QuarantineRow, now: DateTime) -> Result<(), String> {
+        let millis = EPOCH_MILLIS..=now.timestamp_millis();
+        let (first, last) = (millis.start() - CLOCK_ERROR_MAX, millis.end() + CLOCK_ERROR_MAX);
+        match self.blind || (first..=last).contains(&row.since.timestamp_millis()) {
+            true => Ok(()),
+            false => Err(format!("{} waits since {}, and it is {now}", row.document, row.since)),
+        }
     }
 
     /// The record of a document is about to be removed: no checkpoint may rest on it.

@@ -32,7 +32,7 @@ pub(super) async fn run(
     daemons: Vec<Node>,
     steps: Vec<OperatorStep>,
 ) {
-    let time = VirtualTime { sim: node.sim().clone(), wall_ahead_millis: 0 };
+    let time = VirtualTime::new(node.sim(), 0);
     for OperatorStep { pause, document, help } in steps {
         node.sim().sleep(pause).await;
         let id = document_id(document);
@@ -67,8 +67,7 @@ async fn step(
             operate::skip(&source, &open().await?, &store, time, (id, version)).await.map(drop)
         }
         Help::Fill | Help::SkipAbove => {
-            let now = (bson::DateTime::MAX, Duration::ZERO);
-            let gap = operate::closable(&store, id, None, now).await?;
+            let gap = operate::closable(&store, id, None, Duration::ZERO).await?;
             let (source, log, store) = (&source, &open().await?, &store);
             let means = Means { source, log, store, time };
             let skips_above = help == Help::SkipAbove;

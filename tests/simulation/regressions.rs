@@ -274,7 +274,7 @@ fn a_lease_that_is_released_and_wanted_again_at_once_is_still_led() {
         let leaderships = Leaderships::default();
         let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
         let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
-        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let time = VirtualTime::new(&sim, 0);
         let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
         sim.spawn(Owner::Daemon(0), keeper.run(CancellationToken::new()).map(Result::unwrap));
         let mut executor = Executor::new(&sim);
@@ -298,7 +298,7 @@ fn nobody_leads_or_writes_any_more_once_the_data_is_in_a_newer_format() {
         let leaderships = Leaderships::default();
         let name = LeaseName { collection: COLLECTION.into(), part: Part::WHOLE };
         let settings = LeaseSettings { instance: "me".into(), lease_time: Duration::from_secs(4) };
-        let time = VirtualTime { sim: sim.clone(), wall_ahead_millis: 0 };
+        let time = VirtualTime::new(&sim, 0);
         let keeper = Keeper::new(SimLeases { node }, time, settings, leaderships.clone());
         let standing = leaderships.want(name);
         let (end, mut ended) = oneshot::channel();
@@ -470,7 +470,7 @@ fn whoever_begins_to_lead_soon_has_what_is_left_of_earlier_divisions_forgotten()
         let saved = checkpoint(&scene.world, Part::WHOLE).unwrap();
         scene.put(CHECKPOINTS, Key::Checkpoint(left), Row::Checkpoint(saved));
         let node = Node::new(&scene.world, Owner::Actor(80), &[]);
-        let time = VirtualTime { sim: scene.sim.clone(), wall_ahead_millis: 0 };
+        let time = VirtualTime::new(&scene.sim, 0);
         let (stands, first) = watch::channel(Standing::Standby);
         let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
         let observer = Observer::new(status, daemon::metrics(), time.clone());

@@ -311,6 +311,11 @@ impl QuarantineRows for SimStore {
         self.node.call("load_quarantine", work).await
     }
 
+    async fn server_time(&self) -> Result<bson::DateTime> {
+        let sim = self.node.sim().clone();
+        self.node.call("server_time", async move { Ok(sim.wall()) }).await
+    }
+
     async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {
         let (world, id) = (self.node.world.clone(), document.clone());
         let work = async move {
@@ -321,6 +326,9 @@ impl QuarantineRows for SimStore {
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {
+        for row in rows {
+            self.node.world.insist(self.monitor.recorded(row, self.node.sim().wall()));
+        }
         let puts = rows.iter().map(|row| {
             let (key, put) = (Key::Document(row.document.clone()), Row::Quarantine(row.clone()));
             let earlier = row.mark.version;

@@ -21,5 +21,6 @@ mod refusals;
 mod safety;
 mod sizes;
 mod starting;
+mod stragglers;
 mod transactions;
 mod trouble;

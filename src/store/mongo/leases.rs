@@ -2,7 +2,7 @@
 //! `{_id: {i}, beat, at, format, sessions, report}` for an instance that is there, with the latest format that it knows, the
 //! sessions in which it may leave a transaction open, and how it is doing.
 
-use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::{DateTime, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::{Collection, Database, options::ReadConcern};
 use tracing::warn;
@@ -11,7 +11,7 @@ use super::{
     Report, Transactions, bulk, no_write_errors, transactions::end_sessions, update_statement,
 };
 use crate::{
-    database::{Error, Result, code},
+    database::{Error, Result, code, server_time},
     model::{id::integral, part::Part, shown::id_of},
     store::{
         CHECKPOINTS_COLLECTION, LEASES_COLLECTION as COLLECTION, Lease, LeaseName, Leases,
@@ -141,6 +141,10 @@ impl Leases for MongoLeases {
 
     async fn load_format(&self) -> Result<Option<i64>> {
         recorded_format(&self.database).await
+    }
+
+    async fn server_time(&self) -> Result<DateTime> {
+        server_time(&self.database).await
     }
 
     async fn show_presence(&self, presence: &Presence) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Records of documents that wait, on MongoDB: `{_id: {c, d}, class, version, reason, since}` in
 //! `alluvium.quarantine`.
 
-use bson::{Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::{DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
@@ -10,7 +10,7 @@ use super::{
     update_statement,
 };
 use crate::{
-    database::{Error, Result, code::DUPLICATE_KEY},
+    database::{Error, Result, code::DUPLICATE_KEY, server_time},
     model::{document::Quarantine, id::DocumentId, shown::id_of},
     store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
@@ -29,6 +29,10 @@ impl QuarantineRows for MongoStore {
             .await?;
         let rows = rows.iter().map(|row| decode(row));
         rows.filter(|row| !row.as_ref().is_ok_and(|row| !self.part.holds(&row.document))).collect()
+    }
+
+    async fn server_time(&self) -> Result<DateTime> {
+        server_time(&self.database).await
     }
 
     async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {

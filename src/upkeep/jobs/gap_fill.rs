@@ -40,8 +40,8 @@ where
         let ward = self.snapshotter();
         let mut begun: Begun = self.tally();
         if begun.version == 0 {
-            let now = (self.time.wall(), self.ward.gap_grace);
-            begun.version = operate::closable(&ward.store, id, self.order.version, now).await?;
+            let (asked, grace) = (self.order.version, self.ward.gap_grace);
+            begun.version = operate::closable(&ward.store, id, asked, grace).await?;
             self.at.place = Some(id.clone());
             self.save(&begun).await?;
         }

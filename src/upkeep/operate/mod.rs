@@ -158,7 +158,7 @@ pub enum OperateError {
 /// What an operation gives.
 type Result<T> = std::result::Result<T, OperateError>;
 
-/// The gap that a document waits behind, if it may be closed at `now`.
+/// The gap that a document waits behind, if it may be closed by now, which is asked of the server.
 ///
 /// # Errors
 /// [`OperateError`]: it is behind none, behind another than `asked`, or not for long enough.
@@ -166,7 +166,7 @@ pub async fn closable(
     store: &impl QuarantineRows,
     id: &DocumentId,
     asked: Option<i64>,
-    (now, grace): (DateTime, Duration),
+    grace: Duration,
 ) -> Result<i64> {
     let QuarantineRow { mark, since, .. } = recorded(store, id).await?;
     let (id, version) = (id.clone(), mark.version);
@@ -178,7 +178,7 @@ pub async fn closable(
     }
     let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
     let from = DateTime::from_millis(since.timestamp_millis().saturating_add(grace));
-    match now < from {
+    match store.server_time().await? < from {
         true => Err(OperateError::TooYoung { id, version, since, from }),
         false => Ok(version),
     }

@@ -410,6 +410,17 @@ pub(super) async fn a_presence_is_there_until_it_is_removed(server: &impl Server
     assert_eq!(leases.load_roster().await.unwrap().instances, []);
 }
 
+pub(super) async fn the_clock_of_the_server_is_one_and_goes_on(server: &impl Server) {
+    let (leases, store) = (server.leases(), server.store());
+    let (first, second) = (leases.server_time().await.unwrap(), store.server_time().await.unwrap());
+    // Log and clock are of one time, but for the second to which that of the log is rounded.
+    let log = i64::from(server.source().now().await.unwrap().time);
+    let third = leases.server_time().await.unwrap();
+    assert!(first <= second && second <= third, "{first} {second} {third}");
+    let seconds = [first, third].map(|time| time.timestamp_millis() / 1_000);
+    assert!(log.abs_diff(seconds[0]) < 60 && log.abs_diff(seconds[1]) < 60, "{log} {seconds:?}");
+}
+
 pub(super) async fn the_epoch_of_a_checkpoint_is_the_floor_of_a_lease(server: &impl Server) {
     let (leases, name) = (server.leases(), lease(None, 0, 0).name);
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 0);

@@ -104,6 +104,7 @@ conform!(
     a_record_of_quarantine_gives_way_to_later_ones_only,
     a_lease_changes_hands_only_as_it_was_seen,
     a_presence_is_there_until_it_is_removed,
+    the_clock_of_the_server_is_one_and_goes_on,
     the_first_log_that_is_claimed_stays_on_record_for_every_part,
     each_part_has_a_checkpoint_and_records_of_its_own,
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
