@@ -99,6 +99,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             memory,
             part: *part,
             snapshot_events: settings.snapshot_events,
+            mark_events: settings.mark_events,
             tries: refused::Tries::default(),
             askers: Vec::new(),
         };

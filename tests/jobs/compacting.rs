@@ -253,3 +253,56 @@ async fn under_an_old_validator_nothing_is_compacted_and_the_sentence_says_what_
     scene.reached("a", 101).await;
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_policy_what_is_old_enough_goes_without_being_asked_for_unless_that_is_paused() {
+    let mut scene = scene(10).await;
+    let compaction = &mut scene.games_config().compaction;
+    compaction.min_age = Duration::from_secs(1);
+    compaction.every = Some(Duration::from_secs(1));
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(1), "{paused:?}");
+    let daemon = scene.start().await;
+    scene.append((1..=250).map(|version| turn("a", version))).await;
+    scene.reached("a", 250).await;
+    let first = doc! { "_id": { "d": "a", "s": 1 } };
+    let events = scene.collection("games.events");
+    let base = |wanted: Document| {
+        let mut filter = first.clone();
+        filter.extend(wanted);
+        let events = events.clone();
+        async move {
+            crate::common::wait_for(&format!("{filter}"), async || {
+                events.find_one(filter.clone()).await.unwrap()
+            })
+            .await
+        }
+    };
+    base(doc! { "op": "base", "version": 240_i64, "pruned": 239_i64 }).await;
+    assert_eq!(log_of(&scene, "a").await.len(), 12);
+    crate::common::wait_until("it is counted", async || {
+        daemon.metric("compacted_events_total", "") == Some(238.0)
+    })
+    .await;
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(0), "{paused:?}");
+    // What was begun by a request is finished without `every`.
+    daemon.stop().await;
+    scene.games_config().compaction.every = None;
+    let daemon = scene.start().await;
+    scene.append((251..=500).map(|version| turn("a", version))).await;
+    scene.reached("a", 500).await;
+    let marks = scene.collection("alluvium.marks");
+    crate::common::wait_until("it is old enough", async || {
+        let ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 1_100);
+        let old = doc! { "marks": { "$elemMatch": { "version": 500_i64, "at": { "$lt": ago } } } };
+        marks.find_one(old).await.unwrap().is_some()
+    })
+    .await;
+    let result = compact(&scene, doc! {}).await;
+    assert_eq!((count(&result, "bases"), count(&result, "events")), (1, 0), "{result}");
+    base(doc! { "op": "base", "version": 490_i64, "pruned": 239_i64 }).await;
+    let due = doc! { "pending": true };
+    assert_eq!(marks.count_documents(due).await.unwrap(), 1);
+    daemon.stop().await;
+}

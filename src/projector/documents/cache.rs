@@ -134,20 +134,20 @@ impl Cache {
         unchanged.iter().for_each(|id| self.rest(id));
     }
 
-    /// Notes that the row of a document is stored at `version` with `mark`.
+    /// Notes that the row of a document is stored at `version` with `mark`; the version that was stored before.
     pub(in crate::projector) fn stored(
         &mut self,
         id: &DocumentId,
         version: i64,
         mark: Option<Quarantine>,
-    ) {
-        if let Some(slot) = self.working.get_mut(id) {
-            slot.stored = version;
-            slot.stored_mark = mark;
-            if !slot.changed() {
-                self.rest(id);
-            }
+    ) -> Option<i64> {
+        let slot = self.working.get_mut(id)?;
+        let before = std::mem::replace(&mut slot.stored, version);
+        slot.stored_mark = mark;
+        if !slot.changed() {
+            self.rest(id);
         }
+        Some(before)
     }
 
     /// Whether documents being worked on take their whole share.

@@ -52,6 +52,8 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
     pub(super) part: Part,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub(super) snapshot_events: u32,
+    /// It is noted when it passes a multiple of so many; never at 0.
+    pub(super) mark_events: i64,
     /// When rows that the server refuses are tried again.
     pub(super) tries: refused::Tries,
     /// Who is to be told, once what became of their documents is written.
@@ -340,11 +342,15 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// Takes in what became of a flush. A row that was stale or gone is looked at again; a row that the server
     /// refuses parks its document.
     pub(super) async fn settle(&mut self, mut flushed: Flushed) -> Result<CheckpointOutcome> {
+        let mut grown = Vec::new();
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Stale if planted(Bug::StaleRowKept) => {}
                 RowOutcome::Written => {
-                    self.memory.cache.stored(&row.id, row.version, row.mark.clone());
+                    let before = self.memory.cache.stored(&row.id, row.version, row.mark.clone());
+                    if passes(self.mark_events, (before.unwrap_or(row.version), row.version)) {
+                        grown.push((row.id.clone(), row.version));
+                    }
                 }
                 RowOutcome::Stale => {
                     tracing::info!(
@@ -364,6 +370,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         self.ask.observer.flushed(&flushed.written(self.memory.cache.bytes()));
         self.ask.observer.snapshots_due(flushed.take_due());
+        self.ask.observer.grown(grown);
         Ok(flushed.checkpoint)
     }
 }
@@ -371,7 +378,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
 /// Whether the flush of a document passes a multiple of `every` events. Stateless, so that neither a restart
 /// nor an eviction from the cache needs to know of earlier snapshots.
 fn snapshot_due(slot: &Slot, every: u32) -> Option<Youngest> {
-    let every = i64::from(every);
-    let passes = every > 0 && slot.stored / every < slot.document.version / every;
-    slot.document.youngest.filter(|_| passes)
+    let versions = (slot.stored, slot.document.version);
+    slot.document.youngest.filter(|_| passes(every.into(), versions))
+}
+
+/// Whether a document passes a multiple of `every` events on its way from a version to another.
+fn passes(every: i64, (from, to): (i64, i64)) -> bool {
+    every > 0 && from / every < to / every
 }

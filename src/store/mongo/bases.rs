@@ -252,7 +252,7 @@ fn is_busy(error: &Error) -> bool {
 }
 
 /// The document that a row is about.
-fn document_of(row: &RawDocument) -> Option<DocumentId> {
+pub(super) fn document_of(row: &RawDocument) -> Option<DocumentId> {
     let id = row.get_document("_id").ok()?.get("d").ok()??;
     DocumentId::from_raw(id).ok()
 }

@@ -23,7 +23,7 @@ use crate::{
         job::{Kind, Order},
     },
     retry::{ATTEMPT_LIMIT, limited},
-    store::{Bases, Jobs, Lock, Snapshots, Store, jobs::Advance},
+    store::{Bases, MarkRows, Jobs, Lock, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -91,7 +91,7 @@ impl From<OperateError> for Undone {
 impl<'a, J: Jobs, S: LogSource, D, T: Time> Performance<'a, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// The job of this row, from the place that it has come to.
     pub(super) fn new(

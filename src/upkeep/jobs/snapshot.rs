@@ -12,7 +12,7 @@ use crate::{
     database::Result,
     log::{LogSource, Mend},
     model::{id::DocumentId, snapshot::Reason},
-    store::{Bases, Jobs, PutOutcome, Snapshots, Store},
+    store::{Bases, MarkRows, Jobs, PutOutcome, Snapshots, Store},
     time::Time,
     upkeep::snapshot::{TakeError, of_folded, version_of},
 };
@@ -41,7 +41,7 @@ impl Tally for Taken {
 impl<J: Jobs, S: LogSource, D, T: Time> Steps<Performance<'_, J, S, D, T>> for Taken
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     fn findings(&mut self) -> &mut Findings {
         &mut self.findings
@@ -80,7 +80,7 @@ where
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn snapshot_one(&mut self, document: &DocumentId) -> Done {
         let taken = self.snapshotter().take(document, Reason::Request).await;

@@ -14,7 +14,7 @@ use crate::{
     database::Result,
     log::{LogSource, Mend},
     model::id::DocumentId,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, MarkRows, Jobs, Snapshots, Store},
     time::Time,
 };
 
@@ -45,7 +45,7 @@ impl Tally for Verified {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn verify(&mut self) -> Done {
         let verified: Verified = self.walk().await?;
@@ -56,7 +56,7 @@ where
 impl<J: Jobs, S: LogSource, D, T: Time> Steps<Performance<'_, J, S, D, T>> for Verified
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     fn findings(&mut self) -> &mut Findings {
         &mut self.findings

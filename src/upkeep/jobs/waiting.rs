@@ -16,7 +16,7 @@ use crate::{
         job::{Kind, Order, Outcome},
     },
     projector::revisit::Revisit,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, MarkRows, Jobs, Snapshots, Store},
     time::Time,
     upkeep::snapshot::version_of,
 };
@@ -33,7 +33,7 @@ pub(super) const NOT_LOOKED_AT: &str = "the projection has not looked at the doc
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// Has the projector look at a document again; whether it has, and has written what became of it.
     pub(super) async fn revisit(&self, id: &DocumentId) -> bool {

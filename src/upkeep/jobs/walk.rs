@@ -11,7 +11,7 @@ use crate::{
     log::{LogSource, Mend},
     model::id::DocumentId,
     retry::limited,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, MarkRows, Jobs, Snapshots, Store},
     time::Time,
     upkeep::{
         compare::{Checked, Walk},
@@ -43,7 +43,7 @@ pub(super) struct Compared<'s> {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// Walks over all documents from the job's place on; what it has counted.
     pub(super) async fn walk<C: Steps<Self>>(&mut self) -> std::result::Result<C, Undone> {
