@@ -8,9 +8,12 @@ use mongodb::raw_batch_cursor::RawBatch;
 
 use crate::{
     database::{Error, Result},
-    model::state::{
-        Malformed,
-        raw::{Element, Elements, tag},
+    model::{
+        event::EventKey,
+        state::{
+            Malformed,
+            raw::{Element, Elements, tag},
+        },
     },
 };
 
@@ -95,6 +98,39 @@ impl Batch {
     #[must_use]
     pub fn cut(self, is_cut: bool) -> Self {
         Self { is_cut, ..self }
+    }
+
+    /// The same without the events that have no readable key, which belong to no document whatever range they sort into;
+    /// `None` if there are none of these.
+    ///
+    /// # Errors
+    /// When the reply is not what a cursor replies.
+    pub fn without_strays(&self) -> Result<Option<Self>> {
+        let mut near = None;
+        let mut is_stray =
+            |event: &RawDocument| match EventKey::from_event_near(event, near.as_ref()) {
+                Ok(key) => {
+                    near = Some(key.document);
+                    false
+                }
+                Err(_) => true,
+            };
+        let mut has_strays = false;
+        for event in self.documents()? {
+            has_strays |= is_stray(event?);
+        }
+        if !has_strays {
+            return Ok(None);
+        }
+        let mut events = RawArrayBuf::new();
+        for event in self.documents()? {
+            let event = event?;
+            if !is_stray(event) {
+                events.push(event.to_owned());
+            }
+        }
+        let is_cut = self.is_cut();
+        Ok(Some(Self { bytes: Bytes::Array(events), read_at: self.read_at(), is_cut }))
     }
 
     /// The size of the buffer in bytes.

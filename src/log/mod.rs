@@ -162,7 +162,8 @@ pub trait EventLog: Clone + Send + Sync + 'static {
 
     /// The events of one document above version `after`, ascending, at most `limit`. Majority-committed;
     /// with `at_least`, sees everything before that time. There may be fewer than the log holds:
-    /// [`Batch::is_cut`] says so.
+    /// [`Batch::is_cut`] says so. What sorts among them and has no readable key is passed over: it belongs to no
+    /// document.
     fn read(
         &self,
         document: &DocumentId,

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bson::RawDocumentBuf;
+use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::try_join_all;
 
 use super::{
@@ -16,8 +16,9 @@ use crate::{
     log::{EventLog, LogSource, Reading, Scan, history},
     model::{
         document::Document,
-        event::EventKey,
+        event::{EventError, EventKey},
         id::{DocumentId, INTEGER_MAX},
+        shown::shown,
         skip::{Skips, is_filler},
     },
     store::{Documents, Extent, SkipRows, Versions},
@@ -32,6 +33,9 @@ const ROW_BYTES_MAX: usize = 4 << 20;
 const LOAD_MAX: usize = 64;
 /// The most documents in one step, those without a row among them.
 const DOCUMENTS_MAX: usize = 1_024;
+
+/// How many events without a readable key are told of in one step.
+const STRAYS_MAX: usize = 1_000;
 
 /// One document as it is stored, and as its log makes it.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     scan: Option<L::Scan>,
     events: Option<Reading>,
     after: Option<DocumentId>,
+    /// What is said of events without a readable key that were met.
+    strays: Vec<String>,
 }
 
 impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
@@ -88,6 +94,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             scan: Some(scan),
             events: None,
             after,
+            strays: Vec::new(),
         })
     }
 
@@ -124,6 +131,11 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 return Ok(None);
             }
         }
+    }
+
+    /// What is said of the events without a readable key that were met since this was asked last.
+    pub(super) fn take_strays(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.strays)
     }
 
     async fn next_rows(&mut self) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
@@ -171,11 +183,16 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 self.events = None;
                 continue;
             };
-            // What has no readable key belongs to no document.
             let near = current.as_ref().map(|current| &current.folded.id);
-            let Ok(key) = EventKey::from_event_near(event, near) else {
-                events.pass(behind);
-                continue;
+            let key = match EventKey::from_event_near(event, near) {
+                Ok(key) => key,
+                Err(error) => {
+                    if self.strays.len() < STRAYS_MAX {
+                        self.strays.push(stray(event, &error));
+                    }
+                    events.pass(behind);
+                    continue;
+                }
             };
             if current.as_ref().is_none_or(|current| current.folded.id != key.document) {
                 step.extend(current.take().map(|left| (left.folded.id.clone(), left)));
@@ -223,6 +240,14 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         }
         Ok(self.events.is_some())
     }
+}
+
+/// What is said of an event that belongs to no document, whatever range it sorts into.
+fn stray(event: &RawDocument, error: &EventError) -> String {
+    let key = event.get("_id").ok().flatten();
+    let key = key.and_then(|key| Bson::try_from(key).ok());
+    let key = key.map_or_else(|| "unreadable".to_owned(), |key| shown(key.to_string().as_bytes()));
+    format!("the log has an event of no document, with `_id` {key}: {error}")
 }
 
 async fn load<D: Documents>(

@@ -68,3 +68,26 @@ async fn verify_finds_every_row_that_is_not_what_its_log_makes_of_it() {
     assert_eq!(count(&result, "differences"), 6);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_tells_of_every_key_that_names_no_document() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    documents(&scene, 2, 2).await;
+    let log = scene.collection("games.events");
+    for key in [doc! { "d": "d0000", "s": 1.5 }, doc! { "d": "zz" }] {
+        log.insert_one(doc! { "_id": key }).await.unwrap();
+    }
+    let result = verified(&scene).await;
+    assert_eq!((count(&result, "documents"), count(&result, "differences")), (2, 2), "{result}");
+    let findings = result.get_array("findings").unwrap();
+    for (finding, key) in
+        findings.iter().zip(["{ \"d\": \"d0000\", \"s\": 1.5 }", "{ \"d\": \"zz\" }"])
+    {
+        let finding = finding.as_document().unwrap();
+        let problem = finding.get_str("problem").unwrap();
+        assert!(problem.contains(key), "{problem}");
+        assert_eq!(finding.get("document"), Some(&bson::Bson::Null), "{finding}");
+    }
+    daemon.stop().await;
+}

@@ -1,7 +1,7 @@
 //! What a walk over all documents finds wrong: small enough to be saved with every step, so that whoever takes the job
 //! over goes on counting.
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawBsonRef, doc};
 
 use super::count;
 use crate::model::id::{DocumentId, integral};
@@ -14,7 +14,8 @@ const PROBLEM_CHARS_MAX: usize = 500;
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq)]
 struct Finding {
-    document: DocumentId,
+    /// `None` where it is about an event of no document.
+    document: Option<DocumentId>,
     /// The version of the row; 0 when there is none.
     version: i64,
     problem: String,
@@ -35,10 +36,23 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn find(&mut self, document: &DocumentId, version: i64, problem: &str) {
+        self.add(Some(document), version, problem);
+    }
+
+    /// An event of the log belongs to no document. Whoever goes on behind the document before it meets it again.
+    pub(super) fn find_stray(&mut self, stray: &str) {
+        let is_known =
+            |known: &Finding| known.document.is_none() && stray.starts_with(&known.problem);
+        if !self.first.iter().any(is_known) {
+            self.add(None, 0, stray);
+        }
+    }
+
+    fn add(&mut self, document: Option<&DocumentId>, version: i64, problem: &str) {
         self.differences += 1;
         if self.first.len() < FINDINGS_MAX {
             let problem = problem.chars().take(PROBLEM_CHARS_MAX).collect();
-            self.first.push(Finding { document: document.clone(), version, problem });
+            self.first.push(Finding { document: document.cloned(), version, problem });
         }
     }
 
@@ -48,7 +62,8 @@ impl Findings {
         tally.extend(counts);
         let findings = self.first.iter().map(|finding| {
             let Finding { document, version, problem } = finding;
-            doc! { "document": document.to_bson(), "version": version, "problem": problem }.into()
+            let document = document.as_ref().map_or(Bson::Null, DocumentId::to_bson);
+            doc! { "document": document, "version": version, "problem": problem }.into()
         });
         tally.insert("differences", self.differences);
         tally.insert("findings", Bson::Array(findings.collect()));
@@ -70,8 +85,12 @@ impl Findings {
 
 fn read(finding: &Document) -> Option<Finding> {
     let raw = bson::RawDocumentBuf::try_from(finding).ok()?;
+    let document = match raw.get("document").ok()?? {
+        RawBsonRef::Null => None,
+        id => Some(DocumentId::from_raw(id).ok()?),
+    };
     Some(Finding {
-        document: DocumentId::from_raw(raw.get("document").ok()??).ok()?,
+        document,
         version: raw.get("version").ok().flatten().and_then(integral)?,
         problem: finding.get_str("problem").ok()?.to_owned(),
     })
@@ -84,7 +103,10 @@ mod tests {
     #[test]
     fn findings_are_bounded_and_read_back_as_they_were_written() {
         let mut findings = Findings { documents: 1_000, events: 5, ..Findings::default() };
-        for number in 0..300 {
+        for _ in 0..2 {
+            findings.find_stray(&"y".repeat(1_000));
+        }
+        for number in 1..300 {
             findings.find(&DocumentId::Integer(number), 3, &"x".repeat(1_000));
         }
         let saved = findings.to_bson(doc! { "taken": 3_i64 });

@@ -59,7 +59,11 @@ where
             let next = limited(time, STEP_LIMIT, walk.next(source));
             let (saved, next) = join(self.save_place(), next).await;
             saved?;
-            let Some(checked) = next? else { break };
+            let checked = next?;
+            for stray in walk.take_strays() {
+                tally.findings().find_stray(&stray);
+            }
+            let Some(checked) = checked else { break };
             let compared = compare(tally.findings(), &checked);
             tally.step(self, compared).await?;
             let Some(last) = checked.last() else { continue };

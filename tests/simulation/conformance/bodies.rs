@@ -9,8 +9,8 @@ pub(super) use super::mending::{
     what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
 };
 pub(super) use super::naming::{
-    a_log_is_found_under_its_name_alone, a_read_that_does_not_fit_in_one_reply_is_cut,
-    a_scan_of_a_log_that_is_taken_away_fails,
+    a_log_is_found_under_its_name_alone, a_read_passes_over_keys_that_are_none,
+    a_read_that_does_not_fit_in_one_reply_is_cut, a_scan_of_a_log_that_is_taken_away_fails,
     a_scan_whose_log_was_away_for_a_moment_gives_all_or_fails,
     every_command_is_refused_while_its_log_is_not_there,
 };

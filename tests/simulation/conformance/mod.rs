@@ -95,6 +95,7 @@ conform!(
     a_log_is_found_under_its_name_alone,
     every_command_is_refused_while_its_log_is_not_there,
     a_read_that_does_not_fit_in_one_reply_is_cut,
+    a_read_passes_over_keys_that_are_none,
     the_events_of_a_log_are_counted,
     a_read_is_bounded,
     a_row_is_written_only_over_what_was_read,

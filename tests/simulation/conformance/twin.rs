@@ -6,7 +6,7 @@ use bson::RawDocumentBuf;
 
 use super::Server;
 use crate::{
-    model::{event::EventKey, part::Part},
+    model::{event::EventKey, id::DocumentId, part::Part},
     simulation::{
         executor::{Executor, Owner, Sim},
         layouts::SimLayouts,
@@ -41,12 +41,21 @@ pub(super) fn run(body: impl Fn(Twin) -> Pin<Box<dyn Future<Output = ()> + Send>
     }
 }
 
+/// Where an event sorts. One whose key is none, since its number is no whole one, stands at the next version.
+fn place(event: &RawDocumentBuf) -> EventKey {
+    EventKey::from_event(event).unwrap_or_else(|_| {
+        let key = event.get_document("_id").unwrap();
+        let document = DocumentId::from_raw(key.get("d").unwrap().unwrap()).unwrap();
+        EventKey { document, version: key.get_f64("s").unwrap().ceil() as i64 }
+    })
+}
+
 impl Twin {
     async fn put(&self, collection: &str, events: &[RawDocumentBuf], together: bool) {
         let world = &self.node.world;
         let puts = events.iter().map(|event| Op::Put {
             collection: collection.into(),
-            key: Key::Event(EventKey::from_event(event).unwrap()),
+            key: Key::Event(place(event)),
             row: Row::Raw(event.clone()),
         });
         let entries: Vec<Vec<Op>> =
