@@ -46,6 +46,8 @@ pub(super) struct Checked {
     pub(super) folded: Document,
     /// Why the fold ended.
     pub(super) stop: Stop,
+    /// The version of the last event that the walk saw of it.
+    pub(super) last: i64,
     /// The version that it goes to.
     until: i64,
 }
@@ -53,7 +55,7 @@ pub(super) struct Checked {
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: history::start(&id), stop: Stop::End, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, last: 0, until }
     }
 }
 
@@ -220,6 +222,9 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 );
                 renewed = Some(key.document.clone());
             }
+            if let Some(checked) = &mut current {
+                checked.last = key.version;
+            }
             if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
                 let skips = skips.of(&key.document);
                 let stop = offer(&mut checked.folded, (key, event), checked.until, skips);
@@ -270,7 +275,7 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
     for (id, row) in load(store, &without).await? {
         if let Some(checked) = step.get_mut(&id) {
             // It is folded anew, under the skips of this moment.
-            *checked = Checked::new(id, Some(row));
+            *checked = Checked { last: checked.last, ..Checked::new(id, Some(row)) };
         }
     }
     Ok(())

@@ -36,8 +36,19 @@ pub(super) trait Steps<P>: Tally + Send {
 pub(super) struct Compared<'s> {
     /// Those that are what their log makes of them.
     pub(super) right: Vec<(&'s RawDocumentBuf, &'s Checked)>,
-    /// Those that have events and no row.
-    pub(super) rowless: Vec<DocumentId>,
+    /// Those whose log goes on behind the row. The projection may only be a little behind, or they wait.
+    pub(super) behind: Vec<Behind>,
+}
+
+/// A document whose log goes on behind its row.
+pub(super) struct Behind {
+    pub(super) id: DocumentId,
+    /// The version of its row; 0 if there is none.
+    pub(super) version: i64,
+    /// The version of its last event.
+    pub(super) last: i64,
+    /// Whether a checkpoint has passed that event.
+    pub(super) is_passed: bool,
 }
 
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
@@ -84,14 +95,20 @@ fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> 
         let id = &checked.folded.id;
         findings.documents += 1;
         findings.events += checked.folded.version;
+        let version = checked.row.as_deref().map_or(0, version_of);
         match &checked.row {
             Some(row) => match difference(row, &checked.folded, &checked.stop) {
-                Some(problem) => findings.find(id, version_of(row), &problem),
+                Some(problem) => {
+                    findings.find(id, version, &problem);
+                    continue;
+                }
                 None => compared.right.push((row, checked)),
             },
-            // The first event could not be applied, so there is no row to be.
-            None if checked.folded.version == 0 => {}
-            None => compared.rowless.push(id.clone()),
+            None => {}
+        }
+        if checked.last > version {
+            let (id, last) = (id.clone(), checked.last);
+            compared.behind.push(Behind { id, version, last, is_passed: false });
         }
     }
     compared
