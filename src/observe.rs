@@ -12,7 +12,7 @@ use crate::{
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
-    model::{document::Class, event::Op, part::Part, snapshot::Due},
+    model::{document::Class, event::Op, id::DocumentId, part::Part, snapshot::Due},
     status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
     store::QuarantineRow,
     time::Time,
@@ -222,6 +222,19 @@ impl Observer {
             "bad_event",
             format!("an event has no usable `_id` and belongs to no document: {reason}"),
             "find it in the events collection and delete it; `alluvium init` sets the validator that refuses such events",
+        );
+    }
+
+    /// A row is no projected document. That is told, and the document is folded again.
+    pub(crate) fn unreadable_row(&self, document: &DocumentId, reason: &str) {
+        warn!(
+            collection = self.collection(),
+            %document, reason, "a row cannot be read: its document is folded again from the log"
+        );
+        self.last_error(
+            "bad_row",
+            format!("the row of document {document} cannot be read, and is made again from the log: {reason}"),
+            "find out who else writes to this collection; `alluvium verify` tells which other rows are not what their log makes of them",
         );
     }
 

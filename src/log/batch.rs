@@ -231,15 +231,23 @@ pub enum TailItem<'a> {
         /// The event's `_id`.
         key: &'a RawDocument,
     },
-    /// The log is gone: dropped, or renamed, or with its whole database. `None` means all logs of the database.
+    /// The log, or the rows, are gone: dropped, or renamed, or with the whole database. `None` means all collections of
+    /// the database.
     Gone {
         /// The MongoDB collection.
         events: Option<&'a str>,
     },
-    /// A log came to this name by a rename.
+    /// A collection came to this name by a rename.
     Arrived {
         /// The MongoDB collection.
         events: &'a str,
+    },
+    /// A projected row was deleted.
+    Deleted {
+        /// The MongoDB collection.
+        rows: &'a str,
+        /// The row's `_id`.
+        id: RawBsonRef<'a>,
     },
     /// Something that does not concern the projection (an update by hand, say).
     Other,
@@ -264,13 +272,17 @@ impl<'a> TailItem<'a> {
             "insert" => {
                 let cluster_time = fields.cluster_time.ok_or_else(|| damaged("clusterTime"))?;
                 let events = events?;
-                match (fields.full_document, fields.key) {
+                match (fields.full_document, fields.id) {
                     (Some(event), _) => {
                         Ok(Self::Event { events, event, cluster_time, wall_time: fields.wall_time })
                     }
-                    (None, Some(key)) => Ok(Self::Bodiless { events, key }),
-                    (None, None) => Err(damaged("fullDocument")),
+                    (None, Some(RawBsonRef::Document(key))) => Ok(Self::Bodiless { events, key }),
+                    (None, _) => Err(damaged("fullDocument")),
                 }
+            }
+            "delete" => {
+                let id = fields.id.ok_or_else(|| damaged("documentKey"))?;
+                Ok(Self::Deleted { rows: events?, id })
             }
             "drop" => Ok(Self::Gone { events: Some(events?) }),
             "rename" => match (events?, fields.renamed_to) {
@@ -285,11 +297,13 @@ impl<'a> TailItem<'a> {
 }
 
 impl TailItem<'_> {
-    /// Whether it takes the log `events` away from its name, or another log to it.
-    pub fn moves(&self, events: &str) -> bool {
+    /// Whether it takes a collection away from its name, or another one to it.
+    pub fn moves(&self, collection: &str) -> bool {
         match self {
             Self::Gone { events: None } => true,
-            Self::Gone { events: Some(name) } | Self::Arrived { events: name } => *name == events,
+            Self::Gone { events: Some(name) } | Self::Arrived { events: name } => {
+                *name == collection
+            }
             _ => false,
         }
     }
@@ -301,7 +315,7 @@ struct ChangeFields<'a> {
     collection: Option<&'a str>,
     renamed_to: Option<&'a str>,
     full_document: Option<&'a RawDocument>,
-    key: Option<&'a RawDocument>,
+    id: Option<RawBsonRef<'a>>,
     cluster_time: Option<Timestamp>,
     wall_time: Option<DateTime>,
 }
@@ -313,7 +327,7 @@ impl<'a> ChangeFields<'a> {
             ("ns", RawBsonRef::Document(ns)) => self.collection = ns.get_str("coll").ok(),
             ("to", RawBsonRef::Document(ns)) => self.renamed_to = ns.get_str("coll").ok(),
             ("fullDocument", RawBsonRef::Document(event)) => self.full_document = Some(event),
-            ("documentKey", RawBsonRef::Document(key)) => self.key = key.get_document("_id").ok(),
+            ("documentKey", RawBsonRef::Document(key)) => self.id = key.get("_id").ok().flatten(),
             ("clusterTime", RawBsonRef::Timestamp(time)) => self.cluster_time = Some(time),
             ("wallTime", RawBsonRef::DateTime(time)) => self.wall_time = Some(time),
             _ => {}

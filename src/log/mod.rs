@@ -79,7 +79,7 @@ pub trait LogSource: Clone + Send + Sync + 'static {
     /// starts at it everything after.
     fn now(&self) -> impl Future<Output = Result<Timestamp>> + Send;
 
-    /// Opens one stream over the logs of `collections`.
+    /// Opens one stream over the logs of `collections`, and over what takes away their rows.
     ///
     /// # Errors
     /// Verdict `CatchUp` when the server no longer has the place, `Reposition` when it holds the token

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use bson::RawBsonRef;
+
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +30,7 @@ use crate::{
     database::{Error, Result, Verdict},
     health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::event::EventKey,
+    model::{event::EventKey, id::DocumentId},
     observe::Observer,
     planted::{Bug, planted},
     retry::limited,
@@ -217,8 +219,9 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                // That the log was replaced may be among what was lost.
+                // That the log was replaced may be among what was lost, and that rows were taken away.
                 self.find_log_again().await?;
+                self.forget().await?;
                 self.intake.lost(at);
                 Ok(())
             }
@@ -229,9 +232,10 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
     async fn fold_changes(&mut self, batch: &TailBatch) -> Result<()> {
         self.documents.ask.has_seen(Some(batch.position.cluster_time));
         let (events, chunks) = (self.intake.events.clone(), self.intake.chunks.clone());
+        let rows = &self.projector.collection;
         let (mut chunk, mut passed) = (chunks.chunk(), 0);
         for change in batch.changes.documents()? {
-            match TailItem::decode(change?, |name| name == events)? {
+            match TailItem::decode(change?, |name| name == events || name == *rows)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
                     if name == events =>
                 {
@@ -252,6 +256,16 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     self.intake.moved(matches!(item, TailItem::Arrived { .. }));
                     self.find_log_again().await?;
                     // What it got under another name never came through the stream.
+                    self.intake.scan_again(batch.position.cluster_time);
+                }
+                TailItem::Deleted { rows: name, id } if name == rows => self.row_taken_away(id),
+                item if item.moves(rows) => {
+                    self.fold_streamed(chunk.take()).await?;
+                    tracing::warn!(
+                        rows,
+                        "the rows were taken away, or replaced: they are made again from the log"
+                    );
+                    self.forget().await?;
                     self.intake.scan_again(batch.position.cluster_time);
                 }
                 _ => {}
@@ -281,6 +295,26 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),
         }
+    }
+
+    /// A row was deleted, and not by a projection: it makes them, and takes none away for good.
+    fn row_taken_away(&mut self, id: RawBsonRef<'_>) {
+        if let Ok(id) = DocumentId::from_raw(id)
+            && self.projector.part.holds(&id)
+            && !planted(Bug::DeletedRowForgotten)
+        {
+            self.documents.memory.rechecks.afresh(&id, 1);
+        }
+    }
+
+    /// Nothing that is in memory is believed any more: the rows may not be those that were read.
+    async fn forget(&mut self) -> Result<()> {
+        if !self.documents.ask.flushing.is_idle() {
+            let flushed = self.documents.ask.flushing.returned().await?;
+            self.settle(flushed).await?;
+        }
+        self.documents.memory.cache.clear();
+        Ok(())
     }
 
     /// The log was taken away, or may have been: it has to be there again under its name.

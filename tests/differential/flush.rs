@@ -64,7 +64,7 @@ fn pair(seed: u64, id: i64) -> Option<Pair> {
         let document = Document::from_raw(&row).ok()?;
         // What is folded on from it is written as it was.
         assert_eq!(document.to_raw(), row);
-        Some(RowWrite { id: document.id, expected: version - 1, version, row })
+        Some(RowWrite::new(document.id, (version - 1, version), row))
     };
     Some(Pair { before: write(1, &before)?, after: write(2, &after)? })
 }
@@ -98,7 +98,7 @@ impl Server {
                 before.push(row(id, 1, &Value::Document(Vec::new())));
                 let row = row(id, 2, &state);
                 let document = Document::from_raw(&row).unwrap();
-                writes.insert(64 * at, RowWrite { id: document.id, expected: 1, version: 2, row });
+                writes.insert(64 * at, RowWrite::new(document.id, (1, 2), row));
             }
         }
         rows.insert_many(before).await.map_err(|error| shown(&error))?;

@@ -39,6 +39,7 @@ struct Inner {
     log: Option<LogId>,
     histories: BTreeMap<DocumentId, Arc<History>>,
     deleted_by_hand: BTreeSet<DocumentId>,
+    damaged_by_hand: BTreeSet<DocumentId>,
 }
 
 /// What a document's events make of it.
@@ -57,7 +58,17 @@ impl Monitor {
         Self { blind: true, ..Self::default() }
     }
 
-    /// Somebody deletes a row behind the daemon's back: until the document's next event, nothing has to restore it.
+    /// Somebody damages a row behind the daemon's back: until the document's next event, nobody need see that.
+    pub(super) fn damaged_by_hand(&self, document: DocumentId) {
+        self.inner.lock().unwrap().damaged_by_hand.insert(document.clone());
+        self.deleted_by_hand(document);
+    }
+
+    pub(super) fn was_damaged_by_hand(&self, document: &DocumentId) -> bool {
+        self.inner.lock().unwrap().damaged_by_hand.contains(document)
+    }
+
+    /// Somebody takes a row away behind the daemon's back: what checkpoints say of it is not true any more.
     pub(super) fn deleted_by_hand(&self, document: DocumentId) {
         self.inner.lock().unwrap().deleted_by_hand.insert(document);
     }
@@ -102,7 +113,7 @@ impl Monitor {
         }
         let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
         match stored {
-            Some(stored) if stored > write.version => {
+            Some(stored) if stored > write.version && !write.is_unsound => {
                 Err(format!("{} goes back from version {stored} to {}", write.id, write.version))
             }
             _ => Ok(()),

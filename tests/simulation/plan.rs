@@ -174,6 +174,10 @@ pub(super) enum What {
     Cut { daemon: usize, time: Duration },
     /// Somebody deletes a projected row by hand.
     DeleteRow { document: usize },
+    /// Somebody writes another version into a projected row, which its clock does not sum to, or none.
+    DamageRow { document: usize, version: Option<i64> },
+    /// Somebody drops the projected rows.
+    DropRows,
     /// Somebody deletes the checkpoints.
     DeleteCheckpoints,
     /// Somebody deletes all leases.
@@ -269,6 +273,7 @@ impl Plan {
             parts: 1,
         };
         divide(&mut plan, length);
+        touch_rows(&mut plan, documents, length);
         plan
     }
 
@@ -304,6 +309,25 @@ fn divide(plan: &mut Plan, length: Duration) {
         };
         let at = at.saturating_sub(millis(&mut rng, 0..2_000));
         plan.mishaps.push(Mishap { at, what });
+    }
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
+}
+
+/// In a part of the runs somebody touches rows. With randomness of its own, since it came later than the rest.
+fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0003);
+    if rng.u8(..4) != 0 {
+        return;
+    }
+    let span = length.as_millis() as u64 + 4_000;
+    for _ in 0..rng.usize(1..4) {
+        let document = rng.usize(..documents);
+        let what = match rng.u8(..6) {
+            0..3 => What::DeleteRow { document },
+            3..5 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
+            _ => What::DropRows,
+        };
+        plan.mishaps.push(Mishap { at: millis(&mut rng, 0..span), what });
     }
     plan.mishaps.sort_by_key(|mishap| mishap.at);
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bson::Document;
+use bson::{Document, raw::cstr, rawdoc};
 use futures::FutureExt;
 
 use super::{
@@ -210,7 +210,7 @@ impl Run {
     fn settle(
         &mut self,
         when: &str,
-        excuse_deleted: bool,
+        excuse_damaged: bool,
         before: Option<BTreeMap<Part, i64>>,
     ) -> Option<()> {
         let limit = self.sim.now() + SETTLE_LIMIT;
@@ -225,7 +225,7 @@ impl Run {
             };
             let moved = std::mem::replace(&mut looked_at, seen) != seen && !is_behind;
             if moved {
-                left = differences(&world, &monitor, excuse_deleted);
+                left = differences(&world, &monitor, excuse_damaged);
                 left.extend(before.iter().flat_map(|before| misled(&world, &daemons, before)));
             }
             moved && left.is_empty()
@@ -303,9 +303,9 @@ impl Run {
     }
 }
 
-/// Where the projection is not yet what the log makes of it. A row that was deleted by hand, and one that
-/// was being made again when its maker died, is excused until its document has another event.
-fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<String> {
+/// Where the projection is not yet what the log makes of it. A row that was damaged by hand is excused until its document
+/// has another event.
+fn differences(world: &World, monitor: &Monitor, excuse_damaged: bool) -> Vec<String> {
     let state = world.state();
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
@@ -320,7 +320,7 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     for id in (0..DOCUMENTS).map(document_id) {
         let history = monitor.history(&state, log, &id);
         let row = row_of(&state.visible, &id);
-        if excuse_deleted && monitor.was_deleted_by_hand(&id) {
+        if excuse_damaged && monitor.was_damaged_by_hand(&id) {
             continue;
         }
         let expected = history.rows.last().map(AsRef::as_ref);
@@ -419,6 +419,26 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             monitor.deleted_by_hand(document_id(document));
             let key = Key::Document(document_id(document));
             world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
+        }
+        What::DamageRow { document, version } => {
+            let id = document_id(document);
+            let row = row_of(&world.state().latest, &id).cloned();
+            if let Some(row) = row {
+                monitor.damaged_by_hand(id.clone());
+                let mut damaged = rawdoc! { "_id": id.as_raw() };
+                if let Some(version) = version {
+                    damaged.append(cstr!("version"), version);
+                }
+                let others =
+                    row.iter().flatten().filter(|(name, _)| *name != "_id" && *name != "version");
+                others.for_each(|(name, value)| damaged.append(name, value));
+                let (collection, key) = (COLLECTION.into(), Key::Document(id));
+                world.apply(vec![Op::Put { collection, key, row: Row::Raw(damaged) }]);
+            }
+        }
+        What::DropRows => {
+            (0..DOCUMENTS).for_each(|document| monitor.deleted_by_hand(document_id(document)));
+            world.apply(vec![Op::Drop { collection: COLLECTION.into() }]);
         }
         What::DeleteCheckpoints => {
             let saved = saved(&world.state().latest);

@@ -20,5 +20,6 @@ mod poison;
 mod safety;
 mod sizes;
 mod starting;
+mod touched;
 mod transactions;
 mod trouble;

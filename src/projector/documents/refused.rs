@@ -37,7 +37,10 @@ pub(super) async fn park<L: EventLog, D: Store, T: Time>(
         documents.memory.cache.evict(id);
         documents.load(slice::from_ref(id)).await?;
         let Some(slot) = documents.memory.cache.edit(id) else {
-            return Err(Error::damaged("a document that was just loaded is not in memory"));
+            // The stored row cannot be read: there is none to go back to.
+            let mark = Quarantine { class: Class::Rejected, version: refused, reason };
+            documents.memory.park(id, mark);
+            return Ok(());
         };
         let taken = slot.document.version;
         if refused <= taken && slot.document.quarantine.is_some() {
@@ -87,7 +90,7 @@ async fn try_row<L: EventLog, D: Store, T: Time>(
         }
     }
     let Some(slot) = documents.memory.cache.edit(id) else { return Ok(None) };
-    let write = RowWrite { id: id.clone(), expected, version, row: slot.document.to_raw() };
+    let write = RowWrite::new(id.clone(), (expected, version), slot.document.to_raw());
     documents.ask.write(&write).await
 }
 

@@ -13,8 +13,8 @@ use super::{
     write_command,
 };
 use crate::{
-    database::{Error, Result},
-    model::id::{DocumentId, IdError, integral},
+    database::Result,
+    model::{id::DocumentId, position::RowsId},
     store::{Documents, Extent, RowOutcome, RowWrite},
 };
 
@@ -40,6 +40,13 @@ impl Documents for MongoStore {
         self.walk_versions(after, extent).await
     }
 
+    async fn rows_id(&self) -> Result<Option<RowsId>> {
+        let look = self.database.list_collections().filter(doc! { "name": &self.collection });
+        let found = look.await?.try_next().await?;
+        let uuid = found.and_then(|found| found.info.uuid?.to_uuid().ok());
+        Ok(uuid.map(RowsId))
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let mut session = self.causal.session().await?;
@@ -62,6 +69,12 @@ impl Documents for MongoStore {
         while let Some(result) = done.next().await {
             for (index, outcome) in result? {
                 outcomes[index] = outcome;
+            }
+        }
+        drop(done);
+        for (write, outcome) in writes.iter().zip(&mut outcomes) {
+            if write.is_unsound {
+                *outcome = self.write_anew(write).await?;
             }
         }
         Ok(outcomes)
@@ -95,7 +108,10 @@ fn commands(writes: &[RowWrite]) -> Vec<Command> {
     for kind in [Form::Insert, Form::Together, Form::OneByOne] {
         let mut bytes = 0;
         let mut share = Vec::new();
-        for (index, write) in writes.iter().enumerate().filter(|(_, write)| form(write) == kind) {
+        for (index, write) in writes.iter().enumerate().filter(|(_, write)| {
+            // What must not be replaced is written by itself.
+            !write.is_unsound && form(write) == kind
+        }) {
             let size = write.row.as_bytes().len();
             if !share.is_empty()
                 && (share.len() == STATEMENTS_MAX || bytes + size > STATEMENT_BYTES_MAX)
@@ -176,9 +192,9 @@ impl MongoStore {
         Ok(indexes.into_iter().map(outcome).collect())
     }
 
-    /// Reads the rows again. A row is stale if it does not have the version and the mark that were to
-    /// be written.
-    async fn compare(
+    /// Reads the rows again. A row that is not, byte for byte, what was to be written is stale: another one may have its
+    /// version.
+    pub(super) async fn compare(
         &self,
         writes: &[RowWrite],
         indexes: &[usize],
@@ -188,7 +204,6 @@ impl MongoStore {
         let rows: Vec<RawDocumentBuf> = self
             .documents
             .find(doc! { "_id": { "$in": ids } })
-            .projection(doc! { "version": 1, "quarantine": 1 })
             .read_concern(ReadConcern::majority())
             .await?
             .try_collect()
@@ -200,21 +215,11 @@ impl MongoStore {
         }
         for index in indexes {
             let write = &writes[*index];
-            let same = match found.get(&write.id) {
-                Some(row) => {
-                    row.get("version")?.and_then(integral) == Some(write.version)
-                        && row.get("quarantine")? == write.row.get("quarantine")?
-                }
-                None => false,
-            };
-            if !same {
+            let same = |row: &&RawDocument| row.as_bytes() == write.row.as_bytes();
+            if !found.get(&write.id).is_some_and(same) {
                 outcomes.entry(*index).or_insert(RowOutcome::Stale);
             }
         }
         Ok(())
     }
-}
-
-pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
-    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }

@@ -85,7 +85,7 @@ impl MongoStore {
 
     /// A session in which a transaction has begun. Where others know of it, who takes over from this instance ends it,
     /// and need not wait until the server does.
-    async fn begin(&self) -> Result<Held<'_>> {
+    pub(super) async fn begin(&self) -> Result<Held<'_>> {
         let mut held = match &self.transactions {
             Some(transactions) => Held::Lent(transactions.slot(&self.database).await?),
             None => Held::Own(Box::new(self.database.client().start_session().await?)),
@@ -175,7 +175,7 @@ impl MongoStore {
 }
 
 /// The session of a transaction under way.
-enum Held<'t> {
+pub(super) enum Held<'t> {
     /// One of those that others know of.
     Lent(MutexGuard<'t, Slot>),
     /// One of its own.
@@ -183,7 +183,7 @@ enum Held<'t> {
 }
 
 impl Held<'_> {
-    fn session(&mut self) -> &mut ClientSession {
+    pub(super) fn session(&mut self) -> &mut ClientSession {
         match self {
             Self::Lent(slot) => &mut slot.session,
             Self::Own(session) => session,
@@ -191,7 +191,7 @@ impl Held<'_> {
     }
 
     /// Commits the transaction, or ends it without effect.
-    async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
+    pub(super) async fn end(self, database: &Database, is_kept: bool) -> Result<()> {
         match self {
             Self::Lent(mut slot) => slot.end(database, is_kept).await,
             Self::Own(mut session) if is_kept => Ok(session.commit_transaction().await?),

@@ -14,19 +14,35 @@ use crate::{
         code::{DUPLICATE_KEY, VALIDATION_FAILED},
     },
     model::shown::shown,
-    store::{RowOutcome, RowWrite},
+    store::{NO_VERSION, RowOutcome, RowWrite},
 };
 
 /// Codes under which the server refuses one row for good, whatever is tried: a unique index of the user's, a
 /// validator, a text, geo or wildcard index, a state nested too deeply, a row too large.
 const REFUSALS: [i32; 8] = [DUPLICATE_KEY, VALIDATION_FAILED, 171, 16755, 15, 10334, 17280, 17419];
 
-/// The statement that replaces one row, if it still has the version that was read.
-pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {
+/// Matches the stored row, if it still has the version that was read.
+pub(super) fn as_read(write: &RowWrite) -> RawDocumentBuf {
     let mut filter = rawdoc! {};
     filter.append(cstr!("_id"), write.id.as_raw());
-    filter.append(cstr!("version"), write.expected);
-    update_statement(filter, write.row.clone(), false)
+    match write.expected {
+        NO_VERSION => filter.append(cstr!("$expr"), rawdoc! { "$not": [has_version()] }),
+        expected => filter.append(cstr!("version"), expected),
+    }
+    filter
+}
+
+/// Whether a row has a usable version, as an expression.
+fn has_version() -> RawDocumentBuf {
+    let is_number = rawdoc! { "$in": [{ "$type": "$version" }, ["int", "long", "double"]] };
+    let is_positive = rawdoc! { "$gte": ["$version", 1] };
+    let is_whole = rawdoc! { "$eq": ["$version", { "$trunc": "$version" }] };
+    rawdoc! { "$cond": [is_number, { "$and": [is_positive, is_whole] }, false] }
+}
+
+/// The statement that replaces one row, if it still has the version that was read.
+pub(super) fn replacement(write: &RowWrite) -> RawDocumentBuf {
+    update_statement(as_read(write), write.row.clone(), false)
 }
 
 /// The statement that replaces many rows, each only if it still has the version that was read. The new

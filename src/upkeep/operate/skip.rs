@@ -100,7 +100,7 @@ async fn attempt<S: LogSource>(
     let key = EventKey { document: id.clone(), version };
     let told = vec![SkippedEvent { version, client: client.clone(), seq }];
     let skip = Skip { key, through: version, told, class, reason, skipped_at: time.wall() };
-    let write = RowWrite { id: id.clone(), expected, version, row: document.to_raw() };
+    let write = RowWrite::new(id.clone(), (expected, version), document.to_raw());
     match store.skip(&skip, &write).await? {
         SkipOutcome::Done => Ok(Skipped { version, client: Some(client) }),
         SkipOutcome::Existed => Ok(Skipped { version, client: None }),

@@ -248,7 +248,7 @@ pub(super) async fn a_read_is_bounded(server: &impl Server) {
 pub(super) fn write(expected: i64, version: i64, extra: RawDocumentBuf) -> RowWrite {
     let mut row = rawdoc! { "_id": "a", "version": version };
     extra.iter().flatten().for_each(|(key, value)| row.append(key, value));
-    RowWrite { id: id("a"), expected, version, row }
+    RowWrite::new(id("a"), (expected, version), row)
 }
 
 pub(super) async fn outcome(server: &impl Server, write: RowWrite) -> RowOutcome {
@@ -288,6 +288,7 @@ pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
     assert_eq!(store.load_checkpoints().await.unwrap(), []);
     let (one, other) = ([1; 16], [2; 16]);
     let at = |epoch, log, position| Checkpoint {
+        rows: None,
         epoch,
         log: LogId(Uuid::from_bytes(log)),
         position,
@@ -393,7 +394,7 @@ pub(super) async fn the_epoch_of_a_checkpoint_is_the_floor_of_a_lease(server: &i
     let (leases, name) = (server.leases(), lease(None, 0, 0).name);
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 0);
     let log = LogId(Uuid::from_bytes([1; 16]));
-    let checkpoint = Checkpoint { epoch: 7, log, position: None, passed_events: None };
+    let checkpoint = Checkpoint { epoch: 7, log, position: None, passed_events: None, rows: None };
     server.store().save_checkpoint(&checkpoint).await.unwrap();
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 7);
 }
