@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     ApiState,
     documents::limit,
-    extract::{Collection, Params},
+    extract::{Collection, OptionalBody, Params},
     problem::{Kind, Problem},
     value::{self, Notation},
 };
@@ -48,23 +48,41 @@ pub(super) async fn snapshot(
     state: State<Arc<ApiState>>,
     collection: Collection,
 ) -> Result<Response, Problem> {
-    ask(state, collection, job::Kind::Snapshot).await
+    ask(state, collection, job::Kind::Snapshot, false).await
+}
+
+/// What a verify may be asked for. An empty body asks for nothing.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct VerifyBody {
+    repair: bool,
 }
 
 /// `POST /v1/collections/C/verify`
 pub(super) async fn verify(
     state: State<Arc<ApiState>>,
     collection: Collection,
+    OptionalBody(VerifyBody { repair }): OptionalBody<VerifyBody>,
 ) -> Result<Response, Problem> {
-    ask(state, collection, job::Kind::Verify).await
+    ask(state, collection, job::Kind::Verify, repair).await
+}
+
+/// `POST /v1/collections/C/rebuild`
+pub(super) async fn rebuild(
+    state: State<Arc<ApiState>>,
+    collection: Collection,
+) -> Result<Response, Problem> {
+    ask(state, collection, job::Kind::Rebuild, true).await
 }
 
 async fn ask(
     State(state): State<Arc<ApiState>>,
     Collection(served): Collection,
     kind: job::Kind,
+    repair: bool,
 ) -> Result<Response, Problem> {
-    let row = state.jobs.insert_job(&Order::new(kind, served.reader.collection())).await?;
+    let order = Order { repair, ..Order::new(kind, served.reader.collection()) };
+    let row = state.jobs.insert_job(&order).await?;
     let job = view(&row);
     let id = job.get("id").and_then(Value::as_str).unwrap_or_default();
     let location = [(header::LOCATION, format!("/v1/jobs/{id}"))];

@@ -170,6 +170,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{DOCUMENT}/snapshot"), post(snapshot::post))
         .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
+        .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))
         .route(&format!("{COLLECTION}/resume"), post(pause::resume))
         .merge(waiting())

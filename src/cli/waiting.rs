@@ -93,6 +93,10 @@ impl One {
             None => store.load_quarantine_of(id).await?.map(|record| record.mark.version),
         };
         let (collection, document) = (collection.clone(), Some(id.clone()));
-        follow::follow(&database, &Order { kind, collection, document, version, skip_above }).await
+        follow::follow(
+            &database,
+            &Order { document, version, skip_above, ..Order::new(kind, &collection) },
+        )
+        .await
     }
 }

@@ -10,8 +10,11 @@ use super::id::{DocumentId, integral};
 pub enum Kind {
     /// Takes the snapshot of one document, or of every document of a collection.
     Snapshot,
-    /// Folds the log anew and compares every row with it.
+    /// Folds the log anew and compares rows with it: those of a whole collection, or one. May make those again that
+    /// differ.
     Verify,
+    /// Makes every row of a collection again that is not what its log makes of it.
+    Rebuild,
     /// Looks again at a document that waits, or at all that are parked.
     Retry,
     /// Skips the event at which a document is parked.
@@ -22,14 +25,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill];
+    pub const ALL: [Self; 6] =
+        [Self::Snapshot, Self::Verify, Self::Rebuild, Self::Retry, Self::Skip, Self::GapFill];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
             Self::Verify => "verify",
+            Self::Rebuild => "rebuild",
             Self::Retry => "retry",
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
@@ -44,8 +48,8 @@ impl Kind {
     /// What a job of this kind may be about.
     pub fn scope(self) -> Scope {
         match self {
-            Self::Verify => Scope::Whole,
-            Self::Snapshot | Self::Retry => Scope::Either,
+            Self::Rebuild => Scope::Whole,
+            Self::Snapshot | Self::Verify | Self::Retry => Scope::Either,
             Self::Skip | Self::GapFill => Scope::One,
         }
     }
@@ -98,13 +102,14 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "_id",
     "kind",
     "collection",
     "document",
     "version",
     "skip_above",
+    "repair",
     "state",
     "progress",
     "place",
@@ -132,6 +137,8 @@ pub struct Order {
     pub version: Option<i64>,
     /// Whether everything above a gap that is filled is skipped.
     pub skip_above: bool,
+    /// Whether rows are made again that are not what their log makes of them.
+    pub repair: bool,
 }
 
 /// Why a row is no job.
@@ -165,12 +172,15 @@ pub enum OrderError {
     /// Only a gap has something above it, and it is done or not.
     #[error("`skip_above` is {0}; it is true or false, and only for a job of kind \"gap_fill\"")]
     SkipAbove(String),
+    /// Only rows that are compared can be made again, and they are or not.
+    #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
+    Repair(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, repair?}}"
     )]
     Field(String),
 }
@@ -179,7 +189,8 @@ impl Order {
     /// A job about a whole collection.
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
-        Self { kind, collection, document: None, version: None, skip_above: false }
+        let repair = kind == Kind::Rebuild;
+        Self { kind, collection, document: None, version: None, skip_above: false, repair }
     }
 
     /// Reads a row.
@@ -237,7 +248,12 @@ impl Order {
             Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
             other => return Err(OrderError::SkipAbove(shown(other))),
         };
-        Ok(Self { kind, collection: collection.to_owned(), document, version, skip_above })
+        let repair = match field("repair") {
+            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
+            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
+            other => return Err(OrderError::Repair(shown(other))),
+        };
+        Ok(Self { kind, collection: collection.to_owned(), document, version, skip_above, repair })
     }
 }
 
@@ -281,6 +297,10 @@ mod tests {
         let skip = doc! { "kind": "skip", "collection": "games", "document": "a", "version": 4.0 };
         let a = Some(DocumentId::String("a".into()));
         assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a.clone()) }));
+        let repair = doc! { "kind": "verify", "collection": "games", "repair": true };
+        assert_eq!(read(repair), Ok(Order { repair: true, ..order(Kind::Verify, None) }));
+        let rebuild = doc! { "kind": "rebuild", "collection": "games" };
+        assert_eq!(read(rebuild), Ok(Order { repair: true, ..order(Kind::Rebuild, None) }));
         let fill =
             doc! { "kind": "gap_fill", "collection": "games", "document": "a", "skip_above": true };
         assert_eq!(read(fill), Ok(Order { skip_above: true, ..order(Kind::GapFill, a) }));
@@ -296,8 +316,16 @@ mod tests {
             (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),
             (doc! { "kind": "snapshot", "collection": "games", "document": 1.5 }, "`document`: "),
             (
-                doc! { "kind": "verify", "collection": "games", "document": "a" },
+                doc! { "kind": "rebuild", "collection": "games", "document": "a" },
                 "leave `document` out",
+            ),
+            (
+                doc! { "kind": "verify", "collection": "games", "repair": 1 },
+                "`repair` is of type Int32",
+            ),
+            (
+                doc! { "kind": "retry", "collection": "games", "repair": true },
+                "only for a job of kind \"verify\"",
             ),
             (doc! { "kind": "gap_fill", "collection": "games" }, "give its id in `document`"),
             (

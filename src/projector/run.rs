@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use bson::RawBsonRef;
-
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +22,13 @@ use super::{
         begin::Begin,
         chunk::Chunks,
     },
-    revisit::Revisit,
+    revisit::{How, Revisit},
 };
 use crate::{
     database::{Error, Result, Verdict},
     health::beating,
     log::{Batch, EventLog, LogSource, TailBatch, TailItem, events_collection},
-    model::{event::EventKey, id::DocumentId},
+    model::event::EventKey,
     observe::Observer,
     planted::{Bug, planted},
     retry::limited,
@@ -128,10 +126,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(Revisit { document, done }) => {
-                    match self.projector.part.holds(&document) {
-                        true => self.documents.memory.rechecks.asked(&document, done),
-                        false => self.documents.askers.push(done),
+                Met::Asked(revisit) => {
+                    self.asked(revisit);
+                    // Those that came with it are looked at together.
+                    while let Ok(revisit) = self.revisits.try_recv() {
+                        self.asked(revisit);
                     }
                 }
                 Met::Came(Came::Scanned(batch)) => {
@@ -184,6 +183,15 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             () = std::future::ready(()), if can_recheck => Met::Recheck,
             // 6. Time.
             () = projector.time.sleep(pause) => Met::Tick,
+        }
+    }
+
+    fn asked(&mut self, Revisit { document, how, done }: Revisit) {
+        let rechecks = &mut self.documents.memory.rechecks;
+        match how {
+            _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
+            How::OnItsRow => rechecks.asked(&document, done),
+            How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
         }
     }
 
@@ -258,7 +266,9 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     // What it got under another name never came through the stream.
                     self.intake.scan_again(batch.position.cluster_time);
                 }
-                TailItem::Deleted { rows: name, id } if name == rows => self.row_taken_away(id),
+                TailItem::Deleted { rows: name, id } if name == rows => {
+                    self.documents.row_taken_away(id)
+                }
                 item if item.moves(rows) => {
                     self.fold_streamed(chunk.take()).await?;
                     tracing::warn!(
@@ -294,16 +304,6 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             }
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),
-        }
-    }
-
-    /// A row was deleted, and not by a projection: it makes them, and takes none away for good.
-    fn row_taken_away(&mut self, id: RawBsonRef<'_>) {
-        if let Ok(id) = DocumentId::from_raw(id)
-            && self.projector.part.holds(&id)
-            && !planted(Bug::DeletedRowForgotten)
-        {
-            self.documents.memory.rechecks.afresh(&id, 1);
         }
     }
 

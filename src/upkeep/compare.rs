@@ -2,13 +2,16 @@
 //! anew, up to the version of its row. The projection may go on meanwhile: a row is read before its
 //! events are folded, and what the scan had passed before is read again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    slice,
+};
 
 use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::try_join_all;
 
 use super::{
-    fold::{Stop, offer, read_on},
+    fold::{READ_EVENTS_MAX, Stop, offer, read_on},
     snapshot::version_of,
 };
 use crate::{
@@ -56,6 +59,33 @@ impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
         Self { row, folded: history::start(&id), stop: Stop::End, last: 0, until }
+    }
+
+    /// The version of the row; 0 if there is none.
+    pub(super) fn version(&self) -> i64 {
+        self.row.as_deref().map_or(0, version_of)
+    }
+
+    /// One document by itself.
+    ///
+    /// # Errors
+    /// When the database refuses or is away.
+    pub(super) async fn look<L: EventLog>(
+        source: &impl LogSource<Log = L>,
+        (log, store): (&L, &(impl Documents + SkipRows)),
+        id: &DocumentId,
+    ) -> Result<Self> {
+        let row = load(store, slice::from_ref(id)).await?.pop().map(|(_, row)| row);
+        let mut checked = Self::new(id.clone(), row);
+        let now = source.now().await?;
+        checked.stop = read_on(log, store, &mut checked.folded, checked.until, now).await?;
+        checked.last = checked.folded.version;
+        loop {
+            let batch = log.read(id, checked.last, READ_EVENTS_MAX, Some(now)).await?;
+            let Some(event) = batch.documents()?.last().transpose()? else { return Ok(checked) };
+            let key = EventKey::from_event(event);
+            checked.last = key.map_err(|error| Error::damaged(error.to_string()))?.version;
+        }
     }
 }
 
@@ -149,6 +179,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                     let after = self.after.as_ref();
                     let new = rows.into_iter().filter(|row| after.is_none_or(|id| row.id > *id));
                     self.rows.extend(new.filter_map(|row| Some((row.id, row.row?))));
+                    self.strays.extend(versions.take_foreign());
                 }
                 None => self.versions = None,
             }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many events of one document are asked for at once.
-const READ_EVENTS_MAX: u32 = 1_000;
+pub(super) const READ_EVENTS_MAX: u32 = 1_000;
 
 /// Why a fold stopped.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,6 +14,7 @@ mod doing;
 mod operating;
 mod parts;
 mod pausing;
+mod repairing;
 mod skipping;
 mod policy;
 mod snapshots;

@@ -61,8 +61,14 @@ impl Rechecks {
     }
 
     /// Somebody has found that a row is not what its log makes of it.
-    pub(in crate::projector) fn differs(&mut self, id: &DocumentId, folded: Option<Box<Document>>) {
-        self.note(id, Recheck { is_afresh: true, is_remade: true, folded, ..Recheck::default() });
+    pub(in crate::projector) fn differs(
+        &mut self,
+        id: &DocumentId,
+        folded: Option<Box<Document>>,
+        asker: oneshot::Sender<()>,
+    ) {
+        let (is_afresh, is_remade, askers) = (true, true, vec![asker]);
+        self.note(id, Recheck { is_afresh, is_remade, folded, askers, ..Recheck::default() });
     }
 
     /// A look at a document has come to nothing, since its row cannot be read: it is made again.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use bson::RawDocumentBuf;
+use bson::{RawBsonRef, RawDocumentBuf};
 
 use super::{Documents, cache::Stored, memory::Memory, recheck::Recheck};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         id::{DocumentId, integral},
         skip::has_fillers,
     },
+    planted::{Bug, planted},
     store::{NO_VERSION, Store},
     time::Time,
 };
@@ -60,6 +61,18 @@ pub(super) async fn remake<L: EventLog, D: Store, T: Time>(
         }
     }
     Ok(())
+}
+
+impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
+    /// A row was deleted. A projection takes none away for good, so that somebody else did, or it is back by now.
+    pub(in crate::projector) fn row_taken_away(&mut self, id: RawBsonRef<'_>) {
+        if let Ok(id) = DocumentId::from_raw(id)
+            && self.part.holds(&id)
+            && !planted(Bug::DeletedRowForgotten)
+        {
+            self.memory.rechecks.afresh(&id, 1);
+        }
+    }
 }
 
 impl<T: Time> Memory<T> {

@@ -19,6 +19,8 @@ struct Finding {
     /// The version of the row; 0 when there is none.
     version: i64,
     problem: String,
+    /// Whether the row was made again, and is right by now.
+    is_repaired: bool,
 }
 
 /// See the module.
@@ -30,13 +32,21 @@ pub(super) struct Findings {
     pub(super) events: i64,
     /// Documents that are not what their log makes of them.
     differences: i64,
-    /// The first of these.
+    /// How many of these were made again.
+    repaired: i64,
+    /// The first of the differences.
     first: Vec<Finding>,
 }
 
 impl Findings {
     pub(super) fn find(&mut self, document: &DocumentId, version: i64, problem: &str) {
-        self.add(Some(document), version, problem);
+        self.add(Some(document), version, problem, false);
+    }
+
+    /// The same of a document whose row was made again, and is right by now.
+    pub(super) fn find_repaired(&mut self, document: &DocumentId, version: i64, problem: &str) {
+        self.repaired += 1;
+        self.add(Some(document), version, problem, true);
     }
 
     /// An event of the log belongs to no document. Whoever goes on behind the document before it meets it again.
@@ -44,15 +54,22 @@ impl Findings {
         let is_known =
             |known: &Finding| known.document.is_none() && stray.starts_with(&known.problem);
         if !self.first.iter().any(is_known) {
-            self.add(None, 0, stray);
+            self.add(None, 0, stray, false);
         }
     }
 
-    fn add(&mut self, document: Option<&DocumentId>, version: i64, problem: &str) {
+    fn add(
+        &mut self,
+        document: Option<&DocumentId>,
+        version: i64,
+        problem: &str,
+        is_repaired: bool,
+    ) {
         self.differences += 1;
         if self.first.len() < FINDINGS_MAX {
             let problem = problem.chars().take(PROBLEM_CHARS_MAX).collect();
-            self.first.push(Finding { document: document.cloned(), version, problem });
+            let document = document.cloned();
+            self.first.push(Finding { document, version, problem, is_repaired });
         }
     }
 
@@ -61,11 +78,18 @@ impl Findings {
         let mut tally = doc! { "documents": self.documents, "events": self.events };
         tally.extend(counts);
         let findings = self.first.iter().map(|finding| {
-            let Finding { document, version, problem } = finding;
+            let Finding { document, version, problem, is_repaired } = finding;
             let document = document.as_ref().map_or(Bson::Null, DocumentId::to_bson);
-            doc! { "document": document, "version": version, "problem": problem }.into()
+            let mut finding = doc! { "document": document, "version": version, "problem": problem };
+            if *is_repaired {
+                finding.insert("repaired", true);
+            }
+            finding.into()
         });
         tally.insert("differences", self.differences);
+        if self.repaired > 0 {
+            tally.insert("repaired", self.repaired);
+        }
         tally.insert("findings", Bson::Array(findings.collect()));
         tally
     }
@@ -78,6 +102,7 @@ impl Findings {
             documents: count(saved, "documents"),
             events: count(saved, "events"),
             differences: count(saved, "differences"),
+            repaired: count(saved, "repaired"),
             first: first.take(FINDINGS_MAX).collect(),
         }
     }
@@ -93,6 +118,7 @@ fn read(finding: &Document) -> Option<Finding> {
         document,
         version: raw.get("version").ok().flatten().and_then(integral)?,
         problem: finding.get_str("problem").ok()?.to_owned(),
+        is_repaired: finding.get_bool("repaired").unwrap_or_default(),
     })
 }
 
@@ -106,7 +132,8 @@ mod tests {
         for _ in 0..2 {
             findings.find_stray(&"y".repeat(1_000));
         }
-        for number in 1..300 {
+        findings.find_repaired(&DocumentId::Integer(1), 3, "x");
+        for number in 2..300 {
             findings.find(&DocumentId::Integer(number), 3, &"x".repeat(1_000));
         }
         let saved = findings.to_bson(doc! { "taken": 3_i64 });

@@ -4,6 +4,7 @@
 
 mod findings;
 mod gap_fill;
+mod repair;
 mod retry;
 mod skip;
 mod snapshot;
@@ -116,13 +117,14 @@ where
         match (self.order.kind, document) {
             (Kind::Snapshot, Some(document)) => self.snapshot_one(&document).await,
             (Kind::Snapshot, None) => self.snapshot_all().await,
-            (Kind::Verify, None) => self.verify().await,
+            (Kind::Verify | Kind::Rebuild, None) => self.verify().await,
+            (Kind::Verify, Some(document)) => self.verify_one(&document).await,
             (Kind::Retry, Some(document)) => self.retry(&document).await,
             (Kind::Retry, None) => self.retry_all().await,
             (Kind::Skip, Some(document)) => self.skip(&document).await,
             (Kind::GapFill, Some(document)) => self.gap_fill(&document).await,
             // Reading the row has refused these.
-            (Kind::Verify, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
+            (Kind::Rebuild, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
                 Err(Undone::Failed("a job of this kind is about something else".into()))
             }
         }

@@ -48,6 +48,9 @@ where
     }
 
     async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+        for (checked, problem) in &step.wrong {
+            self.findings.find(&checked.folded.id, checked.version(), problem);
+        }
         if step.right.is_empty() {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! `verify`, of a whole collection: folds the log anew and compares every row with it, byte for byte. Counts documents
-//! and events, and what differs.
+//! `verify`, of a whole collection or of one document, and `rebuild`: folds the log anew and compares every row with it,
+//! byte for byte. Counts documents and events, what differs, and what of that was made again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,6 +11,7 @@ use bson::{Document, RawDocumentBuf};
 use super::{
     Done, Performance, Tally,
     findings::Findings,
+    repair::Wrong,
     walk::{Behind, Compared, Steps},
 };
 use crate::{
@@ -19,7 +20,10 @@ use crate::{
     model::id::DocumentId,
     store::{Jobs, Snapshots, Store},
     time::Time,
-    upkeep::snapshot::{Snapshotter, version_of},
+    upkeep::{
+        compare::Checked,
+        snapshot::{Snapshotter, version_of},
+    },
 };
 
 /// How often a job looks again at documents that are behind their log, in all. The projection may only be a little
@@ -55,6 +59,17 @@ where
         let verified: Verified = self.walk().await?;
         Ok(verified.to_bson())
     }
+
+    pub(super) async fn verify_one(&mut self, id: &DocumentId) -> Done {
+        let Snapshotter { collection, source, store, .. } = self.snapshotter();
+        let log = source.open_existing(collection).await?;
+        let checked = Checked::look(source, (&log, store), id).await?;
+        let mut verified = Verified::default();
+        self.examine(&mut verified, &[checked]).await?;
+        (self.at.done, self.at.total) = (1, Some(1));
+        self.save_place().await?;
+        Ok(verified.to_bson())
+    }
 }
 
 impl<J: Jobs, S: LogSource, D, T: Time> Steps<Performance<'_, J, S, D, T>> for Verified
@@ -69,6 +84,7 @@ where
     /// Documents whose log goes on behind their rows: the projection may be a little behind, or they wait. Everything
     /// before a checkpoint is in the rows or on record, so whatever is in neither although one has passed it was lost.
     async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+        self.judge(job, step.wrong.into_iter().map(Wrong::differs).collect()).await?;
         let mut behind = step.behind;
         if behind.is_empty() {
             return Ok(());
@@ -90,14 +106,32 @@ where
             self.looks += 1;
             job.time.sleep(LOOK_PAUSE).await;
         }
-        for Behind { id, version, last, is_passed } in behind {
-            let problem = match version {
-                0 => "its log has events, but there is no row".to_owned(),
-                // Nothing is projected at present, so that it may come yet.
-                _ if !is_passed => continue,
-                _ => format!("its log goes on to version {last}, and it does not wait"),
-            };
-            self.findings.find(&id, version, &problem);
+        // Where nothing is projected at present, it may come yet.
+        behind.retain(|behind| behind.version == 0 || behind.is_passed);
+        self.judge(job, behind.into_iter().map(Wrong::behind).collect()).await
+    }
+}
+
+impl Verified {
+    /// Tells of documents that are not what their log makes of them, and has them made again if that is wanted.
+    async fn judge<J: Jobs, S: LogSource, D, T: Time>(
+        &mut self,
+        job: &Performance<'_, J, S, D, T>,
+        wrong: Vec<Wrong<'_>>,
+    ) -> Result<()>
+    where
+        S::Log: Mend,
+        D: Store + Snapshots,
+    {
+        let repaired = match job.order.repair {
+            true => job.repair(&wrong).await?,
+            false => HashSet::new(),
+        };
+        for Wrong { id, version, problem, .. } in wrong {
+            match repaired.contains(&id) {
+                true => self.findings.find_repaired(&id, version, &problem),
+                false => self.findings.find(&id, version, &problem),
+            }
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ pub(super) trait Steps<P>: Tally + Send {
 pub(super) struct Compared<'s> {
     /// Those that are what their log makes of them.
     pub(super) right: Vec<(&'s RawDocumentBuf, &'s Checked)>,
+    /// Those that are something else, with what is wrong.
+    pub(super) wrong: Vec<(&'s Checked, String)>,
     /// Those whose log goes on behind the row. The projection may only be a little behind, or they wait.
     pub(super) behind: Vec<Behind>,
 }
@@ -75,8 +77,7 @@ where
                 tally.findings().find_stray(&stray);
             }
             let Some(checked) = checked else { break };
-            let compared = compare(tally.findings(), &checked);
-            tally.step(self, compared).await?;
+            self.examine(&mut tally, &checked).await?;
             let Some(last) = checked.last() else { continue };
             self.at.tally = tally.to_bson();
             self.at.place = Some(last.folded.id.clone());
@@ -86,6 +87,22 @@ where
         self.at.total = Some(self.at.done);
         self.save(&tally).await?;
         Ok(tally)
+    }
+}
+
+impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
+where
+    S::Log: Mend,
+    D: Store + Snapshots,
+{
+    /// Compares documents with their rows, and deals with what comes of it.
+    pub(super) async fn examine<C: Steps<Self>>(
+        &self,
+        tally: &mut C,
+        checked: &[Checked],
+    ) -> Result<()> {
+        let compared = compare(tally.findings(), checked);
+        tally.step(self, compared).await
     }
 }
 
@@ -99,7 +116,7 @@ fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> 
         match &checked.row {
             Some(row) => match difference(row, &checked.folded, &checked.stop) {
                 Some(problem) => {
-                    findings.find(id, version, &problem);
+                    compared.wrong.push((checked, problem));
                     continue;
                 }
                 None => compared.right.push((row, checked)),
