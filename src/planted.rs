@@ -38,6 +38,8 @@ pub(crate) enum Bug {
     DeletedRowForgotten,
     /// A row that is to be made again from the log is merely read again.
     RowNotMadeAgain,
+    /// A row that is made again stays in memory as it was.
+    RepairedRowNotInMemory,
     /// The stream goes on at the present time after lost history, and the log is not scanned.
     LostHistoryIgnored,
     /// The stream begins later than the time up to which the first scan sees everything.

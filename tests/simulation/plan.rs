@@ -176,6 +176,8 @@ pub(super) enum What {
     DeleteRow { document: usize },
     /// Somebody writes another version into a projected row, which its clock does not sum to, or none.
     DamageRow { document: usize, version: Option<i64> },
+    /// Somebody changes the state of a projected row, which nobody can see but who folds its log again.
+    ChangeState { document: usize },
     /// Somebody drops the projected rows.
     DropRows,
     /// Somebody deletes the checkpoints.
@@ -277,6 +279,15 @@ impl Plan {
         plan
     }
 
+    /// The documents whose states somebody changes.
+    pub(super) fn changed_states(&self) -> Vec<usize> {
+        let changed = |mishap: &Mishap| match mishap.what {
+            What::ChangeState { document } => Some(document),
+            _ => None,
+        };
+        self.mishaps.iter().filter_map(changed).collect()
+    }
+
     /// Whether the log itself is lost in this run, so that the documents stay behind.
     pub(super) fn drops_log(&self) -> bool {
         self.mishaps.iter().any(|mishap| matches!(mishap.what, What::DropLog { .. }))
@@ -322,9 +333,11 @@ fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
     let span = length.as_millis() as u64 + 4_000;
     for _ in 0..rng.usize(1..4) {
         let document = rng.usize(..documents);
-        let what = match rng.u8(..6) {
-            0..3 => What::DeleteRow { document },
-            3..5 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
+        let what = match rng.u8(..8) {
+            // With one daemon, which has the only copies in memory.
+            6 | 7 if plan.daemons.len() == 1 => What::ChangeState { document },
+            0..=2 | 6 | 7 => What::DeleteRow { document },
+            3 | 4 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
             _ => What::DropRows,
         };
         plan.mishaps.push(Mishap { at: millis(&mut rng, 0..span), what });

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use bson::{Document, raw::cstr, rawdoc};
+use bson::{Document, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::FutureExt;
+use tokio::sync::oneshot;
 
 use super::{
     daemon,
@@ -35,6 +36,7 @@ use crate::{
         part::Part,
         skip::{Skip, is_filler},
     },
+    projector::revisit::{How, Revisit},
     store::Lease,
 };
 
@@ -118,7 +120,11 @@ impl Run {
             return None;
         }
         let led = plan.lease_time.is_some();
+        self.repair(plan);
         self.settle("after the trouble", true, led.then(BTreeMap::new))?;
+        self.monitor.repaired();
+        self.one_more(plan.changed_states());
+        self.settle("after one more event for what was repaired", true, None)?;
         let epochs = saved(&self.world.state().visible).into_iter();
         let epochs = epochs.map(|(part, saved)| (part, saved.epoch)).collect();
         if plan.loses_leases {
@@ -129,6 +135,45 @@ impl Run {
         let before = led.then_some(epochs);
         self.settle("after a restart and one more event for each", false, before)?;
         self.judge()
+    }
+
+    /// Has the documents made again whose states were changed, until somebody has heard of it.
+    fn repair(&self, plan: &Plan) {
+        let (sim, daemons, changed) =
+            (self.sim.clone(), self.daemons.clone(), plan.changed_states());
+        if changed.is_empty() {
+            return;
+        }
+        self.sim.spawn(Owner::World, async move {
+            for _ in 0..10 {
+                for (daemon, document) in
+                    daemons.iter().flat_map(|daemon| changed.iter().map(move |id| (daemon, *id)))
+                {
+                    let (document, done) = (document_id(document), oneshot::channel().0);
+                    let how = How::FromItsLog(None);
+                    daemon.revisit(&document.clone(), || Revisit { document, how, done });
+                }
+                sim.sleep(Duration::from_secs(4)).await;
+            }
+        });
+    }
+
+    /// These documents get one more event, while what was repaired is in memory.
+    fn one_more(&mut self, documents: Vec<usize>) {
+        if documents.is_empty() {
+            return;
+        }
+        let plan = WriterPlan { careless: false, faults: Vec::new(), steps: Vec::new() };
+        let node = Node::new(&self.world, Owner::Actor(98), &[]);
+        let mut writer = Writer::new(node, 98, &plan, &self.appends);
+        self.actor(Owner::World, async move {
+            for document in documents {
+                writer.step(document_id(document), Action::Add(1)).await;
+            }
+        });
+        let busy = Arc::clone(&self.busy);
+        let limit = self.sim.now() + TROUBLE_LIMIT;
+        self.executor.run(limit, || busy.load(Ordering::Relaxed) == 0);
     }
 
     fn daemons(&mut self, plan: &Plan) {
@@ -434,6 +479,20 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
                 others.for_each(|(name, value)| damaged.append(name, value));
                 let (collection, key) = (COLLECTION.into(), Key::Document(id));
                 world.apply(vec![Op::Put { collection, key, row: Row::Raw(damaged) }]);
+            }
+        }
+        What::ChangeState { document } => {
+            let id = document_id(document);
+            let row = row_of(&world.state().latest, &id).cloned();
+            let row = row.and_then(|row| Document::try_from(row).ok());
+            if let Some(mut row) = row
+                && let Ok(state) = row.get_document_mut("state")
+            {
+                state.insert("touched", true);
+                monitor.changed_by_hand(id.clone());
+                let (collection, key) = (COLLECTION.into(), Key::Document(id));
+                let row = Row::Raw(RawDocumentBuf::try_from(&row).unwrap());
+                world.apply(vec![Op::Put { collection, key, row }]);
             }
         }
         What::DropRows => {

@@ -15,7 +15,7 @@ use crate::{
         skip::has_fillers,
     },
     planted::{Bug, planted},
-    store::{NO_VERSION, Store},
+    store::{NO_VERSION, RowWrite, Store},
     time::Time,
 };
 
@@ -58,8 +58,27 @@ pub(super) async fn remake<L: EventLog, D: Store, T: Time>(
     for id in ids {
         if let Some(row) = rows.remove(&id) {
             documents.memory.stands_over(&id, &row);
+            if planted(Bug::RepairedRowNotInMemory) {
+                repair_beside_memory(documents, &id, &row).await?;
+            }
         }
     }
+    Ok(())
+}
+
+/// What a repair would be that knows nothing of the projector: a planted bug.
+async fn repair_beside_memory<L: EventLog, D: Store, T: Time>(
+    documents: &mut Documents<L, D, T>,
+    id: &DocumentId,
+    row: &RawDocumentBuf,
+) -> Result<()> {
+    let slot = documents.memory.cache.edit(id).filter(|slot| slot.is == Stored::Differs);
+    let Some(slot) = slot else { return Ok(()) };
+    let versions = (slot.stored, slot.document.version);
+    let write = RowWrite::new(id.clone(), versions, slot.document.to_raw());
+    documents.ask.write(&write).await?;
+    documents.memory.cache.evict(id);
+    documents.memory.admit_row(row);
     Ok(())
 }
 

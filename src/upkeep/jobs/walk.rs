@@ -113,15 +113,12 @@ fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> 
         findings.documents += 1;
         findings.events += checked.folded.version;
         let version = checked.row.as_deref().map_or(0, version_of);
-        match &checked.row {
-            Some(row) => match difference(row, &checked.folded, &checked.stop) {
-                Some(problem) => {
-                    compared.wrong.push((checked, problem));
-                    continue;
-                }
-                None => compared.right.push((row, checked)),
-            },
-            None => {}
+        if let Some(row) = &checked.row {
+            if let Some(problem) = difference(row, &checked.folded, &checked.stop) {
+                compared.wrong.push((checked, problem));
+                continue;
+            }
+            compared.right.push((row, checked));
         }
         if checked.last > version {
             let (id, last) = (id.clone(), checked.last);

@@ -19,6 +19,10 @@ pub(super) use super::parts::{
     each_part_has_a_checkpoint_and_records_of_its_own,
     the_first_log_that_is_claimed_stays_on_record_for_every_part,
 };
+pub(super) use super::rows::{
+    an_unreadable_row_gives_way_if_it_is_the_one_that_was_read,
+    rows_that_are_taken_away_are_told_of,
+};
 use crate::{
     database::{Error, Verdict},
     log::{Batch, Bodies, EventLog, LogSource, Scan, Start, Tail, TailBatch, TailItem},

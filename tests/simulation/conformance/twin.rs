@@ -15,7 +15,7 @@ use crate::{
         monitor::Monitor,
         node::Node,
         store::SimStore,
-        world::{EVENTS, Key, Op, Row, World},
+        world::{COLLECTION, EVENTS, Key, Op, Row, World},
     },
 };
 
@@ -128,6 +128,21 @@ impl Server for Twin {
 
     async fn rename_log_back(&self) {
         self.change(Op::Rename { from: "old.events".into(), to: EVENTS.into() }).await;
+    }
+
+    async fn delete_row(&self) {
+        let key = Key::Document(DocumentId::String("a".into()));
+        self.change(Op::Delete { collection: COLLECTION.into(), key }).await;
+    }
+
+    async fn put_row(&self, row: &RawDocumentBuf) {
+        let key = Key::Document(DocumentId::String("a".into()));
+        let row = Row::Raw(row.clone());
+        self.change(Op::Put { collection: COLLECTION.into(), key, row }).await;
+    }
+
+    async fn drop_rows(&self) {
+        self.change(Op::Drop { collection: COLLECTION.into() }).await;
     }
 
     async fn refuse_name(&self, name: &str) {
