@@ -233,6 +233,19 @@ impl Observer {
         );
     }
 
+    /// A row is no projected document. That is told, and the document is folded again.
+    pub(crate) fn unreadable_row(&self, document: &DocumentId, reason: &str) {
+        warn!(
+            collection = self.collection(),
+            %document, reason, "a row cannot be read: its document is folded again from the log"
+        );
+        self.last_error(
+            "bad_row",
+            format!("the row of document {document} cannot be read, and is made again from the log: {reason}"),
+            "find out who else writes to this collection; `alluvium verify` tells which other rows are not what their log makes of them",
+        );
+    }
+
     /// A gap has been open for longer than `gap_grace`: it will hardly heal by itself.
     pub(crate) fn overdue_gap(&self, row: &QuarantineRow, age: Duration) {
         let (document, missing) = (&row.document, row.mark.version);

@@ -182,7 +182,10 @@ pub(super) async fn events(
     let page = reader.history(&target.id, params.after_version, limit).await?;
     if page.events.is_empty() && reader.document(&target.id).await?.is_none() {
         let (id, collection) = (&target.id, reader.collection());
-        let detail = format!("{id} of `{collection}` has no event above {}", params.after_version.unwrap_or_default());
+        let detail = format!(
+            "{id} of `{collection}` has no event above {}",
+            params.after_version.unwrap_or_default()
+        );
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
     let bytes = page.events.iter().map(|event| event.raw.as_bytes().len()).sum();

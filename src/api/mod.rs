@@ -173,6 +173,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
+        .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))
         .route(&format!("{COLLECTION}/resume"), post(pause::resume))
         .merge(waiting())

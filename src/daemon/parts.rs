@@ -118,8 +118,9 @@ impl<'a> Parts<'a> {
         let metrics = self.metrics.collection(name, status.clone())?;
         let (due, snapshots_due) = mpsc::channel(policy::DUE_MAX);
         let (grow, grown) = mpsc::channel(GROWN_MAX);
-        let observer =
-            Observer::new(Arc::new(sender), metrics.clone(), self.time.clone()).with_snapshots(due).with_grown(grow);
+        let observer = Observer::new(Arc::new(sender), metrics.clone(), self.time.clone())
+            .with_snapshots(due)
+            .with_grown(grow);
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
         let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };

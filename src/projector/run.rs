@@ -23,7 +23,7 @@ use super::{
         begin::Begin,
         chunk::Chunks,
     },
-    revisit::Revisit,
+    revisit::{How, Revisit},
 };
 use crate::{
     database::{Error, Result, Verdict},
@@ -130,10 +130,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(Revisit { document, done }) => {
-                    match self.projector.part.holds(&document) {
-                        true => self.documents.memory.rechecks.asked(&document, done),
-                        false => self.documents.askers.push(done),
+                Met::Asked(revisit) => {
+                    self.asked(revisit);
+                    // Those that came with it are looked at together.
+                    while let Ok(revisit) = self.revisits.try_recv() {
+                        self.asked(revisit);
                     }
                 }
                 Met::Came(Came::Scanned(batch)) => {
@@ -190,6 +191,15 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
+    fn asked(&mut self, Revisit { document, how, done }: Revisit) {
+        let rechecks = &mut self.documents.memory.rechecks;
+        match how {
+            _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
+            How::OnItsRow => rechecks.asked(&document, done),
+            How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+        }
+    }
+
     /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
         match batch {
@@ -222,8 +232,9 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                // That the log was replaced may be among what was lost.
+                // That the log was replaced may be among what was lost, and that rows were taken away.
                 self.find_log_again().await?;
+                self.forget().await?;
                 self.intake.lost(at);
                 Ok(())
             }
@@ -234,9 +245,10 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
     async fn fold_changes(&mut self, batch: &TailBatch) -> Result<()> {
         self.documents.ask.has_seen(Some(batch.position.cluster_time));
         let (events, chunks) = (self.intake.events.clone(), self.intake.chunks.clone());
+        let rows = &self.projector.collection;
         let (mut chunk, mut passed) = (chunks.chunk(), 0);
         for change in batch.changes.documents()? {
-            match TailItem::decode(change?, |name| name == events)? {
+            match TailItem::decode(change?, |name| name == events || name == *rows)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
                     if name == events =>
                 {
@@ -257,6 +269,18 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     self.intake.moved(matches!(item, TailItem::Arrived { .. }));
                     self.find_log_again().await?;
                     // What it got under another name never came through the stream.
+                    self.intake.scan_again(batch.position.cluster_time);
+                }
+                TailItem::Deleted { rows: name, id } if name == rows => {
+                    self.documents.row_taken_away(id)
+                }
+                item if item.moves(rows) => {
+                    self.fold_streamed(chunk.take()).await?;
+                    tracing::warn!(
+                        rows,
+                        "the rows were taken away, or replaced: they are made again from the log"
+                    );
+                    self.forget().await?;
                     self.intake.scan_again(batch.position.cluster_time);
                 }
                 _ => {}
@@ -286,6 +310,16 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),
         }
+    }
+
+    /// Nothing that is in memory is believed any more: the rows may not be those that were read.
+    async fn forget(&mut self) -> Result<()> {
+        if !self.documents.ask.flushing.is_idle() {
+            let flushed = self.documents.ask.flushing.returned().await?;
+            self.settle(flushed).await?;
+        }
+        self.documents.memory.cache.clear();
+        Ok(())
     }
 
     /// The log was taken away, or may have been: it has to be there again under its name.

@@ -250,7 +250,8 @@ impl Reader {
         let mut stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         // A base may stand for what looks like a gap.
         if stop == Stop::Gap
-            && let Some(base) = moment.base(id).await?.filter(|base| base.version > document.version)
+            && let Some(base) =
+                moment.base(id).await?.filter(|base| base.version > document.version)
         {
             document = from_base(&base)?;
             let range = log::history::above(document.version);

@@ -23,7 +23,7 @@ use crate::{
         document::Quarantine,
         id::DocumentId,
         part::Part,
-        position::{Checkpoint, LogId},
+        position::{Checkpoint, LogId, RowsId},
     },
 };
 
@@ -90,6 +90,9 @@ pub trait Documents: Clone + Send + Sync + 'static {
         extent: Extent,
     ) -> impl Future<Output = Result<Self::Versions>> + Send;
 
+    /// Which collection holds the rows now; `None` while there is none.
+    fn rows_id(&self) -> impl Future<Output = Result<Option<RowsId>>> + Send;
+
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
     fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
@@ -108,6 +111,11 @@ pub trait Versions: Send {
     /// # Errors
     /// After an error the walk is over; another may begin after the last id seen.
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<RowVersion>>>> + Send;
+
+    /// What is said of rows that were passed over since this was asked last, because no document can have their `_id`.
+    fn take_foreign(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// How much of each row a walk brings.
@@ -137,7 +145,8 @@ pub struct RowVersion {
 pub struct RowWrite {
     /// The document.
     pub id: DocumentId,
-    /// The version of the stored row that this one follows; 0 when there is none.
+    /// The version of the stored row that this one follows; 0 when there is none, [`NO_VERSION`] where that row has no
+    /// usable one.
     pub expected: i64,
     /// The version of `row`.
     pub version: i64,
@@ -147,6 +156,9 @@ pub struct RowWrite {
     /// so that is deleted, and this one inserted.
     pub is_unsound: bool,
 }
+
+/// Stands for the version of a stored row that has no usable one.
+pub const NO_VERSION: i64 = -1;
 
 impl RowWrite {
     /// A row that follows the one at version `expected`, or the first one at 0.

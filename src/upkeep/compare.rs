@@ -7,11 +7,11 @@ use std::{
     slice,
 };
 
-use bson::RawDocumentBuf;
+use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::try_join_all;
 
 use super::{
-    fold::{Stop, offer, read_on},
+    fold::{READ_EVENTS_MAX, Stop, offer, read_on},
     snapshot::version_of,
 };
 use crate::{
@@ -20,8 +20,9 @@ use crate::{
     model::{
         base::{claimed_version, is_base},
         document::Document,
-        event::EventKey,
+        event::{EventError, EventKey},
         id::{DocumentId, INTEGER_MAX},
+        shown::shown,
         skip::{Skips, is_filler},
     },
     store::{Documents, Extent, SkipRows, Versions},
@@ -37,6 +38,9 @@ const LOAD_MAX: usize = 64;
 /// The most documents in one step, those without a row among them.
 const DOCUMENTS_MAX: usize = 1_024;
 
+/// How many events without a readable key are told of in one step.
+const STRAYS_MAX: usize = 1_000;
+
 /// One document as it is stored, and as its log makes it.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
@@ -46,6 +50,8 @@ pub(super) struct Checked {
     pub(super) folded: Document,
     /// Why the fold ended.
     pub(super) stop: Stop,
+    /// The version of the last event that the walk saw of it.
+    pub(super) last: i64,
     /// The version that it goes to.
     until: i64,
 }
@@ -53,7 +59,34 @@ pub(super) struct Checked {
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: history::start(&id), stop: Stop::End, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, last: 0, until }
+    }
+
+    /// The version of the row; 0 if there is none.
+    pub(super) fn version(&self) -> i64 {
+        self.row.as_deref().map_or(0, version_of)
+    }
+
+    /// One document by itself.
+    ///
+    /// # Errors
+    /// When the database refuses or is away.
+    pub(super) async fn look<L: EventLog>(
+        source: &impl LogSource<Log = L>,
+        (log, store): (&L, &(impl Documents + SkipRows)),
+        id: &DocumentId,
+    ) -> Result<Self> {
+        let row = load(store, slice::from_ref(id)).await?.pop().map(|(_, row)| row);
+        let mut checked = Self::new(id.clone(), row);
+        let now = source.now().await?;
+        checked.stop = read_on(log, store, &mut checked.folded, checked.until, now).await?;
+        checked.last = checked.folded.version;
+        loop {
+            let batch = log.read(id, checked.last, READ_EVENTS_MAX, Some(now)).await?;
+            let Some(event) = batch.documents()?.last().transpose()? else { return Ok(checked) };
+            let key = EventKey::from_event(event);
+            checked.last = key.map_err(|error| Error::damaged(error.to_string()))?.version;
+        }
     }
 }
 
@@ -66,6 +99,8 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     scan: Option<L::Scan>,
     events: Option<Reading>,
     after: Option<DocumentId>,
+    /// What is said of events without a readable key that were met.
+    strays: Vec<String>,
 }
 
 impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
@@ -92,6 +127,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             scan: Some(scan),
             events: None,
             after,
+            strays: Vec::new(),
         })
     }
 
@@ -130,6 +166,11 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         }
     }
 
+    /// What is said of the events without a readable key that were met since this was asked last.
+    pub(super) fn take_strays(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.strays)
+    }
+
     async fn next_rows(&mut self) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
         while self.rows.len() < ROWS_MAX
             && let Some(versions) = &mut self.versions
@@ -139,6 +180,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                     let after = self.after.as_ref();
                     let new = rows.into_iter().filter(|row| after.is_none_or(|id| row.id > *id));
                     self.rows.extend(new.filter_map(|row| Some((row.id, row.row?))));
+                    self.strays.extend(versions.take_foreign());
                 }
                 None => self.versions = None,
             }
@@ -175,11 +217,16 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 self.events = None;
                 continue;
             };
-            // What has no readable key belongs to no document.
             let near = current.as_ref().map(|current| &current.folded.id);
-            let Ok(key) = EventKey::from_event_near(event, near) else {
-                events.pass(behind);
-                continue;
+            let key = match EventKey::from_event_near(event, near) {
+                Ok(key) => key,
+                Err(error) => {
+                    if self.strays.len() < STRAYS_MAX {
+                        self.strays.push(stray(event, &error));
+                    }
+                    events.pass(behind);
+                    continue;
+                }
             };
             if current.as_ref().is_none_or(|current| current.folded.id != key.document) {
                 step.extend(current.take().map(|left| (left.folded.id.clone(), left)));
@@ -207,6 +254,9 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 );
                 renewed = Some(key.document.clone());
             }
+            if let Some(checked) = &mut current {
+                checked.last = key.version;
+            }
             if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
                 if checked.row.is_none() && key.version == 1 && is_base(event) {
                     checked.until = claimed_version(event);
@@ -232,6 +282,14 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
     }
 }
 
+/// What is said of an event that belongs to no document, whatever range it sorts into.
+fn stray(event: &RawDocument, error: &EventError) -> String {
+    let key = event.get("_id").ok().flatten();
+    let key = key.and_then(|key| Bson::try_from(key).ok());
+    let key = key.map_or_else(|| "unreadable".to_owned(), |key| shown(key.to_string().as_bytes()));
+    format!("the log has an event of no document, with `_id` {key}: {error}")
+}
+
 async fn load<D: Documents>(
     store: &D,
     ids: &[DocumentId],
@@ -252,7 +310,7 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
     for (id, row) in load(store, &without).await? {
         if let Some(checked) = step.get_mut(&id) {
             // It is folded anew, under the skips of this moment.
-            *checked = Checked::new(id, Some(row));
+            *checked = Checked { last: checked.last, ..Checked::new(id, Some(row)) };
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::{
         job::{Order, Outcome, RUNNING},
     },
     retry::{Backoff, limited},
-    store::{Bases, MarkRows, Jobs, Lock, Snapshots, Store, jobs::Advance},
+    store::{Bases, Jobs, Lock, MarkRows, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 

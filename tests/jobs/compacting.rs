@@ -128,7 +128,8 @@ async fn what_is_left_of_a_log_gives_the_document_and_every_client_gets_what_it_
     let history = reader.history(&id, None, 1_000).await.unwrap();
     let told: Vec<i64> = history.events.iter().map(|event| event.version).collect();
     assert_eq!(told, (280..=300).collect::<Vec<_>>());
-    let answer = ask(&daemon, "GET", "/v1/collections/games/documents/a/events?after_version=5").await;
+    let answer =
+        ask(&daemon, "GET", "/v1/collections/games/documents/a/events?after_version=5").await;
     assert_eq!((answer.status, &answer.json["floor_version"]), (410, &280.into()), "{answer:?}");
     let answer = ask(&daemon, "GET", "/v1/collections/games/documents/a/events?limit=1").await;
     assert_eq!(answer.json["events"][0]["op"], "base", "{answer:?}");
@@ -174,7 +175,10 @@ async fn a_live_client_keeps_what_it_lacks_and_a_dry_run_tells_who_keeps_what() 
         jobs.count_documents(doc! { "state": "done" }).await.unwrap() == 2
     })
     .await;
-    assert_eq!(versions(&log_of(&scene, "a").await), [1].into_iter().chain(120..=200).collect::<Vec<_>>());
+    assert_eq!(
+        versions(&log_of(&scene, "a").await),
+        [1].into_iter().chain(120..=200).collect::<Vec<_>>()
+    );
     let id = DocumentId::from_text("a").unwrap();
     let query = MissingQuery { clock: clock(120), limit: 100, ..MissingQuery::default() };
     let answer = reader(&scene).missing(&id, &query).await.unwrap().unwrap();
@@ -201,8 +205,12 @@ async fn what_is_not_proven_is_left_and_what_came_late_is_put_on_record() {
     scene.reached("a", 200).await;
     let result = compact(&scene, doc! { "document": "a" }).await;
     assert_eq!((count(&result, "late"), count(&result, "bases")), (1, 1), "{result}");
-    assert_eq!(versions(&log_of(&scene, "a").await), [1].into_iter().chain(190..=200).collect::<Vec<_>>());
-    let late = scene.collection("alluvium.quarantine").find_one(doc! { "class": "late" }).await.unwrap();
+    assert_eq!(
+        versions(&log_of(&scene, "a").await),
+        [1].into_iter().chain(190..=200).collect::<Vec<_>>()
+    );
+    let late =
+        scene.collection("alluvium.quarantine").find_one(doc! { "class": "late" }).await.unwrap();
     let mut found = late.unwrap().get_document("event").unwrap().clone();
     found.remove("at");
     let mut expected = turn("a", 50);

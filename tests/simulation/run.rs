@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use bson::Document;
+use bson::{Document, RawDocumentBuf, raw::cstr, rawdoc};
 use futures::FutureExt;
+use tokio::sync::oneshot;
 
 use super::{
     daemon,
@@ -35,6 +36,7 @@ use crate::{
         part::Part,
         skip::{Skip, is_filler},
     },
+    projector::revisit::{How, Revisit},
     store::Lease,
 };
 
@@ -118,7 +120,11 @@ impl Run {
             return None;
         }
         let led = plan.lease_time.is_some();
+        self.repair(plan);
         self.settle("after the trouble", true, led.then(BTreeMap::new))?;
+        self.monitor.repaired();
+        self.one_more(plan.changed_states());
+        self.settle("after one more event for what was repaired", true, None)?;
         let epochs = saved(&self.world.state().visible).into_iter();
         let epochs = epochs.map(|(part, saved)| (part, saved.epoch)).collect();
         if plan.loses_leases {
@@ -129,6 +135,45 @@ impl Run {
         let before = led.then_some(epochs);
         self.settle("after a restart and one more event for each", false, before)?;
         self.judge()
+    }
+
+    /// Has the documents made again whose states were changed, until somebody has heard of it.
+    fn repair(&self, plan: &Plan) {
+        let (sim, daemons, changed) =
+            (self.sim.clone(), self.daemons.clone(), plan.changed_states());
+        if changed.is_empty() {
+            return;
+        }
+        self.sim.spawn(Owner::World, async move {
+            for _ in 0..10 {
+                for (daemon, document) in
+                    daemons.iter().flat_map(|daemon| changed.iter().map(move |id| (daemon, *id)))
+                {
+                    let (document, done) = (document_id(document), oneshot::channel().0);
+                    let how = How::FromItsLog(None);
+                    daemon.revisit(&document.clone(), || Revisit { document, how, done });
+                }
+                sim.sleep(Duration::from_secs(4)).await;
+            }
+        });
+    }
+
+    /// These documents get one more event, while what was repaired is in memory.
+    fn one_more(&mut self, documents: Vec<usize>) {
+        if documents.is_empty() {
+            return;
+        }
+        let plan = WriterPlan { careless: false, faults: Vec::new(), steps: Vec::new() };
+        let node = Node::new(&self.world, Owner::Actor(98), &[]);
+        let mut writer = Writer::new(node, 98, &plan, &self.appends);
+        self.actor(Owner::World, async move {
+            for document in documents {
+                writer.step(document_id(document), Action::Add(1)).await;
+            }
+        });
+        let busy = Arc::clone(&self.busy);
+        let limit = self.sim.now() + TROUBLE_LIMIT;
+        self.executor.run(limit, || busy.load(Ordering::Relaxed) == 0);
     }
 
     fn daemons(&mut self, plan: &Plan) {
@@ -210,7 +255,7 @@ impl Run {
     fn settle(
         &mut self,
         when: &str,
-        excuse_deleted: bool,
+        excuse_damaged: bool,
         before: Option<BTreeMap<Part, i64>>,
     ) -> Option<()> {
         let limit = self.sim.now() + SETTLE_LIMIT;
@@ -225,7 +270,7 @@ impl Run {
             };
             let moved = std::mem::replace(&mut looked_at, seen) != seen && !is_behind;
             if moved {
-                left = differences(&world, &monitor, excuse_deleted);
+                left = differences(&world, &monitor, excuse_damaged);
                 left.extend(before.iter().flat_map(|before| misled(&world, &daemons, before)));
             }
             moved && left.is_empty()
@@ -303,9 +348,9 @@ impl Run {
     }
 }
 
-/// Where the projection is not yet what the log makes of it. A row that was deleted by hand, and one that
-/// was being made again when its maker died, is excused until its document has another event.
-fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<String> {
+/// Where the projection is not yet what the log makes of it. A row that was damaged by hand is excused until its document
+/// has another event.
+fn differences(world: &World, monitor: &Monitor, excuse_damaged: bool) -> Vec<String> {
     let state = world.state();
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
@@ -320,7 +365,7 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     for id in (0..DOCUMENTS).map(document_id) {
         let history = monitor.history(&state, log, &id);
         let row = row_of(&state.visible, &id);
-        if excuse_deleted && monitor.was_deleted_by_hand(&id) {
+        if excuse_damaged && monitor.was_damaged_by_hand(&id) {
             continue;
         }
         let expected = history.rows.last().map(AsRef::as_ref);
@@ -419,6 +464,40 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             monitor.deleted_by_hand(document_id(document));
             let key = Key::Document(document_id(document));
             world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
+        }
+        What::DamageRow { document, version } => {
+            let id = document_id(document);
+            let row = row_of(&world.state().latest, &id).cloned();
+            if let Some(row) = row {
+                monitor.damaged_by_hand(id.clone());
+                let mut damaged = rawdoc! { "_id": id.as_raw() };
+                if let Some(version) = version {
+                    damaged.append(cstr!("version"), version);
+                }
+                let others =
+                    row.iter().flatten().filter(|(name, _)| *name != "_id" && *name != "version");
+                others.for_each(|(name, value)| damaged.append(name, value));
+                let (collection, key) = (COLLECTION.into(), Key::Document(id));
+                world.apply(vec![Op::Put { collection, key, row: Row::Raw(damaged) }]);
+            }
+        }
+        What::ChangeState { document } => {
+            let id = document_id(document);
+            let row = row_of(&world.state().latest, &id).cloned();
+            let row = row.and_then(|row| Document::try_from(row).ok());
+            if let Some(mut row) = row
+                && let Ok(state) = row.get_document_mut("state")
+            {
+                state.insert("touched", true);
+                monitor.changed_by_hand(id.clone());
+                let (collection, key) = (COLLECTION.into(), Key::Document(id));
+                let row = Row::Raw(RawDocumentBuf::try_from(&row).unwrap());
+                world.apply(vec![Op::Put { collection, key, row }]);
+            }
+        }
+        What::DropRows => {
+            (0..DOCUMENTS).for_each(|document| monitor.deleted_by_hand(document_id(document)));
+            world.apply(vec![Op::Drop { collection: COLLECTION.into() }]);
         }
         What::DeleteCheckpoints => {
             let saved = saved(&world.state().latest);

@@ -5,10 +5,11 @@ pub(super) mod cache;
 pub(super) mod memory;
 pub(super) mod recheck;
 pub(super) mod refused;
+mod remake;
 pub(super) mod review;
 pub(super) mod waiting;
 
-use std::slice;
+use std::{collections::HashSet, slice};
 
 use futures::FutureExt;
 use tokio::sync::oneshot;
@@ -33,7 +34,7 @@ use crate::{
     store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
-use cache::Slot;
+use cache::{Slot, Stored};
 use memory::{Arrival, Memory, SkipsAre};
 use recheck::Recheck;
 
@@ -96,16 +97,22 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         self.load(&missing).await
     }
 
-    /// Brings documents into memory; those without a row at version 0.
+    /// Brings documents into memory; those without a row at version 0. One whose row cannot be read is not: it is noted
+    /// that it has to be made again.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
         let rows = self.ask.load(ids).await?;
         self.memory.counts.loaded += ids.len() as u64;
-        let documents: Result<Vec<Document>> =
-            rows.iter().map(|row| self.memory.read_row(row)).collect();
-        let documents = documents?;
+        let mut documents = Vec::with_capacity(rows.len());
+        let mut unreadable = HashSet::new();
+        for row in &rows {
+            match Document::from_raw(row) {
+                Ok(document) => documents.push(document),
+                Err(error) => unreadable.extend(self.memory.unreadable(row, &error)),
+            }
+        }
         self.learn_of_parked(&documents).await?;
         for document in documents {
             // What is known of its skips may be older than the row.
@@ -116,7 +123,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             self.memory.admit(document, stored);
         }
         for id in ids {
-            if !self.memory.cache.holds(id) {
+            if !self.memory.cache.holds(id) && !unreadable.contains(id) {
                 self.memory.admit(history::start(id), 0);
             }
         }
@@ -189,6 +196,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     }
 
     async fn look_again(&mut self, taken: Vec<(DocumentId, Recheck)>) -> Result<()> {
+        let (remade, taken): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(_, why)| why.is_remade && !planted(Bug::RowNotMadeAgain));
+        if !remade.is_empty() {
+            remake::remake(self, remade).await?;
+        }
         let Memory { cache, .. } = &mut self.memory;
         taken.iter().filter(|(_, why)| why.is_afresh).for_each(|(id, _)| cache.evict(id));
         let absent = taken.iter().map(|(id, _)| id).filter(|id| !cache.holds(id));
@@ -196,8 +208,16 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         self.load(&absent).await?;
         let mut behind = Vec::new();
         for (id, why) in taken {
-            let Memory { cache, waiting, .. } = &mut self.memory;
-            let Some(slot) = cache.edit(&id) else { continue };
+            let Memory { cache, waiting, rechecks, .. } = &mut self.memory;
+            let Some(slot) = cache.edit(&id) else {
+                // Its row cannot be read. Where it waits for somebody to help, what came above it is passed.
+                if why.is_retried || rechecks.is_remade(&id) {
+                    rechecks.goes_on(&id, why);
+                } else if waiting.rest_on(&id) {
+                    self.memory.note_change();
+                }
+                continue;
+            };
             if why.is_retried {
                 slot.document.quarantine = None;
             }
@@ -217,6 +237,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             }
             self.askers.extend(why.askers);
         }
+        self.read_all_on(&behind).await
+    }
+
+    /// Folds what the log holds above the versions that documents have come to.
+    async fn read_all_on(&mut self, behind: &[(DocumentId, i64)]) -> Result<()> {
         for behind in behind.chunks(READS_AT_ONCE) {
             let pages = self.ask.read_many(behind).await?;
             for ((id, _), page) in behind.iter().zip(pages) {
@@ -276,12 +301,17 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         };
         let page = self.ask.read(id, version - 1).await?;
         let event = page.documents()?.next().transpose()?;
-        if event.and_then(|event| EventKey::from_event(event).ok()).is_some_and(|key| key.version == version) {
+        if event
+            .and_then(|event| EventKey::from_event(event).ok())
+            .is_some_and(|key| key.version == version)
+        {
             return Ok(Some(page));
         }
         self.memory.cache.evict(id);
         self.load(slice::from_ref(id)).await?;
-        let reason = format!("the event of the base, at version {version}, is missing: put it back, then retry");
+        let reason = format!(
+            "the event of the base, at version {version}, is missing: put it back, then retry"
+        );
         let version = self.unparked(id).unwrap_or_default() + 1;
         self.memory.park(id, Quarantine { class: Class::BadBase, version, reason });
         Ok(None)
@@ -321,7 +351,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         for slot in cache.changed() {
             let versions = (slot.stored, slot.document.version);
             let row = slot.document.to_raw();
-            flush.writes.push(RowWrite::new(slot.document.id.clone(), versions, row));
+            let is_unsound = slot.is == Stored::Unreadable;
+            let write = RowWrite::new(slot.document.id.clone(), versions, row);
+            flush.writes.push(RowWrite { is_unsound, ..write });
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, IdError},
+    model::{id::DocumentId, position::RowsId},
     store::{Documents, Extent, RowOutcome, RowWrite},
 };
 
@@ -39,6 +39,13 @@ impl Documents for MongoStore {
 
     async fn versions(&self, after: Option<&DocumentId>, extent: Extent) -> Result<MongoVersions> {
         self.walk_versions(after, extent).await
+    }
+
+    async fn rows_id(&self) -> Result<Option<RowsId>> {
+        let look = self.database.list_collections().filter(doc! { "name": &self.collection });
+        let found = look.await?.try_next().await?;
+        let uuid = found.and_then(|found| found.info.uuid?.to_uuid().ok());
+        Ok(uuid.map(RowsId))
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
@@ -293,8 +300,4 @@ impl MongoStore {
         }
         Ok(())
     }
-}
-
-pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
-    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }

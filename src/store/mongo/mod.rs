@@ -1,8 +1,8 @@
 //! The store on MongoDB: one handle per collection, one file per kind of row. All writes are majority
 //! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
 
-mod bases;
 mod again;
+mod bases;
 mod checkpoints;
 mod documents;
 mod instances;

@@ -187,7 +187,8 @@ where
         let mut skips = self.store.load_skips_of(&look.id, Some(known.at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
-            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
+            let page =
+                self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
             if page.documents()?.flatten().any(is_filler) {
                 let read_at = page.read_at().max(Some(known.at_least));
                 skips = self.store.load_skips_of(&look.id, read_at).await?;

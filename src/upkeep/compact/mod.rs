@@ -106,10 +106,8 @@ where
     pub(super) async fn compact(&self, ids: &[DocumentId], dry_run: bool) -> Result<Compacted> {
         let now = self.store.database_time().await?;
         let at_least = self.source.now().await?;
-        let (marks, clients) = futures::try_join!(
-            self.store.marks(self.log.id(), ids),
-            self.store.clients(ids)
-        )?;
+        let (marks, clients) =
+            futures::try_join!(self.store.marks(self.log.id(), ids), self.store.clients(ids))?;
         let waiting = self.store.load_quarantine().await?;
         let known = look::Known { now, at_least, marks, clients, waiting };
         let looks: Vec<_> = ids.iter().map(|id| self.look(id, &known).boxed()).collect();

@@ -17,7 +17,8 @@ use crate::{
     observe::Observer,
     retry::limited,
     store::{
-        Bases, Documents, Extent, Hindrance, MarkRows, QuarantineRows, SkipRows, Snapshots, Versions,
+        Bases, Documents, Extent, Hindrance, MarkRows, QuarantineRows, SkipRows, Snapshots,
+        Versions,
     },
     time::Time,
 };

@@ -8,12 +8,9 @@ use bson::{Bson, Document, doc};
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
     log::{EventLog, LogSource, Mend},
-    model::{
-        compaction::Pin,
-        id::DocumentId,
-    },
+    model::{compaction::Pin, id::DocumentId},
     retry::limited,
-    store::{Bases, MarkRows, Extent, Hindrance, Jobs, Snapshots, Store, Versions},
+    store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
     upkeep::compact::{Compacted, Compactor},
 };

@@ -7,7 +7,7 @@ use super::{Done, Performance, Tally, count};
 use crate::{
     log::{LogSource, Mend},
     model::id::DocumentId,
-    store::{Bases, MarkRows, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::{self, Filling, Means},
 };

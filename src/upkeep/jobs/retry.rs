@@ -7,7 +7,7 @@ use super::{Done, Performance, Tally, Undone, count, waiting::NOT_LOOKED_AT};
 use crate::{
     log::{LogSource, Mend},
     model::{document::Class, id::DocumentId},
-    store::{Bases, MarkRows, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::OperateError,
 };

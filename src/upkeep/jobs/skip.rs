@@ -8,7 +8,7 @@ use crate::{
     log::{LogSource, Mend},
     metrics::SkipReason,
     model::id::DocumentId,
-    store::{Bases, MarkRows, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::{self, Skipped},
 };

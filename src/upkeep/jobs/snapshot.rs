@@ -12,7 +12,7 @@ use crate::{
     database::Result,
     log::{LogSource, Mend},
     model::{id::DocumentId, snapshot::Reason},
-    store::{Bases, MarkRows, Jobs, PutOutcome, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, PutOutcome, Snapshots, Store},
     time::Time,
     upkeep::snapshot::{TakeError, of_folded, version_of},
 };
@@ -48,6 +48,9 @@ where
     }
 
     async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+        for (checked, problem) in &step.wrong {
+            self.findings.find(&checked.folded.id, checked.version(), problem);
+        }
         if step.right.is_empty() {
             return Ok(());
         }
