@@ -79,7 +79,7 @@ impl MongoStore {
             bytes <= EXCHANGED_BYTES_MAX
         });
         // What is new has nothing to give up.
-        while left.len() > 1 && left.iter().any(|index| writes[*index].expected > 0) {
+        while left.len() > 1 && left.iter().any(|index| writes[*index].expected != 0) {
             let rows: Vec<&RowWrite> = left.iter().map(|index| &writes[*index]).collect();
             match self.exchange(&rows).await {
                 Ok(Exchanged::All) => {
@@ -129,7 +129,7 @@ impl MongoStore {
         session: &mut ClientSession,
         rows: &[&RowWrite],
     ) -> Result<Exchanged> {
-        let stored = rows.iter().filter(|write| write.expected > 0);
+        let stored = rows.iter().filter(|write| write.expected != 0);
         let deletes: Vec<RawDocumentBuf> =
             stored.map(|write| rawdoc! { "q": as_read(write), "limit": 1 }).collect();
         if !deletes.is_empty() {
