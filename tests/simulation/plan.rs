@@ -368,12 +368,13 @@ fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
     if rng.u8(..4) != 0 {
         return;
     }
+    let refuses = plan.mishaps.iter().any(|mishap| matches!(mishap.what, What::Refuse { .. }));
     let span = length.as_millis() as u64 + 4_000;
     for _ in 0..rng.usize(1..4) {
         let document = rng.usize(..documents);
         let what = match rng.u8(..8) {
-            // With one daemon, which has the only copies in memory.
-            6 | 7 if plan.daemons.len() == 1 => What::ChangeState { document },
+            // With one daemon, which has the only copies in memory, and reads none of them again because it is refused.
+            6 | 7 if plan.daemons.len() == 1 && !refuses => What::ChangeState { document },
             0..=2 | 6 | 7 => What::DeleteRow { document },
             3 | 4 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
             _ => What::DropRows,
