@@ -21,7 +21,7 @@ use crate::{
         base::{claimed_version, is_base},
         document::Document,
         event::{EventError, EventKey},
-        id::{DocumentId, INTEGER_MAX},
+        id::{DocumentId, INTEGER_MAX, integral},
         shown::shown,
         skip::{Skips, is_filler},
     },
@@ -52,14 +52,53 @@ pub(super) struct Checked {
     pub(super) stop: Stop,
     /// The version of the last event that the walk saw of it.
     pub(super) last: i64,
+    /// What was seen of the base of its log, and below that.
+    base: Option<SeenBase>,
     /// The version that it goes to.
     until: i64,
+}
+
+/// What a walk has seen of a base.
+#[derive(Clone, Copy, Debug)]
+struct SeenBase {
+    version: i64,
+    pruned: i64,
+    /// Whether its own event is there, which is never pruned.
+    has_own: bool,
+    /// How many events stand where it says that none is left.
+    late: i64,
+}
+
+impl SeenBase {
+    fn of(base: &RawDocument) -> Self {
+        let pruned = base.get("pruned").ok().flatten().and_then(integral).unwrap_or(1);
+        Self { version: claimed_version(base), pruned, has_own: false, late: 0 }
+    }
+
+    fn take(&mut self, version: i64) {
+        self.has_own |= version == self.version;
+        self.late += i64::from((2..=self.pruned).contains(&version));
+    }
 }
 
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: history::start(&id), stop: Stop::End, last: 0, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, last: 0, base: None, until }
+    }
+
+    /// What is wrong with the base of its log, or below that.
+    pub(super) fn wrong_base(&self) -> Option<String> {
+        let SeenBase { version, has_own, late, .. } = self.base?;
+        if !has_own {
+            return Some(format!("the event of its base, at version {version}, is missing"));
+        }
+        (late > 0).then(|| {
+            format!(
+                "{late} events stand below its base, at version {version}, where none is left: they came late. \
+                 `alluvium compact` puts them on record"
+            )
+        })
     }
 
     /// The version of the row; 0 if there is none.
@@ -256,6 +295,13 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             }
             if let Some(checked) = &mut current {
                 checked.last = key.version;
+                match &mut checked.base {
+                    base if key.version == 1 => {
+                        *base = is_base(event).then(|| SeenBase::of(event));
+                    }
+                    Some(base) => base.take(key.version),
+                    None => {}
+                }
             }
             if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
                 if checked.row.is_none() && key.version == 1 && is_base(event) {
@@ -310,7 +356,8 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
     for (id, row) in load(store, &without).await? {
         if let Some(checked) = step.get_mut(&id) {
             // It is folded anew, under the skips of this moment.
-            *checked = Checked { last: checked.last, ..Checked::new(id, Some(row)) };
+            let (last, base) = (checked.last, checked.base);
+            *checked = Checked { last, base, ..Checked::new(id, Some(row)) };
         }
     }
     Ok(())
@@ -323,6 +370,15 @@ async fn complete<L: EventLog>(
     step: &mut BTreeMap<DocumentId, Checked>,
     source: &impl LogSource<Log = L>,
 ) -> Result<()> {
+    for checked in step.values_mut() {
+        if let Some(base) = checked.base.as_mut().filter(|base| !base.has_own) {
+            // It went with the others if a newer base has been written since.
+            let id = &checked.folded.id;
+            let first = log.first(id, Some(source.now().await?)).await?;
+            let first = first.documents()?.next().transpose()?;
+            base.has_own = first.is_none_or(|first| claimed_version(first) != base.version);
+        }
+    }
     let is_short =
         |checked: &&mut Checked| checked.row.is_some() && checked.folded.version < checked.until;
     let mut short = step.values_mut().filter(is_short).peekable();
@@ -337,7 +393,8 @@ async fn complete<L: EventLog>(
         if let Stop::Base(_) = checked.stop {
             // Its row was read before the base was written, which stands for the newer one.
             let row = store.load(slice::from_ref(&checked.folded.id)).await?.pop();
-            *checked = Checked::new(checked.folded.id.clone(), row);
+            let (last, base) = (checked.last, checked.base);
+            *checked = Checked { last, base, ..Checked::new(checked.folded.id.clone(), row) };
             let until = checked.until;
             checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
         }

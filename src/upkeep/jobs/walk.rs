@@ -113,6 +113,9 @@ fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> 
         findings.documents += 1;
         findings.events += checked.folded.version;
         let version = checked.row.as_deref().map_or(0, version_of);
+        if let Some(problem) = checked.wrong_base() {
+            findings.find(id, version, &problem);
+        }
         if let Some(row) = &checked.row {
             if let Some(problem) = difference(row, &checked.folded, &checked.stop) {
                 compared.wrong.push((checked, problem));
