@@ -13,6 +13,7 @@ use super::{
     documents::{
         Documents,
         memory::{Arrival, Memory},
+        remake::row_taken_away,
         review::{Review, note_parked},
     },
     flush::Flushed,
@@ -126,13 +127,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(revisit) => {
-                    self.asked(revisit);
-                    // Those that came with it are looked at together.
-                    while let Ok(revisit) = self.revisits.try_recv() {
-                        self.asked(revisit);
-                    }
-                }
+                Met::Asked(revisit) => self.asked(revisit),
                 Met::Came(Came::Scanned(batch)) => {
                     self.scanned(batch).await?;
                     if let Some(fed) = self.intake.fed_meanwhile() {
@@ -186,12 +181,17 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
-    fn asked(&mut self, Revisit { document, how, done }: Revisit) {
-        let rechecks = &mut self.documents.memory.rechecks;
-        match how {
-            _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
-            How::OnItsRow => rechecks.asked(&document, done),
-            How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+    /// Those that came with the first are looked at together with it.
+    fn asked(&mut self, first: Revisit) {
+        let mut next = Some(first);
+        while let Some(Revisit { document, how, done }) = next {
+            let rechecks = &mut self.documents.memory.rechecks;
+            match how {
+                _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
+                How::OnItsRow => rechecks.asked(&document, done),
+                How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+            }
+            next = self.revisits.try_recv().ok();
         }
     }
 
@@ -267,14 +267,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     self.intake.scan_again(batch.position.cluster_time);
                 }
                 TailItem::Deleted { rows: name, id } if name == rows => {
-                    self.documents.row_taken_away(id)
+                    row_taken_away(&mut self.documents, id)
                 }
                 item if item.moves(rows) => {
                     self.fold_streamed(chunk.take()).await?;
-                    tracing::warn!(
-                        rows,
-                        "the rows were taken away, or replaced: they are made again from the log"
-                    );
+                    tracing::warn!(rows, "the rows were taken away: they are made again");
                     self.forget().await?;
                     self.intake.scan_again(batch.position.cluster_time);
                 }

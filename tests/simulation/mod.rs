@@ -23,5 +23,6 @@ mod seeds;
 mod shrink;
 mod skips;
 mod store;
+mod touching;
 mod world;
 mod writer;
