@@ -304,13 +304,14 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
-    /// Nothing that is in memory is believed any more: the rows may not be those that were read.
+    /// What is in memory is not believed any more: the rows may not be those that were read. What is yet to be written
+    /// stays, since records of what waits go with it.
     async fn forget(&mut self) -> Result<()> {
         if !self.documents.ask.flushing.is_idle() {
             let flushed = self.documents.ask.flushing.returned().await?;
             self.settle(flushed).await?;
         }
-        self.documents.memory.cache.clear();
+        self.documents.memory.cache.forget_unchanged();
         Ok(())
     }
 
