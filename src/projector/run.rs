@@ -14,6 +14,7 @@ use super::{
         Documents,
         memory::{Arrival, Memory},
         refused,
+        remake::row_taken_away,
         review::{Review, note_parked},
     },
     flush::Flushed,
@@ -130,13 +131,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(revisit) => {
-                    self.asked(revisit);
-                    // Those that came with it are looked at together.
-                    while let Ok(revisit) = self.revisits.try_recv() {
-                        self.asked(revisit);
-                    }
-                }
+                Met::Asked(revisit) => self.asked(revisit),
                 Met::Came(Came::Scanned(batch)) => {
                     self.scanned(batch).await?;
                     if let Some(fed) = self.intake.fed_meanwhile() {
@@ -191,12 +186,17 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
-    fn asked(&mut self, Revisit { document, how, done }: Revisit) {
-        let rechecks = &mut self.documents.memory.rechecks;
-        match how {
-            _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
-            How::OnItsRow => rechecks.asked(&document, done),
-            How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+    /// Those that came with the first are looked at together with it.
+    fn asked(&mut self, first: Revisit) {
+        let mut next = Some(first);
+        while let Some(Revisit { document, how, done }) = next {
+            let rechecks = &mut self.documents.memory.rechecks;
+            match how {
+                _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
+                How::OnItsRow => rechecks.asked(&document, done),
+                How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+            }
+            next = self.revisits.try_recv().ok();
         }
     }
 
@@ -272,14 +272,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     self.intake.scan_again(batch.position.cluster_time);
                 }
                 TailItem::Deleted { rows: name, id } if name == rows => {
-                    self.documents.row_taken_away(id)
+                    row_taken_away(&mut self.documents, id)
                 }
                 item if item.moves(rows) => {
                     self.fold_streamed(chunk.take()).await?;
-                    tracing::warn!(
-                        rows,
-                        "the rows were taken away, or replaced: they are made again from the log"
-                    );
+                    tracing::warn!(rows, "the rows were taken away: they are made again");
                     self.forget().await?;
                     self.intake.scan_again(batch.position.cluster_time);
                 }
@@ -312,13 +309,14 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
-    /// Nothing that is in memory is believed any more: the rows may not be those that were read.
+    /// What is in memory is not believed any more: the rows may not be those that were read. What is yet to be written
+    /// stays, since records of what waits go with it.
     async fn forget(&mut self) -> Result<()> {
         if !self.documents.ask.flushing.is_idle() {
             let flushed = self.documents.ask.flushing.returned().await?;
             self.settle(flushed).await?;
         }
-        self.documents.memory.cache.clear();
+        self.documents.memory.cache.forget_unchanged();
         Ok(())
     }
 

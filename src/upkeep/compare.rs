@@ -101,6 +101,24 @@ impl Checked {
         })
     }
 
+    /// The walk has come to its next event.
+    fn meet(&mut self, (key, event): (EventKey, &RawDocument), skips: &Skips) {
+        self.last = key.version;
+        match &mut self.base {
+            base if key.version == 1 => *base = is_base(event).then(|| SeenBase::of(event)),
+            Some(base) => base.take(key.version),
+            None => {}
+        }
+        if self.stop == Stop::End {
+            if self.row.is_none() && key.version == 1 && is_base(event) {
+                self.until = claimed_version(event);
+            }
+            let skips = skips.of(&key.document);
+            let stop = offer(&mut self.folded, (key, event), self.until, skips);
+            self.stop = stop.unwrap_or(Stop::End);
+        }
+    }
+
     /// The version of the row; 0 if there is none.
     pub(super) fn version(&self) -> i64 {
         self.row.as_deref().map_or(0, version_of)
@@ -260,9 +278,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             let key = match EventKey::from_event_near(event, near) {
                 Ok(key) => key,
                 Err(error) => {
-                    if self.strays.len() < STRAYS_MAX {
-                        self.strays.push(stray(event, &error));
-                    }
+                    note_stray(&mut self.strays, event, &error);
                     events.pass(behind);
                     continue;
                 }
@@ -294,22 +310,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 renewed = Some(key.document.clone());
             }
             if let Some(checked) = &mut current {
-                checked.last = key.version;
-                match &mut checked.base {
-                    base if key.version == 1 => {
-                        *base = is_base(event).then(|| SeenBase::of(event));
-                    }
-                    Some(base) => base.take(key.version),
-                    None => {}
-                }
-            }
-            if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
-                if checked.row.is_none() && key.version == 1 && is_base(event) {
-                    checked.until = claimed_version(event);
-                }
-                let skips = skips.of(&key.document);
-                let stop = offer(&mut checked.folded, (key, event), checked.until, skips);
-                checked.stop = stop.unwrap_or(Stop::End);
+                checked.meet((key, event), skips);
             }
             events.pass(behind);
         }
@@ -328,12 +329,15 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
     }
 }
 
-/// What is said of an event that belongs to no document, whatever range it sorts into.
-fn stray(event: &RawDocument, error: &EventError) -> String {
+/// Notes what is said of an event that belongs to no document, whatever range it sorts into.
+fn note_stray(strays: &mut Vec<String>, event: &RawDocument, error: &EventError) {
+    if strays.len() == STRAYS_MAX {
+        return;
+    }
     let key = event.get("_id").ok().flatten();
     let key = key.and_then(|key| Bson::try_from(key).ok());
     let key = key.map_or_else(|| "unreadable".to_owned(), |key| shown(key.to_string().as_bytes()));
-    format!("the log has an event of no document, with `_id` {key}: {error}")
+    strays.push(format!("the log has an event of no document, with `_id` {key}: {error}"));
 }
 
 async fn load<D: Documents>(

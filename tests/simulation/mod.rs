@@ -25,5 +25,6 @@ mod shrink;
 mod skips;
 mod stragglers;
 mod store;
+mod touching;
 mod world;
 mod writer;

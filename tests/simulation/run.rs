@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use bson::{Document, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::Document;
 use futures::FutureExt;
-use tokio::sync::oneshot;
 
 use super::{
     daemon,
@@ -26,6 +25,7 @@ use super::{
     reader::{self, Answers},
     skips::skipped,
     store::{CHECKPOINTS, log_id, row_of, saved, waiting},
+    touching::{repair, touch},
     world::{COLLECTION, EVENTS, Key, Op, Row, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
@@ -36,7 +36,6 @@ use crate::{
         part::Part,
         skip::{Skip, is_filler},
     },
-    projector::revisit::{How, Revisit},
     store::Lease,
 };
 
@@ -120,7 +119,7 @@ impl Run {
             return None;
         }
         let led = plan.lease_time.is_some();
-        self.repair(plan);
+        repair(&self.sim, &self.daemons, plan.changed_states());
         self.settle("after the trouble", true, led.then(BTreeMap::new))?;
         self.monitor.repaired();
         self.one_more(plan.changed_states());
@@ -135,27 +134,6 @@ impl Run {
         let before = led.then_some(epochs);
         self.settle("after a restart and one more event for each", false, before)?;
         self.judge()
-    }
-
-    /// Has the documents made again whose states were changed, until somebody has heard of it.
-    fn repair(&self, plan: &Plan) {
-        let (sim, daemons, changed) =
-            (self.sim.clone(), self.daemons.clone(), plan.changed_states());
-        if changed.is_empty() {
-            return;
-        }
-        self.sim.spawn(Owner::World, async move {
-            for _ in 0..10 {
-                for (daemon, document) in
-                    daemons.iter().flat_map(|daemon| changed.iter().map(move |id| (daemon, *id)))
-                {
-                    let (document, done) = (document_id(document), oneshot::channel().0);
-                    let how = How::FromItsLog(None);
-                    daemon.revisit(&document.clone(), || Revisit { document, how, done });
-                }
-                sim.sleep(Duration::from_secs(4)).await;
-            }
-        });
     }
 
     /// These documents get one more event, while what was repaired is in memory.
@@ -460,45 +438,10 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             daemons[daemon].exit();
         }
         What::Cut { daemon, time } => daemons[daemon].cut(sim.now() + time),
-        What::DeleteRow { document } => {
-            monitor.deleted_by_hand(document_id(document));
-            let key = Key::Document(document_id(document));
-            world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
-        }
-        What::DamageRow { document, version } => {
-            let id = document_id(document);
-            let row = row_of(&world.state().latest, &id).cloned();
-            if let Some(row) = row {
-                monitor.damaged_by_hand(id.clone());
-                let mut damaged = rawdoc! { "_id": id.as_raw() };
-                if let Some(version) = version {
-                    damaged.append(cstr!("version"), version);
-                }
-                let others =
-                    row.iter().flatten().filter(|(name, _)| *name != "_id" && *name != "version");
-                others.for_each(|(name, value)| damaged.append(name, value));
-                let (collection, key) = (COLLECTION.into(), Key::Document(id));
-                world.apply(vec![Op::Put { collection, key, row: Row::Raw(damaged) }]);
-            }
-        }
-        What::ChangeState { document } => {
-            let id = document_id(document);
-            let row = row_of(&world.state().latest, &id).cloned();
-            let row = row.and_then(|row| Document::try_from(row).ok());
-            if let Some(mut row) = row
-                && let Ok(state) = row.get_document_mut("state")
-            {
-                state.insert("touched", true);
-                monitor.changed_by_hand(id.clone());
-                let (collection, key) = (COLLECTION.into(), Key::Document(id));
-                let row = Row::Raw(RawDocumentBuf::try_from(&row).unwrap());
-                world.apply(vec![Op::Put { collection, key, row }]);
-            }
-        }
-        What::DropRows => {
-            (0..DOCUMENTS).for_each(|document| monitor.deleted_by_hand(document_id(document)));
-            world.apply(vec![Op::Drop { collection: COLLECTION.into() }]);
-        }
+        What::DeleteRow { .. }
+        | What::DamageRow { .. }
+        | What::ChangeState { .. }
+        | What::DropRows => touch(world, monitor, mishap.what),
         What::DeleteCheckpoints => {
             let saved = saved(&world.state().latest);
             for (part, _) in saved {

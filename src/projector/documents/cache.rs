@@ -126,10 +126,9 @@ impl Cache {
         self.idle.remove(id);
     }
 
-    /// Forgets all documents.
-    pub(in crate::projector) fn clear(&mut self) {
-        self.working.clear();
-        self.working_bytes = 0;
+    /// Forgets all documents of which nothing is to be written. Where the row of another is gone, its write tells.
+    pub(in crate::projector) fn forget_unchanged(&mut self) {
+        self.rest_unchanged();
         self.idle.clear();
     }
 

@@ -5,7 +5,7 @@ pub(super) mod cache;
 pub(super) mod memory;
 pub(super) mod recheck;
 pub(super) mod refused;
-mod remake;
+pub(super) mod remake;
 pub(super) mod review;
 pub(super) mod waiting;
 

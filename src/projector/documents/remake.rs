@@ -57,7 +57,7 @@ pub(super) async fn remake<L: EventLog, D: Store, T: Time>(
         rows.into_iter().filter_map(|row| Some((id_of(&row)?, row))).collect();
     for id in ids {
         if let Some(row) = rows.remove(&id) {
-            documents.memory.stands_over(&id, &row);
+            stands_over(&mut documents.memory, &id, &row);
             if planted(Bug::RepairedRowNotInMemory) {
                 repair_beside_memory(documents, &id, &row).await?;
             }
@@ -82,40 +82,39 @@ async fn repair_beside_memory<L: EventLog, D: Store, T: Time>(
     Ok(())
 }
 
-impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
-    /// A row was deleted. A projection takes none away for good, so that somebody else did, or it is back by now.
-    pub(in crate::projector) fn row_taken_away(&mut self, id: RawBsonRef<'_>) {
-        if let Ok(id) = DocumentId::from_raw(id)
-            && self.part.holds(&id)
-            && !planted(Bug::DeletedRowForgotten)
-        {
-            self.memory.rechecks.afresh(&id, 1);
-        }
+/// A row was deleted. A projection takes none away for good, so that somebody else did, or it is back by now.
+pub(in crate::projector) fn row_taken_away<L: EventLog, D: Store, T: Time>(
+    documents: &mut Documents<L, D, T>,
+    id: RawBsonRef<'_>,
+) {
+    if let Ok(id) = DocumentId::from_raw(id)
+        && documents.part.holds(&id)
+        && !planted(Bug::DeletedRowForgotten)
+    {
+        documents.memory.rechecks.afresh(&id, 1);
     }
 }
 
-impl<T: Time> Memory<T> {
-    /// What was folded is written over this row, if it is another one. A sound row that is ahead of its log stays, and so
-    /// does one of which the log knows nothing: it is somebody else's.
-    fn stands_over(&mut self, id: &DocumentId, row: &RawDocumentBuf) {
-        let Some(slot) = self.cache.edit(id) else { return };
-        let (version, is_parked) = (slot.document.version, slot.document.quarantine.is_some());
-        match Document::from_raw(row) {
-            _ if version == 0 => return self.cache.evict(id),
-            Ok(stored) if stored.version > version && !is_parked => return self.cache.evict(id),
-            Ok(stored) => {
-                let is_same = slot.document.to_raw().as_bytes() == row.as_bytes();
-                slot.is = if is_same { Stored::AsRead } else { Stored::Differs };
-                (slot.stored, slot.stored_mark) = (stored.version, stored.quarantine);
-            }
-            Err(_) => {
-                let version = row.get("version").ok().flatten().and_then(integral);
-                slot.stored = version.filter(|version| *version >= 1).unwrap_or(NO_VERSION);
-                slot.is = Stored::Unreadable;
-            }
+/// What was folded is written over this row, if it is another one. A sound row that is ahead of its log stays, and so
+/// does one of which the log knows nothing: it is somebody else's.
+fn stands_over<T: Time>(memory: &mut Memory<T>, id: &DocumentId, row: &RawDocumentBuf) {
+    let Some(slot) = memory.cache.edit(id) else { return };
+    let (version, is_parked) = (slot.document.version, slot.document.quarantine.is_some());
+    match Document::from_raw(row) {
+        _ if version == 0 => return memory.cache.evict(id),
+        Ok(stored) if stored.version > version && !is_parked => return memory.cache.evict(id),
+        Ok(stored) => {
+            let is_same = slot.document.to_raw().as_bytes() == row.as_bytes();
+            slot.is = if is_same { Stored::AsRead } else { Stored::Differs };
+            (slot.stored, slot.stored_mark) = (stored.version, stored.quarantine);
         }
-        if slot.changed() {
-            self.note_change();
+        Err(_) => {
+            let version = row.get("version").ok().flatten().and_then(integral);
+            slot.stored = version.filter(|version| *version >= 1).unwrap_or(NO_VERSION);
+            slot.is = Stored::Unreadable;
         }
+    }
+    if slot.changed() {
+        memory.note_change();
     }
 }
