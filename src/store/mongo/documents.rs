@@ -9,13 +9,14 @@ use mongodb::options::ReadConcern;
 
 use super::{
     MongoStore, MongoVersions,
+    loading::load_some,
     statements::{judge, replacement, replacement_of_many, write_errors},
     write_command,
 };
 use crate::{
     database::{Error, Result},
     model::id::{DocumentId, IdError, integral},
-    store::{Documents, Extent, RowOutcome, RowWrite},
+    store::{Documents, Extent, Loaded, RowOutcome, RowWrite},
 };
 
 /// The most rows in one command.
@@ -52,6 +53,10 @@ impl Documents for MongoStore {
         let rows = rows.stream(&mut session).try_collect().await?;
         self.causal.observe(&session);
         Ok(rows)
+    }
+
+    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+        load_some(&self.documents, &self.causal, ids).await
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {

@@ -6,6 +6,7 @@ mod documents;
 mod instances;
 mod jobs;
 mod layouts;
+mod loading;
 mod leases;
 mod overview;
 mod pauses;
