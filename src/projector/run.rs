@@ -210,11 +210,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 for event in batch.documents()? {
                     chunk.push(event?);
                     if chunk.is_full() {
-                        self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
+                        self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
+                self.fold_scanned(chunk.take()).await?;
                 self.documents.recheck_urgent().await
             }
             Ok(None) => self.intake.end_scan(&mut self.documents).await,
@@ -295,7 +295,30 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
 
     async fn fold_streamed(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
         self.intake.leave_to_scan(&mut events);
-        self.documents.fold(&events).await
+        self.fold(events).await
+    }
+
+    async fn fold_scanned(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
+        while !events.is_empty() {
+            let (news, rest) = self.intake.pick_scanned(&mut self.documents, events).await?;
+            self.fold(news).await?;
+            events = rest;
+            if !events.is_empty() {
+                self.make_room().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds events, and writes in between what there is no room for.
+    async fn fold(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
+        loop {
+            events = self.documents.fold(events).await?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            self.make_room().await?;
+        }
     }
 
     /// The stream left out the body of a large event: it is read from the log.

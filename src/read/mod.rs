@@ -52,7 +52,7 @@ pub struct ReadLimits {
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self { fold: FoldLimits::default(), events_max: 10_000, bytes_max: 16 << 20 }
+        Self { fold: FoldLimits::default(), events_max: 10_000, bytes_max: 4 << 20 }
     }
 }
 

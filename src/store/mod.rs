@@ -96,12 +96,24 @@ pub trait Documents: Clone + Send + Sync + 'static {
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
     fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
+    /// The same of `ids` in ascending order, as many as one reply holds.
+    fn load_some(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Loaded>> + Send;
+
     /// Writes rows at majority, each only where the stored row still has the version that was read.
     /// Gives one outcome per write, in order. No document stands in `writes` twice.
     ///
     /// # Errors
     /// When the outcome of any of them is unknown: the same writes may be tried again.
     fn write(&self, writes: &[RowWrite]) -> impl Future<Output = Result<Vec<RowOutcome>>> + Send;
+}
+
+/// Rows of some documents.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The rows of those that have one, in the order of their ids.
+    pub rows: Vec<RawDocumentBuf>,
+    /// Of how many of the ids this tells, from the first on. Of at least one.
+    pub told: usize,
 }
 
 /// An ordered walk over the versions of all rows.

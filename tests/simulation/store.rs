@@ -19,8 +19,8 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{
-        Checkpoints, Documents, Extent, NO_VERSION, QuarantineRow, QuarantineRows, RowOutcome,
-        RowVersion, RowWrite, Versions,
+        Checkpoints, Documents, Extent, Loaded, NO_VERSION, QuarantineRow, QuarantineRows,
+        RowOutcome, RowVersion, RowWrite, Versions,
     },
 };
 
@@ -124,6 +124,13 @@ impl Documents for SimStore {
             Ok(rows.collect())
         };
         self.node.call(&name, work).await
+    }
+
+    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+        // The server may stop after any of them.
+        let told = 1 + self.node.random(2 * ids.len()).min(ids.len() - 1);
+        let rows = self.load(&ids[..told]).await?;
+        Ok(Loaded { rows, told })
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {

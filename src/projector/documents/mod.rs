@@ -43,7 +43,7 @@ const STEP_EVENTS: usize = 512;
 /// How many documents are looked at again at once.
 const RECHECKS_AT_ONCE: usize = 64;
 /// Of how many the log is read at once: each answer may have 16 MB.
-const READS_AT_ONCE: usize = 8;
+const READS_AT_ONCE: usize = 4;
 
 /// See the module.
 pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
@@ -63,10 +63,18 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
 
 impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them holds its events, or is on record as
-    /// waiting, or has to be looked at again.
-    pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
-        self.memory.doubt_parked(chunk);
-        self.load_missing(chunk).await?;
+    /// waiting, or has to be looked at again. Events of documents for which there is no room are left: they come back,
+    /// in their order, and are folded once something has been written.
+    pub(super) async fn fold<'a>(
+        &mut self,
+        mut chunk: Vec<Arrival<'a>>,
+    ) -> Result<Vec<Arrival<'a>>> {
+        self.memory.doubt_parked(&chunk);
+        let mut left = Vec::new();
+        if !self.load_missing(&chunk).await? {
+            let cache = &self.memory.cache;
+            left = chunk.extract_if(.., |arrival| !cache.holds(&arrival.key.document)).collect();
+        }
         for step in chunk.chunks(STEP_EVENTS) {
             for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
                 if let Some(first) = events.first() {
@@ -75,12 +83,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             }
             self.ask.flushing.advance().await;
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
-    /// should it have a row after all, because the event comes again, the insert tells.
-    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+    /// Brings the documents of a chunk into memory, until that is full; whether all of them are there. One whose first
+    /// event comes is taken to be new: should it have a row after all, because the event comes again, the insert tells.
+    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<bool> {
         let mut missing = Vec::new();
         for Arrival { key, event } in chunk {
             if self.memory.cache.holds(&key.document) {
@@ -94,17 +102,32 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         missing.sort_unstable();
         missing.dedup();
-        self.load(&missing).await
+        while !missing.is_empty() {
+            missing = self.load_some(&missing).await?;
+            if self.memory.cache.is_full() {
+                break;
+            }
+        }
+        Ok(missing.is_empty())
     }
 
     /// Brings documents into memory; those without a row at version 0. One whose row cannot be read is not: it is noted
     /// that it has to be made again.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
-        if ids.is_empty() {
-            return Ok(());
+        let mut left = ids.to_vec();
+        while !left.is_empty() {
+            left = self.load_some(&left).await?;
         }
-        let rows = self.ask.load(ids).await?;
-        self.memory.counts.loaded += ids.len() as u64;
+        Ok(())
+    }
+
+    /// Brings some of these documents into memory, which stand in ascending order; the others.
+    async fn load_some(&mut self, ids: &[DocumentId]) -> Result<Vec<DocumentId>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (rows, left) = self.ask.load_some(ids).await?;
+        self.memory.counts.loaded += (ids.len() - left.len()) as u64;
         let mut documents = Vec::with_capacity(rows.len());
         let mut unreadable = HashSet::new();
         for row in &rows {
@@ -123,11 +146,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             self.memory.admit(document, stored);
         }
         for id in ids {
-            if !self.memory.cache.holds(id) && !unreadable.contains(id) {
+            let is_there = self.memory.cache.holds(id) || unreadable.contains(id);
+            if !is_there && left.binary_search(id).is_err() {
                 self.memory.admit(history::start(id), 0);
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Reads the records again when a row bears a mark of which nothing is known here: an operator has
@@ -183,12 +207,24 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
     }
 
+    /// Whether there is room for more documents. Those that were merely looked at make room.
+    fn has_room(&mut self) -> bool {
+        let cache = &mut self.memory.cache;
+        if cache.is_full() {
+            cache.rest_unchanged();
+        }
+        !cache.is_full()
+    }
+
     async fn recheck(&mut self, only_urgent: bool) -> Result<bool> {
+        let has_room = self.has_room();
         let Memory { rechecks, cache, .. } = &mut self.memory;
         // What a flush under way makes of a document must not be taken for what becomes of it here.
         let is_idle = self.ask.flushing.is_idle();
-        let may_pass =
-            |id: &DocumentId, why: &Recheck| is_idle || !why.is_afresh || cache.is_unchanged(id);
+        // Where there is no room, those that take it may be the ones to look at.
+        let may_pass = |id: &DocumentId, why: &Recheck| {
+            (has_room || cache.holds(id)) && (is_idle || !why.is_afresh || cache.is_unchanged(id))
+        };
         let taken = rechecks.take(RECHECKS_AT_ONCE, only_urgent, may_pass);
         let has_taken = !taken.is_empty();
         self.look_again(taken).await?;
@@ -205,9 +241,13 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         taken.iter().filter(|(_, why)| why.is_afresh).for_each(|(id, _)| cache.evict(id));
         let absent = taken.iter().map(|(id, _)| id).filter(|id| !cache.holds(id));
         let absent: Vec<DocumentId> = absent.cloned().collect();
-        self.load(&absent).await?;
+        let left = self.load_some(&absent).await?;
         let mut behind = Vec::new();
         for (id, why) in taken {
+            if left.binary_search(&id).is_ok() {
+                self.memory.rechecks.note(&id, why);
+                continue;
+            }
             let Memory { cache, waiting, rechecks, .. } = &mut self.memory;
             let Some(slot) = cache.edit(&id) else {
                 // Its row cannot be read. Where it waits for somebody to help, what came above it is passed.

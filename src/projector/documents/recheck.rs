@@ -109,7 +109,8 @@ impl Rechecks {
         taken
     }
 
-    fn note(&mut self, id: &DocumentId, why: Recheck) {
+    /// Notes a reason.
+    pub(in crate::projector) fn note(&mut self, id: &DocumentId, why: Recheck) {
         let recheck = self.rechecks.entry(id.clone()).or_default();
         self.urgent += usize::from(why.known > 0 && recheck.known == 0);
         recheck.known = recheck.known.max(why.known);

@@ -24,12 +24,18 @@ pub(super) async fn remake<L: EventLog, D: Store, T: Time>(
     documents: &mut Documents<L, D, T>,
     taken: Vec<(DocumentId, Recheck)>,
 ) -> Result<()> {
-    let ids: Vec<DocumentId> = taken.iter().map(|(id, _)| id.clone()).collect();
+    let mut ids: Vec<DocumentId> = taken.iter().map(|(id, _)| id.clone()).collect();
     ids.iter().for_each(|id| documents.memory.cache.evict(id));
-    let rows = documents.ask.load(&ids).await?;
+    let (rows, left) = documents.ask.load_some(&ids).await?;
+    ids.retain(|id| !left.contains(id));
     documents.memory.counts.loaded += ids.len() as u64;
     let mut behind = Vec::with_capacity(taken.len());
     for (id, why) in taken {
+        if left.contains(&id) {
+            // There was no room for it.
+            documents.memory.rechecks.note(&id, why);
+            continue;
+        }
         let begun = why.folded.map_or_else(|| history::start(&id), |folded| *folded);
         if has_fillers(&begun.clock) {
             documents.look_up_skips(&id).await?;

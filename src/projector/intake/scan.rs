@@ -110,18 +110,20 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         batch
     }
 
-    /// Folds what a chunk of the walk has news of.
+    /// Picks out what a chunk of the walk has news of, until there is no more room for documents; what it has not come to
+    /// is given back as well.
     ///
     /// # Errors
     /// When a document is ahead of its log, or the database refuses.
-    pub(in crate::projector) async fn fold<T: Time>(
+    pub(in crate::projector) async fn pick<'a, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
-        chunk: Vec<Arrival<'_>>,
-    ) -> Result<()> {
-        documents.memory.counts.scanned += chunk.len() as u64;
+        chunk: Vec<Arrival<'a>>,
+    ) -> Result<(Vec<Arrival<'a>>, Vec<Arrival<'a>>)> {
         let mut news = Vec::with_capacity(chunk.len());
-        for arrival in chunk {
+        let mut chunk = chunk.into_iter();
+        for arrival in chunk.by_ref() {
+            documents.memory.counts.scanned += 1;
             let key = &arrival.key;
             match &mut self.last {
                 Some(last) if last.document == key.document => last.version = key.version,
@@ -136,15 +138,18 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             } else {
                 self.meet(documents);
                 news.push(arrival);
+                if documents.memory.cache.is_full() {
+                    break;
+                }
             }
         }
-        documents.fold(&news).await
+        Ok((news, chunk.collect()))
     }
 
     /// The walk over the log is over: so is its last document, and rows that are left have no events.
     ///
     /// # Errors
-    /// As [`Walk::fold`].
+    /// As [`Walk::pick`].
     pub(in crate::projector) async fn finish<T: Time>(
         mut self,
         documents: &mut Documents<L, D, T>,
@@ -257,7 +262,7 @@ async fn is_sound<L: EventLog, D: Store, T: Time>(
     documents: &mut Documents<L, D, T>,
     id: &DocumentId,
 ) -> Result<bool> {
-    let rows = documents.ask.load(slice::from_ref(id)).await?;
+    let (rows, _) = documents.ask.load_some(slice::from_ref(id)).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     let error = Document::from_raw(row).err();
     if let Some(error) = &error {

@@ -10,13 +10,14 @@ use tracing::debug;
 
 use super::{
     MongoStore, MongoVersions,
+    loading::load_some,
     statements::{judge, rejected, replacement, replacement_of_many, write_errors},
     write_command,
 };
 use crate::{
     database::{Error, Result},
     model::{id::DocumentId, position::RowsId},
-    store::{Documents, Extent, RowOutcome, RowWrite},
+    store::{Documents, Extent, Loaded, RowOutcome, RowWrite},
 };
 
 /// The most rows in one command.
@@ -60,6 +61,10 @@ impl Documents for MongoStore {
         let rows = rows.stream(&mut session).try_collect().await?;
         self.causal.observe(&session);
         Ok(rows)
+    }
+
+    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+        load_some(&self.documents, &self.causal, ids).await
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {

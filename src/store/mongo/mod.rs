@@ -8,6 +8,7 @@ mod documents;
 mod instances;
 mod jobs;
 mod layouts;
+mod loading;
 mod leases;
 mod marks;
 mod overview;
