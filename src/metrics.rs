@@ -112,6 +112,8 @@ definitions! {
         "Bytes of the events that bases were written for.";
     LATE Counter "late_events_total" ["collection"], &[],
         "Events that came after their place was pruned, and were put on record.";
+    PINNED Gauge "pinned_events" ["collection", "rule"], &[],
+        "Events that stay, by what keeps them, as the last compaction of the whole collection found.";
     MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
         "Missing-events requests by their answer.";
     MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
@@ -241,7 +243,7 @@ impl Metrics {
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
             upkeep: upkeep::Families::new(
                 r,
-                [&SNAPSHOTS, &JOBS, &JOBS_RUNNING, &COMPACTED, &RECLAIMED, &LATE],
+                [&SNAPSHOTS, &JOBS, &JOBS_RUNNING, &COMPACTED, &RECLAIMED, &LATE, &PINNED],
             )?,
         };
         registry.register(Box::new(LinesLost::new()?))?;

@@ -39,6 +39,8 @@ pub(super) struct Tuning {
     pub(super) cache_mib: Option<u64>,
     /// `snapshots.every_events`; 0 is never.
     pub(super) every_events: i64,
+    /// `compaction.min_age`.
+    pub(super) min_age: Option<&'static str>,
 }
 
 /// A running daemon. Dropping it kills it.
@@ -260,6 +262,9 @@ fn configuration(uri: &str, database: &str, tuning: &Tuning) -> String {
     if tuning.every_events > 0 {
         let every = tuning.every_events;
         let _infallible = writeln!(text, "[collections.snapshots]\nevery_events = {every}");
+    }
+    if let Some(min_age) = tuning.min_age {
+        let _infallible = writeln!(text, "[collections.compaction]\nmin_age = \"{min_age}\"");
     }
     text
 }

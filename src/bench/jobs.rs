@@ -63,6 +63,12 @@ impl Jobs<'_> {
     }
 }
 
+/// From the beginning of a job to its end, by the server's clock: how soon it is begun is not measured.
+pub(super) fn seconds(job: &Document) -> Result<f64> {
+    let (begun, ended) = (job.get_datetime("started_at")?, job.get_datetime("finished_at")?);
+    Ok(ended.saturating_duration_since(*begun).as_secs_f64().max(1e-3))
+}
+
 /// How far it is.
 pub(super) fn done(job: &Document) -> i64 {
     let progress = job.get_document("progress");

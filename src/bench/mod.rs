@@ -5,6 +5,7 @@ mod append;
 mod backlog;
 mod bare;
 mod catch_up;
+mod compact;
 mod daemon;
 mod error;
 mod growth;
@@ -75,11 +76,13 @@ pub enum Scenario {
     Verify,
     /// Every row made again, 1,000 × 1,000.
     Rebuild,
+    /// Bases and pruning, 1,000 × 1,000 and 300 × 300.
+    Compact,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -100,6 +103,7 @@ impl Scenario {
         Self::Takeover,
         Self::Verify,
         Self::Rebuild,
+        Self::Compact,
     ];
 
     /// As it is written on the command line.
@@ -125,6 +129,7 @@ impl Scenario {
             Self::Takeover => "takeover",
             Self::Verify => "verify",
             Self::Rebuild => "rebuild",
+            Self::Compact => "compact",
         }
     }
 }
@@ -224,6 +229,11 @@ async fn measure(
         Scenario::Rebuild => {
             verify::run_rebuild(server, interleaved(1e3, 1_000), "rebuild 1000 x 1000", repeat)
                 .await
+        }
+        Scenario::Compact => {
+            let mut rows = compact::run(server, (scaled(1e3), 1_000), repeat).await?;
+            rows.extend(compact::run(server, (scaled(300.0), 300), repeat).await?);
+            Ok(rows)
         }
         Scenario::Takeover => takeover::run(server, repeat).await,
     }

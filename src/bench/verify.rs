@@ -9,7 +9,7 @@ use super::{
     bare,
     daemon::Tuning,
     error::{BenchError, Result},
-    jobs::Jobs,
+    jobs::{self, Jobs},
     report::{Row, Target, Unit},
     server::Server,
 };
@@ -66,7 +66,7 @@ async fn measure(
         let is_done =
             |job: &Document| job.get_str("state").is_ok_and(|state| state == Outcome::Done.name());
         let job = jobs.until(&id, is_done).await?;
-        row.ours.push(events / seconds(&job)?);
+        row.ours.push(events / jobs::seconds(&job)?);
         row.daemon_cpu.push((daemon.cpu()? - cpu.0) / events * 1e6);
         row.server_cpu.push((server.cpu()? - cpu.1) / events * 1e6);
         row.peak_mib.push(daemon.peak_mib()?);
@@ -78,10 +78,4 @@ async fn measure(
         daemon.stop().await?;
     }
     Ok(vec![row])
-}
-
-/// From the beginning of a job to its end, by the server's clock: how soon it is begun is not measured here.
-fn seconds(job: &Document) -> Result<f64> {
-    let (begun, ended) = (job.get_datetime("started_at")?, job.get_datetime("finished_at")?);
-    Ok(ended.saturating_duration_since(*begun).as_secs_f64().max(1e-3))
 }

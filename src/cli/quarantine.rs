@@ -18,11 +18,20 @@ use crate::{
 #[derive(Subcommand, Debug)]
 pub(super) enum Quarantine {
     /// List the parked documents, each with the event that cannot be applied and why
-    List(List),
+    List(Listed),
     /// Look at a parked document again, from its next event on; without an id, at all of them in order
     Retry(Retry),
     /// Skip the event at which a document is parked, on record and for ever: it counts, and changes nothing
     Skip(Skip),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Listed {
+    #[command(flatten)]
+    list: List,
+    /// List events that came after their place was pruned, instead
+    #[arg(long)]
+    late: bool,
 }
 
 #[derive(Args, Debug)]
@@ -43,7 +52,8 @@ pub(super) struct Skip {
 impl Quarantine {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         match self {
-            Self::List(list) => list.run(globals, false).await,
+            Self::List(Listed { list, late: true }) => list.run_late(globals).await,
+            Self::List(Listed { list, late: false }) => list.run(globals, false).await,
             Self::Retry(retry) => retry.run(globals).await,
             Self::Skip(Skip { one }) => {
                 let row = one.have(globals, (Kind::Skip, false)).await?;

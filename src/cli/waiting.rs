@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{CommandResult, Globals, follow, output};
 use crate::{
-    api::operate::row,
+    api::{
+        operate::row,
+        value::{self, Notation},
+    },
     model::part::Part,
     model::{
         id::DocumentId,
@@ -14,7 +17,7 @@ use crate::{
     },
     store::{
         QuarantineRows,
-        mongo::{MongoStore, WaitingQuery, waiting},
+        mongo::{MongoStore, WaitingQuery, late, waiting},
     },
 };
 
@@ -60,6 +63,38 @@ impl List {
         let name = if behind_gaps { "gaps" } else { "quarantine" };
         match (globals.json, count) {
             (true, _) => Ok(output::json(&json!({ name: all, "next": null }))?),
+            (false, 0) => Ok(output::line("none")?),
+            (false, _) => Ok(()),
+        }
+    }
+}
+
+impl List {
+    /// Lists events that came after their places were pruned.
+    pub(super) async fn run_late(self, globals: &Globals) -> CommandResult {
+        let connected = globals.connect().await?;
+        let mut last: Option<RawDocumentBuf> = None;
+        let mut all: Vec<Value> = Vec::new();
+        let mut count = 0;
+        loop {
+            let rows = late(&connected.database, &self.collection, last.as_ref(), PAGE).await?;
+            let Some(newest) = rows.last() else { break };
+            last = Some(newest.clone());
+            count += rows.len();
+            for row in &rows {
+                let kept: bson::Document = row.try_into()?;
+                let event = kept.get_document("event").cloned().unwrap_or_default();
+                let since = kept.get_datetime("since").ok().copied();
+                let event = Notation::default().value(event.into());
+                let told = json!({ "event": event, "since": since.map(value::time) });
+                match globals.json {
+                    true => all.push(told),
+                    false => output::line(told.to_string())?,
+                }
+            }
+        }
+        match (globals.json, count) {
+            (true, _) => Ok(output::json(&json!({ "late": all, "next": null }))?),
             (false, 0) => Ok(output::line("none")?),
             (false, _) => Ok(()),
         }

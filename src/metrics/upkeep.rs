@@ -4,6 +4,7 @@ use prometheus::{Error, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Regist
 
 use super::{Definition, counters, each, gauges};
 use crate::model::{
+    compaction::Rule,
     job::{Kind, Outcome},
     snapshot::Reason,
 };
@@ -17,6 +18,7 @@ pub(super) struct Families {
     compacted: IntCounterVec,
     reclaimed: IntCounterVec,
     late: IntCounterVec,
+    pinned: IntGaugeVec,
 }
 
 /// What upkeep counts for one collection.
@@ -27,6 +29,9 @@ pub struct UpkeepMetrics {
     compacted: IntCounter,
     reclaimed: IntCounter,
     late: IntCounter,
+    /// Absent until they are known.
+    pinned: IntGaugeVec,
+    collection: String,
     /// Jobs that this instance is at.
     pub jobs_running: IntGauge,
 }
@@ -34,7 +39,7 @@ pub struct UpkeepMetrics {
 impl Families {
     pub(super) fn new(
         registry: &Registry,
-        [taken, finished, running, compacted, reclaimed, late]: [&Definition; 6],
+        [taken, finished, running, compacted, reclaimed, late, pinned]: [&Definition; 7],
     ) -> Result<Self, Error> {
         Ok(Self {
             taken: counters(registry, taken)?,
@@ -43,6 +48,7 @@ impl Families {
             compacted: counters(registry, compacted)?,
             reclaimed: counters(registry, reclaimed)?,
             late: counters(registry, late)?,
+            pinned: gauges(registry, pinned)?,
         })
     }
 
@@ -66,6 +72,8 @@ impl Families {
             compacted: self.compacted.get_metric_with_label_values(&[collection])?,
             reclaimed: self.reclaimed.get_metric_with_label_values(&[collection])?,
             late: self.late.get_metric_with_label_values(&[collection])?,
+            pinned: self.pinned.clone(),
+            collection: collection.to_owned(),
             jobs_running: self.running.get_metric_with_label_values(&[collection])?,
         })
     }
@@ -75,6 +83,11 @@ impl UpkeepMetrics {
     /// Counts snapshots that were stored.
     pub fn taken(&self, reason: Reason) -> &IntCounter {
         &self.taken[reason as usize]
+    }
+
+    /// How many events stay, by what keeps them, as a compaction of the whole collection found.
+    pub fn pinned(&self, rule: Rule, events: i64) {
+        self.pinned.with_label_values(&[self.collection.as_str(), rule.name()]).set(events);
     }
 
     /// Counts what compaction has taken out of the log: events, their bytes as far as they were read, and those that came

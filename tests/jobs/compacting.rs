@@ -216,6 +216,12 @@ async fn what_is_not_proven_is_left_and_what_came_late_is_put_on_record() {
     let mut expected = turn("a", 50);
     expected.remove("at");
     assert_eq!(found, expected);
+    let listed = run(&scene, &["quarantine", "list", "games", "--late"]).await;
+    assert!(listed.out.contains("\"client\":\"server\""), "{listed:?}");
+    assert_eq!(
+        run(&scene, &["quarantine", "list", "games", "--late", "--json"]).await.code,
+        Some(0)
+    );
     // It does not disturb who reads what waits.
     daemon.stop().await;
     let daemon = scene.start().await;

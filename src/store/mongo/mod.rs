@@ -32,7 +32,7 @@ pub use pauses::MongoPauses;
 pub(crate) use skips::{events_of, place as place_of_skip, told_of};
 pub use transactions::Transactions;
 pub use versions::MongoVersions;
-pub use waiting::{WaitingQuery, waiting};
+pub use waiting::{WaitingQuery, late, waiting};
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use mongodb::{Collection, Database};

@@ -1,6 +1,6 @@
 //! What waits, for an operator to look at: page by page, in the order of the documents' ids.
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{Database, options::ReadConcern};
 
@@ -20,6 +20,29 @@ pub struct WaitingQuery {
     pub after: Option<DocumentId>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// Events of a collection that came after their places were pruned, as they are kept: `{_id: {late: c, d, s, n}, class, event,
+/// since}`; at most `limit` of those behind `after`.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn late(
+    database: &Database,
+    collection: &str,
+    after: Option<&RawDocumentBuf>,
+    limit: u32,
+) -> Result<Vec<RawDocumentBuf>> {
+    let end = |d: Bson| Bson::from(doc! { "late": collection, "d": d });
+    let from = match after.and_then(|row| row.get("_id").ok().flatten()) {
+        Some(key) => doc! { "$gt": Bson::try_from(key)? },
+        None => doc! { "$gte": end(Bson::MinKey) },
+    };
+    let mut range = from;
+    range.insert("$lte", end(Bson::MaxKey));
+    let rows = database.collection::<RawDocumentBuf>(QUARANTINE_COLLECTION);
+    let find = rows.find(doc! { "_id": range }).sort(doc! { "_id": 1 }).limit(limit.into());
+    Ok(find.read_concern(ReadConcern::majority()).await?.try_collect().await?)
 }
 
 /// The records of a collection's documents that wait.

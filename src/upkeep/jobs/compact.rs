@@ -8,7 +8,10 @@ use bson::{Bson, Document, doc};
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
     log::{EventLog, LogSource, Mend},
-    model::{compaction::Pin, id::DocumentId},
+    model::{
+        compaction::{Pin, Rule},
+        id::DocumentId,
+    },
     retry::limited,
     store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
@@ -133,6 +136,10 @@ where
         }
         self.at.total = Some(self.at.done);
         self.save(&tallied).await?;
+        for rule in Rule::ALL {
+            let events = tallied.pinned.get(rule.name()).copied().unwrap_or_default();
+            self.snapshotter().metrics.upkeep.pinned(rule, events);
+        }
         Ok(tallied.to_bson())
     }
 

@@ -1,0 +1,171 @@
+//! What compaction saves and what it costs: the size of a log before and after, how fast what bases stand for is pruned
+//! beside a bare deletion of the same ranges, and what a client waits for that asks for the last events.
+
+use std::time::Instant;
+
+use bson::{DateTime, Document, doc};
+use mongodb::{Database, options::WriteConcern};
+
+use super::{
+    backlog::{self, Shape, id},
+    daemon::{COLLECTION, Tuning},
+    error::{BenchError, Result},
+    jobs::{self, Jobs},
+    report::{Row, Target, Unit},
+    server::Server,
+    visible::percentile,
+};
+use crate::{
+    log::events_collection,
+    model::{clock::Clock, id::DocumentId, job::Outcome},
+    read::{MissingQuery, ReadLimits, Reader},
+    store::{MARKS_COLLECTION, META_COLLECTION, format::FORMAT},
+};
+
+/// How many of the newest events of each document stay: the default.
+const KEPT: i64 = 100;
+/// What a client lacks.
+const MISSING: i64 = 10;
+/// How many questions it asks, one after the other.
+const QUESTIONS: usize = 2_000;
+/// What is kept by age, so that what bases stand for is not pruned before it is time to measure that.
+const TUNING: Tuning = Tuning { cache_mib: None, every_events: 0, min_age: Some("1h") };
+
+/// Compacts logs of so many documents of so many events.
+///
+/// # Errors
+/// When a measurement cannot be finished.
+pub(super) async fn run(
+    server: &mut Server,
+    (documents, each): (usize, i64),
+    repeat: usize,
+) -> Result<Vec<Row>> {
+    let name = |what: &str| format!("compact {documents} x {each}, {what}");
+    let mut size = Row::new(name("size of the log"), Unit::Mebibytes, "before", Target::None);
+    if each >= 1_000 {
+        size.target = Target::RatioAtMost(0.12);
+    }
+    let (write, half) = (Target::None, Target::RatioAtLeast(0.6));
+    let mut bases = Row::new(name("bases"), Unit::EventsPerSecond, "", write);
+    let mut prune = Row::new(name("prune"), Unit::EventsPerSecond, "bare deleteMany", half);
+    let within = Target::RatioAtMost(1.2);
+    let mut missing = Row::new(name("missing p99"), Unit::Milliseconds, "before", within);
+    for _ in 0..repeat {
+        let shape = Shape::Interleaved { documents, each, before: 0 };
+        let bare = server.fresh().await?;
+        backlog::append(&bare.database, shape).await?;
+        let pruned = documents as f64 * (each - KEPT - 2) as f64;
+        prune.bare.push(pruned / delete(&bare.database, (documents, each)).await?);
+        let fresh = server.fresh().await?;
+        let database = &fresh.database;
+        let expected = backlog::append(database, shape).await?;
+        let mut daemon = server.daemon(database, &TUNING)?;
+        daemon.until_visible(database, &expected).await?;
+        let query = asked(documents, each);
+        missing.bare.push(ask(database, &query).await?);
+        size.bare.push(mebibytes(database).await?);
+        grow_old(database, &query, each).await?;
+        let (seconds, _) = compact(database).await?;
+        bases.ours.push(expected.events as f64 / seconds);
+        base_grows_old(database).await?;
+        let cpu = (daemon.cpu()?, server.cpu()?);
+        let (seconds, events) = compact(database).await?;
+        prune.ours.push(events / seconds);
+        prune.daemon_cpu.push((daemon.cpu()? - cpu.0) / events * 1e6);
+        prune.server_cpu.push((server.cpu()? - cpu.1) / events * 1e6);
+        prune.peak_mib.push(daemon.peak_mib()?);
+        size.ours.push(mebibytes(database).await?);
+        missing.ours.push(ask(database, &query).await?);
+        daemon.stop().await?;
+    }
+    Ok(vec![size, bases, prune, missing])
+}
+
+/// Deletes the same ranges, document by document, and gives the seconds.
+async fn delete(database: &Database, (documents, each): (usize, i64)) -> Result<f64> {
+    let events = database.collection::<Document>(&events_collection(COLLECTION));
+    let begun = Instant::now();
+    for document in 0..documents {
+        let key = |version: i64| doc! { "d": id(document), "s": version };
+        let range = doc! { "_id": { "$gte": key(2), "$lte": key(each - KEPT - 1) } };
+        events.delete_many(range).write_concern(WriteConcern::majority()).await?;
+    }
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// Marks of long ago, and the format of data that has bases, which a daemon has waited for.
+async fn grow_old(
+    database: &Database,
+    query: &[(DocumentId, MissingQuery)],
+    each: i64,
+) -> Result<()> {
+    let log = database.list_collections().filter(doc! { "name": events_collection(COLLECTION) });
+    let log = futures::TryStreamExt::try_next(&mut log.await?).await?;
+    let log = log.and_then(|log| log.info.uuid).ok_or_else(|| BenchError::Job("no log".into()))?;
+    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000);
+    let marks = query.iter().map(|(id, _)| {
+        doc! {
+            "_id": { "c": COLLECTION, "d": id.to_bson() }, "log": log.clone(),
+            "marks": [{ "version": each, "at": at }],
+        }
+    });
+    let marks: Vec<Document> = marks.collect();
+    let collection = database.collection::<Document>(MARKS_COLLECTION);
+    collection.delete_many(doc! {}).await?;
+    collection.insert_many(marks).await?;
+    let format = doc! { "$set": { "version": FORMAT } };
+    let meta = database.collection::<Document>(META_COLLECTION);
+    meta.update_one(doc! { "_id": "format" }, format).upsert(true).await?;
+    Ok(())
+}
+
+async fn base_grows_old(database: &Database) -> Result<()> {
+    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000);
+    let events = database.collection::<Document>(&events_collection(COLLECTION));
+    events.update_many(doc! { "op": "base" }, doc! { "$set": { "based_at": at } }).await?;
+    Ok(())
+}
+
+/// Has the collection compacted; the seconds by the server's clock, and how many events went.
+async fn compact(database: &Database) -> Result<(f64, f64)> {
+    let jobs = Jobs { database };
+    let id = jobs.ask("compact").await?;
+    let is_done =
+        |job: &Document| job.get_str("state").is_ok_and(|state| state == Outcome::Done.name());
+    let job = jobs.until(&id, is_done).await?;
+    let events = job.get_document("result")?.get_i64("events")?;
+    Ok((jobs::seconds(&job)?, events as f64))
+}
+
+async fn mebibytes(database: &Database) -> Result<f64> {
+    let stats = database.run_command(doc! { "collStats": events_collection(COLLECTION) }).await?;
+    let bytes = stats.get_i32("size").map(f64::from).or_else(|_| {
+        stats.get_i64("size").map(|size| size as f64).or_else(|_| stats.get_f64("size"))
+    });
+    Ok(bytes? / f64::from(1 << 20))
+}
+
+/// Clients that lack the last events of each document.
+fn asked(documents: usize, each: i64) -> Vec<(DocumentId, MissingQuery)> {
+    let of = |document: usize| {
+        let mut clock = Clock::new();
+        (1..=each - MISSING).for_each(|version| {
+            clock.increment(&backlog::client(document, version, 4));
+        });
+        let query = MissingQuery { clock, limit: 1_000, ..MissingQuery::default() };
+        (DocumentId::String(id(document).into()), query)
+    };
+    (0..documents).map(of).collect()
+}
+
+/// The 99th of a hundred answers, in milliseconds.
+async fn ask(database: &Database, query: &[(DocumentId, MissingQuery)]) -> Result<f64> {
+    let reader = Reader::new(database, COLLECTION, ReadLimits::default());
+    let mut seconds = Vec::with_capacity(QUESTIONS);
+    for (id, query) in query.iter().cycle().take(QUESTIONS) {
+        let begun = Instant::now();
+        reader.missing(id, query).await?;
+        seconds.push(begun.elapsed().as_secs_f64());
+    }
+    Ok(1e3 * percentile(&mut seconds, 0.99))
+}
