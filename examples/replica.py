@@ -142,11 +142,14 @@ class Replica:
         if snapshot:
             sent = snapshot["clock"].get(self.client, 0) - self.clock.get(self.client, 0) if is_same_log else 0
             self.state = None if snapshot["deleted"] else snapshot["state"]
-            self.version, self.skipped = snapshot["version"], skips(answer)
+            self.version = snapshot["version"]
             # The first of the queue may be in the log although their answers were lost.
             self.queue = self.queue[max(0, sent):]
         for event in answer["events"]:
             self.take(event)
+        if snapshot:
+            # Those that come after the snapshot are among them.
+            self.skipped = skips(answer)
         self.clock = answer["next_clock"]
 
     def take(self, event):

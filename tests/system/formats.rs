@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use alluvium::{
@@ -56,10 +57,14 @@ fn dump_of(format: i64) -> PathBuf {
 async fn write() -> Scene {
     let mut scene = Scene::new().await;
     scene.games_config().snapshots.every_events = 4;
+    let compaction = &mut scene.games_config().compaction;
+    (compaction.min_age, compaction.keep_events) = (Duration::ZERO, 1);
     // As `alluvium run` makes them.
     scene.collection("games.events").drop().await.unwrap();
     prepare(&scene.db, &scene.collections, Differing::Warn).await.unwrap();
     scene.divide(2).await;
+    let format = doc! { "$set": { "version": FORMAT } };
+    scene.collection("alluvium.meta").update_one(doc! { "_id": "format" }, format).await.unwrap();
     let daemon = scene.start().await;
     scene.write_on(3, 1..=10).await;
     let ids: [Bson; 3] = [
@@ -101,6 +106,9 @@ async fn write() -> Scene {
         scene.reached(id, version).await;
     }
     done(&scene, doc! { "kind": "snapshot", "collection": "games", "document": "d1" }).await;
+    let compact = doc! { "kind": "compact", "collection": "games", "document": "d2" };
+    let compacted = done(&scene, compact).await;
+    assert_eq!(compacted.get_document("result").unwrap().get_i64("bases").unwrap(), 1);
     daemon.stop().await;
     scene
 }
@@ -196,10 +204,12 @@ async fn open(folder: &Path) {
         assert_eq!(&Document::try_from(read.to_raw()).unwrap(), row);
         let query = MissingQuery { limit: 1_000, ..MissingQuery::default() };
         let missing = reader.missing(&id, &query).await.unwrap().unwrap();
-        assert_eq!(missing.events.len() as i64, version, "{id}");
+        let base = missing.snapshot.map_or(0, |base| base.version);
+        assert_eq!(base + missing.events.len() as i64, version, "{id}");
+        // The event of a base stays in the log, and is not shown beside it.
         assert_eq!(
-            reader.history(&id, 0, 1_000).await.unwrap().events.len() as i64,
-            events_of(folder, &id)
+            reader.history(&id, None, 1_000).await.unwrap().events.len() as i64,
+            events_of(folder, &id) - i64::from(base > 0)
         );
     }
     scene.append([event("d0", 11), event("waiting", 2)]).await;
