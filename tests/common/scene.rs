@@ -242,7 +242,7 @@ impl Scene {
         let mut rows: Vec<RawDocumentBuf> = rows.try_collect().await.unwrap();
         // Of what a base stands for the events are gone, so that nothing can be replayed.
         let document = |event: &Document| event.get_document("_id").unwrap().get("d").cloned();
-        let bases = log.iter().filter(|event| event.get_str("op") == Ok("base"));
+        let bases = log.iter().filter(|event| event.get_str("op").is_ok_and(|op| op == "base"));
         let compacted: Vec<Option<Bson>> = bases.map(document).collect();
         log.retain(|event| !compacted.contains(&document(event)));
         rows.retain(|row| {

@@ -207,7 +207,8 @@ async fn a_daemon_ends_with_a_sentence_when_a_later_version_takes_the_data_over(
     for daemon in [&mut old, &mut standby] {
         assert_eq!(daemon.ended().await.code(), Some(1));
         let log = daemon.log();
-        for words in ["the data is in format 2", "install the version of alluvium that wrote it"] {
+        let format = format!("the data is in format {}", FORMAT + 1);
+        for words in [format.as_str(), "install the version of alluvium that wrote it"] {
             assert!(log.contains(words), "{words}: {log}");
         }
     }

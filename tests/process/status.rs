@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
+use alluvium::store::format::FORMAT;
 use bson::{DateTime, doc};
 use serde_json::Value;
 
@@ -68,7 +69,7 @@ async fn status_is_one_line_that_says_whether_all_is_well() {
     assert_eq!(games["leaders"][0]["instance"], instance, "{shown}");
     assert_eq!(games["leaders"][0]["last_error"], Value::Null, "{shown}");
     assert_eq!(shown["instances"][0]["name"], instance, "{shown}");
-    assert_eq!(shown["instances"][0]["format"], 1, "{shown}");
+    assert_eq!(shown["instances"][0]["format"], FORMAT, "{shown}");
 
     // A document behind a gap, one that is parked, a pause, and a leader that is gone.
     let event = |d: &str, s: i64, op: &str| {

@@ -198,7 +198,7 @@ impl MongoStore {
             .hint(Hint::Keys(doc! { "_id": 1 }))
             .skip(u64::from(keep))
             .limit(PRUNED_MAX)
-            .projection(doc! { "_id": 1 })
+            .projection(doc! { "fold": 1 })
             .read_concern(ReadConcern::majority())
             .await?;
         let rows: Vec<RawDocumentBuf> = found.try_collect().await?;
