@@ -51,6 +51,32 @@ fn a_document_whose_row_was_refused_heals_once_nothing_refuses_it() {
 }
 
 #[test]
+fn a_refused_document_whose_row_somebody_damages_is_made_again_as_far_as_it_may_be() {
+    for damaged in [doc! { "_id": "a", "version": 59_i64 }, doc! { "_id": "a" }] {
+        let damaged = Row::Raw(RawDocumentBuf::try_from(&damaged).unwrap());
+        for seed in 0..10 {
+            let mut scene = Scene::new(seed, None);
+            scene.append(&[(1, create())]);
+            scene.until_version(1);
+            scene.world.state().refused_name = Some("two".into());
+            scene.append(&[(2, rename("two")), (3, update())]);
+            scene.until("it is parked", |world| !waiting(&world.state().visible).is_empty());
+            let (collection, key) = (COLLECTION.into(), Key::Document(id()));
+            scene.world.apply(vec![Op::Put { collection, key, row: damaged.clone() }]);
+            let marked = |world: &World| {
+                let row = Scene::row(world).and_then(|row| {
+                    row.get("quarantine").ok()??.as_document()?.get_i64("version").ok()
+                });
+                row == Some(2) && Scene::is_at(world, 1)
+            };
+            scene.until("what is not refused is stored", marked);
+            scene.world.state().refused_name = None;
+            scene.until_version(3);
+        }
+    }
+}
+
+#[test]
 fn what_an_operator_skipped_while_it_was_being_written_is_never_applied() {
     for seed in 0..20 {
         let mut scene = Scene::new(seed, None);

@@ -4,11 +4,15 @@
 use std::collections::HashMap;
 
 use ahash::RandomState;
+use bson::RawDocument;
 use quick_cache::{Weighter, unsync};
 
-use crate::model::{
-    document::{Document, Quarantine},
-    id::DocumentId,
+use crate::{
+    model::{
+        document::{Document, Quarantine},
+        id::{DocumentId, integral},
+    },
+    store::NO_VERSION,
 };
 
 /// How the stored row stands to what was read of it.
@@ -42,6 +46,13 @@ impl Slot {
         stored_mark: Option<Quarantine>,
     ) -> Self {
         Self { document, stored, is: Stored::AsRead, stored_mark, bytes: 0 }
+    }
+
+    /// What is stored is this row, which cannot be read.
+    pub(in crate::projector) fn is_over(&mut self, row: &RawDocument) {
+        let version = row.get("version").ok().flatten().and_then(integral);
+        self.stored = version.filter(|version| *version >= 1).unwrap_or(NO_VERSION);
+        (self.is, self.stored_mark) = (Stored::Unreadable, None);
     }
 
     /// Whether the stored row is behind.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         base::{claimed_version, is_base},
-        document::{Class, Document, FoldLimits, Outcome, Quarantine},
+        document::{Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
         id::DocumentId,
         row::RowError,
@@ -183,19 +183,15 @@ impl<T: Time> Memory<T> {
         }
     }
 
-    /// A row is no projected document: its document is folded again from the log. Not where that was refused by the
-    /// server, and waits on record for somebody to help. Gives its id.
-    pub(in crate::projector) fn unreadable(
-        &mut self,
-        row: &RawDocument,
-        error: &RowError,
-    ) -> Option<DocumentId> {
-        let id = DocumentId::from_raw(row.get("_id").ok()??).ok()?;
-        if self.waiting.park(&id).is_none_or(|mark| mark.class != Class::Rejected) {
-            self.observer.unreadable_row(&id, &error.to_string());
-            self.rechecks.remade(&id);
+    /// A row is no projected document. Its document is folded again from the log, as if it had none, and written over it.
+    pub(in crate::projector) fn unreadable(&mut self, row: &RawDocument, error: &RowError) {
+        let id = row.get("_id").ok().flatten().and_then(|id| DocumentId::from_raw(id).ok());
+        let Some(id) = id else { return };
+        self.observer.unreadable_row(&id, &error.to_string());
+        self.admit(Document::new(id.clone()), 0);
+        if let Some(slot) = self.cache.edit(&id) {
+            slot.is_over(row);
         }
-        Some(id)
     }
 
     /// Has parked documents read again of which events above their marks come: an operator may have had one skipped or

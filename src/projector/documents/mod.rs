@@ -9,7 +9,7 @@ pub(super) mod remake;
 pub(super) mod review;
 pub(super) mod waiting;
 
-use std::{collections::HashSet, slice};
+use std::slice;
 
 use futures::FutureExt;
 use tokio::sync::oneshot;
@@ -111,8 +111,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         Ok(missing.is_empty())
     }
 
-    /// Brings documents into memory; those without a row at version 0. One whose row cannot be read is not: it is noted
-    /// that it has to be made again.
+    /// Brings documents into memory; those without a row, or whose row cannot be read, at version 0.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
         let mut left = ids.to_vec();
         while !left.is_empty() {
@@ -129,11 +128,10 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         let (rows, left) = self.ask.load_some(ids).await?;
         self.memory.counts.loaded += (ids.len() - left.len()) as u64;
         let mut documents = Vec::with_capacity(rows.len());
-        let mut unreadable = HashSet::new();
         for row in &rows {
             match Document::from_raw(row) {
                 Ok(document) => documents.push(document),
-                Err(error) => unreadable.extend(self.memory.unreadable(row, &error)),
+                Err(error) => self.memory.unreadable(row, &error),
             }
         }
         self.learn_of_parked(&documents).await?;
@@ -146,8 +144,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             self.memory.admit(document, stored);
         }
         for id in ids {
-            let is_there = self.memory.cache.holds(id) || unreadable.contains(id);
-            if !is_there && left.binary_search(id).is_err() {
+            if !self.memory.cache.holds(id) && left.binary_search(id).is_err() {
                 self.memory.admit(history::start(id), 0);
             }
         }
@@ -248,16 +245,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 self.memory.rechecks.note(&id, why);
                 continue;
             }
-            let Memory { cache, waiting, rechecks, .. } = &mut self.memory;
-            let Some(slot) = cache.edit(&id) else {
-                // Its row cannot be read. Where it waits for somebody to help, what came above it is passed.
-                if why.is_retried || rechecks.is_remade(&id) {
-                    rechecks.goes_on(&id, why);
-                } else if waiting.rest_on(&id) {
-                    self.memory.note_change();
-                }
-                continue;
-            };
+            let Memory { cache, waiting, .. } = &mut self.memory;
+            let Some(slot) = cache.edit(&id) else { continue };
             if why.is_retried {
                 slot.document.quarantine = None;
             }
@@ -433,7 +422,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 }
                 RowOutcome::Rejected { code, reason } => {
                     let reason = refused::refusal(*code, reason);
-                    refused::park(self, &row.id, row.version, reason).await?;
+                    // Boxed: the compiler follows futures within futures only so far.
+                    refused::park(self, &row.id, row.version, reason).boxed().await?;
                 }
             }
         }

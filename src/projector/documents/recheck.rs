@@ -49,11 +49,6 @@ impl Rechecks {
         self.note(id, Recheck { known, is_afresh: true, ..Recheck::default() });
     }
 
-    /// A row cannot be read. No checkpoint may be saved before it is made again.
-    pub(in crate::projector) fn remade(&mut self, id: &DocumentId) {
-        self.note(id, Recheck { known: 1, is_afresh: true, is_remade: true, ..Recheck::default() });
-    }
-
     /// Somebody asks for it, whether the document is parked or not.
     pub(in crate::projector) fn asked(&mut self, id: &DocumentId, asker: oneshot::Sender<()>) {
         let asked = Recheck { is_afresh: true, is_retried: true, ..Recheck::default() };
@@ -69,16 +64,6 @@ impl Rechecks {
     ) {
         let (is_afresh, is_remade, askers) = (true, true, vec![asker]);
         self.note(id, Recheck { is_afresh, is_remade, folded, askers, ..Recheck::default() });
-    }
-
-    /// A look at a document has come to nothing, since its row cannot be read: it is made again.
-    pub(in crate::projector) fn goes_on(&mut self, id: &DocumentId, why: Recheck) {
-        self.note(id, Recheck { is_remade: true, ..why });
-    }
-
-    /// Whether it is noted that a row is to be made again.
-    pub(in crate::projector) fn is_remade(&self, id: &DocumentId) -> bool {
-        self.rechecks.get(id).is_some_and(|recheck| recheck.is_remade)
     }
 
     /// Whether there are none.

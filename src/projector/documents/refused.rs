@@ -182,12 +182,7 @@ pub(super) async fn park<L: EventLog, D: Store, T: Time>(
     loop {
         documents.memory.cache.evict(id);
         documents.load(slice::from_ref(id)).await?;
-        let Some(slot) = documents.memory.cache.edit(id) else {
-            // The stored row cannot be read: there is none to go back to.
-            let mark = Quarantine { class: Class::Rejected, version: refused, reason };
-            documents.memory.park(id, mark);
-            return Ok(());
-        };
+        let Some(slot) = documents.memory.cache.edit(id) else { return Ok(()) };
         let taken = slot.document.version;
         if refused <= taken {
             // Even the mark is refused, and the record alone has to do; or somebody has written the row after all.

@@ -1,5 +1,5 @@
-//! Rows that count for nothing: somebody has taken them away or changed them, or they cannot be read. Their documents are
-//! folded again from the log, and written over whatever is stored.
+//! Rows that count for nothing: somebody has taken them away, or has found that they are not what their log makes of them.
+//! Their documents are folded again from the log, and written over whatever is stored.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,9 @@ use super::{Documents, cache::Stored, memory::Memory, recheck::Recheck};
 use crate::{
     database::Result,
     log::{EventLog, history},
-    model::{
-        document::Document,
-        id::{DocumentId, integral},
-        skip::has_fillers,
-    },
+    model::{document::Document, id::DocumentId, skip::has_fillers},
     planted::{Bug, planted},
-    store::{NO_VERSION, RowWrite, Store},
+    store::{RowWrite, Store},
     time::Time,
 };
 
@@ -114,11 +110,7 @@ fn stands_over<T: Time>(memory: &mut Memory<T>, id: &DocumentId, row: &RawDocume
             slot.is = if is_same { Stored::AsRead } else { Stored::Differs };
             (slot.stored, slot.stored_mark) = (stored.version, stored.quarantine);
         }
-        Err(_) => {
-            let version = row.get("version").ok().flatten().and_then(integral);
-            slot.stored = version.filter(|version| *version >= 1).unwrap_or(NO_VERSION);
-            slot.is = Stored::Unreadable;
-        }
+        Err(_) => slot.is_over(row),
     }
     if slot.changed() {
         memory.note_change();

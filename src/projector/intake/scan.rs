@@ -264,9 +264,9 @@ async fn is_sound<L: EventLog, D: Store, T: Time>(
 ) -> Result<bool> {
     let (rows, _) = documents.ask.load_some(slice::from_ref(id)).await?;
     let Some(row) = rows.first() else { return Ok(false) };
-    let error = Document::from_raw(row).err();
-    if let Some(error) = &error {
-        documents.memory.unreadable(row, error);
+    let is_sound = Document::from_raw(row).is_ok();
+    if !is_sound {
+        documents.memory.rechecks.afresh(id, 1);
     }
-    Ok(error.is_none())
+    Ok(is_sound)
 }
