@@ -269,7 +269,7 @@ impl State {
                 with("rename", from);
                 change.append(bson::raw::cstr!("to"), ns(to));
             }
-            Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
+            Op::Replace { .. } | Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
         }
         change
     }
@@ -281,7 +281,7 @@ fn concerns(op: &Op, watched: &[String]) -> bool {
     match op {
         Op::Put { collection, .. } | Op::Drop { collection } => watches(collection),
         Op::Rename { from, to } => watches(from) || watches(to),
-        Op::Delete { .. } | Op::Create { .. } | Op::Noop => false,
+        Op::Replace { .. } | Op::Delete { .. } | Op::Create { .. } | Op::Noop => false,
     }
 }
 

@@ -3,8 +3,11 @@
 
 mod away;
 mod backlogs;
+mod bases;
+mod compaction;
 mod conformance;
 mod daemon;
+mod ending;
 mod executor;
 mod layouts;
 mod leases;
@@ -25,5 +28,6 @@ mod shrink;
 mod skips;
 mod stragglers;
 mod store;
+mod whole;
 mod world;
 mod writer;

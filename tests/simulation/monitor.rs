@@ -62,6 +62,11 @@ impl Monitor {
         Self { blind: true, ..Self::default() }
     }
 
+    /// Whether it looks at nothing.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Somebody deletes a row behind the daemon's back: until the document's next event, nothing has to restore it.
     pub(super) fn deleted_by_hand(&self, document: DocumentId) {
         self.inner.lock().unwrap().deleted_by_hand.insert(document);

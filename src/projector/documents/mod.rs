@@ -10,6 +10,7 @@ pub(super) mod waiting;
 
 use std::slice;
 
+use bson::RawDocument;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
@@ -262,8 +263,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// goes on from there. The page that follows; it begins with the event of the base, which is never pruned.
     async fn take_base(&mut self, id: &DocumentId) -> Result<Option<Batch>> {
         let first = self.ask.first(id).await?;
-        let Some(base) = first.documents()?.next().transpose()?.filter(|first| is_base(first))
-        else {
+        let is_base = |first: &&RawDocument| is_base(first) && !planted(Bug::GapWithoutBase);
+        let Some(base) = first.documents()?.next().transpose()?.filter(is_base) else {
             return Ok(None);
         };
         let before = self.unparked(id);
@@ -274,12 +275,17 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         };
         let page = self.ask.read(id, version - 1).await?;
         let event = page.documents()?.next().transpose()?;
-        if event.and_then(|event| EventKey::from_event(event).ok()).is_some_and(|key| key.version == version) {
+        if event
+            .and_then(|event| EventKey::from_event(event).ok())
+            .is_some_and(|key| key.version == version)
+        {
             return Ok(Some(page));
         }
         self.memory.cache.evict(id);
         self.load(slice::from_ref(id)).await?;
-        let reason = format!("the event of the base, at version {version}, is missing: put it back, then retry");
+        let reason = format!(
+            "the event of the base, at version {version}, is missing: put it back, then retry"
+        );
         let version = self.unparked(id).unwrap_or_default() + 1;
         self.memory.park(id, Quarantine { class: Class::BadBase, version, reason });
         Ok(None)

@@ -16,9 +16,10 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         skip::{SkippedVersions, client_of, is_filler},
+        state::State,
     },
     planted::{Bug, planted},
-    store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows, Snapshots},
+    store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows},
     upkeep::{
         fold::{Stop, offer},
         snapshot::{difference, version_of},
@@ -44,7 +45,7 @@ pub(super) struct Known {
 
 /// Something is wrong with a document, which is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::upkeep) struct Finding {
+pub(crate) struct Finding {
     pub(in crate::upkeep) id: DocumentId,
     pub(in crate::upkeep) version: i64,
     pub(in crate::upkeep) problem: String,
@@ -101,7 +102,7 @@ impl Look {
 
 impl<S: LogSource, D> Compactor<'_, S, D>
 where
-    D: Documents + SkipRows + Snapshots + QuarantineRows + Bases,
+    D: Documents + SkipRows + QuarantineRows + Bases,
 {
     /// Looks at a document; `None` if it has no row.
     pub(super) async fn look(&self, id: &DocumentId, known: &Known) -> Result<Option<Look>> {
@@ -139,7 +140,7 @@ where
             return Ok(Some(look.pinned(planned.rule, version - floor)));
         }
         let mut look = self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?;
-        if let Some(base) = base.filter(|base| base.pruned > 1) {
+        if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
             let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, known.at_least).await?;
             if late.len() > LATE_MAX as usize {
                 let problem = format!(
@@ -187,7 +188,8 @@ where
         let mut skips = self.store.load_skips_of(&look.id, Some(known.at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
-            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
+            let page =
+                self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
             if page.documents()?.flatten().any(is_filler) {
                 let read_at = page.read_at().max(Some(known.at_least));
                 skips = self.store.load_skips_of(&look.id, read_at).await?;
@@ -256,7 +258,8 @@ impl<'p> Folding<'p> {
         if may_go {
             let client = client_of(event);
             let seq = self.document.clock.get(client) + 1;
-            let needed = self.plan.needed_by(client, seq);
+            let spared = i64::from(planted(Bug::FloorOffByOne));
+            let needed = self.plan.needed_by(client, seq - spared);
             if let Some(live) = needed {
                 self.needed_by = Some((live.name.clone(), live.seen_at));
                 self.candidate = Some(self.document.clone());
@@ -289,9 +292,12 @@ impl<'p> Folding<'p> {
         let Some(candidate) = self.candidate.as_ref() else {
             return Look { pin: Some(pinned(floor)), ..look };
         };
-        let Some(base) = Base::of(candidate, first, now) else {
+        let Some(mut base) = Base::of(candidate, first, now) else {
             return Look { pin: Some(pinned(floor)), ..look };
         };
+        if planted(Bug::BaseOfRow) {
+            base.state = self.document.state().map(State::to_raw);
+        }
         let size = base.to_raw().as_bytes().len();
         let gains = self.bytes > size as i64 && size <= BASE_BYTES_MAX;
         if !gains || base.version <= floor {

@@ -83,11 +83,7 @@ pub(super) async fn what_is_above_a_gap_is_skipped_together_with_the_event_that_
         SkippedEvent { version, client: client.into(), seq: version - 1 }
     });
     let skip = Skip { through: 4, told: told.collect(), class: Class::Gap, ..skip("a", 2) };
-    let filler = |log: LogId, leaves_newer| Filler {
-        log,
-        event: filler(2),
-        leaves_newer,
-    };
+    let filler = |log: LogId, leaves_newer| Filler { log, event: filler(2), leaves_newer };
     // A log that is another one gets nothing.
     let other = LogId(bson::Uuid::from_bytes([9; 16]));
     assert_eq!(store.skip_above(&skip, &filler(other, false)).await.unwrap_err().code(), Some(361));
