@@ -92,16 +92,16 @@ pub(super) fn compact(plan: &mut Plan, length: Duration) {
     let documents = plan.writers.iter().flat_map(|writer| &writer.steps);
     let documents = documents.map(|step| step.document + 1).max().unwrap_or(1);
     for writer in &mut plan.writers {
-        for _ in 0..rng.usize(..20) {
+        for _ in 0..rng.usize(5..35) {
             let at = rng.usize(..=writer.steps.len());
             let pause = if rng.u8(..3) == 0 { millis(&mut rng, 0..400) } else { Duration::ZERO };
             let action = super::plan::Action::Add(rng.i64(1..100));
-            let document = rng.usize(..documents);
+            let document = rng.usize(..documents.min(2));
             writer.steps.insert(at, super::plan::Step { pause, document, action });
         }
     }
     let compactor = |rng: &mut Rng| {
-        let steps = rng.usize(2..14);
+        let steps = rng.usize(4..20);
         let pace = (span * 2 / steps as u64).max(2);
         let step = |rng: &mut Rng| CompactStep {
             pause: if rng.u8(..4) == 0 { Duration::ZERO } else { millis(rng, 0..pace) },
@@ -119,11 +119,11 @@ pub(super) fn compact(plan: &mut Plan, length: Duration) {
         pauses: (0..rng.usize(1..8)).map(|_| millis(&mut rng, 0..span / 2)).collect(),
     });
     let clients = clients.collect();
-    let late = (0..rng.usize(..5)).map(|_| LatePlan {
+    let late = (0..rng.usize(1..10)).map(|_| LatePlan {
         pause: millis(&mut rng, 0..span),
-        document: rng.usize(..documents),
+        document: rng.usize(..documents.min(2)),
         nap: millis(&mut rng, 0..4_000),
-        down: [0, 0, 1, 2, 3, 5, 8][rng.usize(..7)],
+        down: [0, 0, 1, 2, 3, 4, 5, 7, 9, 12][rng.usize(..10)],
     });
     let late = late.collect();
     plan.compaction = CompactionPlan {
@@ -259,4 +259,28 @@ pub(super) async fn write(node: Node, number: usize, plan: LatePlan, appends: Ap
 /// What a writer does that has slept.
 pub(super) fn late_body(version: i64) -> Document {
     doc! { "op": "update", "patch": { "$set": { "late": version } } }
+}
+
+/// What the stories of runs tell.
+fn told(plans: impl Iterator<Item = Plan>, words: &[&str]) -> Vec<usize> {
+    let mut counts = vec![0; words.len()];
+    for plan in plans {
+        let story = super::run::run(&plan, true).story;
+        let until = story.iter().take_while(|line| !line.contains("--- all is healed"));
+        let lines: Vec<&String> = until.collect();
+        for (count, word) in counts.iter_mut().zip(words) {
+            *count += usize::from(lines.iter().any(|line| line.contains(word)));
+        }
+    }
+    counts
+}
+
+#[test]
+fn bases_are_written_logs_pruned_and_late_events_taken_out_in_many_runs() {
+    let plans = || (0..1_000).map(Plan::new).filter(|plan| !plan.compaction.is_empty());
+    let words = ["put_base", " prune ", "comes late", "remove_late", "is killed"];
+    let counts = told(plans().take(120), &words);
+    for (word, (count, least)) in words.iter().zip(counts.iter().zip([40, 30, 15, 5, 60])) {
+        assert!(*count >= least, "`{word}` in {count} of 120 runs");
+    }
 }
