@@ -70,6 +70,8 @@ pub(crate) enum Bug {
     PrunedNotMoved,
     /// The first event that a live client lacks is counted as one that it has.
     FloorOffByOne,
+    /// A log that another instance prunes while it is read is told to be wrong.
+    OvertakenIsWrong,
     /// What is left below a base is folded on as if there were none.
     LeftoversFolded,
     /// A gap goes on record without a look at whether a base stands for it.

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     plan::Plan,
-    run::run,
+    run::{Outcome, run},
     shrink::{fails, report},
 };
 use crate::planted::{Bug, plant};
@@ -72,6 +72,10 @@ fn whatever_happens_the_documents_are_what_their_events_make() {
     let failure = first_failure(seeds, None);
     println!("{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
     if let Some(seed) = failure {
+        if std::env::var_os("ALLUVIUM_WHOLE").is_some() {
+            let Outcome { violation, story, .. } = run(&Plan::new(seed), true);
+            panic!("seed {seed} fails: {violation:?}\n{}", story.join("\n"));
+        }
         println!("seed {seed} fails; it is being made smaller");
         panic!("{}", report(seed, &Plan::new(seed)));
     }
@@ -112,6 +116,7 @@ fn every_planted_bug_is_found() {
         LeftoversFolded,
         GapWithoutBase,
         LateNotLookedFor,
+        OvertakenIsWrong,
         BaseSkipsNotReadAgain,
         WriterTakesDuplicateKeyForSuccess,
     ];

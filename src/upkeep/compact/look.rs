@@ -124,7 +124,7 @@ where
             return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
         }
         if let Some(base) = base.as_ref().filter(|base| !base.is_pruned()) {
-            return self.pending(look, base, known.now).await.map(Some);
+            return self.pending(look, (&first, base), known.now).await.map(Some);
         }
         let (marks, clients) = (known.marks.get(id), known.clients.get(id));
         let inventory = Inventory {
@@ -155,7 +155,12 @@ where
     }
 
     /// What a base stands for goes once that is old enough, and while its own event is there.
-    async fn pending(&self, look: Look, base: &Base, now: DateTime) -> Result<Look> {
+    async fn pending(
+        &self,
+        look: Look,
+        (first, base): (&RawDocument, &Base),
+        now: DateTime,
+    ) -> Result<Look> {
         let events = base.version - 1 - base.pruned;
         let is_due = now.saturating_duration_since(base.based_at) >= grace(&self.retention);
         if !is_due && !planted(Bug::PrunedBeforeGrace) {
@@ -169,9 +174,25 @@ where
                 "the event of its base, at version {}, is missing: put it back",
                 base.version
             );
-            return Ok(look.wrong(base.version, problem));
+            return self.judge(look, first, (base.version, problem)).await;
         }
         Ok(Look { work: Work::Prune(base.clone()), events, ..look })
+    }
+
+    /// Something is wrong with a log that began with `first`, unless it begins with something else by now: then another
+    /// instance was at work below what was being read.
+    async fn judge(
+        &self,
+        look: Look,
+        first: &RawDocument,
+        (version, problem): (i64, String),
+    ) -> Result<Look> {
+        let found = self.log.first(&look.id, Some(self.source.now().await?)).await?;
+        let is_same = found.documents()?.next().transpose()? == Some(first);
+        match is_same || planted(Bug::OvertakenIsWrong) {
+            true => Ok(look.wrong(version, problem)),
+            false => Ok(look),
+        }
     }
 
     /// Folds the log, notes what it comes to at the highest version that is allowed, and compares the end with the row.
@@ -205,7 +226,7 @@ where
         if let Some(problem) = difference(row, &fold.document, &stop)
             && !planted(Bug::BaseNotProven)
         {
-            return Ok(look.wrong(until, problem));
+            return self.judge(look, first, (until, problem)).await;
         }
         Ok(fold.end(look, (first, old), (until, planned.rule, known.now)))
     }
