@@ -26,7 +26,7 @@ use crate::{
         id::DocumentId,
         part::Part,
     },
-    upkeep::compact::Compactor,
+    upkeep::compact::{Compacted, Compactor},
 };
 
 /// How long a client counts. Some runs are longer.
@@ -181,7 +181,7 @@ pub(super) async fn run(
             Some(document) => vec![document_id(document)],
             None => (0..DOCUMENTS).map(document_id).collect(),
         };
-        let work = pass(&node, &monitor, retention, (&ids, step.is_dry));
+        let work = sound_pass(&node, &monitor, retention, (&ids, step.is_dry));
         let Some(killed) = step.killed else {
             work.await;
             continue;
@@ -199,14 +199,25 @@ pub(super) async fn pass(
     monitor: &Monitor,
     retention: Retention,
     (ids, is_dry): (&[DocumentId], bool),
-) {
+) -> Option<Compacted> {
     let source = SimLogSource { node: node.clone() };
     let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
-    let Ok(Some(log)) = source.open(COLLECTION).await else { return };
+    let log = source.open(COLLECTION).await.ok().flatten()?;
     let compactor = Compactor { source: &source, log: &log, store: &store, retention };
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
-    if let Some(finding) = done.ok().and_then(|done| done.findings.first().cloned()) {
+    done.ok()
+}
+
+/// The same, in a run in which nobody meddles with the log: there is nothing to find.
+pub(super) async fn sound_pass(
+    node: &Node,
+    monitor: &Monitor,
+    retention: Retention,
+    what: (&[DocumentId], bool),
+) {
+    let done = pass(node, monitor, retention, what).await;
+    if let Some(finding) = done.and_then(|done| done.findings.first().cloned()) {
         node.sim().violation(format!("a false alarm: {finding:?}"));
     }
 }

@@ -48,7 +48,7 @@ impl Run {
             for _ in 0..PASSES {
                 compaction::note_sizes(&node.world);
                 sim.sleep(retention.min_age + Duration::from_millis(100)).await;
-                compaction::pass(&node, &monitor, retention, (&ids, false)).await;
+                compaction::sound_pass(&node, &monitor, retention, (&ids, false)).await;
             }
         });
         self.come_to_rest("the last compaction")

@@ -4,6 +4,7 @@
 mod away;
 mod backlogs;
 mod bases;
+mod compacted;
 mod compaction;
 mod conformance;
 mod daemon;

@@ -25,7 +25,7 @@ use super::{
     reader::{self, Answers},
     skips::skipped,
     store::{CHECKPOINTS, log_id, row_of, saved, waiting},
-    world::{COLLECTION, EVENTS, Key, Op, Row, World},
+    world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
@@ -350,11 +350,12 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
     // A range begins with the event that filled its gap.
-    let begins = |skip: &Skip| state.visible.get(EVENTS, &Key::Event(skip.key.clone())).cloned();
-    let is_filled = |row: Row| row.raw().is_some_and(|event| is_filler(event));
+    let history = log.and_then(|log| state.archive.get(&log));
+    let begins = |skip: &Skip| history.and_then(|history| history.get(&skip.key));
     let ranges = skipped(&state.visible).into_iter().filter(|skip| skip.through > skip.key.version);
-    let unfilled =
-        ranges.filter(|skip| log_id(&state.visible) == log && !begins(skip).is_some_and(is_filled));
+    let unfilled = ranges.filter(|skip| {
+        log_id(&state.visible) == log && !begins(skip).is_some_and(|event| is_filler(event))
+    });
     let mut differences: Vec<String> =
         unfilled.map(|skip| format!("not filled: {skip:?}")).collect();
     for id in (0..DOCUMENTS).map(document_id) {

@@ -5,10 +5,10 @@ use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
 use super::Server;
 pub(super) use super::compacting::{
     a_base_takes_the_place_of_what_it_was_made_of_and_no_stream_tells_of_it,
-    steps_of_pruning_are_taken_together_or_not_at_all,
     a_step_of_pruning_that_finds_too_little_does_nothing,
-    what_came_late_is_kept_on_record_and_taken_out,
     marks_and_clients_are_those_of_the_log_and_of_the_documents,
+    steps_of_pruning_are_taken_together_or_not_at_all,
+    what_came_late_is_kept_on_record_and_taken_out,
 };
 pub(super) use super::mending::{
     a_skip_is_on_record_together_with_its_row_or_not_at_all,

@@ -158,9 +158,8 @@ impl Server for Real {
         let rows = rows.find(doc! { "class": "late", "_id.late": COLLECTION });
         let rows: Vec<Document> =
             rows.sort(doc! { "_id.s": 1 }).await.unwrap().try_collect().await.unwrap();
-        let event = |row: &Document| {
-            RawDocumentBuf::try_from(row.get_document("event").unwrap()).unwrap()
-        };
+        let event =
+            |row: &Document| RawDocumentBuf::try_from(row.get_document("event").unwrap()).unwrap();
         rows.iter().map(event).collect()
     }
 }
