@@ -8,7 +8,7 @@ use std::{
 use bson::{Document, RawDocumentBuf, doc};
 
 use super::{
-    bases::base_of,
+    bases::{base_of, late_on_record},
     compaction,
     executor::Owner,
     monitor::Monitor,
@@ -141,6 +141,22 @@ fn where_events_are_missing_below_a_base_none_is_pruned_and_it_is_told() {
         let done = scene.compact(slow);
         assert_eq!(done.findings.len(), 1, "seed {seed}: {done:?}");
         assert_eq!(scene.versions().len(), 11, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_came_late_is_taken_out_also_where_there_is_nothing_to_compact() {
+    for seed in 0..20 {
+        let mut scene = long(seed);
+        let done = scene.compact(ALL);
+        assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
+        assert_eq!(scene.versions(), [1, 12], "seed {seed}");
+        scene.append(&[(5, inc())]);
+        scene.settled();
+        let done = scene.compact(ALL);
+        assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
+        assert_eq!(scene.versions(), [1, 12], "seed {seed}");
+        assert_eq!(late_on_record(&scene.world.state().visible).len(), 1, "seed {seed}");
     }
 }
 

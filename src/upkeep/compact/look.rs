@@ -136,10 +136,10 @@ where
         };
         let planned = plan(&inventory, &self.retention);
         let base = inventory.base;
-        if planned.is_empty(base.as_ref()) {
-            return Ok(Some(look.pinned(planned.rule, version - floor)));
-        }
-        let mut look = self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?;
+        let mut look = match planned.is_empty(base.as_ref()) {
+            true => look.pinned(planned.rule, version - floor),
+            false => self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?,
+        };
         if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
             let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, known.at_least).await?;
             if late.len() > LATE_MAX as usize {
