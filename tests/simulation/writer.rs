@@ -208,7 +208,7 @@ impl Writer {
         self.node.sim().sleep(nap).await;
         let mark = format!("{} late", self.client);
         let event = self.event(document, version, late_body(version), &mark);
-        if let Ok(()) = self.insert(&[event.clone()], false, false).await {
+        if let Ok(()) = self.insert(std::slice::from_ref(&event), false, false).await {
             self.node.sim().tell(|| format!("{} comes late to {document} {version}", self.client));
             // An error means that it does not know, and has acknowledged nothing.
             drop(self.acknowledge(document, &[event]).await);
