@@ -68,6 +68,24 @@ pub(crate) enum Bug {
     BaseEventPruned,
     /// A base is written although row and log differ.
     BaseNotProven,
+    /// A base holds the state of the row, and not that of the fold at its version.
+    BaseOfRow,
+    /// A base is written over whatever stands first in the log.
+    BaseOverAnything,
+    /// A step of pruning touches the base and does not say in it how far it went.
+    PrunedNotMoved,
+    /// The first event that a live client lacks is counted as one that it has.
+    FloorOffByOne,
+    /// A log that another instance prunes while it is read is told to be wrong.
+    OvertakenIsWrong,
+    /// What is left below a base is folded on as if there were none.
+    LeftoversFolded,
+    /// A gap goes on record without a look at whether a base stands for it.
+    GapWithoutBase,
+    /// Compaction does not look for what came late.
+    LateNotLookedFor,
+    /// What is skipped is not read again when a base comes that counts events which fill gaps.
+    BaseSkipsNotReadAgain,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

@@ -273,7 +273,7 @@ impl State {
                 with("delete", collection);
                 change.append(bson::raw::cstr!("documentKey"), rawdoc! { "_id": id.as_raw() });
             }
-            Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
+            Op::Replace { .. } | Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
         }
         change
     }
@@ -288,7 +288,7 @@ fn concerns(op: &Op, watched: &[String]) -> bool {
         Op::Drop { collection } => watches(collection) || projects(collection),
         Op::Delete { collection, .. } => projects(collection),
         Op::Rename { from, to } => watches(from) || watches(to),
-        Op::Create { .. } | Op::Noop => false,
+        Op::Replace { .. } | Op::Create { .. } | Op::Noop => false,
     }
 }
 

@@ -3,8 +3,12 @@
 
 mod away;
 mod backlogs;
+mod bases;
+mod compacted;
+mod compaction;
 mod conformance;
 mod daemon;
+mod ending;
 mod executor;
 mod layouts;
 mod leases;
@@ -26,5 +30,6 @@ mod skips;
 mod stragglers;
 mod store;
 mod touching;
+mod whole;
 mod world;
 mod writer;

@@ -64,6 +64,11 @@ impl Monitor {
         Self { blind: true, ..Self::default() }
     }
 
+    /// Whether it looks at nothing.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
+    }
+
     /// Somebody damages a row behind the daemon's back: until the document's next event, nobody need see that.
     pub(super) fn damaged_by_hand(&self, document: DocumentId) {
         self.inner.lock().unwrap().damaged_by_hand.insert(document.clone());

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::compaction::{CompactionPlan, compact};
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plan {
@@ -21,6 +23,7 @@ pub(super) struct Plan {
     pub(super) loses_leases: bool,
     /// Into how many parts the collection is divided at first.
     pub(super) parts: u32,
+    pub(super) compaction: CompactionPlan,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -275,10 +278,12 @@ impl Plan {
             lease_time,
             loses_leases,
             parts: 1,
+            compaction: CompactionPlan::default(),
         };
         divide(&mut plan, length);
         refuse(&mut plan, length);
         touch_rows(&mut plan, documents, length);
+        compact(&mut plan, length);
         plan
     }
 

@@ -11,6 +11,7 @@ use bson::Document;
 use fastrand::Rng;
 
 use super::{
+    bases::base_of,
     node::Node,
     store::row_of,
     world::{Data, EVENTS},
@@ -18,7 +19,9 @@ use super::{
 };
 use crate::{
     judge::Answer,
-    model::{clock::Clock, document, id::DocumentId, missing::Missing, skip::client_of},
+    model::{
+        base::Base, clock::Clock, document, id::DocumentId, missing::Missing, skip::client_of,
+    },
 };
 
 /// What all readers were answered.
@@ -43,13 +46,22 @@ pub(super) async fn run(node: Node, number: usize, pauses: Vec<Duration>, answer
 }
 
 /// The answer to a client that has seen some of every other client's events.
-fn ask(data: &Data, id: &DocumentId, rng: &mut Rng) -> Option<Answer> {
+pub(super) fn ask(data: &Data, id: &DocumentId, rng: &mut Rng) -> Option<Answer> {
     // A log that is away has no answers to give.
     data.collections.get(EVENTS)?;
-    let row = document::Document::from_raw(row_of(data, id)?).ok()?;
+    let mut row = document::Document::from_raw(row_of(data, id)?).ok()?;
+    let base = base_of(data, id);
+    if let Some(base) = base.as_ref().filter(|base| base.version > row.version) {
+        row = base.document().ok()?;
+    }
     let has: Clock = row.clock.iter().map(|(client, count)| (client, rng.i64(0..=count))).collect();
-    let mut walk = Missing::new(&row.clock, &has).ok()?;
-    let below: Vec<_> = data.events(id, 0).filter(|(version, _)| *version <= row.version).collect();
+    let passed = base.as_ref().filter(|base| !has.includes(&base.clock));
+    let floor = base.as_ref().map_or(0, |base| base.version);
+    // Whom the base has passed gets it, and everything after it: what somebody lacks who has just that.
+    let from = passed.map_or(&has, |base| &base.clock);
+    let mut walk = Missing::new(&row.clock, from).ok()?;
+    let above = data.events(id, floor);
+    let below: Vec<_> = above.filter(|(version, _)| *version <= row.version).collect();
     let mut events = Vec::new();
     for (_, raw) in below.iter().rev() {
         if walk.remaining() == 0 {
@@ -70,6 +82,12 @@ fn ask(data: &Data, id: &DocumentId, rng: &mut Rng) -> Option<Answer> {
         version: row.version,
         clock: counts(&row.clock),
         events,
-        snapshot: None,
+        snapshot: passed.and_then(begins_with),
     })
+}
+
+/// What an answer begins with that begins with a base.
+fn begins_with(base: &Base) -> Option<(i64, Document)> {
+    let document = base.document().ok()?;
+    Some((base.version, Document::try_from(&document.to_raw()).ok()?))
 }

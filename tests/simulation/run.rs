@@ -14,7 +14,7 @@ use bson::Document;
 use futures::FutureExt;
 
 use super::{
-    daemon,
+    compaction, daemon,
     executor::{Executor, Owner, Sim},
     layouts::layout,
     leases::roster,
@@ -26,7 +26,7 @@ use super::{
     skips::skipped,
     store::{CHECKPOINTS, log_id, row_of, saved, waiting},
     touching::{repair, touch},
-    world::{COLLECTION, EVENTS, Key, Op, Row, World},
+    world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
@@ -51,6 +51,10 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 const READERS: usize = 50;
 /// The number of the operator among the actors.
 const OPERATOR: usize = 80;
+/// The first number of a compactor among the actors.
+const COMPACTORS: usize = 60;
+/// The first number of a writer that comes late.
+const LATE_WRITERS: usize = 70;
 /// The leadership of the last start: above all others.
 const LAST_EPOCH: i64 = 1_000;
 
@@ -63,16 +67,16 @@ pub(super) struct Outcome {
     pub(super) report: Option<Report>,
 }
 
-struct Run {
-    sim: Sim,
-    executor: Executor,
-    world: World,
-    monitor: Monitor,
+pub(super) struct Run {
+    pub(super) sim: Sim,
+    pub(super) executor: Executor,
+    pub(super) world: World,
+    pub(super) monitor: Monitor,
     appends: Appends,
-    answers: Answers,
+    pub(super) answers: Answers,
     nodes: Vec<Node>,
-    daemons: Vec<Node>,
-    busy: Arc<AtomicUsize>,
+    pub(super) daemons: Vec<Node>,
+    pub(super) busy: Arc<AtomicUsize>,
 }
 
 /// Runs a plan; with `story`, what happens is written down.
@@ -101,6 +105,7 @@ pub(super) fn run(plan: &Plan, story: bool) -> Outcome {
     run.readers(plan);
     run.operator(plan);
     run.mishaps(plan);
+    run.compaction(plan);
     let report = run.phases(plan);
     let (violation, story) = sim.outcome();
     Outcome { violation, story, report }
@@ -133,6 +138,12 @@ impl Run {
         // It takes over, under an epoch of its own.
         let before = led.then_some(epochs);
         self.settle("after a restart and one more event for each", false, before)?;
+        if !plan.compaction.is_empty() {
+            self.compact_all(plan)?;
+            self.judge_what_is_left();
+            self.project_again()?;
+            self.settle("made again from what is left", false, None)?;
+        }
         self.judge()
     }
 
@@ -196,8 +207,31 @@ impl Run {
         self.actor(owner, operator::run(node, monitor, daemons, plan.operator.steps.clone()));
     }
 
+    fn compaction(&mut self, plan: &Plan) {
+        let compaction = &plan.compaction;
+        compaction.begin(&self.world);
+        for (number, compactor) in compaction.compactors.iter().enumerate() {
+            let owner = Owner::Actor(COMPACTORS + number);
+            let node = Node::new(&self.world, owner, &compactor.faults);
+            self.nodes.push(node.clone());
+            let (monitor, steps) = (self.monitor.clone(), compactor.steps.clone());
+            self.actor(owner, compaction::run(node, monitor, compaction.retention(), steps));
+        }
+        for (number, client) in compaction.clients.iter().enumerate() {
+            let (sim, world) = (self.sim.clone(), self.world.clone());
+            self.actor(Owner::World, compaction::read(sim, world, number, client.clone()));
+        }
+        for (number, late) in compaction.late.iter().enumerate() {
+            let number = LATE_WRITERS + number;
+            let node = Node::new(&self.world, Owner::Actor(number), &[]);
+            self.nodes.push(node.clone());
+            let work = compaction::write(node, number, *late, self.appends.clone());
+            self.actor(Owner::Actor(number), work);
+        }
+    }
+
     /// Spawns something whose end the run waits for.
-    fn actor(&self, owner: Owner, work: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn actor(&self, owner: Owner, work: impl Future<Output = ()> + Send + 'static) {
         self.busy.fetch_add(1, Ordering::Relaxed);
         let busy = Arc::clone(&self.busy);
         self.sim.spawn(owner, async move {
@@ -306,7 +340,13 @@ impl Run {
         };
         let acknowledged = self.appends.taken();
         let evidence = Evidence {
-            log: raw(EVENTS).iter().filter_map(|event| Document::try_from(event).ok()).collect(),
+            // What has been pruned belongs to the history.
+            log: log_id(&state.visible)
+                .and_then(|log| state.archive.get(&log))
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, event)| Document::try_from(event).ok())
+                .collect(),
             rows: raw(COLLECTION),
             acknowledged: acknowledged.events,
             together: acknowledged.together,
@@ -333,11 +373,12 @@ fn differences(world: &World, monitor: &Monitor, excuse_damaged: bool) -> Vec<St
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
     // A range begins with the event that filled its gap.
-    let begins = |skip: &Skip| state.visible.get(EVENTS, &Key::Event(skip.key.clone())).cloned();
-    let is_filled = |row: Row| row.raw().is_some_and(|event| is_filler(event));
+    let history = log.and_then(|log| state.archive.get(&log));
+    let begins = |skip: &Skip| history.and_then(|history| history.get(&skip.key));
     let ranges = skipped(&state.visible).into_iter().filter(|skip| skip.through > skip.key.version);
-    let unfilled =
-        ranges.filter(|skip| log_id(&state.visible) == log && !begins(skip).is_some_and(is_filled));
+    let unfilled = ranges.filter(|skip| {
+        log_id(&state.visible) == log && !begins(skip).is_some_and(|event| is_filler(event))
+    });
     let mut differences: Vec<String> =
         unfilled.map(|skip| format!("not filled: {skip:?}")).collect();
     for id in (0..DOCUMENTS).map(document_id) {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     plan::Plan,
-    run::run,
+    run::{Outcome, run},
     shrink::{fails, report},
 };
 use crate::planted::{Bug, plant};
@@ -72,6 +72,11 @@ fn whatever_happens_the_documents_are_what_their_events_make() {
     let failure = first_failure(seeds, None);
     println!("{count} seeds in {:.1} s", started.elapsed().as_secs_f64());
     if let Some(seed) = failure {
+        if std::env::var_os("ALLUVIUM_WHOLE").is_some() {
+            let Outcome { violation, story, .. } = run(&Plan::new(seed), true);
+            panic!("seed {seed} fails: {violation:?}\n{}", story.join("\n"));
+        }
+        println!("seed {seed} fails; it is being made smaller");
         panic!("{}", report(seed, &Plan::new(seed)));
     }
 }
@@ -105,10 +110,22 @@ fn every_planted_bug_is_found() {
         LeaseTakenUnseen,
         PartBeginsAtLargest,
         IdentityIgnored,
+        PrunedBeforeGrace,
+        BaseEventPruned,
+        BaseOfRow,
+        BaseOverAnything,
+        PrunedNotMoved,
+        FloorOffByOne,
+        LeftoversFolded,
+        LateNotLookedFor,
+        OvertakenIsWrong,
         WriterTakesDuplicateKeyForSuccess,
     ];
+    let only = std::env::var("ALLUVIUM_BUG").ok();
+    let is_asked = |bug: &Bug| only.as_ref().is_none_or(|only| format!("{bug:?}") == *only);
     let seeds = |bug: Bug| if RARE.contains(&bug) { SEEDS_PER_RARE_BUG } else { SEEDS_PER_BUG };
-    let found = bugs.map(|bug| (bug, first_failure(0..seeds(bug), Some(bug))));
+    let asked = bugs.into_iter().filter(is_asked);
+    let found: Vec<_> = asked.map(|bug| (bug, first_failure(0..seeds(bug), Some(bug)))).collect();
     for (bug, seed) in &found {
         match number("ALLUVIUM_COUNT") {
             Some(seeds) => println!("{bug:?}: {} of {seeds} seeds", failures(seeds, *bug)),

@@ -2,6 +2,7 @@
 //! as the run still fails, so that what is left is the story of the failure.
 
 use super::{
+    compaction::CompactionPlan,
     plan::{Plan, Step},
     run::{Outcome, run},
 };
@@ -60,6 +61,25 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         offer(&|plan| {
             let _out = plan.operator.steps.remove(at);
         });
+    }
+    offer(&|plan| plan.compaction = CompactionPlan::default());
+    offer(&|plan| plan.compaction.clients.clear());
+    offer(&|plan| plan.compaction.late.clear());
+    offer(&|plan| plan.compaction.busy = 0);
+    for at in 0..plan.compaction.late.len() {
+        offer(&|plan| {
+            let _out = plan.compaction.late.remove(at);
+        });
+    }
+    for at in 0..plan.compaction.compactors.len() {
+        offer(&|plan| plan.compaction.compactors[at].faults.clear());
+        // Silenced and not removed, as writers are.
+        offer(&|plan| plan.compaction.compactors[at].steps.clear());
+        for step in 0..plan.compaction.compactors[at].steps.len() {
+            offer(&|plan| {
+                let _out = plan.compaction.compactors[at].steps.remove(step);
+            });
+        }
     }
     offer(&|plan| plan.lease_time = None);
     offer(&|plan| plan.loses_leases = false);

@@ -1,7 +1,10 @@
 //! The store on the in-memory replica set: filtered majority writes that may be lost, late, partly
 //! done or doubled, as those of `store::mongo` are. What this claims is checked in `conformance`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use bson::{RawDocument, RawDocumentBuf, Timestamp};
 
@@ -13,6 +16,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{
+        compaction::LiveClient,
         id::{DocumentId, integral},
         part::Part,
         position::{Checkpoint, LogId, RowsId},
@@ -79,12 +83,14 @@ pub(super) struct SimStore {
     pub(super) part: Part,
     /// When the newest row was read: what is skipped is never read as it was before.
     pub(super) seen: Arc<Mutex<Timestamp>>,
+    /// What was last read of clients.
+    pub(super) clients: Arc<Mutex<HashMap<DocumentId, Vec<LiveClient>>>>,
 }
 
 impl SimStore {
     pub(super) fn new(node: Node, monitor: Monitor, part: Part) -> Self {
         let seen = Arc::new(Mutex::new(Timestamp { time: 0, increment: 0 }));
-        Self { node, monitor, part, seen }
+        Self { node, monitor, part, seen, clients: Arc::default() }
     }
 }
 

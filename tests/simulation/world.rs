@@ -10,7 +10,10 @@ use std::{
 
 use bson::{RawDocumentBuf, Timestamp, Uuid};
 
-use super::executor::{EPOCH_MILLIS, Sim};
+use super::{
+    bases::Known,
+    executor::{EPOCH_MILLIS, Sim},
+};
 use crate::{
     database::Error,
     model::{
@@ -38,6 +41,8 @@ pub(super) enum Key {
     Layout,
     Lease(LeaseName),
     Presence(String),
+    /// A late event on record, by when that was.
+    Late(EventKey, usize),
 }
 
 /// A row. What is not BSON here has no bytes that the simulation would look at.
@@ -77,6 +82,12 @@ pub(super) enum Op {
         key: Key,
         row: Row,
     },
+    /// Of a row that is there already, which a stream over inserts does not tell.
+    Replace {
+        collection: String,
+        key: Key,
+        row: Row,
+    },
     Delete {
         collection: String,
         key: Key,
@@ -112,7 +123,7 @@ pub(super) struct Data {
 impl Data {
     fn apply(&mut self, op: &Op) {
         match op {
-            Op::Put { collection, key, row } => {
+            Op::Put { collection, key, row } | Op::Replace { collection, key, row } => {
                 if let Some(collection) = self.collections.get_mut(collection) {
                     collection.rows.insert(key.clone(), row.clone());
                 }
@@ -186,6 +197,8 @@ pub(super) struct State {
     pub(super) latest: Data,
     /// As majority reads see it.
     pub(super) visible: Data,
+    /// What is known for the compaction of the log, in runs where it is compacted.
+    pub(super) compaction: Known,
     /// Every event that the majority ever had, by the log it was in.
     pub(super) archive: BTreeMap<LogId, BTreeMap<EventKey, RawDocumentBuf>>,
     committed_log: Option<LogId>,
@@ -223,6 +236,7 @@ impl World {
             miscounted: 0,
             latest: Data::default(),
             visible: Data::default(),
+            compaction: Known::default(),
             archive: BTreeMap::new(),
             committed_log: None,
             last_time: Timestamp { time: 0, increment: 0 },
@@ -397,7 +411,8 @@ impl State {
                 {
                     let log = self.committed_log.map(|log| self.archive.entry(log).or_default());
                     if let Some(log) = log {
-                        log.insert(key.clone(), event.clone());
+                        // What comes to a place that has been freed is late, and no part of the history.
+                        log.entry(key.clone()).or_insert_with(|| event.clone());
                     }
                 }
                 _ => {}

@@ -11,6 +11,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc, oid::Object
 use fastrand::Rng;
 
 use super::{
+    compaction::late_body,
     executor::EPOCH_MILLIS,
     node::Node,
     plan::{Action, Step, WriterPlan},
@@ -18,7 +19,11 @@ use super::{
 };
 use crate::{
     database::{Error, Result},
-    model::{event::EventKey, id::DocumentId},
+    model::{
+        base::{claimed_version, is_base},
+        event::EventKey,
+        id::DocumentId,
+    },
     planted::{Bug, planted},
 };
 
@@ -129,12 +134,12 @@ impl Writer {
         let reversed = action == Action::Transaction { reversed: true };
         loop {
             match self.insert(&events, transaction, reversed).await {
-                Ok(()) => return Ok(self.acknowledge(&events)),
+                Ok(()) => return self.acknowledge(document, &events).await,
                 Err(error) if error.code() == Some(11000) => {
                     if planted(Bug::WriterTakesDuplicateKeyForSuccess) {
-                        return Ok(self.acknowledge(&events));
+                        return self.acknowledge(document, &events).await;
                     }
-                    return self.judge_duplicate(&events, transaction).await;
+                    return self.judge_duplicate(document, &events, transaction).await;
                 }
                 // The outcome is not known: the same events under the same keys, again.
                 Err(_) => {
@@ -146,7 +151,12 @@ impl Writer {
     }
 
     /// After 11000, whose events are there tells whether an earlier attempt has succeeded.
-    async fn judge_duplicate(&mut self, events: &[Document], transaction: bool) -> Result<bool> {
+    async fn judge_duplicate(
+        &mut self,
+        document: &DocumentId,
+        events: &[Document],
+        transaction: bool,
+    ) -> Result<bool> {
         let mut own = Vec::new();
         for event in events {
             if self.is_stored(event).await? {
@@ -155,21 +165,54 @@ impl Writer {
         }
         if !own.is_empty() && own.len() < events.len() && !transaction {
             // The ordered insert stopped midway: what follows is decided again, as events of their own.
-            self.acknowledge(&own);
+            self.acknowledge(document, &own).await?;
             return Ok(true);
         }
-        let all = own.len() == events.len();
-        if all {
-            self.acknowledge(&own);
+        match own.len() == events.len() {
+            true => self.acknowledge(document, &own).await,
+            false => Ok(false),
         }
-        Ok(all)
     }
 
-    fn acknowledge(&mut self, events: &[Document]) -> bool {
-        if !self.careless {
-            self.appends.inner.lock().unwrap().events.extend_from_slice(events);
+    /// Takes appends for done. Where logs are compacted without delay, as no real one is, each place may have been a freed
+    /// one: a base at or above it means that the append did not happen, and that it has to be decided again.
+    async fn acknowledge(&mut self, document: &DocumentId, events: &[Document]) -> Result<bool> {
+        if self.careless {
+            return Ok(true);
         }
-        true
+        let is_compacted = self.node.world.state().compaction.is_on;
+        let floor = match is_compacted {
+            false => 0,
+            true => {
+                let floor = |mut events: std::vec::IntoIter<(i64, RawDocumentBuf)>| {
+                    let first = events.next().map(|(_, first)| first);
+                    first.filter(|first| is_base(first)).map_or(0, |base| claimed_version(&base))
+                };
+                self.read(document, floor).await?
+            }
+        };
+        let is_above = |event: &Document| key_of(event).is_some_and(|(_, version)| version > floor);
+        let done = events.iter().filter(|event| is_above(event)).cloned();
+        let mut acknowledged = self.appends.inner.lock().unwrap();
+        acknowledged.events.extend(done);
+        Ok(events.iter().all(is_above))
+    }
+
+    /// Reads the last version, and inserts an event after a nap: at the next place, or so much further down.
+    pub(super) async fn nap(&mut self, document: &DocumentId, nap: Duration, down: i64) {
+        let Ok((last, lives)) = self.last(document).await else { return };
+        let version = last + 1 - down;
+        if version < 2 || (down == 0 && !lives) {
+            return;
+        }
+        self.node.sim().sleep(nap).await;
+        let mark = format!("{} late", self.client);
+        let event = self.event(document, version, late_body(version), &mark);
+        if let Ok(()) = self.insert(std::slice::from_ref(&event), false, false).await {
+            self.node.sim().tell(|| format!("{} comes late to {document} {version}", self.client));
+            // An error means that it does not know, and has acknowledged nothing.
+            drop(self.acknowledge(document, &[event]).await);
+        }
     }
 
     /// The newest version, and whether the document lives after it.
@@ -262,14 +305,19 @@ impl Writer {
     /// Inserts what is missing below the newest version.
     pub(super) async fn fill(&mut self, document: &DocumentId) -> Result<bool> {
         let missing = self.read(document, |events| {
+            let events: Vec<(i64, RawDocumentBuf)> = events.collect();
+            let first = events.first().filter(|(_, first)| is_base(first));
+            let floor = first.map(|(_, base)| claimed_version(base));
             let versions: BTreeMap<i64, bool> = events
-                .map(|(version, event)| (version, event.get_str("op").ok() != Some("delete")))
+                .iter()
+                .map(|(version, event)| (*version, event.get_str("op").ok() != Some("delete")))
                 .collect();
             let last = versions.keys().next_back().copied().unwrap_or(0);
             let below = |version: &i64| {
                 versions.range(..version).next_back().is_some_and(|(_, lives)| *lives)
             };
-            let holes = (1..last).filter(|version| !versions.contains_key(version));
+            let floor = floor.unwrap_or(0);
+            let holes = (floor + 1..last).filter(|version| !versions.contains_key(version));
             holes.map(|version| (version, below(&version))).collect::<Vec<_>>()
         });
         for (version, lives) in missing.await? {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{
-        base::{claimed_version, is_base},
+        base::{Base, claimed_version, is_base},
         document::{Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
         id::DocumentId,
@@ -107,7 +107,8 @@ impl<T: Time> Memory<T> {
             if skips_are == SkipsAre::Known && is_filler(event) {
                 if key.version == 1 && is_base(event) {
                     let base = claimed_version(event);
-                    if base > reached && counts_fillers(event) {
+                    let is_trusted = planted(Bug::BaseSkipsNotReadAgain);
+                    if base > reached && counts_fillers(event) && !is_trusted {
                         behind = base;
                         continue;
                     }
@@ -121,7 +122,14 @@ impl<T: Time> Memory<T> {
             match slot.document.offer(key, event, is_skipped, &self.limits) {
                 Outcome::Replay => self.counts.replayed += 1,
                 Outcome::Parked => waits = true,
-                Outcome::Based => applied = true,
+                Outcome::Based => {
+                    applied = true;
+                    if let Ok(base) = Base::from_raw(event)
+                        && planted(Bug::LeftoversFolded)
+                    {
+                        slot.document.version = base.pruned;
+                    }
+                }
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
                     applied = true;

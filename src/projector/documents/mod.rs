@@ -11,6 +11,7 @@ pub(super) mod waiting;
 
 use std::slice;
 
+use bson::RawDocument;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
@@ -318,8 +319,8 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// goes on from there. The page that follows; it begins with the event of the base, which is never pruned.
     async fn take_base(&mut self, id: &DocumentId) -> Result<Option<Batch>> {
         let first = self.ask.first(id).await?;
-        let Some(base) = first.documents()?.next().transpose()?.filter(|first| is_base(first))
-        else {
+        let is_base = |first: &&RawDocument| is_base(first) && !planted(Bug::GapWithoutBase);
+        let Some(base) = first.documents()?.next().transpose()?.filter(is_base) else {
             return Ok(None);
         };
         let before = self.unparked(id);

@@ -16,9 +16,10 @@ use crate::{
         event::EventKey,
         id::DocumentId,
         skip::{SkippedVersions, client_of, is_filler},
+        state::State,
     },
     planted::{Bug, planted},
-    store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows, Snapshots},
+    store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows},
     upkeep::{
         fold::{Stop, offer},
         snapshot::{difference, version_of},
@@ -44,7 +45,7 @@ pub(super) struct Known {
 
 /// Something is wrong with a document, which is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::upkeep) struct Finding {
+pub(crate) struct Finding {
     pub(in crate::upkeep) id: DocumentId,
     pub(in crate::upkeep) version: i64,
     pub(in crate::upkeep) problem: String,
@@ -101,7 +102,7 @@ impl Look {
 
 impl<S: LogSource, D> Compactor<'_, S, D>
 where
-    D: Documents + SkipRows + Snapshots + QuarantineRows + Bases,
+    D: Documents + SkipRows + QuarantineRows + Bases,
 {
     /// Looks at a document; `None` if it has no row.
     pub(super) async fn look(&self, id: &DocumentId, known: &Known) -> Result<Option<Look>> {
@@ -123,7 +124,7 @@ where
             return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
         }
         if let Some(base) = base.as_ref().filter(|base| !base.is_pruned()) {
-            return self.pending(look, base, known.now).await.map(Some);
+            return self.pending(look, (&first, base), known.now).await.map(Some);
         }
         let (marks, clients) = (known.marks.get(id), known.clients.get(id));
         let inventory = Inventory {
@@ -135,11 +136,11 @@ where
         };
         let planned = plan(&inventory, &self.retention);
         let base = inventory.base;
-        if planned.is_empty(base.as_ref()) {
-            return Ok(Some(look.pinned(planned.rule, version - floor)));
-        }
-        let mut look = self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?;
-        if let Some(base) = base.filter(|base| base.pruned > 1) {
+        let mut look = match planned.is_empty(base.as_ref()) {
+            true => look.pinned(planned.rule, version - floor),
+            false => self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?,
+        };
+        if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
             let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, known.at_least).await?;
             if late.len() > LATE_MAX as usize {
                 let problem = format!(
@@ -154,7 +155,12 @@ where
     }
 
     /// What a base stands for goes once that is old enough, and while its own event is there.
-    async fn pending(&self, look: Look, base: &Base, now: DateTime) -> Result<Look> {
+    async fn pending(
+        &self,
+        look: Look,
+        (first, base): (&RawDocument, &Base),
+        now: DateTime,
+    ) -> Result<Look> {
         let events = base.version - 1 - base.pruned;
         let is_due = now.saturating_duration_since(base.based_at) >= grace(&self.retention);
         if !is_due && !planted(Bug::PrunedBeforeGrace) {
@@ -168,9 +174,25 @@ where
                 "the event of its base, at version {}, is missing: put it back",
                 base.version
             );
-            return Ok(look.wrong(base.version, problem));
+            return self.judge(look, first, (base.version, problem)).await;
         }
         Ok(Look { work: Work::Prune(base.clone()), events, ..look })
+    }
+
+    /// Something is wrong with a log that began with `first`, unless it begins with something else by now: then another
+    /// instance was at work below what was being read.
+    async fn judge(
+        &self,
+        look: Look,
+        first: &RawDocument,
+        (version, problem): (i64, String),
+    ) -> Result<Look> {
+        let found = self.log.first(&look.id, Some(self.source.now().await?)).await?;
+        let is_same = found.documents()?.next().transpose()? == Some(first);
+        match is_same || planted(Bug::OvertakenIsWrong) {
+            true => Ok(look.wrong(version, problem)),
+            false => Ok(look),
+        }
     }
 
     /// Folds the log, notes what it comes to at the highest version that is allowed, and compares the end with the row.
@@ -204,7 +226,7 @@ where
         if let Some(problem) = difference(row, &fold.document, &stop)
             && !planted(Bug::BaseNotProven)
         {
-            return Ok(look.wrong(until, problem));
+            return self.judge(look, first, (until, problem)).await;
         }
         Ok(fold.end(look, (first, old), (until, planned.rule, known.now)))
     }
@@ -257,7 +279,8 @@ impl<'p> Folding<'p> {
         if may_go {
             let client = client_of(event);
             let seq = self.document.clock.get(client) + 1;
-            let needed = self.plan.needed_by(client, seq);
+            let spared = i64::from(planted(Bug::FloorOffByOne));
+            let needed = self.plan.needed_by(client, seq - spared);
             if let Some(live) = needed {
                 self.needed_by = Some((live.name.clone(), live.seen_at));
                 self.candidate = Some(self.document.clone());
@@ -290,9 +313,12 @@ impl<'p> Folding<'p> {
         let Some(candidate) = self.candidate.as_ref() else {
             return Look { pin: Some(pinned(floor)), ..look };
         };
-        let Some(base) = Base::of(candidate, first, now) else {
+        let Some(mut base) = Base::of(candidate, first, now) else {
             return Look { pin: Some(pinned(floor)), ..look };
         };
+        if planted(Bug::BaseOfRow) {
+            base.state = self.document.state().map(State::to_raw);
+        }
         let size = base.to_raw().as_bytes().len();
         let gains = self.bytes > size as i64 && size <= BASE_BYTES_MAX;
         if !gains || base.version <= floor {

@@ -22,7 +22,7 @@ use crate::{
     },
     planted::{Bug, planted},
     status::{CollectionStatus, Phase},
-    store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows, Snapshots},
+    store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows},
 };
 pub(super) use look::{Finding, Look, Work};
 pub(super) use prune::Pruned;
@@ -67,16 +67,16 @@ const RETRY: Duration = Duration::from_secs(600);
 
 /// Compacts one log.
 #[derive(Debug)]
-pub(super) struct Compactor<'a, S: LogSource, D> {
-    pub(super) source: &'a S,
-    pub(super) log: &'a S::Log,
-    pub(super) store: &'a D,
-    pub(super) retention: Retention,
+pub(crate) struct Compactor<'a, S: LogSource, D> {
+    pub(crate) source: &'a S,
+    pub(crate) log: &'a S::Log,
+    pub(crate) store: &'a D,
+    pub(crate) retention: Retention,
 }
 
 /// What compacting some documents has come to.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Compacted {
+pub(crate) struct Compacted {
     /// Bases that were written.
     pub(super) based: i64,
     /// Events that went, or could go.
@@ -88,7 +88,7 @@ pub(super) struct Compacted {
     /// What keeps the others' events.
     pub(super) pins: Vec<(DocumentId, Pin)>,
     /// What is wrong with a document.
-    pub(super) findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
     /// Late events that were taken out of the log.
     pub(super) late: i64,
     /// When each document is to be looked at again.
@@ -97,14 +97,14 @@ pub(super) struct Compacted {
 
 impl<S: LogSource, D> Compactor<'_, S, D>
 where
-    D: Documents + SkipRows + Snapshots + QuarantineRows + Bases,
+    D: Documents + SkipRows + QuarantineRows + Bases,
 {
     /// Looks at some documents and does what there is to do, or only tells it.
     ///
     /// # Errors
     /// When the database refuses or is away: the same documents may be compacted again.
-    pub(super) async fn compact(&self, ids: &[DocumentId], dry_run: bool) -> Result<Compacted> {
-        let now = self.store.database_time().await?;
+    pub(crate) async fn compact(&self, ids: &[DocumentId], dry_run: bool) -> Result<Compacted> {
+        let now = self.store.server_time().await?;
         let at_least = self.source.now().await?;
         let (marks, clients) =
             futures::try_join!(self.store.marks(self.log.id(), ids), self.store.clients(ids))?;

@@ -3,6 +3,13 @@
 use bson::{DateTime, RawDocumentBuf, Timestamp, Uuid, rawdoc};
 
 use super::Server;
+pub(super) use super::compacting::{
+    a_base_takes_the_place_of_what_it_was_made_of_and_no_stream_tells_of_it,
+    a_step_of_pruning_that_finds_too_little_does_nothing,
+    marks_and_clients_are_those_of_the_log_and_of_the_documents,
+    steps_of_pruning_are_taken_together_or_not_at_all,
+    what_came_late_is_kept_on_record_and_taken_out,
+};
 pub(super) use super::mending::{
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
     what_fills_a_gap_takes_the_place_of_nothing,
@@ -63,12 +70,12 @@ fn told(batch: &TailBatch) -> Vec<String> {
     told.collect()
 }
 
-async fn tail<S: Server>(server: &S, start: &Start) -> <S::Source as LogSource>::Tail {
+pub(super) async fn tail<S: Server>(server: &S, start: &Start) -> <S::Source as LogSource>::Tail {
     server.source().tail(&[COLLECTION.into()], start, Bodies::All).await.unwrap()
 }
 
 /// The first `count` things that a tail tells, and the place after them.
-async fn first(tail: &mut impl Tail, count: usize) -> (Vec<String>, Position) {
+pub(super) async fn first(tail: &mut impl Tail, count: usize) -> (Vec<String>, Position) {
     let mut all = Vec::new();
     loop {
         let batch = tail.next().await.unwrap();

@@ -2,6 +2,7 @@
 //! through the same traits. What the simulation rests on, and what is not checked here, is not known.
 
 mod bodies;
+mod compacting;
 mod mending;
 mod naming;
 mod parts;
@@ -13,14 +14,19 @@ use bson::RawDocumentBuf;
 
 use crate::{
     log::{LogSource, Mend},
-    model::part::Part,
-    store::{Layouts, Leases, Store},
+    model::{
+        compaction::{LiveClient, Mark},
+        id::DocumentId,
+        part::Part,
+        position::LogId,
+    },
+    store::{Bases, Layouts, Leases, Store},
 };
 
 /// A server with one log, as a test body drives it.
 trait Server {
     type Source: LogSource<Log: Mend>;
-    type Store: Store;
+    type Store: Store + Bases;
     type Leases: Leases;
     type Layouts: Layouts;
 
@@ -77,6 +83,15 @@ trait Server {
 
     /// From now on projected documents whose state has this name are refused.
     async fn refuse_name(&self, name: &str);
+
+    /// Notes how large a document was.
+    async fn mark(&self, log: LogId, id: &DocumentId, marks: &[Mark]);
+
+    /// A client tells what it has of a document.
+    async fn acknowledge(&self, id: &DocumentId, client: LiveClient);
+
+    /// The late events that were kept, in the order of their places.
+    async fn late_on_record(&self) -> Vec<RawDocumentBuf>;
 }
 
 macro_rules! conform {
@@ -125,4 +140,9 @@ conform!(
     a_skip_is_on_record_together_with_its_row_or_not_at_all,
     what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
     what_fills_a_gap_takes_the_place_of_nothing,
+    a_base_takes_the_place_of_what_it_was_made_of_and_no_stream_tells_of_it,
+    steps_of_pruning_are_taken_together_or_not_at_all,
+    a_step_of_pruning_that_finds_too_little_does_nothing,
+    what_came_late_is_kept_on_record_and_taken_out,
+    marks_and_clients_are_those_of_the_log_and_of_the_documents,
 );

@@ -4,7 +4,8 @@
 #[path = "../../common/server.rs"]
 mod shared;
 
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Document, RawDocumentBuf, doc, rawdoc};
+use futures::TryStreamExt;
 use mongodb::{
     Collection,
     options::{ReadConcern, WriteConcern},
@@ -13,9 +14,17 @@ use mongodb::{
 use super::Server;
 use crate::{
     log::mongo::MongoSource,
-    model::part::Part,
+    model::{
+        compaction::{LiveClient, Mark},
+        id::DocumentId,
+        part::Part,
+        position::LogId,
+    },
     simulation::world::{COLLECTION, EVENTS},
-    store::mongo::{MongoLayouts, MongoLeases, MongoStore},
+    store::{
+        CLIENTS_COLLECTION, MARKS_COLLECTION, QUARANTINE_COLLECTION,
+        mongo::{MongoLayouts, MongoLeases, MongoStore},
+    },
 };
 
 pub(super) struct Real {
@@ -137,5 +146,33 @@ impl Server for Real {
         let validator = doc! { "state.name": { "$ne": name } };
         let command = doc! { "collMod": COLLECTION, "validator": validator };
         let _reply: Document = self.database.db.run_command(command).await.unwrap();
+    }
+
+    async fn mark(&self, log: LogId, id: &DocumentId, marks: &[Mark]) {
+        let mark = |mark: &Mark| doc! { "version": mark.version, "at": mark.at };
+        let marks: Vec<Document> = marks.iter().map(mark).collect();
+        let key = doc! { "c": COLLECTION, "d": id.to_bson() };
+        let row = doc! { "_id": key, "log": log.0, "marks": marks };
+        self.database.db.collection(MARKS_COLLECTION).insert_one(row).await.unwrap();
+    }
+
+    async fn acknowledge(&self, id: &DocumentId, client: LiveClient) {
+        let key = doc! { "c": COLLECTION, "x": &client.name, "d": id.to_bson() };
+        let row = rawdoc! {
+            "_id": RawDocumentBuf::try_from(&key).unwrap(), "clock": client.clock.to_raw(),
+            "seen_at": client.seen_at,
+        };
+        let rows = self.database.db.collection::<RawDocumentBuf>(CLIENTS_COLLECTION);
+        rows.insert_one(row).await.unwrap();
+    }
+
+    async fn late_on_record(&self) -> Vec<RawDocumentBuf> {
+        let rows = self.database.db.collection::<Document>(QUARANTINE_COLLECTION);
+        let rows = rows.find(doc! { "class": "late", "_id.late": COLLECTION });
+        let rows: Vec<Document> =
+            rows.sort(doc! { "_id.s": 1 }).await.unwrap().try_collect().await.unwrap();
+        let event =
+            |row: &Document| RawDocumentBuf::try_from(row.get_document("event").unwrap()).unwrap();
+        rows.iter().map(event).collect()
     }
 }

@@ -6,8 +6,15 @@ use bson::RawDocumentBuf;
 
 use super::Server;
 use crate::{
-    model::{event::EventKey, id::DocumentId, part::Part},
+    model::{
+        compaction::{LiveClient, Mark},
+        event::EventKey,
+        id::DocumentId,
+        part::Part,
+        position::LogId,
+    },
     simulation::{
+        bases::late_on_record,
         executor::{Executor, Owner, Sim},
         layouts::SimLayouts,
         leases::SimLeases,
@@ -147,5 +154,17 @@ impl Server for Twin {
 
     async fn refuse_name(&self, name: &str) {
         self.node.world.state().refused_name = Some(name.into());
+    }
+
+    async fn mark(&self, log: LogId, id: &DocumentId, marks: &[Mark]) {
+        marks.iter().for_each(|mark| self.node.world.mark(log, id, *mark, marks.len()));
+    }
+
+    async fn acknowledge(&self, id: &DocumentId, client: LiveClient) {
+        self.node.world.acknowledge(id, client);
+    }
+
+    async fn late_on_record(&self) -> Vec<RawDocumentBuf> {
+        late_on_record(&self.node.world.state().visible)
     }
 }
