@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bson::{Bson, Document, doc};
+use bson::doc;
 use mongodb::{
     Client, Database,
     options::{
@@ -14,7 +14,7 @@ use mongodb::{
 
 use super::{
     diagnose::{Seen, explain},
-    refusal::{ConnectError, check_hello, refusal},
+    refusal::{ConnectError, check_hello, check_version, refusal},
 };
 use crate::config::MongoConfig;
 
@@ -22,8 +22,6 @@ use crate::config::MongoConfig;
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long the driver may look for a primary; what remains is for finding out why there is none.
 const SELECTION_TIME: Duration = Duration::from_secs(5);
-/// The oldest server that has what is needed: clustered collections, and snapshot reads on them.
-const OLDEST_VERSION: (i32, i32) = (6, 0);
 
 /// A connection that has passed the checks.
 #[derive(Clone, Debug)]
@@ -96,55 +94,6 @@ async fn attempt(
     Ok(Connected { client, database })
 }
 
-/// Judges a server's answer to `buildInfo`.
-///
-/// # Errors
-/// [`ConnectError::TooOld`], also when the answer has no version.
-pub fn check_version(build: &Document, hosts: &str) -> Result<(), ConnectError> {
-    let part = |at: usize| match build.get_array("versionArray").ok()?.get(at)? {
-        Bson::Int32(number) => Some(*number),
-        _ => None,
-    };
-    let recent = part(0).zip(part(1)).is_some_and(|version| version >= OLDEST_VERSION);
-    if recent {
-        return Ok(());
-    }
-    let version = build.get_str("version").unwrap_or("unknown").to_owned();
-    Err(ConnectError::TooOld { hosts: hosts.to_owned(), version })
-}
-
 fn list(hosts: &[ServerAddress]) -> String {
     hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check<T>(result: Result<T, ConnectError>, part: Option<&str>) {
-        match (result, part) {
-            (Ok(_), None) => {}
-            (Err(error), Some(part)) => {
-                assert!(error.to_string().contains(part), "{error} does not say {part}");
-            }
-            (Ok(_), Some(part)) => panic!("passed, instead of: {part}"),
-            (Err(error), None) => panic!("{error}"),
-        }
-    }
-
-    #[test]
-    fn servers_before_6_0_are_refused() {
-        for (version, array, part) in [
-            ("6.0.0", vec![6, 0, 0, 0], None),
-            ("6.0.5", vec![6, 0, 5, 0], None),
-            ("8.2.1", vec![8, 2, 1, 0], None),
-            ("10.0.0", vec![10, 0, 0, 0], None),
-            ("5.3.2", vec![5, 3, 2, 0], Some("is version 5.3.2; upgrade it to 6.0")),
-            ("4.4.29", vec![4, 4, 29, 0], Some("4.4.29")),
-        ] {
-            check(check_version(&doc! { "version": version, "versionArray": array }, "h"), part);
-        }
-        check(check_version(&doc! {}, "h"), Some("version unknown"));
-    }
 }

@@ -1,9 +1,12 @@
 //! Why there is no connection: each reason in one sentence that says what to do.
 
-use bson::Document;
+use bson::{Bson, Document};
 use mongodb::error::{Error as DriverError, ErrorKind};
 
 use super::words;
+
+/// The oldest server that has what is needed: clustered collections, and snapshot reads on them.
+const OLDEST_VERSION: (i32, i32) = (6, 0);
 
 /// Why there is no connection. Each message says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -248,6 +251,23 @@ pub fn check_hello(hello: &Document, asked: Option<&str>, hosts: &str) -> Result
     Ok(())
 }
 
+/// Judges a server's answer to `buildInfo`.
+///
+/// # Errors
+/// [`ConnectError::TooOld`], also when the answer has no version.
+pub fn check_version(build: &Document, hosts: &str) -> Result<(), ConnectError> {
+    let part = |at: usize| match build.get_array("versionArray").ok()?.get(at)? {
+        Bson::Int32(number) => Some(*number),
+        _ => None,
+    };
+    let recent = part(0).zip(part(1)).is_some_and(|version| version >= OLDEST_VERSION);
+    if recent {
+        return Ok(());
+    }
+    let version = build.get_str("version").unwrap_or("unknown").to_owned();
+    Err(ConnectError::TooOld { hosts: hosts.to_owned(), version })
+}
+
 #[cfg(test)]
 mod tests {
     use bson::doc;
@@ -280,5 +300,20 @@ mod tests {
         check(check_hello(&new, None, "h"), Some("rs.initiate()"));
         check(check_hello(&doc! { "isWritablePrimary": true }, None, "h"), Some("--replSet"));
         check(check_hello(&doc! { "msg": "isdbgrid" }, None, "h"), Some("mongos"));
+    }
+
+    #[test]
+    fn servers_before_6_0_are_refused() {
+        for (version, array, part) in [
+            ("6.0.0", vec![6, 0, 0, 0], None),
+            ("6.0.5", vec![6, 0, 5, 0], None),
+            ("8.2.1", vec![8, 2, 1, 0], None),
+            ("10.0.0", vec![10, 0, 0, 0], None),
+            ("5.3.2", vec![5, 3, 2, 0], Some("is version 5.3.2; upgrade it to 6.0")),
+            ("4.4.29", vec![4, 4, 29, 0], Some("4.4.29")),
+        ] {
+            check(check_version(&doc! { "version": version, "versionArray": array }, "h"), part);
+        }
+        check(check_version(&doc! {}, "h"), Some("version unknown"));
     }
 }

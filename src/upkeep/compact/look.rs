@@ -138,7 +138,10 @@ where
         let base = inventory.base;
         let mut look = match planned.is_empty(base.as_ref()) {
             true => look.pinned(planned.rule, version - floor),
-            false => self.prove(look, (&row, &first, base.as_ref()), (&planned, known.now, at_least)).await?,
+            false => {
+                self.prove(look, (&row, &first, base.as_ref()), (&planned, known.now, at_least))
+                    .await?
+            }
         };
         if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
             let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, at_least).await?;
@@ -208,8 +211,7 @@ where
         let mut skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
-            let page =
-                self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(at_least)).await?;
+            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(at_least)).await?;
             if page.documents()?.flatten().any(is_filler) {
                 let read_at = page.read_at().max(Some(at_least));
                 skips = self.store.load_skips_of(&look.id, read_at).await?;
