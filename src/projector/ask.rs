@@ -39,8 +39,8 @@ pub(super) struct Ask<L: EventLog, D: Store, T: Time> {
     pub(super) backoff: Backoff,
     pub(super) observer: Observer,
     pub(super) flushing: Flushing,
-    /// The latest cluster time that anything was received with. Whatever is read from the log must not be older,
-    /// whichever member answers.
+    /// The latest cluster time that anything was received with. Events and rows that are read must not be older, whichever
+    /// member answers.
     seen: Timestamp,
     are_rows_small: bool,
 }
@@ -102,14 +102,15 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         &mut self,
         ids: &[DocumentId],
     ) -> Result<(Vec<RawDocumentBuf>, Vec<DocumentId>)> {
-        let Self { store, time, backoff, observer, flushing, are_rows_small, .. } = self;
-        let (store, time, observer) = (&*store, &*time, &*observer);
+        let Self { store, time, backoff, observer, flushing, seen, are_rows_small, .. } = self;
+        // A row may be loaded because it is gone, which another member need not know yet.
+        let (store, time, observer, seen) = (&*store, &*time, &*observer, *seen);
         let queries = if *are_rows_small { LOADS_AT_ONCE } else { 1 };
         let asked = ids.chunks(LOAD_DOCUMENTS_MAX).take(queries);
         let mut loads = Vec::new();
         for ids in asked.clone() {
             let report = move |error: &Error, _| observer.tried(error, time);
-            loads.push(backoff.retry(time, report, move || store.load_some(ids)));
+            loads.push(backoff.retry(time, report, move || store.load_some(ids, seen)));
         }
         let replies = flushing.beside(try_join_all(loads)).await?;
         observer.turned(time);

@@ -15,7 +15,7 @@ pub mod snapshots;
 
 use std::{fmt, future::Future};
 
-use bson::{DateTime, RawDocumentBuf};
+use bson::{DateTime, RawDocumentBuf, Timestamp};
 
 use crate::{
     database::Result,
@@ -96,8 +96,12 @@ pub trait Documents: Clone + Send + Sync + 'static {
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
     fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
-    /// The same of `ids` in ascending order, as many as one reply holds.
-    fn load_some(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Loaded>> + Send;
+    /// The same of `ids` in ascending order, as many as one reply holds, and no older than of the cluster time `at_least`.
+    fn load_some(
+        &self,
+        ids: &[DocumentId],
+        at_least: Timestamp,
+    ) -> impl Future<Output = Result<Loaded>> + Send;
 
     /// Writes rows at majority, each only where the stored row still has the version that was read.
     /// Gives one outcome per write, in order. No document stands in `writes` twice.

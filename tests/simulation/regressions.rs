@@ -44,6 +44,7 @@ pub(super) struct Scene {
     pub(super) sim: Sim,
     pub(super) world: World,
     pub(super) node: Node,
+    pub(super) monitor: Monitor,
     executor: Executor,
 }
 
@@ -72,11 +73,10 @@ impl Scene {
             scans_backlogs: true,
             faults: Vec::new(),
         };
-        sim.spawn(
-            Owner::World,
-            daemon::supervise(node.clone(), Monitor::default(), plan, lease_time),
-        );
-        Self { executor: Executor::new(&sim), sim, world, node }
+        let monitor = Monitor::default();
+        let daemon = daemon::supervise(node.clone(), monitor.clone(), plan, lease_time);
+        sim.spawn(Owner::World, daemon);
+        Self { executor: Executor::new(&sim), sim, world, node, monitor }
     }
 
     /// An operator does this about the document.

@@ -92,6 +92,26 @@ impl SimStore {
         let seen = Arc::new(Mutex::new(Timestamp { time: 0, increment: 0 }));
         Self { node, monitor, part, seen, clients: Arc::default() }
     }
+
+    /// The rows of these documents, no older than of this time.
+    async fn rows_of(
+        &self,
+        ids: &[DocumentId],
+        at_least: Option<Timestamp>,
+    ) -> Result<Vec<RawDocumentBuf>> {
+        let (world, ids, seen) = (self.node.world.clone(), ids.to_vec(), self.seen.clone());
+        let name = self.node.name(|| format!("load {}", list(ids.iter())));
+        let work = async move {
+            if let Some(at_least) = at_least {
+                world.causal(at_least).await;
+            }
+            let state = world.state();
+            observe(&seen, &state);
+            let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
+            Ok(rows.collect())
+        };
+        self.node.call(&name, work).await
+    }
 }
 
 /// Takes note of when rows were read.
@@ -121,21 +141,13 @@ impl Documents for SimStore {
     }
 
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
-        let (world, ids, seen) = (self.node.world.clone(), ids.to_vec(), self.seen.clone());
-        let name = self.node.name(|| format!("load {}", list(ids.iter())));
-        let work = async move {
-            let state = world.state();
-            observe(&seen, &state);
-            let rows = ids.iter().filter_map(|id| row_of(&state.visible, id).cloned());
-            Ok(rows.collect())
-        };
-        self.node.call(&name, work).await
+        self.rows_of(ids, None).await
     }
 
-    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+    async fn load_some(&self, ids: &[DocumentId], at_least: Timestamp) -> Result<Loaded> {
         // The server may stop after any of them.
         let told = 1 + self.node.random(2 * ids.len()).min(ids.len() - 1);
-        let rows = self.load(&ids[..told]).await?;
+        let rows = self.rows_of(&ids[..told], Some(at_least)).await?;
         Ok(Loaded { rows, told })
     }
 

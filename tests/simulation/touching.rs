@@ -10,6 +10,7 @@ use super::{
     monitor::Monitor,
     node::Node,
     plan::What,
+    regressions::{Scene, create},
     store::row_of,
     world::{COLLECTION, Key, Op, Row, World},
     writer::{DOCUMENTS, document_id},
@@ -84,4 +85,29 @@ pub(super) fn repair(sim: &Sim, daemons: &[Node], changed: Vec<usize>) {
             pauses.sleep(Duration::from_secs(4)).await;
         }
     });
+}
+
+#[test]
+fn a_row_that_is_gone_is_made_again_whichever_member_is_asked_for_it() {
+    for seed in 0..100 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, create())]);
+        scene.until_version(1);
+        scene.pass(Duration::from_secs(1));
+        let before = scene.world.state().oplog.len();
+        touch(&scene.world, &scene.monitor, What::DeleteRow { document: 0 });
+        let (world, mut rng) = (scene.world.clone(), scene.sim.rng(1));
+        scene.sim.spawn(Owner::World, async move {
+            world.sim.sleep(Duration::from_millis(rng.u64(1..60))).await;
+            // Another member answers, which still has the row.
+            world.state().elect(before);
+            world.state().lagging = true;
+            world.sim.changed();
+            world.sim.sleep(Duration::from_millis(500)).await;
+            world.state().lagging = false;
+            world.sim.changed();
+        });
+        scene.pass(Duration::from_secs(10));
+        assert!(Scene::is_at(&scene.world, 1), "seed {seed}");
+    }
 }

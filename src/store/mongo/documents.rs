@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, slice};
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 use tracing::debug;
@@ -63,7 +63,8 @@ impl Documents for MongoStore {
         Ok(rows)
     }
 
-    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+    async fn load_some(&self, ids: &[DocumentId], at_least: Timestamp) -> Result<Loaded> {
+        self.causal.observe_time(at_least);
         load_some(&self.documents, &self.causal, ids).await
     }
 
