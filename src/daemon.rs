@@ -159,6 +159,9 @@ impl Daemon {
         for policy in parts.policies {
             services.spawn(until(stop.clone(), "snapshots", policy.run()));
         }
+        for policy in parts.log_policies {
+            services.spawn(until(stop.clone(), "compaction", policy.run()));
+        }
         let Parts { projectors, statuses, metrics, served, .. } = parts;
         let state = ApiState {
             jobs,

@@ -12,7 +12,7 @@ use crate::{
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
-    model::{document::Class, event::Op, part::Part, snapshot::Due},
+    model::{document::Class, event::Op, id::DocumentId, part::Part, snapshot::Due},
     status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
     store::QuarantineRow,
     time::Time,
@@ -70,6 +70,7 @@ pub struct Observer {
     wall: Wall,
     heart: Heart,
     snapshots: Option<mpsc::Sender<Vec<Due>>>,
+    grown: Option<mpsc::Sender<Vec<(DocumentId, i64)>>>,
 }
 
 /// The handed wall clock.
@@ -96,6 +97,7 @@ impl Observer {
             wall: Wall(Arc::new(move || time.wall())),
             heart: Heart::unheard(),
             snapshots: None,
+            grown: None,
         }
     }
 
@@ -115,6 +117,12 @@ impl Observer {
     #[must_use]
     pub fn with_snapshots(self, snapshots: mpsc::Sender<Vec<Due>>) -> Self {
         Self { snapshots: Some(snapshots), ..self }
+    }
+
+    /// The same, which hands on documents that have grown.
+    #[must_use]
+    pub fn with_grown(self, grown: mpsc::Sender<Vec<(DocumentId, i64)>>) -> Self {
+        Self { grown: Some(grown), ..self }
     }
 
     pub(crate) fn heart(&self) -> &Heart {
@@ -222,6 +230,19 @@ impl Observer {
             "bad_event",
             format!("an event has no usable `_id` and belongs to no document: {reason}"),
             "find it in the events collection and delete it; `alluvium init` sets the validator that refuses such events",
+        );
+    }
+
+    /// A row is no projected document. That is told, and the document is folded again.
+    pub(crate) fn unreadable_row(&self, document: &DocumentId, reason: &str) {
+        warn!(
+            collection = self.collection(),
+            %document, reason, "a row cannot be read: its document is folded again from the log"
+        );
+        self.last_error(
+            "bad_row",
+            format!("the row of document {document} cannot be read, and is made again from the log: {reason}"),
+            "find out who else writes to this collection; `alluvium verify` tells which other rows are not what their log makes of them",
         );
     }
 
@@ -350,6 +371,23 @@ impl Observer {
         if snapshots.try_send(due).is_err() {
             debug!(collection = self.collection(), "snapshots that were due are left out");
         }
+    }
+
+    /// Hands on documents that have grown, to be noted. What there is no room for is left out.
+    pub(crate) fn grown(&self, grown: Vec<(DocumentId, i64)>) {
+        let Some(hand) = self.grown.as_ref().filter(|_| !grown.is_empty()) else { return };
+        if hand.try_send(grown).is_err() {
+            debug!(collection = self.collection(), "documents that have grown are not noted");
+        }
+    }
+
+    /// Why the collection is not compacted, if an operator has to do something about it.
+    pub(crate) fn compaction_stands(&self, why: Option<String>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.compaction_stands != why;
+            status.compaction_stands = why;
+            changed
+        });
     }
 
     /// Tells what was on record before anything is flushed.

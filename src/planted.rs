@@ -38,6 +38,12 @@ pub(crate) enum Bug {
     SkipAfterFiller,
     /// A document whose stored row is not what was read is folded on from memory.
     StaleRowKept,
+    /// A row that somebody has deleted is not made again before its document has another event.
+    DeletedRowForgotten,
+    /// A row that is to be made again from the log is merely read again.
+    RowNotMadeAgain,
+    /// A row that is made again stays in memory as it was.
+    RepairedRowNotInMemory,
     /// The stream goes on at the present time after lost history, and the log is not scanned.
     LostHistoryIgnored,
     /// The stream begins later than the time up to which the first scan sees everything.

@@ -11,8 +11,9 @@ use crate::{
         events_collection,
     },
     store::{
-        SKIPS_COLLECTION,
+        MARKS_COLLECTION, SKIPS_COLLECTION,
         create::{check_store, create_store, ensure_format, ensure_jobs, ensure_skips},
+        mongo::ensure_compaction,
     },
 };
 
@@ -34,6 +35,7 @@ pub async fn prepare(
     ensure_format(database).await?;
     ensure_jobs(database).await?;
     ensure_skips(database).await?;
+    ensure_compaction(database).await.map_err(CreateError::on(MARKS_COLLECTION))?;
     let mut report = Report::default();
     for CollectionConfig { name, max_event_bytes, .. } in collections {
         create_log(database, name, *max_event_bytes, differing, &mut report).await?;

@@ -119,6 +119,8 @@ pub struct CollectionStatus {
     pub quarantined: Option<u64>,
     /// The last error, until its cause has gone.
     pub last_error: Option<LastError>,
+    /// Why nothing is compacted, where an operator has to do something about it.
+    pub compaction_stands: Option<String>,
     /// Counts flushes. A request that waits for a version looks again when this changes.
     pub flushes: u64,
     /// The parts, from which the rest is told. None while it is not known how many there are.
@@ -162,6 +164,7 @@ impl CollectionStatus {
             oldest_gap_seconds: None,
             quarantined: None,
             last_error: None,
+            compaction_stands: None,
             flushes: 0,
             parts: BTreeMap::new(),
         }

@@ -1,13 +1,6 @@
 //! Work that takes more than a moment is done on a thread of its own. The threads that serve requests are few, and
 //! health is served by them too: while one of them reads a clock of half a megabyte, nobody is told that the daemon lives.
 
-use axum::{
-    Json,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
-use serde_json::Value;
-
 use super::problem::{Kind, Problem};
 
 /// Up to so many bytes are read or written in about a millisecond, less than it takes to notice.
@@ -24,15 +17,6 @@ pub(super) async fn aside<T: Send + 'static>(
     }
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Problem::new(Kind::Internal, format!("the work was not done: {error}")))
-}
-
-/// An answer of JSON, made out of so many bytes.
-pub(super) async fn answer(
-    status: StatusCode,
-    bytes: usize,
-    json: impl FnOnce() -> Value + Send + 'static,
-) -> Result<Response, Problem> {
-    aside(bytes, move || (status, Json(json())).into_response()).await
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ async fn ask(state: &ApiState, order: Order, body: &[u8]) -> Result<Response, Pr
     let begun = state.time.now();
     loop {
         let row = state.jobs.job(&id).await?;
-        let row = row.ok_or_else(|| Problem::new(Kind::UnknownJob, "the job was deleted".to_owned()))?;
+        let row =
+            row.ok_or_else(|| Problem::new(Kind::UnknownJob, "the job was deleted".to_owned()))?;
         let name = row.get_str("state").unwrap_or(job::QUEUED);
         if name == Outcome::Done.name() {
             return Ok(Json(found(&jobs::view(&row))).into_response());

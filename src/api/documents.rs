@@ -3,17 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use bson::DateTime;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    ApiState, aside,
+    ApiState,
+    budget::Budget,
     extract::{Params, Target},
     problem::{Kind, Problem},
     value::Notation,
+    written,
 };
 use crate::{model::document::Document, read::Projected, status::Role};
 
@@ -47,19 +48,28 @@ enum Asked {
 
 pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
+    Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<DocumentParams>,
 ) -> Result<Response, Problem> {
     let reader = &target.served.reader;
-    let found = match asked(&params, state.limits.wait_max)? {
-        Asked::Now => reader.projected(&target.id).await?,
+    let asked = asked(&params, state.limits.wait_max)?;
+    if let Asked::Applied { version, wait } = asked {
+        come_to(&target, &budget, version, wait).await?;
+    }
+    let reading = budget.read().await?;
+    let found = match asked {
+        Asked::Now | Asked::Applied { .. } => reader.projected(&target.id).await?,
         Asked::AtVersion(version) => reader.at_version(&target.id, version).await?.map(as_it_was),
         Asked::AtTime(time) => reader.at_time(&target.id, time).await?.map(as_it_was),
-        Asked::Applied { version, wait } => Some(applied(&target, version, wait).await?),
     };
     let Projected { document, waits } = found.ok_or_else(|| unknown(&target, &params))?;
     let (bytes, ejson) = (document.heap_bytes(), params.ejson);
-    aside::answer(StatusCode::OK, bytes, move || ejson.document(&document, waits.as_ref())).await
+    let written = move || {
+        let (document, waits) = (&document, waits.as_ref());
+        serde_json::to_vec(&written::Projected { notation: ejson, document, waits })
+    };
+    budget.answer(reading, StatusCode::OK, bytes, written).await
 }
 
 /// An earlier document waited for nothing.
@@ -110,19 +120,26 @@ fn parse_wait(text: &str, wait_max: Duration) -> Result<Duration, Problem> {
     })
 }
 
-/// The document once it has come to `version`.
-async fn applied(target: &Target, version: i64, wait: Duration) -> Result<Projected, Problem> {
+/// Waits until the document has come to `version`.
+async fn come_to(
+    target: &Target,
+    budget: &Budget,
+    version: i64,
+    wait: Duration,
+) -> Result<(), Problem> {
     let deadline = Instant::now() + wait;
     let mut status = target.served.status.clone();
     loop {
         // This comes before the read, so that a flush after the read is not missed below.
         status.mark_unchanged();
-        let found = target.served.reader.projected(&target.id).await?;
-        let reached = found.as_ref().map_or(0, |found| found.document.version);
-        match found {
-            Some(found) if reached >= version => return Ok(found),
-            _ if Instant::now() >= deadline => return Err(expired(target, version, reached)),
-            _ => {}
+        let reading = budget.read().await?;
+        let reached = target.served.reader.projected(&target.id).await?;
+        let reached = reached.map_or(0, |found| found.document.version);
+        drop(reading);
+        if reached >= version {
+            return Ok(());
+        } else if Instant::now() >= deadline {
+            return Err(expired(target, version, reached));
         }
         let (flushes, role) = {
             let status = status.borrow();
@@ -170,6 +187,7 @@ pub(super) struct EventsParams {
 }
 
 pub(super) async fn events(
+    Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<EventsParams>,
 ) -> Result<Response, Problem> {
@@ -179,19 +197,20 @@ pub(super) async fn events(
         return Err(Problem::new(Kind::MalformedQuery, detail));
     }
     let reader = &target.served.reader;
+    let reading = budget.read().await?;
     let page = reader.history(&target.id, params.after_version, limit).await?;
     if page.events.is_empty() && reader.document(&target.id).await?.is_none() {
         let (id, collection) = (&target.id, reader.collection());
-        let detail = format!("{id} of `{collection}` has no event above {}", params.after_version.unwrap_or_default());
+        let detail = format!(
+            "{id} of `{collection}` has no event above {}",
+            params.after_version.unwrap_or_default()
+        );
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
     let bytes = page.events.iter().map(|event| event.raw.as_bytes().len()).sum();
-    let written = move || {
-        let events: Vec<Value> =
-            page.events.iter().map(|event| params.ejson.stored(event)).collect();
-        json!({ "events": events, "next": page.next })
-    };
-    aside::answer(StatusCode::OK, bytes, written).await
+    let written =
+        move || serde_json::to_vec(&written::Page { notation: params.ejson, page: &page });
+    budget.answer(reading, StatusCode::OK, bytes, written).await
 }
 
 /// The limit of a list, at least 1. The reader has a limit of its own, and the cursor says when there

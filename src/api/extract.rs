@@ -34,6 +34,9 @@ pub(super) struct Params<T>(pub(super) T);
 /// A JSON body, whatever content type it claims.
 pub(super) struct JsonBody<T>(pub(super) T);
 
+/// The same of a few words, where nothing at all asks for nothing.
+pub(super) struct OptionalBody<T>(pub(super) T);
+
 #[derive(Deserialize)]
 struct CollectionPath {
     collection: String,
@@ -111,13 +114,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<ApiState>> for JsonBo
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
-        let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| {
-                match rejection.status() {
-                    StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-                    _ => Problem::new(Kind::MalformedBody, rejection.body_text()),
-                }
-            })?;
+        let bytes = body(request, state).await?;
         let read = aside(bytes.len(), move || serde_json::from_slice(&bytes)).await?;
         let body = read.map_err(|error: serde_json::Error| {
             let detail = format!(
@@ -128,6 +125,31 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<ApiState>> for JsonBo
         })?;
         Ok(Self(body))
     }
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<ApiState>> for OptionalBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let bytes = body(request, state).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let detail = format!(
+                "the body is not the JSON that is expected here: {error}; \
+                 an example: {{\"repair\": true}}, or no body at all"
+            );
+            Problem::new(Kind::MalformedBody, detail)
+        })
+    }
+}
+
+async fn body(request: Request, state: &Arc<ApiState>) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => Problem::new(Kind::MalformedBody, rejection.body_text()),
+    })
 }
 
 /// A field that holds JSON inside a query string.

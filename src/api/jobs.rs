@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     ApiState,
     documents::limit,
-    extract::{Collection, Params},
+    extract::{Collection, OptionalBody, Params},
     problem::{Kind, Problem},
     value::{self, Notation},
 };
@@ -52,13 +52,31 @@ pub(super) async fn snapshot(
     ask(&state, &Order::new(job::Kind::Snapshot, served.reader.collection())).await
 }
 
+/// What a verify may be asked for. An empty body asks for nothing.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct VerifyBody {
+    repair: bool,
+}
+
 /// `POST /v1/collections/C/verify`
 pub(super) async fn verify(
     state: State<Arc<ApiState>>,
     collection: Collection,
+    OptionalBody(VerifyBody { repair }): OptionalBody<VerifyBody>,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
-    ask(&state, &Order::new(job::Kind::Verify, served.reader.collection())).await
+    let order = Order::new(job::Kind::Verify, served.reader.collection());
+    ask(&state, &Order { repair, ..order }).await
+}
+
+/// `POST /v1/collections/C/rebuild`
+pub(super) async fn rebuild(
+    state: State<Arc<ApiState>>,
+    collection: Collection,
+) -> Result<Response, Problem> {
+    let Collection(served) = collection;
+    ask(&state, &Order::new(job::Kind::Rebuild, served.reader.collection())).await
 }
 
 /// Asks for a job: 202 with it.

@@ -4,20 +4,23 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bson::Uuid;
+use bson::{DateTime, Uuid};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ApiState, Served, aside,
+    ApiState, Served,
+    budget::{Budget, Text},
     documents::limit,
     extract::{JsonBody, Params, Target, json_param},
     problem::{Kind, Problem},
     value::Notation,
+    written::Answer,
 };
 use crate::{
     metrics::AnswerKind,
@@ -60,18 +63,21 @@ pub(super) struct NotationParams {
 
 pub(super) async fn post(
     State(state): State<Arc<ApiState>>,
+    Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<NotationParams>,
     JsonBody(body): JsonBody<MissingBody>,
 ) -> Result<Response, Problem> {
     let query = query(body, Kind::MalformedBody)?;
+    let reading = budget.read().await?;
     let answer = ask(&target, &query).await?;
     let (bytes, now) = (size(&answer), state.time.wall());
-    aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now)).await
+    budget.answer(reading, StatusCode::OK, bytes, move || written(params.ejson, &answer, now)).await
 }
 
 pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
+    Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<MissingParams>,
     headers: HeaderMap,
@@ -83,6 +89,7 @@ pub(super) async fn get(
     let MissingParams { limit, log, reset, .. } = params;
     let body = MissingBody { clock, limit, log, reset };
     let query = query(body, Kind::MalformedQuery)?;
+    let reading = budget.read().await?;
     let answer = ask(&target, &query).await?;
     let tag = tag(&query, params.ejson, &answer);
     let head = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
@@ -90,8 +97,13 @@ pub(super) async fn get(
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
     let (bytes, now) = (size(&answer), state.time.wall());
-    let answer = aside::answer(StatusCode::OK, bytes, move || params.ejson.answer(&answer, now));
+    let answer =
+        budget.answer(reading, StatusCode::OK, bytes, move || written(params.ejson, &answer, now));
     Ok((head, answer.await?).into_response())
+}
+
+fn written(notation: Notation, answer: &Missing, now: DateTime) -> Text {
+    serde_json::to_vec(&Answer { notation, answer, now })
 }
 
 /// How much there is to write, in bytes.

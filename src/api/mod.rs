@@ -4,6 +4,7 @@
 //! `probes`.
 
 mod aside;
+mod budget;
 mod compact;
 mod documents;
 mod extract;
@@ -17,12 +18,13 @@ pub mod problem;
 mod snapshot;
 mod status;
 pub(crate) mod value;
+pub(crate) mod written;
 mod starting;
 
 use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::DefaultBodyLimit,
     http::{StatusCode, Uri},
     middleware::{from_fn_with_state, map_response},
@@ -44,6 +46,7 @@ use crate::{
     time::SystemTime,
     upkeep::snapshot::Snapshotter,
 };
+use budget::Budget;
 pub use guard::{HEADERS_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX, too_busy};
 use problem::{Kind, Problem};
 pub use starting::{Starting, starting};
@@ -135,7 +138,8 @@ pub fn router(state: ApiState) -> Router {
     let limits = state.limits;
     let turns = Arc::new(Semaphore::new(limits.requests_max));
     // Who may ask will be a layer around `views`; the probes stay open.
-    let views = views().layer(from_fn_with_state(turns, guard::in_turn));
+    let views = views().layer(Extension(Budget::new()));
+    let views = views.layer(from_fn_with_state(turns, guard::in_turn));
     let routes = Router::new().merge(probes()).merge(views).fallback(nothing_here);
     bounded(routes.with_state(Arc::new(state)), limits)
 }
@@ -173,6 +177,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
+        .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))
         .route(&format!("{COLLECTION}/resume"), post(pause::resume))
         .merge(waiting())

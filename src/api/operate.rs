@@ -155,7 +155,7 @@ async fn perform(
     }
     let collection = served.reader.collection().to_owned();
     let version = version.or(waits_for(&served.snapshotter.store, &collection, &id, kind).await?);
-    let order = Order { kind, collection, document: Some(id), version, skip_above, dry_run: false };
+    let order = Order { document: Some(id), version, skip_above, ..Order::new(kind, &collection) };
     let row = state.jobs.insert_job(&order).await?;
     let key: Bson =
         row.get("_id").ok().flatten().map_or(Bson::Null, |id| id.try_into().unwrap_or(Bson::Null));

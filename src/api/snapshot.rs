@@ -1,14 +1,15 @@
 //! `POST …/documents/{id}/snapshot`: the snapshot of one document, taken before the answer: 201, or 200 when it was
 //! there already. Any instance can take it, since a snapshot is only ever added.
 
-use axum::{http::StatusCode, response::Response};
+use axum::{Extension, http::StatusCode, response::Response};
 use serde::Deserialize;
 
 use super::{
-    aside,
+    budget::Budget,
     extract::{Params, Target},
     problem::{Kind, Problem},
     value::Notation,
+    written::Taken,
 };
 use crate::{model::snapshot::Reason, upkeep::snapshot::TakeError};
 
@@ -20,13 +21,19 @@ pub(super) struct SnapshotParams {
 }
 
 pub(super) async fn post(
+    Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<SnapshotParams>,
 ) -> Result<Response, Problem> {
+    let reading = budget.read().await?;
     let taken = target.served.snapshotter.take(&target.id, Reason::Request).await?;
     let status = if taken.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let bytes = taken.snapshot.state.as_ref().map_or(0, |state| state.as_bytes().len());
-    aside::answer(status, bytes, move || params.ejson.stored_snapshot(&taken.snapshot)).await
+    budget
+        .answer(reading, status, bytes, move || {
+            serde_json::to_vec(&Taken::stored(params.ejson, &taken.snapshot))
+        })
+        .await
 }
 
 impl From<TakeError> for Problem {

@@ -27,12 +27,8 @@ pub(super) use super::COLLECTION;
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
 /// How the daemon's log says that it has begun to read: these phases follow the first, in the spelling of this version or of an earlier one.
-const READING: [&str; 4] = [
-    r#""to":"tailing""#,
-    r#""to":"scanning""#,
-    r#""to":"Tailing""#,
-    r#""to":"Scanning""#,
-];
+const READING: [&str; 4] =
+    [r#""to":"tailing""#, r#""to":"scanning""#, r#""to":"Tailing""#, r#""to":"Scanning""#];
 /// How it says that another one leads.
 const STANDING_BY: &str = r#""standing":"Standby""#;
 

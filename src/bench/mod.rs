@@ -73,11 +73,13 @@ pub enum Scenario {
     Takeover,
     /// Every document compared with its log, 2,000 × 100.
     Verify,
+    /// Every row made again, 1,000 × 1,000.
+    Rebuild,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -97,6 +99,7 @@ impl Scenario {
         Self::SnapshotJob,
         Self::Takeover,
         Self::Verify,
+        Self::Rebuild,
     ];
 
     /// As it is written on the command line.
@@ -121,6 +124,7 @@ impl Scenario {
             Self::SnapshotJob => "snapshot-job",
             Self::Takeover => "takeover",
             Self::Verify => "verify",
+            Self::Rebuild => "rebuild",
         }
     }
 }
@@ -216,6 +220,10 @@ async fn measure(
         Scenario::SnapshotJob => snapshots::run_job(server, scaled(1e5)).await,
         Scenario::Verify => {
             verify::run(server, interleaved(2e3, 100), "verify 2000 x 100", repeat).await
+        }
+        Scenario::Rebuild => {
+            verify::run_rebuild(server, interleaved(1e3, 1_000), "rebuild 1000 x 1000", repeat)
+                .await
         }
         Scenario::Takeover => takeover::run(server, repeat).await,
     }

@@ -134,7 +134,10 @@ pub(super) async fn save_checkpoint(database: &Database, place: Place, way: Way)
     let position = Some(place.position);
     let saved = store.load_checkpoints().await?;
     let epoch = saved.iter().map(|(_, saved)| saved.epoch).max().unwrap_or_default();
-    match store.save_checkpoint(&Checkpoint { position, log, epoch, passed_events }).await? {
+    match store
+        .save_checkpoint(&Checkpoint { position, log, rows: None, epoch, passed_events })
+        .await?
+    {
         true => Ok(()),
         false => Err(Error::damaged("a checkpoint of a later epoch is in the way").into()),
     }

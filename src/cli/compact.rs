@@ -38,7 +38,9 @@ impl Compact {
         let count = |field| follow::count(&result, field);
         let (events, documents, bytes) = (count("events"), count("documents"), count("bytes"));
         output::line(match dry_run {
-            true => format!("{events} events of {documents} documents could go, {bytes} bytes of them in new bases"),
+            true => format!(
+                "{events} events of {documents} documents could go, {bytes} bytes of them in new bases"
+            ),
             false => format!(
                 "{} bases written for {bytes} bytes of events, {events} events pruned, of {documents} documents",
                 count("bases")

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{CommandResult, Globals, output};
 use crate::config::{
-    self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig, SnapshotsConfig,
+    self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig,
+    SnapshotsConfig,
 };
 
 #[derive(Debug, Subcommand)]

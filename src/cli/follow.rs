@@ -141,7 +141,12 @@ pub(super) fn print_findings(row: &RawDocument) -> std::io::Result<()> {
     for finding in findings.into_iter().flatten() {
         let field = |name: &str| finding.get(name).map(output::plain).unwrap_or_default();
         let (document, version, problem) = (field("document"), field("version"), field("problem"));
-        output::line(format!("{document}  version {version}  {problem}"))?;
+        let is_repaired = finding.get("repaired").is_some();
+        let made_again = if is_repaired { "; it was made again" } else { "" };
+        match finding.get("document") {
+            Some(Value::Null) => output::line(problem)?,
+            _ => output::line(format!("{document}  version {version}  {problem}{made_again}"))?,
+        }
     }
     Ok(())
 }

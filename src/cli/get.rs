@@ -5,7 +5,10 @@ use clap::Args;
 
 use super::{CommandResult, Globals, output, target::Target};
 use crate::{
-    api::value::{self, Notation},
+    api::{
+        value::{self, Notation},
+        written::{Projected, State, tree},
+    },
     model::document::{Document, Quarantine},
     read::Current,
 };
@@ -42,14 +45,18 @@ impl Get {
         };
         let (document, pending, waits) = found.ok_or_else(|| self.target.unknown())?;
         if globals.json {
-            return Ok(output::json(&Notation::default().document(&document, waits.as_ref()))?);
+            return Ok(output::json(&tree(&Projected {
+                notation: Notation::default(),
+                document: &document,
+                waits: waits.as_ref(),
+            }))?);
         }
         Ok(print(&document, pending, waits.as_ref())?)
     }
 }
 
 fn print(document: &Document, pending: i64, waits: Option<&Quarantine>) -> std::io::Result<()> {
-    let state = Notation::default().state(document);
+    let state = tree(&State::of(Notation::default(), document));
     output::line(format!("version  {}", document.version))?;
     output::line(format!("clock    {}", value::clock(&document.clock)))?;
     if let Some(at) = document.updated_at {

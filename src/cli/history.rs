@@ -4,7 +4,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CommandResult, Globals, output, target::Target};
-use crate::api::value::Notation;
+use crate::api::{
+    value::Notation,
+    written::{Event, tree},
+};
 
 #[derive(Args, Debug)]
 pub(super) struct History {
@@ -25,7 +28,8 @@ impl History {
         if page.events.is_empty() && reader.current(&self.target.id).await?.is_none() {
             return Err(self.target.unknown().into());
         }
-        let events = page.events.iter().map(|event| Notation::default().stored(event));
+        let events =
+            page.events.iter().map(|event| tree(&Event::stored(Notation::default(), event)));
         if globals.json {
             let events: Vec<_> = events.collect();
             return Ok(output::json(&json!({ "events": events, "next": page.next }))?);

@@ -5,7 +5,10 @@ use clap::Args;
 
 use super::{CommandResult, Globals, output, target::Target};
 use crate::{
-    api::value::{self, Notation},
+    api::{
+        value::{self, Notation},
+        written::{Answer, Event, State, tree},
+    },
     model::clock::Clock,
     read::{self, MissingQuery},
 };
@@ -37,7 +40,11 @@ impl Missing {
         let answer = reader.missing(&self.target.id, &query).await?;
         let answer = answer.ok_or_else(|| self.target.unknown())?;
         if globals.json {
-            let answer = Notation::default().answer(&answer, DateTime::now());
+            let answer = tree(&Answer {
+                notation: Notation::default(),
+                answer: &answer,
+                now: DateTime::now(),
+            });
             return Ok(output::json(&answer)?);
         }
         Ok(print(&answer, self.reset)?)
@@ -48,12 +55,12 @@ fn print(answer: &read::Missing, reset: bool) -> std::io::Result<()> {
     let (version, clock) = (answer.version, value::clock(&answer.clock));
     output::line(format!("the document is at version {version}, with the clock {clock}"))?;
     if let Some(document) = &answer.snapshot {
-        let snapshot = Notation::default().state(document);
+        let snapshot = tree(&State::of(Notation::default(), document));
         let why = if reset { "as asked for" } else { "the log no longer reaches back so far" };
         output::line(format!("{why}: start from the state {snapshot}"))?;
     }
     for event in &answer.events {
-        output::event(&Notation::default().missing(event))?;
+        output::event(&tree(&Event::missing(Notation::default(), event)))?;
     }
     if answer.events.is_empty() && answer.snapshot.is_none() {
         output::line("nothing is missing")?;

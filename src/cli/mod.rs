@@ -80,8 +80,10 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Write bases and prune what they stand for, of one document or of a whole collection
     Compact(compact::Compact),
-    /// Fold the log anew and compare every document with it; exit code 3 when one differs
+    /// Fold the log anew and compare every document with it, or one; exit code 3 when one differs
     Verify(verify::Verify),
+    /// Make every projected document again that is not what its log makes of it; exit code 3 when one could not be
+    Rebuild(verify::Rebuild),
     /// Stop projecting a collection, on every instance, until `resume`
     Pause(pause::Pause),
     /// Go on projecting a paused collection
@@ -122,7 +124,7 @@ pub enum Failure {
     Failed,
     /// The command line makes no sense.
     Usage,
-    /// `verify` found a difference.
+    /// `verify` found a difference, or one was left.
     Difference,
     /// `status` or `health` found something that needs attention.
     Attention,
@@ -224,6 +226,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Snapshot(command) => command.run(globals).await,
         Command::Compact(command) => command.run(globals).await,
         Command::Verify(command) => command.run(globals).await,
+        Command::Rebuild(command) => command.run(globals).await,
         Command::Pause(command) => command.run(globals, true).await,
         Command::Resume(command) => command.run(globals, false).await,
         Command::Parts(command) => command.run(globals).await,

@@ -7,32 +7,38 @@ use super::{CommandResult, Globals, output};
 use crate::store::{
     Jobs, Pauses,
     mongo::{MongoJobs, MongoPauses},
+    pauses::compaction_of,
 };
 
 #[derive(Args, Debug)]
 pub(super) struct Pause {
     /// The collection
     collection: String,
+    /// Only its compaction: the projection goes on
+    #[arg(long)]
+    compaction: bool,
 }
 
 impl Pause {
     /// Pauses it, or has it go on.
     pub(super) async fn run(self, globals: &Globals, paused: bool) -> CommandResult {
         let connected = globals.connect().await?;
-        let Self { collection } = self;
+        let Self { collection, compaction } = self;
         if !MongoJobs::new(&connected.database).is_led(&collection).await? {
             return Err(format!(
                 "no daemon has ever led `{collection}` in this database; check the name and --database"
             )
             .into());
         }
-        let changed = MongoPauses::new(&connected.database).set_paused(&collection, paused).await?;
+        let name = if compaction { compaction_of(&collection) } else { collection.clone() };
+        let changed = MongoPauses::new(&connected.database).set_paused(&name, paused).await?;
         if globals.json {
             let report = json!({ "name": collection, "paused": paused, "changed": changed });
             return Ok(output::json(&report)?);
         }
         let now = if paused { "paused" } else { "not paused" };
         let was = if changed { "is now" } else { "was already" };
-        Ok(output::line(format!("`{collection}` {was} {now}"))?)
+        let what = if compaction { "the compaction of " } else { "" };
+        Ok(output::line(format!("{what}`{collection}` {was} {now}"))?)
     }
 }

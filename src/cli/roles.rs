@@ -43,8 +43,8 @@ fn daemon(config: &Config) -> Value {
     ];
     for collection in &config.collections {
         let events = events_collection(&collection.name);
-        // Events are inserted to fill a gap. Nothing is ever removed from a log.
-        let log = ["find", "insert", "createCollection", "collMod"];
+        // Events are inserted to fill a gap. They are replaced by a base, and removed below one, by compaction alone.
+        let log = ["find", "insert", "update", "remove", "createCollection", "collMod"];
         privileges.push(grant(&events, &log));
         privileges.push(grant(&collection.name, &rows));
         privileges.push(grant(&snapshots_collection(&collection.name), &rows));

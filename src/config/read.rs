@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use serde_json::{Map, Value};
 
 use super::{
-    CollectionConfig, CompactionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig, MongoConfig,
-    SnapshotsConfig, Uri,
+    CollectionConfig, CompactionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig,
+    MongoConfig, SnapshotsConfig, Uri,
     names::{collection_problem, database_problem, instance_problem},
     section::{Problem, Section},
     values::Bytes,

@@ -32,11 +32,17 @@ use crate::{
     read::{ReadLimits, Reader},
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoStore, Transactions},
+    store::{
+        mongo::{MongoStore, Transactions},
+        pauses::compaction_of,
+    },
     stream::{Restarts, Subscribe},
     time::{SystemTime, Time},
     upkeep::{
-        compact::Compaction,
+        compact::{
+            Compaction,
+            policy::{GROWN_MAX, LogPolicy, growth},
+        },
         layout::Watched,
         policy::{self, Policy},
         snapshot::Snapshotter,
@@ -62,6 +68,7 @@ pub(super) struct Parts<'a> {
     pub(super) leaderships: Leaderships,
     pub(super) wards: Vec<Ward<MongoSource, MongoStore>>,
     pub(super) policies: Vec<Policy<MongoSource, MongoStore, SystemTime>>,
+    pub(super) log_policies: Vec<LogPolicy<MongoSource, MongoStore, SystemTime>>,
     subscribe: mpsc::Sender<Subscribe>,
     pub(super) pauses: BTreeMap<String, watch::Sender<Option<bool>>>,
     pub(super) layouts: BTreeMap<String, Watched>,
@@ -92,6 +99,7 @@ impl<'a> Parts<'a> {
             leaderships: Leaderships::default(),
             wards: Vec::new(),
             policies: Vec::new(),
+            log_policies: Vec::new(),
             pauses: BTreeMap::new(),
             layouts: BTreeMap::new(),
             subscribe,
@@ -109,8 +117,10 @@ impl<'a> Parts<'a> {
         let (sender, status) = watch::channel(CollectionStatus::new(name));
         let metrics = self.metrics.collection(name, status.clone())?;
         let (due, snapshots_due) = mpsc::channel(policy::DUE_MAX);
-        let observer =
-            Observer::new(Arc::new(sender), metrics.clone(), self.time.clone()).with_snapshots(due);
+        let (grow, grown) = mpsc::channel(GROWN_MAX);
+        let observer = Observer::new(Arc::new(sender), metrics.clone(), self.time.clone())
+            .with_snapshots(due)
+            .with_grown(grow);
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
         let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };
@@ -128,17 +138,19 @@ impl<'a> Parts<'a> {
         // Who leads the first part does what is done once for the whole collection.
         let (first, led) = watch::channel(Standing::Unknown);
         let parts = revisit::Parts::default();
+        let compaction = Compaction {
+            retention: collection.compaction.retention(),
+            // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
+            settled: self.config.daemon.lease_time,
+            status: served.status.clone(),
+        };
+        let compaction = (compaction, served.metrics.clone());
         self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
             parts: parts.clone(),
             gap_grace: collection.gap_grace,
-            compaction: Compaction {
-                retention: collection.compaction.retention(),
-                // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
-                settled: self.config.daemon.lease_time,
-                status: served.status.clone(),
-            },
+            compaction: compaction.0.clone(),
             heart: self.heart("jobs", name),
         });
         self.served.insert(name.clone(), served);
@@ -151,6 +163,23 @@ impl<'a> Parts<'a> {
             time: self.time.clone(),
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
+        });
+        let (pause, paused) = watch::channel(None);
+        self.pauses.insert(compaction_of(name), pause);
+        self.log_policies.push(LogPolicy {
+            collection: name.clone(),
+            source: MongoSource::new(self.database.clone()),
+            store: MongoStore::new(self.database, name, Part::WHOLE)
+                .with_transactions(self.transactions.clone()),
+            metrics: compaction.1,
+            observer: observer.clone(),
+            compaction: compaction.0,
+            every: collection.compaction.every,
+            grown,
+            led: led.clone(),
+            paused,
+            time: self.time.clone(),
+            heart: self.heart("compaction", name),
         });
         let (layout, divided) = watch::channel(None);
         let watched = Watched { layout, first: led, observer: observer.clone() };
@@ -241,6 +270,7 @@ fn settings(config: &Config, collection: &CollectionConfig) -> Settings {
         cache_bytes: bytes(collection.cache_bytes),
         limits: collection.fold_limits(),
         snapshot_events: collection.snapshots.every_events,
+        mark_events: growth(collection.compaction.keep_events.into()),
         ..Settings::default()
     }
 }

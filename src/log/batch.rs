@@ -8,9 +8,12 @@ use mongodb::raw_batch_cursor::RawBatch;
 
 use crate::{
     database::{Error, Result},
-    model::state::{
-        Malformed,
-        raw::{Element, Elements, tag},
+    model::{
+        event::EventKey,
+        state::{
+            Malformed,
+            raw::{Element, Elements, tag},
+        },
     },
 };
 
@@ -95,6 +98,39 @@ impl Batch {
     #[must_use]
     pub fn cut(self, is_cut: bool) -> Self {
         Self { is_cut, ..self }
+    }
+
+    /// The same without the events that have no readable key, which belong to no document whatever range they sort into;
+    /// `None` if there are none of these.
+    ///
+    /// # Errors
+    /// When the reply is not what a cursor replies.
+    pub fn without_strays(&self) -> Result<Option<Self>> {
+        let mut near = None;
+        let mut is_stray =
+            |event: &RawDocument| match EventKey::from_event_near(event, near.as_ref()) {
+                Ok(key) => {
+                    near = Some(key.document);
+                    false
+                }
+                Err(_) => true,
+            };
+        let mut has_strays = false;
+        for event in self.documents()? {
+            has_strays |= is_stray(event?);
+        }
+        if !has_strays {
+            return Ok(None);
+        }
+        let mut events = RawArrayBuf::new();
+        for event in self.documents()? {
+            let event = event?;
+            if !is_stray(event) {
+                events.push(event.to_owned());
+            }
+        }
+        let is_cut = self.is_cut();
+        Ok(Some(Self { bytes: Bytes::Array(events), read_at: self.read_at(), is_cut }))
     }
 
     /// The size of the buffer in bytes.
@@ -195,15 +231,23 @@ pub enum TailItem<'a> {
         /// The event's `_id`.
         key: &'a RawDocument,
     },
-    /// The log is gone: dropped, or renamed, or with its whole database. `None` means all logs of the database.
+    /// The log, or the rows, are gone: dropped, or renamed, or with the whole database. `None` means all collections of
+    /// the database.
     Gone {
         /// The MongoDB collection.
         events: Option<&'a str>,
     },
-    /// A log came to this name by a rename.
+    /// A collection came to this name by a rename.
     Arrived {
         /// The MongoDB collection.
         events: &'a str,
+    },
+    /// A projected row was deleted.
+    Deleted {
+        /// The MongoDB collection.
+        rows: &'a str,
+        /// The row's `_id`.
+        id: RawBsonRef<'a>,
     },
     /// Something that does not concern the projection (an update by hand, say).
     Other,
@@ -229,13 +273,17 @@ impl<'a> TailItem<'a> {
             "insert" => {
                 let cluster_time = fields.cluster_time.ok_or_else(|| damaged("clusterTime"))?;
                 let events = events?;
-                match (fields.full_document, fields.key) {
+                match (fields.full_document, fields.id) {
                     (Some(event), _) => {
                         Ok(Self::Event { events, event, cluster_time, wall_time: fields.wall_time })
                     }
-                    (None, Some(key)) => Ok(Self::Bodiless { events, key }),
-                    (None, None) => Err(damaged("fullDocument")),
+                    (None, Some(RawBsonRef::Document(key))) => Ok(Self::Bodiless { events, key }),
+                    (None, _) => Err(damaged("fullDocument")),
                 }
+            }
+            "delete" => {
+                let id = fields.id.ok_or_else(|| damaged("documentKey"))?;
+                Ok(Self::Deleted { rows: events?, id })
             }
             "drop" => Ok(Self::Gone { events: Some(events?) }),
             "rename" => match (events?, fields.renamed_to) {
@@ -250,11 +298,13 @@ impl<'a> TailItem<'a> {
 }
 
 impl TailItem<'_> {
-    /// Whether it takes the log `events` away from its name, or another log to it.
-    pub fn moves(&self, events: &str) -> bool {
+    /// Whether it takes a collection away from its name, or another one to it.
+    pub fn moves(&self, collection: &str) -> bool {
         match self {
             Self::Gone { events: None } => true,
-            Self::Gone { events: Some(name) } | Self::Arrived { events: name } => *name == events,
+            Self::Gone { events: Some(name) } | Self::Arrived { events: name } => {
+                *name == collection
+            }
             _ => false,
         }
     }
@@ -266,7 +316,7 @@ struct ChangeFields<'a> {
     collection: Option<&'a str>,
     renamed_to: Option<&'a str>,
     full_document: Option<&'a RawDocument>,
-    key: Option<&'a RawDocument>,
+    id: Option<RawBsonRef<'a>>,
     cluster_time: Option<Timestamp>,
     wall_time: Option<DateTime>,
 }
@@ -278,7 +328,7 @@ impl<'a> ChangeFields<'a> {
             ("ns", RawBsonRef::Document(ns)) => self.collection = ns.get_str("coll").ok(),
             ("to", RawBsonRef::Document(ns)) => self.renamed_to = ns.get_str("coll").ok(),
             ("fullDocument", RawBsonRef::Document(event)) => self.full_document = Some(event),
-            ("documentKey", RawBsonRef::Document(key)) => self.key = key.get_document("_id").ok(),
+            ("documentKey", RawBsonRef::Document(key)) => self.id = key.get("_id").ok().flatten(),
             ("clusterTime", RawBsonRef::Timestamp(time)) => self.cluster_time = Some(time),
             ("wallTime", RawBsonRef::DateTime(time)) => self.wall_time = Some(time),
             _ => {}

@@ -79,7 +79,7 @@ pub trait LogSource: Clone + Send + Sync + 'static {
     /// starts at it everything after.
     fn now(&self) -> impl Future<Output = Result<Timestamp>> + Send;
 
-    /// Opens one stream over the logs of `collections`.
+    /// Opens one stream over the logs of `collections`, and over what takes away their rows.
     ///
     /// # Errors
     /// Verdict `CatchUp` when the server no longer has the place, `Reposition` when it holds the token
@@ -162,7 +162,8 @@ pub trait EventLog: Clone + Send + Sync + 'static {
 
     /// The events of one document above version `after`, ascending, at most `limit`. Majority-committed;
     /// with `at_least`, sees everything before that time. There may be fewer than the log holds:
-    /// [`Batch::is_cut`] says so.
+    /// [`Batch::is_cut`] says so. What sorts among them and has no readable key is passed over: it belongs to no
+    /// document.
     fn read(
         &self,
         document: &DocumentId,

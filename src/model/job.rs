@@ -10,8 +10,11 @@ use super::id::{DocumentId, integral};
 pub enum Kind {
     /// Takes the snapshot of one document, or of every document of a collection.
     Snapshot,
-    /// Folds the log anew and compares every row with it.
+    /// Folds the log anew and compares rows with it: those of a whole collection, or one. May make those again that
+    /// differ.
     Verify,
+    /// Makes every row of a collection again that is not what its log makes of it.
+    Rebuild,
     /// Looks again at a document that waits, or at all that are parked.
     Retry,
     /// Skips the event at which a document is parked.
@@ -24,14 +27,22 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Snapshot, Self::Verify, Self::Retry, Self::Skip, Self::GapFill, Self::Compact];
+    pub const ALL: [Self; 7] = [
+        Self::Snapshot,
+        Self::Verify,
+        Self::Rebuild,
+        Self::Retry,
+        Self::Skip,
+        Self::GapFill,
+        Self::Compact,
+    ];
 
     /// As it stands in rows, metrics and the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",
             Self::Verify => "verify",
+            Self::Rebuild => "rebuild",
             Self::Retry => "retry",
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
@@ -47,8 +58,8 @@ impl Kind {
     /// What a job of this kind may be about.
     pub fn scope(self) -> Scope {
         match self {
-            Self::Verify => Scope::Whole,
-            Self::Snapshot | Self::Retry | Self::Compact => Scope::Either,
+            Self::Rebuild => Scope::Whole,
+            Self::Snapshot | Self::Verify | Self::Retry | Self::Compact => Scope::Either,
             Self::Skip | Self::GapFill => Scope::One,
         }
     }
@@ -101,7 +112,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "_id",
     "kind",
     "collection",
@@ -109,6 +120,7 @@ const FIELDS: [&str; 19] = [
     "version",
     "skip_above",
     "dry_run",
+    "repair",
     "state",
     "progress",
     "place",
@@ -138,6 +150,8 @@ pub struct Order {
     pub skip_above: bool,
     /// Whether what would be compacted is only told.
     pub dry_run: bool,
+    /// Whether rows are made again that are not what their log makes of them.
+    pub repair: bool,
 }
 
 /// Why a row is no job.
@@ -174,12 +188,15 @@ pub enum OrderError {
     /// Only compaction can be tried, and it is or not.
     #[error("`dry_run` is {0}; it is true or false, and only for a job of kind \"compact\"")]
     DryRun(String),
+    /// Only rows that are compared can be made again, and they are or not.
+    #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
+    Repair(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?}}"
     )]
     Field(String),
 }
@@ -188,7 +205,9 @@ impl Order {
     /// A job about a whole collection.
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
-        Self { kind, collection, document: None, version: None, skip_above: false, dry_run: false }
+        let repair = kind == Kind::Rebuild;
+        let (document, version) = (None, None);
+        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair }
     }
 
     /// Reads a row.
@@ -251,8 +270,13 @@ impl Order {
             Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
             other => return Err(OrderError::DryRun(shown(other))),
         };
+        let repair = match field("repair") {
+            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
+            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
+            other => return Err(OrderError::Repair(shown(other))),
+        };
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair })
     }
 }
 
@@ -296,6 +320,10 @@ mod tests {
         let skip = doc! { "kind": "skip", "collection": "games", "document": "a", "version": 4.0 };
         let a = Some(DocumentId::String("a".into()));
         assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a.clone()) }));
+        let repair = doc! { "kind": "verify", "collection": "games", "repair": true };
+        assert_eq!(read(repair), Ok(Order { repair: true, ..order(Kind::Verify, None) }));
+        let rebuild = doc! { "kind": "rebuild", "collection": "games" };
+        assert_eq!(read(rebuild), Ok(Order { repair: true, ..order(Kind::Rebuild, None) }));
         let fill =
             doc! { "kind": "gap_fill", "collection": "games", "document": "a", "skip_above": true };
         assert_eq!(read(fill), Ok(Order { skip_above: true, ..order(Kind::GapFill, a) }));
@@ -311,8 +339,16 @@ mod tests {
             (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),
             (doc! { "kind": "snapshot", "collection": "games", "document": 1.5 }, "`document`: "),
             (
-                doc! { "kind": "verify", "collection": "games", "document": "a" },
+                doc! { "kind": "rebuild", "collection": "games", "document": "a" },
                 "leave `document` out",
+            ),
+            (
+                doc! { "kind": "verify", "collection": "games", "repair": 1 },
+                "`repair` is of type Int32",
+            ),
+            (
+                doc! { "kind": "retry", "collection": "games", "repair": true },
+                "only for a job of kind \"verify\"",
             ),
             (doc! { "kind": "gap_fill", "collection": "games" }, "give its id in `document`"),
             (

@@ -145,7 +145,10 @@ mod tests {
         let position = Position { token: RawBson::Int32(token), cluster_time };
         let position = Some(position).filter(|_| time > 0);
         let log = LogId(Uuid::from_bytes([1; 16]));
-        (Part { index, of }, Checkpoint { position, log, epoch: 1, passed_events: None })
+        (
+            Part { index, of },
+            Checkpoint { position, log, epoch: 1, passed_events: None, rows: None },
+        )
     }
 
     /// The time at which a part begins, and whether its place is the only one at that time.

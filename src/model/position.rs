@@ -15,6 +15,17 @@ impl fmt::Display for LogId {
     }
 }
 
+/// The identity of the collection that holds a projection's rows: its UUID. One that was dropped and made again, or
+/// brought back from a backup, is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowsId(pub Uuid);
+
+impl fmt::Display for RowsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A place in a database's stream of changes: everything before it has been delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Position {
@@ -32,6 +43,8 @@ pub struct Checkpoint {
     pub position: Option<Position>,
     /// The log it was read from.
     pub log: LogId,
+    /// The collection whose rows it vouches for, if that was known.
+    pub rows: Option<RowsId>,
     /// The leadership under which it was saved. Rises with every change of leader.
     pub epoch: i64,
     /// About how many events the log held up to the position, if that was known. It only helps to

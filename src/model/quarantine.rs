@@ -11,7 +11,7 @@ pub enum Class {
     BadPatch,
     /// The event itself is malformed, or does not fit what came before (a create of what exists).
     BadEvent,
-    /// The server refuses the projected document: a unique index or a validator of the user's.
+    /// The server refuses the projected document: an index or a validator of the user's, or its size. It is tried again.
     Rejected,
     /// The event or its result is beyond a limit.
     TooLarge,

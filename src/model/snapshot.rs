@@ -219,9 +219,7 @@ impl Snapshot {
             reason: reason.ok_or(SnapshotError::Field("reason"))?,
         };
         match field("hash")? {
-            RawBsonRef::Binary(hash) if hash.bytes == snapshot.hash() => {
-                Ok(snapshot)
-            }
+            RawBsonRef::Binary(hash) if hash.bytes == snapshot.hash() => Ok(snapshot),
             RawBsonRef::Binary(_) => Err(SnapshotError::Hash),
             _ => Err(SnapshotError::Field("hash")),
         }

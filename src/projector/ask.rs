@@ -24,8 +24,12 @@ use crate::{
 
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
-/// How many documents are loaded by one query. All queries of one request run at once.
+/// How many documents are loaded by one query, whose reply has 16 MB at most.
 const LOAD_DOCUMENTS_MAX: usize = 1_000;
+/// How many such queries run at once, where the last replies were small.
+const LOADS_AT_ONCE: usize = 4;
+/// The largest reply that is.
+const SMALL_BYTES_MAX: usize = 2 << 20;
 
 /// See the module.
 pub(super) struct Ask<L: EventLog, D: Store, T: Time> {
@@ -38,6 +42,7 @@ pub(super) struct Ask<L: EventLog, D: Store, T: Time> {
     /// The latest cluster time that anything was received with. Whatever is read from the log must not be older,
     /// whichever member answers.
     seen: Timestamp,
+    are_rows_small: bool,
 }
 
 impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
@@ -48,7 +53,8 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         observer: Observer,
         seen: Timestamp,
     ) -> Self {
-        Self { log, store, time, backoff, observer, flushing: Flushing::Idle, seen }
+        let flushing = Flushing::Idle;
+        Self { log, store, time, backoff, observer, flushing, seen, are_rows_small: false }
     }
 
     /// Something was received that was there at this time.
@@ -90,18 +96,33 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         Ok(batches)
     }
 
-    /// The rows of documents, of those that have one.
-    pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
-        let Self { store, time, backoff, observer, flushing, .. } = self;
+    /// The rows of some of these documents, which stand in ascending order, of those that have one; and the documents
+    /// that are left.
+    pub(super) async fn load_some(
+        &mut self,
+        ids: &[DocumentId],
+    ) -> Result<(Vec<RawDocumentBuf>, Vec<DocumentId>)> {
+        let Self { store, time, backoff, observer, flushing, are_rows_small, .. } = self;
         let (store, time, observer) = (&*store, &*time, &*observer);
+        let queries = if *are_rows_small { LOADS_AT_ONCE } else { 1 };
+        let asked = ids.chunks(LOAD_DOCUMENTS_MAX).take(queries);
         let mut loads = Vec::new();
-        for ids in ids.chunks(LOAD_DOCUMENTS_MAX) {
+        for ids in asked.clone() {
             let report = move |error: &Error, _| observer.tried(error, time);
-            loads.push(backoff.retry(time, report, move || store.load(ids)));
+            loads.push(backoff.retry(time, report, move || store.load_some(ids)));
         }
-        let batches = flushing.beside(try_join_all(loads)).await?;
+        let replies = flushing.beside(try_join_all(loads)).await?;
         observer.turned(time);
-        Ok(batches.into_iter().flatten().collect())
+        let (mut rows, mut left) = (Vec::new(), Vec::new());
+        *are_rows_small = true;
+        for (ids, reply) in asked.zip(replies) {
+            let bytes: usize = reply.rows.iter().map(|row| row.as_bytes().len()).sum();
+            *are_rows_small &= bytes <= SMALL_BYTES_MAX;
+            rows.extend(reply.rows);
+            left.extend(ids.iter().skip(reply.told).cloned());
+        }
+        left.extend(ids.iter().skip(queries * LOAD_DOCUMENTS_MAX).cloned());
+        Ok((rows, left))
     }
 
     /// Everything that is on record as waiting.

@@ -100,6 +100,7 @@ impl Commits {
         let checkpoint = checkpoint.map(|position| Checkpoint {
             position: Some(position),
             log: documents.ask.log.id(),
+            rows: None,
             epoch: self.epoch,
             passed_events: self.progress.passed_events(),
         });

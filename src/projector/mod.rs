@@ -55,6 +55,8 @@ pub struct Settings {
     pub limits: FoldLimits,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub snapshot_events: u32,
+    /// A document is noted when it passes a multiple of so many events; never at 0.
+    pub mark_events: i64,
     /// How many events are folded before it is looked whether a flush is due.
     pub chunk_events: usize,
     /// How many documents a scan folds before they are written; and as many again meanwhile. It does not come back to
@@ -78,6 +80,7 @@ impl Default for Settings {
             cache_bytes: 64 << 20,
             limits: FoldLimits::default(),
             snapshot_events: 0,
+            mark_events: 0,
             chunk_events: 4_096,
             scanned_documents_max: 8_000,
             backlog: BacklogSettings::default(),

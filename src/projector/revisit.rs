@@ -7,17 +7,29 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::{
     lease::Standing,
-    model::{id::DocumentId, part::Part},
+    model::{document::Document, id::DocumentId, part::Part},
 };
 
 /// How many wishes may wait for a projector.
-const WISHES_MAX: usize = 16;
+const WISHES_MAX: usize = 256;
+
+/// How a document is looked at again.
+#[derive(Debug)]
+pub enum How {
+    /// On top of its row: what it waits for may have come, and what parked it is offered again.
+    OnItsRow,
+    /// From its log alone, whatever its row says, which is written over where it is another one. Somebody may have folded
+    /// it to some version already.
+    FromItsLog(Option<Box<Document>>),
+}
 
 /// A wish that a document be looked at again.
 #[derive(Debug)]
 pub struct Revisit {
     /// The document.
     pub document: DocumentId,
+    /// How.
+    pub how: How,
     /// Is told when what became of it is written.
     pub done: oneshot::Sender<()>,
 }

@@ -14,6 +14,7 @@ use super::{
         Documents,
         memory::{Arrival, Memory},
         refused,
+        remake::row_taken_away,
         review::{Review, note_parked},
     },
     flush::Flushed,
@@ -23,7 +24,7 @@ use super::{
         begin::Begin,
         chunk::Chunks,
     },
-    revisit::Revisit,
+    revisit::{How, Revisit},
 };
 use crate::{
     database::{Error, Result, Verdict},
@@ -99,6 +100,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             memory,
             part: *part,
             snapshot_events: settings.snapshot_events,
+            mark_events: settings.mark_events,
             tries: refused::Tries::default(),
             askers: Vec::new(),
         };
@@ -129,12 +131,7 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             match self.meet(stop).await {
                 Met::Flushed(flushed) => self.settle(flushed?).await?,
                 Met::Stop => return self.drain(Ended::Stopped).await,
-                Met::Asked(Revisit { document, done }) => {
-                    match self.projector.part.holds(&document) {
-                        true => self.documents.memory.rechecks.asked(&document, done),
-                        false => self.documents.askers.push(done),
-                    }
-                }
+                Met::Asked(revisit) => self.asked(revisit),
                 Met::Came(Came::Scanned(batch)) => {
                     self.scanned(batch).await?;
                     if let Some(fed) = self.intake.fed_meanwhile() {
@@ -189,6 +186,20 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
         }
     }
 
+    /// Those that came with the first are looked at together with it.
+    fn asked(&mut self, first: Revisit) {
+        let mut next = Some(first);
+        while let Some(Revisit { document, how, done }) = next {
+            let rechecks = &mut self.documents.memory.rechecks;
+            match how {
+                _ if !self.projector.part.holds(&document) => self.documents.askers.push(done),
+                How::OnItsRow => rechecks.asked(&document, done),
+                How::FromItsLog(folded) => rechecks.differs(&document, folded, done),
+            }
+            next = self.revisits.try_recv().ok();
+        }
+    }
+
     /// The walk stays where it is until it is over: no checkpoint may be saved before.
     async fn scanned(&mut self, batch: Result<Option<Batch>>) -> Result<()> {
         match batch {
@@ -199,11 +210,11 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 for event in batch.documents()? {
                     chunk.push(event?);
                     if chunk.is_full() {
-                        self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
+                        self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
-                self.intake.fold_scanned(&mut self.documents, chunk.take()).await?;
+                self.fold_scanned(chunk.take()).await?;
                 self.documents.recheck_urgent().await
             }
             Ok(None) => self.intake.end_scan(&mut self.documents).await,
@@ -221,8 +232,9 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Feed::Batch(batch) => self.fold_changes(&batch).await,
             Feed::Lost { .. } if planted(Bug::LostHistoryIgnored) => Ok(()),
             Feed::Lost { at } => {
-                // That the log was replaced may be among what was lost.
+                // That the log was replaced may be among what was lost, and that rows were taken away.
                 self.find_log_again().await?;
+                self.forget().await?;
                 self.intake.lost(at);
                 Ok(())
             }
@@ -233,9 +245,10 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
     async fn fold_changes(&mut self, batch: &TailBatch) -> Result<()> {
         self.documents.ask.has_seen(Some(batch.position.cluster_time));
         let (events, chunks) = (self.intake.events.clone(), self.intake.chunks.clone());
+        let rows = &self.projector.collection;
         let (mut chunk, mut passed) = (chunks.chunk(), 0);
         for change in batch.changes.documents()? {
-            match TailItem::decode(change?, |name| name == events)? {
+            match TailItem::decode(change?, |name| name == events || name == *rows)? {
                 TailItem::Event { events: name, event, cluster_time, wall_time }
                     if name == events =>
                 {
@@ -258,6 +271,15 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                     // What it got under another name never came through the stream.
                     self.intake.scan_again(batch.position.cluster_time);
                 }
+                TailItem::Deleted { rows: name, id } if name == rows => {
+                    row_taken_away(&mut self.documents, id)
+                }
+                item if item.moves(rows) => {
+                    self.fold_streamed(chunk.take()).await?;
+                    tracing::warn!(rows, "the rows were taken away: they are made again");
+                    self.forget().await?;
+                    self.intake.scan_again(batch.position.cluster_time);
+                }
                 _ => {}
             }
             if chunk.is_full() {
@@ -273,7 +295,30 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
 
     async fn fold_streamed(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
         self.intake.leave_to_scan(&mut events);
-        self.documents.fold(&events).await
+        self.fold(events).await
+    }
+
+    async fn fold_scanned(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
+        while !events.is_empty() {
+            let (news, rest) = self.intake.pick_scanned(&mut self.documents, events).await?;
+            self.fold(news).await?;
+            events = rest;
+            if !events.is_empty() {
+                self.make_room().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds events, and writes in between what there is no room for.
+    async fn fold(&mut self, mut events: Vec<Arrival<'_>>) -> Result<()> {
+        loop {
+            events = self.documents.fold(events).await?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            self.make_room().await?;
+        }
     }
 
     /// The stream left out the body of a large event: it is read from the log.
@@ -285,6 +330,17 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
             Ok(_) => {}
             Err(error) => self.observer().homeless_event(&error),
         }
+    }
+
+    /// What is in memory is not believed any more: the rows may not be those that were read. What is yet to be written
+    /// stays, since records of what waits go with it.
+    async fn forget(&mut self) -> Result<()> {
+        if !self.documents.ask.flushing.is_idle() {
+            let flushed = self.documents.ask.flushing.returned().await?;
+            self.settle(flushed).await?;
+        }
+        self.documents.memory.cache.forget_unchanged();
+        Ok(())
     }
 
     /// The log was taken away, or may have been: it has to be there again under its name.

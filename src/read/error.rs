@@ -3,7 +3,9 @@
 
 use crate::{
     database::{self, code, create::NewerFormat},
-    model::{base::BaseError, document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError},
+    model::{
+        base::BaseError, document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError,
+    },
     store::format::FormatError,
 };
 
@@ -63,7 +65,9 @@ pub enum ReadError {
         source: RowError,
     },
     /// The base of the document's log is damaged.
-    #[error("the base of the log of document {id} cannot be used: {source}; put back what was written there")]
+    #[error(
+        "the base of the log of document {id} cannot be used: {source}; put back what was written there"
+    )]
     Base {
         /// The document.
         id: DocumentId,

@@ -6,8 +6,9 @@
 use mongodb::options::ReadConcern;
 
 use super::{
-    Current, Reader, from_base,
+    Current, Reader,
     error::{ReadError, Result},
+    from_base,
     moment::{Moment, Pick, ToldSkips, by_id},
     suffix::{MissingEvent, suffix},
     walk::{Place, oldest},
@@ -158,8 +159,7 @@ impl Reader {
         let (mut bytes, end) = (0, standing.version.min(base.version + i64::from(limit)));
         if base.version < end {
             let range = base.version + 1..=end;
-            let mut log =
-                moment.events(&base.id, range, Pick::Events, end - base.version).await?;
+            let mut log = moment.events(&base.id, range, Pick::Events, end - base.version).await?;
             while let Some(raw) = log.next().await? {
                 let Ok(key) = EventKey::from_event(raw) else { continue };
                 bytes += raw.as_bytes().len();

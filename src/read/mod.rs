@@ -52,7 +52,7 @@ pub struct ReadLimits {
 
 impl Default for ReadLimits {
     fn default() -> Self {
-        Self { fold: FoldLimits::default(), events_max: 10_000, bytes_max: 16 << 20 }
+        Self { fold: FoldLimits::default(), events_max: 10_000, bytes_max: 4 << 20 }
     }
 }
 
@@ -250,7 +250,8 @@ impl Reader {
         let mut stop = fold(&mut document, &mut events, until, &self.limits.fold).await?;
         // A base may stand for what looks like a gap.
         if stop == Stop::Gap
-            && let Some(base) = moment.base(id).await?.filter(|base| base.version > document.version)
+            && let Some(base) =
+                moment.base(id).await?.filter(|base| base.version > document.version)
         {
             document = from_base(&base)?;
             let range = log::history::above(document.version);

@@ -10,8 +10,8 @@ use super::{
     moment::{Moment, Pick},
 };
 use crate::model::{
-    base::Base,
-    clock::Clock, document::Document, event::EventKey, missing::Missing, skip::client_of,
+    base::Base, clock::Clock, document::Document, event::EventKey, missing::Missing,
+    skip::client_of,
 };
 
 /// The place of a missing event, before its body is read.
@@ -45,7 +45,8 @@ pub(super) async fn oldest(
     let mut back = Back::new(document, walk, limit);
     loop {
         if budget >= page
-            && let Some(places) = from_the_front(moment, (document, base), client, page, budget).await?
+            && let Some(places) =
+                from_the_front(moment, (document, base), client, page, budget).await?
         {
             return Ok(Some(places));
         }

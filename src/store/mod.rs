@@ -7,6 +7,7 @@ pub mod create;
 pub mod format;
 pub mod jobs;
 pub mod layouts;
+pub mod marks;
 pub mod mongo;
 pub mod pauses;
 pub mod skips;
@@ -22,7 +23,7 @@ use crate::{
         document::Quarantine,
         id::DocumentId,
         part::Part,
-        position::{Checkpoint, LogId},
+        position::{Checkpoint, LogId, RowsId},
     },
 };
 
@@ -30,6 +31,7 @@ pub use crate::model::names::snapshots_collection;
 pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Which};
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
+pub use marks::{MarkRows, NextLook};
 pub use pauses::Pauses;
 pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
 pub use snapshots::{PutOutcome, Snapshots};
@@ -88,8 +90,14 @@ pub trait Documents: Clone + Send + Sync + 'static {
         extent: Extent,
     ) -> impl Future<Output = Result<Self::Versions>> + Send;
 
+    /// Which collection holds the rows now; `None` while there is none.
+    fn rows_id(&self) -> impl Future<Output = Result<Option<RowsId>>> + Send;
+
     /// The rows of those `ids` that have one, in any order, as the majority holds them.
     fn load(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
+
+    /// The same of `ids` in ascending order, as many as one reply holds.
+    fn load_some(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Loaded>> + Send;
 
     /// Writes rows at majority, each only where the stored row still has the version that was read.
     /// Gives one outcome per write, in order. No document stands in `writes` twice.
@@ -99,6 +107,15 @@ pub trait Documents: Clone + Send + Sync + 'static {
     fn write(&self, writes: &[RowWrite]) -> impl Future<Output = Result<Vec<RowOutcome>>> + Send;
 }
 
+/// Rows of some documents.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The rows of those that have one, in the order of their ids.
+    pub rows: Vec<RawDocumentBuf>,
+    /// Of how many of the ids this tells, from the first on. Of at least one.
+    pub told: usize,
+}
+
 /// An ordered walk over the versions of all rows.
 pub trait Versions: Send {
     /// The next rows in the order of their ids, or `None` at the end.
@@ -106,6 +123,11 @@ pub trait Versions: Send {
     /// # Errors
     /// After an error the walk is over; another may begin after the last id seen.
     fn next(&mut self) -> impl Future<Output = Result<Option<Vec<RowVersion>>>> + Send;
+
+    /// What is said of rows that were passed over since this was asked last, because no document can have their `_id`.
+    fn take_foreign(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// How much of each row a walk brings.
@@ -135,7 +157,8 @@ pub struct RowVersion {
 pub struct RowWrite {
     /// The document.
     pub id: DocumentId,
-    /// The version of the stored row that this one follows; 0 when there is none.
+    /// The version of the stored row that this one follows; 0 when there is none, [`NO_VERSION`] where that row has no
+    /// usable one.
     pub expected: i64,
     /// The version of `row`.
     pub version: i64,
@@ -145,6 +168,9 @@ pub struct RowWrite {
     /// so that is deleted, and this one inserted.
     pub is_unsound: bool,
 }
+
+/// Stands for the version of a stored row that has no usable one.
+pub const NO_VERSION: i64 = -1;
 
 impl RowWrite {
     /// A row that follows the one at version `expected`, or the first one at 0.

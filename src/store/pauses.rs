@@ -4,6 +4,11 @@ use std::{collections::BTreeSet, future::Future};
 
 use crate::database::Result;
 
+/// The name under which the compaction of a collection is paused, and not the collection: no collection can be called so.
+pub fn compaction_of(collection: &str) -> String {
+    format!("{collection}$compaction")
+}
+
 /// The pauses of a database.
 pub trait Pauses: Clone + Send + Sync + 'static {
     /// The collections that are paused.

@@ -7,11 +7,11 @@ use std::{
     slice,
 };
 
-use bson::RawDocumentBuf;
+use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::try_join_all;
 
 use super::{
-    fold::{Stop, offer, read_on},
+    fold::{READ_EVENTS_MAX, Stop, offer, read_on},
     snapshot::version_of,
 };
 use crate::{
@@ -20,8 +20,9 @@ use crate::{
     model::{
         base::{claimed_version, is_base},
         document::Document,
-        event::EventKey,
-        id::{DocumentId, INTEGER_MAX},
+        event::{EventError, EventKey},
+        id::{DocumentId, INTEGER_MAX, integral},
+        shown::shown,
         skip::{Skips, is_filler},
     },
     store::{Documents, Extent, SkipRows, Versions},
@@ -37,6 +38,9 @@ const LOAD_MAX: usize = 64;
 /// The most documents in one step, those without a row among them.
 const DOCUMENTS_MAX: usize = 1_024;
 
+/// How many events without a readable key are told of in one step.
+const STRAYS_MAX: usize = 1_000;
+
 /// One document as it is stored, and as its log makes it.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
@@ -46,14 +50,100 @@ pub(super) struct Checked {
     pub(super) folded: Document,
     /// Why the fold ended.
     pub(super) stop: Stop,
+    /// The version of the last event that the walk saw of it.
+    pub(super) last: i64,
+    /// What was seen of the base of its log, and below that.
+    base: Option<SeenBase>,
     /// The version that it goes to.
     until: i64,
+}
+
+/// What a walk has seen of a base.
+#[derive(Clone, Copy, Debug)]
+struct SeenBase {
+    version: i64,
+    pruned: i64,
+    /// Whether its own event is there, which is never pruned.
+    has_own: bool,
+    /// How many events stand where it says that none is left.
+    late: i64,
+}
+
+impl SeenBase {
+    fn of(base: &RawDocument) -> Self {
+        let pruned = base.get("pruned").ok().flatten().and_then(integral).unwrap_or(1);
+        Self { version: claimed_version(base), pruned, has_own: false, late: 0 }
+    }
+
+    fn take(&mut self, version: i64) {
+        self.has_own |= version == self.version;
+        self.late += i64::from((2..=self.pruned).contains(&version));
+    }
 }
 
 impl Checked {
     fn new(id: DocumentId, row: Option<RawDocumentBuf>) -> Self {
         let until = row.as_deref().map_or(1, version_of);
-        Self { row, folded: history::start(&id), stop: Stop::End, until }
+        Self { row, folded: history::start(&id), stop: Stop::End, last: 0, base: None, until }
+    }
+
+    /// What is wrong with the base of its log, or below that.
+    pub(super) fn wrong_base(&self) -> Option<String> {
+        let SeenBase { version, has_own, late, .. } = self.base?;
+        if !has_own {
+            return Some(format!("the event of its base, at version {version}, is missing"));
+        }
+        (late > 0).then(|| {
+            format!(
+                "{late} events stand below its base, at version {version}, where none is left: they came late. \
+                 `alluvium compact` puts them on record"
+            )
+        })
+    }
+
+    /// The walk has come to its next event.
+    fn meet(&mut self, (key, event): (EventKey, &RawDocument), skips: &Skips) {
+        self.last = key.version;
+        match &mut self.base {
+            base if key.version == 1 => *base = is_base(event).then(|| SeenBase::of(event)),
+            Some(base) => base.take(key.version),
+            None => {}
+        }
+        if self.stop == Stop::End {
+            if self.row.is_none() && key.version == 1 && is_base(event) {
+                self.until = claimed_version(event);
+            }
+            let skips = skips.of(&key.document);
+            let stop = offer(&mut self.folded, (key, event), self.until, skips);
+            self.stop = stop.unwrap_or(Stop::End);
+        }
+    }
+
+    /// The version of the row; 0 if there is none.
+    pub(super) fn version(&self) -> i64 {
+        self.row.as_deref().map_or(0, version_of)
+    }
+
+    /// One document by itself.
+    ///
+    /// # Errors
+    /// When the database refuses or is away.
+    pub(super) async fn look<L: EventLog>(
+        source: &impl LogSource<Log = L>,
+        (log, store): (&L, &(impl Documents + SkipRows)),
+        id: &DocumentId,
+    ) -> Result<Self> {
+        let row = load(store, slice::from_ref(id)).await?.pop().map(|(_, row)| row);
+        let mut checked = Self::new(id.clone(), row);
+        let now = source.now().await?;
+        checked.stop = read_on(log, store, &mut checked.folded, checked.until, now).await?;
+        checked.last = checked.folded.version;
+        loop {
+            let batch = log.read(id, checked.last, READ_EVENTS_MAX, Some(now)).await?;
+            let Some(event) = batch.documents()?.last().transpose()? else { return Ok(checked) };
+            let key = EventKey::from_event(event);
+            checked.last = key.map_err(|error| Error::damaged(error.to_string()))?.version;
+        }
     }
 }
 
@@ -66,6 +156,8 @@ pub(super) struct Walk<L: EventLog, D: Documents> {
     scan: Option<L::Scan>,
     events: Option<Reading>,
     after: Option<DocumentId>,
+    /// What is said of events without a readable key that were met.
+    strays: Vec<String>,
 }
 
 impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
@@ -92,6 +184,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
             scan: Some(scan),
             events: None,
             after,
+            strays: Vec::new(),
         })
     }
 
@@ -130,6 +223,11 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         }
     }
 
+    /// What is said of the events without a readable key that were met since this was asked last.
+    pub(super) fn take_strays(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.strays)
+    }
+
     async fn next_rows(&mut self) -> Result<Vec<(DocumentId, RawDocumentBuf)>> {
         while self.rows.len() < ROWS_MAX
             && let Some(versions) = &mut self.versions
@@ -139,6 +237,7 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                     let after = self.after.as_ref();
                     let new = rows.into_iter().filter(|row| after.is_none_or(|id| row.id > *id));
                     self.rows.extend(new.filter_map(|row| Some((row.id, row.row?))));
+                    self.strays.extend(versions.take_foreign());
                 }
                 None => self.versions = None,
             }
@@ -175,11 +274,14 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 self.events = None;
                 continue;
             };
-            // What has no readable key belongs to no document.
             let near = current.as_ref().map(|current| &current.folded.id);
-            let Ok(key) = EventKey::from_event_near(event, near) else {
-                events.pass(behind);
-                continue;
+            let key = match EventKey::from_event_near(event, near) {
+                Ok(key) => key,
+                Err(error) => {
+                    note_stray(&mut self.strays, event, &error);
+                    events.pass(behind);
+                    continue;
+                }
             };
             if current.as_ref().is_none_or(|current| current.folded.id != key.document) {
                 step.extend(current.take().map(|left| (left.folded.id.clone(), left)));
@@ -207,13 +309,8 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
                 );
                 renewed = Some(key.document.clone());
             }
-            if let Some(checked) = current.as_mut().filter(|checked| checked.stop == Stop::End) {
-                if checked.row.is_none() && key.version == 1 && is_base(event) {
-                    checked.until = claimed_version(event);
-                }
-                let skips = skips.of(&key.document);
-                let stop = offer(&mut checked.folded, (key, event), checked.until, skips);
-                checked.stop = stop.unwrap_or(Stop::End);
+            if let Some(checked) = &mut current {
+                checked.meet((key, event), skips);
             }
             events.pass(behind);
         }
@@ -230,6 +327,17 @@ impl<L: EventLog, D: Documents + SkipRows> Walk<L, D> {
         }
         Ok(self.events.is_some())
     }
+}
+
+/// Notes what is said of an event that belongs to no document, whatever range it sorts into.
+fn note_stray(strays: &mut Vec<String>, event: &RawDocument, error: &EventError) {
+    if strays.len() == STRAYS_MAX {
+        return;
+    }
+    let key = event.get("_id").ok().flatten();
+    let key = key.and_then(|key| Bson::try_from(key).ok());
+    let key = key.map_or_else(|| "unreadable".to_owned(), |key| shown(key.to_string().as_bytes()));
+    strays.push(format!("the log has an event of no document, with `_id` {key}: {error}"));
 }
 
 async fn load<D: Documents>(
@@ -252,7 +360,8 @@ async fn load_new<D: Documents>(store: &D, step: &mut BTreeMap<DocumentId, Check
     for (id, row) in load(store, &without).await? {
         if let Some(checked) = step.get_mut(&id) {
             // It is folded anew, under the skips of this moment.
-            *checked = Checked::new(id, Some(row));
+            let (last, base) = (checked.last, checked.base);
+            *checked = Checked { last, base, ..Checked::new(id, Some(row)) };
         }
     }
     Ok(())
@@ -265,6 +374,15 @@ async fn complete<L: EventLog>(
     step: &mut BTreeMap<DocumentId, Checked>,
     source: &impl LogSource<Log = L>,
 ) -> Result<()> {
+    for checked in step.values_mut() {
+        if let Some(base) = checked.base.as_mut().filter(|base| !base.has_own) {
+            // It went with the others if a newer base has been written since.
+            let id = &checked.folded.id;
+            let first = log.first(id, Some(source.now().await?)).await?;
+            let first = first.documents()?.next().transpose()?;
+            base.has_own = first.is_none_or(|first| claimed_version(first) != base.version);
+        }
+    }
     let is_short =
         |checked: &&mut Checked| checked.row.is_some() && checked.folded.version < checked.until;
     let mut short = step.values_mut().filter(is_short).peekable();
@@ -279,7 +397,8 @@ async fn complete<L: EventLog>(
         if let Stop::Base(_) = checked.stop {
             // Its row was read before the base was written, which stands for the newer one.
             let row = store.load(slice::from_ref(&checked.folded.id)).await?.pop();
-            *checked = Checked::new(checked.folded.id.clone(), row);
+            let (last, base) = (checked.last, checked.base);
+            *checked = Checked { last, base, ..Checked::new(checked.folded.id.clone(), row) };
             let until = checked.until;
             checked.stop = read_on(log, store, &mut checked.folded, until, now).await?;
         }

@@ -22,7 +22,7 @@ use crate::{
         job::{Order, Outcome, RUNNING},
     },
     retry::{Backoff, limited},
-    store::{Bases, Jobs, Lock, Snapshots, Store, jobs::Advance},
+    store::{Bases, Jobs, Lock, MarkRows, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -59,7 +59,7 @@ struct Silence(HashMap<String, (i64, i64, Duration)>);
 impl<J: Jobs, S: LogSource, D, T: Time> Desk<J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// Takes and does jobs for ever. May be dropped at any moment: what is under way is taken up again.
     pub async fn run(self) {

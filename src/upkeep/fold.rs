@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How many events of one document are asked for at once.
-const READ_EVENTS_MAX: u32 = 1_000;
+pub(super) const READ_EVENTS_MAX: u32 = 1_000;
 
 /// Why a fold stopped.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,8 +139,7 @@ async fn take_base(
     let first = log.first(&document.id, Some(at_least)).await?;
     let base = first.documents()?.next().transpose()?;
     let Some(base) = base.filter(|first| is_base(first)) else { return Ok(Some(Stop::Gap)) };
-    let (reached, key) =
-        (document.version, EventKey { document: document.id.clone(), version: 1 });
+    let (reached, key) = (document.version, EventKey { document: document.id.clone(), version: 1 });
     match offer(document, (key, base), until, None) {
         None if document.version == reached => Ok(Some(Stop::Gap)),
         stop => Ok(stop),

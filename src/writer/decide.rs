@@ -63,14 +63,17 @@ impl<R> Decision<R> {
     }
 }
 
+/// How long a document is remembered: the place after an older one may be free again, because it was compacted.
+const REMEMBERED_MAX: Duration = Duration::from_secs(3_600);
+
 /// The writer of one collection, without its type.
 pub(super) struct Decider {
     pub(super) reader: Reader,
     database: Database,
     /// Appends to the log that was there when it was last looked up.
     appender: std::sync::Mutex<Option<Appender>>,
-    /// Each with the log that it is of.
-    cache: Cache<DocumentId, (LogId, Arc<Document>), Bytes>,
+    /// Each with the log that it is of, and when it was read or appended to.
+    cache: Cache<DocumentId, (LogId, Arc<Document>, Duration), Bytes>,
     queues: Queues,
     time: SystemTime,
     options: WriterOptions,
@@ -104,8 +107,10 @@ impl Decider {
         self.reader.check_format().await?;
         let mut appender = self.appender().await?;
         let _turn = self.queues.turn(id).await;
-        let remembered = self.cache.get(id).filter(|(log, _)| *log == appender.log());
-        let remembered = remembered.map(|(_, document)| document);
+        let remembered = self.cache.get(id).filter(|(log, _, since)| {
+            *log == appender.log() && self.time.now().saturating_sub(*since) < REMEMBERED_MAX
+        });
+        let remembered = remembered.map(|(_, document, _)| document);
         let mut guess = remembered.or_else(|| guess.map(Arc::new));
         let mut pauses = self.pauses();
         let mut attempts = 0;
@@ -128,7 +133,8 @@ impl Decider {
             match appender.insert_rows(id, &[row]).await {
                 Ok(1) => {
                     let next = Arc::new(next);
-                    self.cache.insert(id.clone(), (appender.log(), next.clone()));
+                    let entry = (appender.log(), next.clone(), self.time.now());
+                    self.cache.insert(id.clone(), entry);
                     return Ok((next, outcome));
                 }
                 Ok(_) => {}
@@ -251,8 +257,8 @@ fn fold(base: &Document, event: &RawDocument, limits: &FoldLimits) -> Result<Doc
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<DocumentId, (LogId, Arc<Document>)> for Bytes {
-    fn weight(&self, id: &DocumentId, (_, document): &(LogId, Arc<Document>)) -> u64 {
+impl Weighter<DocumentId, (LogId, Arc<Document>, Duration)> for Bytes {
+    fn weight(&self, id: &DocumentId, (_, document, _): &(LogId, Arc<Document>, Duration)) -> u64 {
         (id.heap_bytes() + document.heap_bytes()) as u64
     }
 }

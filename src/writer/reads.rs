@@ -33,7 +33,12 @@ impl<T: Serialize + DeserializeOwned> EventSourced<T> {
     ///
     /// # Errors
     /// What any read may meet.
-    pub async fn history(&self, id: &DocumentId, after: impl Into<Option<i64>>, limit: u32) -> Result<History> {
+    pub async fn history(
+        &self,
+        id: &DocumentId,
+        after: impl Into<Option<i64>>,
+        limit: u32,
+    ) -> Result<History> {
         Ok(self.decider.reader.history(id, after, limit).await?)
     }
 

@@ -128,7 +128,8 @@ async fn what_is_left_of_a_log_gives_the_document_and_every_client_gets_what_it_
     let history = reader.history(&id, None, 1_000).await.unwrap();
     let told: Vec<i64> = history.events.iter().map(|event| event.version).collect();
     assert_eq!(told, (280..=300).collect::<Vec<_>>());
-    let answer = ask(&daemon, "GET", "/v1/collections/games/documents/a/events?after_version=5").await;
+    let answer =
+        ask(&daemon, "GET", "/v1/collections/games/documents/a/events?after_version=5").await;
     assert_eq!((answer.status, &answer.json["floor_version"]), (410, &280.into()), "{answer:?}");
     let answer = ask(&daemon, "GET", "/v1/collections/games/documents/a/events?limit=1").await;
     assert_eq!(answer.json["events"][0]["op"], "base", "{answer:?}");
@@ -174,7 +175,10 @@ async fn a_live_client_keeps_what_it_lacks_and_a_dry_run_tells_who_keeps_what() 
         jobs.count_documents(doc! { "state": "done" }).await.unwrap() == 2
     })
     .await;
-    assert_eq!(versions(&log_of(&scene, "a").await), [1].into_iter().chain(120..=200).collect::<Vec<_>>());
+    assert_eq!(
+        versions(&log_of(&scene, "a").await),
+        [1].into_iter().chain(120..=200).collect::<Vec<_>>()
+    );
     let id = DocumentId::from_text("a").unwrap();
     let query = MissingQuery { clock: clock(120), limit: 100, ..MissingQuery::default() };
     let answer = reader(&scene).missing(&id, &query).await.unwrap().unwrap();
@@ -201,8 +205,12 @@ async fn what_is_not_proven_is_left_and_what_came_late_is_put_on_record() {
     scene.reached("a", 200).await;
     let result = compact(&scene, doc! { "document": "a" }).await;
     assert_eq!((count(&result, "late"), count(&result, "bases")), (1, 1), "{result}");
-    assert_eq!(versions(&log_of(&scene, "a").await), [1].into_iter().chain(190..=200).collect::<Vec<_>>());
-    let late = scene.collection("alluvium.quarantine").find_one(doc! { "class": "late" }).await.unwrap();
+    assert_eq!(
+        versions(&log_of(&scene, "a").await),
+        [1].into_iter().chain(190..=200).collect::<Vec<_>>()
+    );
+    let late =
+        scene.collection("alluvium.quarantine").find_one(doc! { "class": "late" }).await.unwrap();
     let mut found = late.unwrap().get_document("event").unwrap().clone();
     found.remove("at");
     let mut expected = turn("a", 50);
@@ -251,5 +259,58 @@ async fn under_an_old_validator_nothing_is_compacted_and_the_sentence_says_what_
     assert_eq!(log_of(&scene, "a").await.len(), 100);
     scene.append([change("a", 101, doc! { "op": "delete" })]).await;
     scene.reached("a", 101).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_policy_what_is_old_enough_goes_without_being_asked_for_unless_that_is_paused() {
+    let mut scene = scene(10).await;
+    let compaction = &mut scene.games_config().compaction;
+    compaction.min_age = Duration::from_secs(1);
+    compaction.every = Some(Duration::from_secs(1));
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(1), "{paused:?}");
+    let daemon = scene.start().await;
+    scene.append((1..=250).map(|version| turn("a", version))).await;
+    scene.reached("a", 250).await;
+    let first = doc! { "_id": { "d": "a", "s": 1 } };
+    let events = scene.collection("games.events");
+    let base = |wanted: Document| {
+        let mut filter = first.clone();
+        filter.extend(wanted);
+        let events = events.clone();
+        async move {
+            crate::common::wait_for(&format!("{filter}"), async || {
+                events.find_one(filter.clone()).await.unwrap()
+            })
+            .await
+        }
+    };
+    base(doc! { "op": "base", "version": 240_i64, "pruned": 239_i64 }).await;
+    assert_eq!(log_of(&scene, "a").await.len(), 12);
+    crate::common::wait_until("it is counted", async || {
+        daemon.metric("compacted_events_total", "") == Some(238.0)
+    })
+    .await;
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(0), "{paused:?}");
+    // What was begun by a request is finished without `every`.
+    daemon.stop().await;
+    scene.games_config().compaction.every = None;
+    let daemon = scene.start().await;
+    scene.append((251..=500).map(|version| turn("a", version))).await;
+    scene.reached("a", 500).await;
+    let marks = scene.collection("alluvium.marks");
+    crate::common::wait_until("it is old enough", async || {
+        let ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 1_100);
+        let old = doc! { "marks": { "$elemMatch": { "version": 500_i64, "at": { "$lt": ago } } } };
+        marks.find_one(old).await.unwrap().is_some()
+    })
+    .await;
+    let result = compact(&scene, doc! {}).await;
+    assert_eq!((count(&result, "bases"), count(&result, "events")), (1, 0), "{result}");
+    base(doc! { "op": "base", "version": 490_i64, "pruned": 239_i64 }).await;
+    let due = doc! { "pending": true };
+    assert_eq!(marks.count_documents(due).await.unwrap(), 1);
     daemon.stop().await;
 }

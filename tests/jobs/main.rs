@@ -15,6 +15,7 @@ mod doing;
 mod operating;
 mod parts;
 mod pausing;
+mod repairing;
 mod skipping;
 mod policy;
 mod snapshots;

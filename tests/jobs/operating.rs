@@ -219,13 +219,15 @@ async fn a_skip_holds_for_every_later_fold_also_of_an_event_that_could_be_applie
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_put_right_goes_on_when_it_is_retried() {
-    let scene = Scene::new().await;
-    let validator = doc! { "state.n": { "$lt": 3 } };
-    scene.db.run_command(doc! { "create": "games", "validator": validator }).await.unwrap();
+    let mut scene = Scene::new().await;
+    let before = scene.games_config().max_state_bytes;
+    scene.games_config().max_state_bytes = 8_000;
     let daemon = scene.start().await;
+    let large = doc! { "op": "update", "merge": { "text": "x".repeat(9_000) } };
     for id in ["a", "b", "c"] {
-        scene.append(events(id, 1..=5)).await;
-        scene.recorded(id, "rejected", 3).await;
+        scene.append(events(id, 1..=2)).await;
+        scene.append([change(id, 3, large.clone()), event(id, 4), event(id, 5)]).await;
+        scene.recorded(id, "too_large", 3).await;
     }
     append_parked(&scene, "p").await;
     scene.record("p", |record| record.is_some()).await;
@@ -244,7 +246,10 @@ async fn what_was_put_right_goes_on_when_it_is_retried() {
         next = format!("&after={after}");
     }
     assert_eq!(pages, [vec!["a", "b", "c"], vec!["p"]]);
-    scene.db.run_command(doc! { "collMod": "games", "validator": {} }).await.unwrap();
+    daemon.stop().await;
+    scene.games_config().max_state_bytes = before;
+    let daemon = scene.start().await;
+    daemon.says("it knows what waits", |status| status.quarantined == Some(4)).await;
     let one = ask(&daemon, "POST", &format!("{QUARANTINE}/b/retry")).await;
     assert_eq!(
         (one.status, &one.json["result"]),

@@ -255,8 +255,7 @@ async fn skip_above(scene: &Scene) -> Result<Filled, OperateError> {
     let log = source.open_existing("games").await.unwrap();
     let store = MongoStore::new(&scene.db, "games", Part::WHOLE);
     let (id, time) = (DocumentId::String("a".into()), SystemTime::new());
-    let means =
-        Means { source: &source, log: &log, store: &store, time: &time };
+    let means = Means { source: &source, log: &log, store: &store, time: &time };
     loop {
         let attempt = async {
             let mut filling = Filling::begin(means, (&id, 2), true).await?;

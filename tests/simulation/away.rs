@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::part::Part,
     planted::{Bug, plant},
-    projector::revisit::Revisit,
+    projector::revisit::{How, Revisit},
 };
 
 /// When the log goes, after now, and for how long it is away, in milliseconds.
@@ -54,7 +54,11 @@ impl Scene {
         let node = self.node.clone();
         self.sim.spawn(Owner::World, async move {
             node.sim().sleep(Duration::from_millis(after)).await;
-            node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
+            node.revisit(&id(), || Revisit {
+                document: id(),
+                how: How::OnItsRow,
+                done: oneshot::channel().0,
+            });
         });
     }
 }

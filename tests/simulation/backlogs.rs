@@ -38,14 +38,15 @@ impl Told {
                 continue;
             };
             let name = call.1.split(' ').next().unwrap().to_owned();
+            let begins = ["load_checkpoints", "rows_id"];
             match name.as_str() {
-                "claim_log" if last == "estimated_events" && before == "load_checkpoints" => {
+                "claim_log" if last == "estimated_events" && begins.contains(&before.as_str()) => {
                     told.scans += 1;
                     told.left_behind += usize::from(tails_on);
                     (scans, tails_on) = (true, false);
                 }
                 "save_checkpoint" => scans = false,
-                "estimated_events" if last != "load_checkpoints" => tails_on = true,
+                "estimated_events" if !begins.contains(&last.as_str()) => tails_on = true,
                 _ => {}
             }
             before = std::mem::replace(&mut last, name);

@@ -269,19 +269,26 @@ impl State {
                 with("rename", from);
                 change.append(bson::raw::cstr!("to"), ns(to));
             }
+            Op::Delete { collection, key: Key::Document(id) } => {
+                with("delete", collection);
+                change.append(bson::raw::cstr!("documentKey"), rawdoc! { "_id": id.as_raw() });
+            }
             Op::Replace { .. } | Op::Delete { .. } | Op::Create { .. } | Op::Noop => {}
         }
         change
     }
 }
 
-/// Whether a stream over `watched` delivers the change: inserts, and what makes a log another log.
+/// Whether a stream over `watched` delivers the change: inserts, what makes a log another log, and what takes rows away.
 fn concerns(op: &Op, watched: &[String]) -> bool {
     let watches = |collection: &String| watched.contains(collection);
+    let projects = |collection: &str| watched.contains(&events_collection(collection));
     match op {
-        Op::Put { collection, .. } | Op::Drop { collection } => watches(collection),
+        Op::Put { collection, .. } => watches(collection),
+        Op::Drop { collection } => watches(collection) || projects(collection),
+        Op::Delete { collection, .. } => projects(collection),
         Op::Rename { from, to } => watches(from) || watches(to),
-        Op::Replace { .. } | Op::Delete { .. } | Op::Create { .. } | Op::Noop => false,
+        Op::Replace { .. } | Op::Create { .. } | Op::Noop => false,
     }
 }
 

@@ -29,6 +29,7 @@ mod shrink;
 mod skips;
 mod stragglers;
 mod store;
+mod touching;
 mod whole;
 mod world;
 mod writer;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{id::DocumentId, part::Part},
-    projector::revisit::Revisit,
+    projector::revisit::{How, Revisit},
     time::Time,
     upkeep::operate::{self, Filling, Means, OperateError},
 };
@@ -46,7 +46,11 @@ pub(super) async fn run(
             }
         }
         for daemon in &daemons {
-            daemon.revisit(&id, || Revisit { document: id.clone(), done: oneshot::channel().0 });
+            daemon.revisit(&id, || Revisit {
+                document: id.clone(),
+                how: How::OnItsRow,
+                done: oneshot::channel().0,
+            });
         }
     }
 }

@@ -177,6 +177,12 @@ pub(super) enum What {
     Cut { daemon: usize, time: Duration },
     /// Somebody deletes a projected row by hand.
     DeleteRow { document: usize },
+    /// Somebody writes another version into a projected row, which its clock does not sum to, or none.
+    DamageRow { document: usize, version: Option<i64> },
+    /// Somebody changes the state of a projected row, which nobody can see but who folds its log again.
+    ChangeState { document: usize },
+    /// Somebody drops the projected rows.
+    DropRows,
     /// Somebody deletes the checkpoints.
     DeleteCheckpoints,
     /// Somebody deletes all leases.
@@ -276,8 +282,18 @@ impl Plan {
         };
         divide(&mut plan, length);
         refuse(&mut plan, length);
+        touch_rows(&mut plan, documents, length);
         compact(&mut plan, length);
         plan
+    }
+
+    /// The documents whose states somebody changes.
+    pub(super) fn changed_states(&self) -> Vec<usize> {
+        let changed = |mishap: &Mishap| match mishap.what {
+            What::ChangeState { document } => Some(document),
+            _ => None,
+        };
+        self.mishaps.iter().filter_map(changed).collect()
     }
 
     /// Whether the log itself is lost in this run, so that the documents stay behind.
@@ -347,6 +363,28 @@ fn refuse(plan: &mut Plan, length: Duration) {
         let help = if rng.u8(..4) == 0 { Help::Retry } else { Help::Skip };
         let pause = millis(&mut rng, 0..pace);
         plan.operator.steps.push(OperatorStep { pause, document: rng.usize(..documents), help });
+    }
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
+}
+
+/// In a part of the runs somebody touches rows. With randomness of its own, since it came later than the rest.
+fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0004);
+    if rng.u8(..4) != 0 {
+        return;
+    }
+    let refuses = plan.mishaps.iter().any(|mishap| matches!(mishap.what, What::Refuse { .. }));
+    let span = length.as_millis() as u64 + 4_000;
+    for _ in 0..rng.usize(1..4) {
+        let document = rng.usize(..documents);
+        let what = match rng.u8(..8) {
+            // With one daemon, which has the only copies in memory, and reads none of them again because it is refused.
+            6 | 7 if plan.daemons.len() == 1 && !refuses => What::ChangeState { document },
+            0..=2 | 6 | 7 => What::DeleteRow { document },
+            3 | 4 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
+            _ => What::DropRows,
+        };
+        plan.mishaps.push(Mishap { at: millis(&mut rng, 0..span), what });
     }
     plan.mishaps.sort_by_key(|mishap| mishap.at);
 }

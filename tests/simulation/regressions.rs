@@ -33,7 +33,7 @@ use crate::{
         skip::{Skip, SkippedEvent},
     },
     observe::Observer,
-    projector::revisit::Revisit,
+    projector::revisit::{How, Revisit},
     status::CollectionStatus,
     store::{LeaseName, QuarantineRow, format::FORMAT},
     upkeep::layout::{LayoutWatch, Watched},
@@ -349,7 +349,7 @@ fn what_was_read_from_one_member_is_not_missed_in_what_another_knows() {
                 world.sim.changed();
                 if seen > before {
                     let done = oneshot::channel().0;
-                    node.revisit(&id(), || Revisit { document: id(), done });
+                    node.revisit(&id(), || Revisit { document: id(), how: How::OnItsRow, done });
                 }
                 world.sim.sleep(Duration::from_millis(rng.u64(2..40))).await;
             }
@@ -374,7 +374,11 @@ fn a_document_is_looked_at_again_only_once_its_flush_has_returned() {
         let (world, node, mut rng) = (scene.world.clone(), scene.node.clone(), scene.sim.rng(1));
         scene.sim.spawn(Owner::World, async move {
             let look = || {
-                node.revisit(&id(), || Revisit { document: id(), done: oneshot::channel().0 });
+                node.revisit(&id(), || Revisit {
+                    document: id(),
+                    how: How::OnItsRow,
+                    done: oneshot::channel().0,
+                });
             };
             world.sim.sleep(Duration::from_millis(rng.u64(5..20))).await;
             look();

@@ -25,6 +25,7 @@ use super::{
     reader::{self, Answers},
     skips::skipped,
     store::{CHECKPOINTS, log_id, row_of, saved, waiting},
+    touching::{repair, touch},
     world::{COLLECTION, EVENTS, Key, Op, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
@@ -123,7 +124,11 @@ impl Run {
             return None;
         }
         let led = plan.lease_time.is_some();
+        repair(&self.sim, &self.daemons, plan.changed_states());
         self.settle("after the trouble", true, led.then(BTreeMap::new))?;
+        self.monitor.repaired();
+        self.one_more(plan.changed_states());
+        self.settle("after one more event for what was repaired", true, None)?;
         let epochs = saved(&self.world.state().visible).into_iter();
         let epochs = epochs.map(|(part, saved)| (part, saved.epoch)).collect();
         if plan.loses_leases {
@@ -140,6 +145,24 @@ impl Run {
             self.settle("made again from what is left", false, None)?;
         }
         self.judge()
+    }
+
+    /// These documents get one more event, while what was repaired is in memory.
+    fn one_more(&mut self, documents: Vec<usize>) {
+        if documents.is_empty() {
+            return;
+        }
+        let plan = WriterPlan { careless: false, faults: Vec::new(), steps: Vec::new() };
+        let node = Node::new(&self.world, Owner::Actor(98), &[]);
+        let mut writer = Writer::new(node, 98, &plan, &self.appends);
+        self.actor(Owner::World, async move {
+            for document in documents {
+                writer.step(document_id(document), Action::Add(1)).await;
+            }
+        });
+        let busy = Arc::clone(&self.busy);
+        let limit = self.sim.now() + TROUBLE_LIMIT;
+        self.executor.run(limit, || busy.load(Ordering::Relaxed) == 0);
     }
 
     fn daemons(&mut self, plan: &Plan) {
@@ -244,7 +267,7 @@ impl Run {
     fn settle(
         &mut self,
         when: &str,
-        excuse_deleted: bool,
+        excuse_damaged: bool,
         before: Option<BTreeMap<Part, i64>>,
     ) -> Option<()> {
         let limit = self.sim.now() + SETTLE_LIMIT;
@@ -259,7 +282,7 @@ impl Run {
             };
             let moved = std::mem::replace(&mut looked_at, seen) != seen && !is_behind;
             if moved {
-                left = differences(&world, &monitor, excuse_deleted);
+                left = differences(&world, &monitor, excuse_damaged);
                 left.extend(before.iter().flat_map(|before| misled(&world, &daemons, before)));
             }
             moved && left.is_empty()
@@ -343,9 +366,9 @@ impl Run {
     }
 }
 
-/// Where the projection is not yet what the log makes of it. A row that was deleted by hand, and one that
-/// was being made again when its maker died, is excused until its document has another event.
-fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<String> {
+/// Where the projection is not yet what the log makes of it. A row that was damaged by hand is excused until its document
+/// has another event.
+fn differences(world: &World, monitor: &Monitor, excuse_damaged: bool) -> Vec<String> {
     let state = world.state();
     let log = monitor.log().or_else(|| state.archive.keys().next().copied());
     let waiting = waiting(&state.visible);
@@ -361,7 +384,7 @@ fn differences(world: &World, monitor: &Monitor, excuse_deleted: bool) -> Vec<St
     for id in (0..DOCUMENTS).map(document_id) {
         let history = monitor.history(&state, log, &id);
         let row = row_of(&state.visible, &id);
-        if excuse_deleted && monitor.was_deleted_by_hand(&id) {
+        if excuse_damaged && monitor.was_damaged_by_hand(&id) {
             continue;
         }
         let expected = history.rows.last().map(AsRef::as_ref);
@@ -456,11 +479,10 @@ async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mish
             daemons[daemon].exit();
         }
         What::Cut { daemon, time } => daemons[daemon].cut(sim.now() + time),
-        What::DeleteRow { document } => {
-            monitor.deleted_by_hand(document_id(document));
-            let key = Key::Document(document_id(document));
-            world.apply(vec![Op::Delete { collection: COLLECTION.into(), key }]);
-        }
+        What::DeleteRow { .. }
+        | What::DamageRow { .. }
+        | What::ChangeState { .. }
+        | What::DropRows => touch(world, monitor, mishap.what),
         What::DeleteCheckpoints => {
             let saved = saved(&world.state().latest);
             for (part, _) in saved {

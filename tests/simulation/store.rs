@@ -19,12 +19,12 @@ use crate::{
         compaction::LiveClient,
         id::{DocumentId, integral},
         part::Part,
-        position::{Checkpoint, LogId},
+        position::{Checkpoint, LogId, RowsId},
     },
     planted::{Bug, planted},
     store::{
-        Checkpoints, Documents, Extent, QuarantineRow, QuarantineRows, RowOutcome, RowVersion,
-        RowWrite, Versions,
+        Checkpoints, Documents, Extent, Loaded, NO_VERSION, QuarantineRow, QuarantineRows,
+        RowOutcome, RowVersion, RowWrite, Versions,
     },
 };
 
@@ -68,7 +68,7 @@ fn versions(
         (Key::Document(id), Some(raw)) => {
             let marked = raw.get("quarantine").ok()?.is_some();
             let row = (extent == Extent::Whole).then(|| raw.to_owned());
-            Some(RowVersion { id: id.clone(), version: version_of(raw)?, marked, row })
+            Some(RowVersion { id: id.clone(), version: version_of(raw).unwrap_or(0), marked, row })
         }
         _ => None,
     });
@@ -110,6 +110,16 @@ impl Documents for SimStore {
         Ok(SimVersions { node, term, after: after.cloned(), extent, seen })
     }
 
+    async fn rows_id(&self) -> Result<Option<RowsId>> {
+        let world = self.node.world.clone();
+        let work = async move {
+            let state = world.state();
+            let found = state.latest.collections.get(COLLECTION);
+            Ok(found.map(|found| RowsId(found.id.0)))
+        };
+        self.node.call("rows_id", work).await
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let (world, ids, seen) = (self.node.world.clone(), ids.to_vec(), self.seen.clone());
         let name = self.node.name(|| format!("load {}", list(ids.iter())));
@@ -120,6 +130,13 @@ impl Documents for SimStore {
             Ok(rows.collect())
         };
         self.node.call(&name, work).await
+    }
+
+    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+        // The server may stop after any of them.
+        let told = 1 + self.node.random(2 * ids.len()).min(ids.len() - 1);
+        let rows = self.load(&ids[..told]).await?;
+        Ok(Loaded { rows, told })
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
@@ -177,9 +194,11 @@ impl World {
             let reason = "Document failed validation".to_owned();
             return (Some(RowOutcome::Rejected { code: 121, reason }), None);
         }
-        let stored = row_of(&state.latest, &write.id).and_then(|row| version_of(row));
+        let row = row_of(&state.latest, &write.id);
+        let stored = row.and_then(|row| version_of(row)).filter(|version| *version >= 1);
         let matches = match write.expected {
-            0 => stored.is_none(),
+            0 => row.is_none(),
+            NO_VERSION => row.is_some() && stored.is_none(),
             expected => {
                 stored == Some(expected)
                     || (planted(Bug::FlushWithoutVersionFilter) && stored.is_some())
@@ -190,13 +209,19 @@ impl World {
             return (success.then_some(RowOutcome::Written), None);
         }
         let check = monitor.row_written(&state, write);
+        let is_there = state.latest.collections.contains_key(COLLECTION);
         drop(state);
         self.insist(check);
-        let ticket = self.apply(vec![Op::Put {
-            collection: COLLECTION.into(),
-            key: Key::Document(write.id.clone()),
-            row: Row::Raw(write.row.clone()),
-        }]);
+        if !is_there {
+            self.make_rows();
+        }
+        let key = || Key::Document(write.id.clone());
+        let row = Row::Raw(write.row.clone());
+        let mut ops = vec![Op::Put { collection: COLLECTION.into(), key: key(), row }];
+        if write.is_unsound {
+            ops.insert(0, Op::Delete { collection: COLLECTION.into(), key: key() });
+        }
+        let ticket = self.apply(ops);
         (Some(RowOutcome::Written), Some(ticket))
     }
 }
@@ -247,7 +272,8 @@ impl Checkpoints for SimStore {
                 world.majority(found).await?;
                 return Ok(stored.log == log || planted(Bug::IdentityIgnored));
             }
-            let checkpoint = Checkpoint { position: None, log, epoch: 0, passed_events: None };
+            let checkpoint =
+                Checkpoint { position: None, log, epoch: 0, passed_events: None, rows: None };
             let check = monitor.checkpoint_saved(&world.state(), Part::WHOLE, &checkpoint);
             world.insist(check);
             let (collection, key) = (CHECKPOINTS.into(), Key::Checkpoint(Part::WHOLE));

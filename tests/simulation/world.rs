@@ -151,7 +151,7 @@ impl Data {
         self.collections.get(collection)?.rows.get(key)
     }
 
-    /// The events of one document above `after`, ascending.
+    /// The events of one document above `after`, ascending, but for what has no readable key.
     pub(super) fn events(
         &self,
         document: &DocumentId,
@@ -161,7 +161,9 @@ impl Data {
         let to = Key::Event(EventKey { document: document.clone(), version: i64::MAX });
         let rows = self.collections.get(EVENTS).map(|events| events.rows.range(from..=to));
         rows.into_iter().flatten().filter_map(|(key, row)| match (key, row.raw()) {
-            (Key::Event(key), Some(raw)) => Some((key.version, raw)),
+            (Key::Event(key), Some(raw)) if EventKey::from_event(raw).is_ok() => {
+                Some((key.version, raw))
+            }
             _ => None,
         })
     }

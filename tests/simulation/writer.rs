@@ -15,7 +15,7 @@ use super::{
     executor::EPOCH_MILLIS,
     node::Node,
     plan::{Action, Step, WriterPlan},
-    world::{EVENTS, Key, Op, Row, State, Ticket, World},
+    world::{COLLECTION, EVENTS, Key, Op, Row, State, Ticket, World},
 };
 use crate::{
     database::{Error, Result},
@@ -448,11 +448,20 @@ impl World {
 
     /// Makes the log's collection if there is none.
     pub(super) fn make_log(&self) {
+        self.make(EVENTS);
+    }
+
+    /// Makes the collection of the rows, if it is not there, as any write to it does.
+    pub(super) fn make_rows(&self) {
+        self.make(COLLECTION);
+    }
+
+    fn make(&self, collection: &str) {
         let mut state = self.state();
-        if !state.latest.collections.contains_key(EVENTS) {
+        if !state.latest.collections.contains_key(collection) {
             let id = state.new_id();
             drop(state);
-            self.apply(vec![Op::Create { collection: EVENTS.into(), id }]);
+            self.apply(vec![Op::Create { collection: collection.into(), id }]);
         }
     }
 }

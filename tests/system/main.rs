@@ -22,5 +22,6 @@ mod safety;
 mod sizes;
 mod starting;
 mod stragglers;
+mod touched;
 mod transactions;
 mod trouble;

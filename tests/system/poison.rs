@@ -155,12 +155,24 @@ async fn an_event_whose_id_names_no_document_is_told_and_stops_nobody() {
     }
     scene.append(events("a", 1..=2)).await;
     scene.reached("a", 2).await;
+    // Two of them lie in the range of the document, which is read because of the gap.
+    scene.append([event("a", 4)]).await;
+    scene.recorded("a", "gap", 3).await;
     daemon.stop().await;
     // Not in the way of a scan either.
     scene.collection("alluvium.checkpoints").delete_many(doc! {}).await.unwrap();
     let daemon = scene.start().await;
     scene.append([event("a", 3)]).await;
-    scene.reached("a", 3).await;
+    scene.reached("a", 4).await;
+    let (status, history) = daemon.get("/v1/collections/games/documents/a/events").await;
+    assert_eq!((status, history["events"].as_array().map(Vec::len)), (200, Some(4)), "{history}");
+    let (_, then) = daemon.get("/v1/collections/games/documents/a?at_version=3").await;
+    assert_eq!(then["version"], 3, "{then}");
+    let (_, missing) = daemon
+        .get("/v1/collections/games/documents/a/missing?clock=%7B%22x%22%3A1%7D&limit=2")
+        .await;
+    assert_eq!(missing["snapshot"], serde_json::Value::Null, "{missing}");
+    assert_eq!(missing["events"].as_array().map(Vec::len), Some(2), "{missing}");
     daemon.stop().await;
 }
 

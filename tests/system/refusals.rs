@@ -280,6 +280,29 @@ async fn values_that_documents_hand_on_or_swap_in_one_flush_park_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documents_that_swap_are_not_held_up_by_others_that_are_refused() {
+    let scene = Scene::new().await;
+    scene.index(doc! { "state.name": 1 }, true).await;
+    let others: Vec<String> = (0..30).map(|other| format!("other{other}")).collect();
+    let ids = ["holder", "swap a", "swap b"].map(str::to_owned);
+    for id in ids.iter().chain(&others) {
+        scene.append([change(id.as_str(), 1, create(doc! { "name": id }))]).await;
+    }
+    let daemon = scene.start().await;
+    scene.level("games").await;
+    daemon.stop().await;
+    let take = |id: &str, name: &str| change(id, 2, merge(doc! { "name": name }));
+    scene.append(others.iter().map(|id| take(id, "holder"))).await;
+    scene.append([take("swap a", "swap b"), take("swap b", "swap a")]).await;
+    scene.collection("alluvium.checkpoints").delete_many(doc! {}).await.unwrap();
+    let daemon = scene.start().await;
+    scene.reached("swap a", 2).await;
+    scene.reached("swap b", 2).await;
+    parked(&daemon, 30).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_heals_by_itself_when_another_gives_up_what_it_takes() {
     let scene = Scene::new().await;
     scene.index(doc! { "state.name": 1 }, true).await;

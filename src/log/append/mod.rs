@@ -131,6 +131,16 @@ impl Appender {
     /// When the database cannot be read.
     pub async fn last_version(&self, document: &DocumentId) -> database::Result<i64> {
         let mut session = self.causal.session().await?;
+        let last = self.last_in(document, &mut session).await?;
+        self.causal.observe(&session);
+        Ok(last)
+    }
+
+    async fn last_in(
+        &self,
+        document: &DocumentId,
+        session: &mut ClientSession,
+    ) -> database::Result<i64> {
         let find = rawdoc! {
             "filter": history::range(document, &(1..=INTEGER_MAX)),
             "sort": { "_id": -1 },
@@ -138,8 +148,7 @@ impl Appender {
             "singleBatch": true,
             "projection": { "_id": 1 },
         };
-        let found = self.find(&mut session, find).await?;
-        self.causal.observe(&session);
+        let found = self.find(session, find).await?;
         found.first().map_or(Ok(0), |event| Ok(key(event)?.version))
     }
 
@@ -220,6 +229,12 @@ impl Appender {
         let mine = ids.iter().zip(&rows[*held..]).take_while(|(id, row)| **id == row.id).count();
         *held += mine;
         if *held == rows.len() || mine < ids.len() {
+            return Ok(());
+        }
+        // It was taken, and what took it has gone since if the document is further than that.
+        let last = self.last_in(document, &mut session).await?;
+        self.causal.observe(&session);
+        if last >= next {
             return Ok(());
         }
         // What stood in the way is gone, or was never acknowledged by the majority.

@@ -22,8 +22,8 @@ const BATCH_CHANGES: u32 = 4_096;
 /// A batch beyond this was ended by the server's limit of 16 MB.
 const BATCH_BYTES_FULL: usize = 15 << 20;
 
-/// The stream reduced, on the server, to what the projection needs: inserts into the logs, and what
-/// may take a log away. The form matters, since the server's one thread for the stream is what bounds a
+/// The stream reduced, on the server, to what the projection needs: inserts into the logs, rows that are deleted, which the
+/// daemon hardly ever does, and what may take a log or rows away. The form matters, since the server's one thread for the stream is what bounds a
 /// tail: a log is named by its whole `ns`, which the server compares in the oplog itself, and what is rare
 /// is not told apart by name (benches/README.md).
 fn pipeline(
@@ -43,11 +43,14 @@ fn pipeline(
         .iter()
         .map(|name| doc! { "db": database, "coll": events_collection(name) })
         .collect();
-    let mut fields = doc! { "operationType": 1, "clusterTime": 1, "wallTime": 1, "ns": 1, "to": 1 };
+    let rows: Vec<Document> =
+        collections.iter().map(|name| doc! { "db": database, "coll": name }).collect();
+    let mut fields = doc! {
+        "operationType": 1, "clusterTime": 1, "wallTime": 1, "ns": 1, "to": 1, "documentKey": 1,
+    };
     match bodies {
         Bodies::All => fields.insert("fullDocument", 1),
         Bodies::UpTo(bytes) => {
-            fields.insert("documentKey", 1);
             let size = doc! { "$bsonSize": { "$ifNull": ["$fullDocument", {}] } };
             let fits = doc! { "$lte": [size, bytes] };
             fields.insert("fullDocument", doc! { "$cond": [fits, "$fullDocument", "$$REMOVE"] })
@@ -57,6 +60,7 @@ fn pipeline(
         doc! { "$changeStream": stage },
         doc! { "$match": { "$or": [
             { "operationType": "insert", "ns": { "$in": logs } },
+            { "operationType": "delete", "ns": { "$in": rows } },
             { "operationType": { "$in": ["drop", "rename", "dropDatabase", "invalidate"] } },
         ] } },
         doc! { "$project": fields },

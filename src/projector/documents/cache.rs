@@ -11,12 +11,24 @@ use crate::model::{
     id::DocumentId,
 };
 
+/// How the stored row stands to what was read of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::projector) enum Stored {
+    /// The document was made from it, or there is none.
+    AsRead,
+    /// Its log makes something else of the document, which is written over it.
+    Differs,
+    /// It is no projected document, and must not be replaced in place.
+    Unreadable,
+}
+
 /// A document and how much of it is stored.
 #[derive(Clone, Debug)]
 pub(in crate::projector) struct Slot {
     pub(in crate::projector) document: Document,
     /// The version of the stored row; 0 when there is none.
     pub(in crate::projector) stored: i64,
+    pub(in crate::projector) is: Stored,
     /// The quarantine mark of the stored row. It changes without the version.
     pub(in crate::projector) stored_mark: Option<Quarantine>,
     /// What the slot was last counted with.
@@ -29,13 +41,14 @@ impl Slot {
         stored: i64,
         stored_mark: Option<Quarantine>,
     ) -> Self {
-        Self { document, stored, stored_mark, bytes: 0 }
+        Self { document, stored, is: Stored::AsRead, stored_mark, bytes: 0 }
     }
 
     /// Whether the stored row is behind.
     pub(in crate::projector) fn changed(&self) -> bool {
         let remarked = self.document.quarantine != self.stored_mark;
-        self.document.version > self.stored || (remarked && self.document.version > 0)
+        let differs = remarked || self.is != Stored::AsRead;
+        self.document.version > 0 && (self.document.version > self.stored || differs)
     }
 }
 
@@ -113,6 +126,12 @@ impl Cache {
         self.idle.remove(id);
     }
 
+    /// Forgets all documents of which nothing is to be written. Where the row of another is gone, its write tells.
+    pub(in crate::projector) fn forget_unchanged(&mut self) {
+        self.rest_unchanged();
+        self.idle.clear();
+    }
+
     /// The documents being worked on that have changed, in the order of their ids, which a replay
     /// of a simulation needs and the server's index likes. The others become idle.
     pub(in crate::projector) fn changed(&mut self) -> Vec<&Slot> {
@@ -134,20 +153,20 @@ impl Cache {
         unchanged.iter().for_each(|id| self.rest(id));
     }
 
-    /// Notes that the row of a document is stored at `version` with `mark`.
+    /// Notes that the row of a document is stored at `version` with `mark`; the version that was stored before.
     pub(in crate::projector) fn stored(
         &mut self,
         id: &DocumentId,
         version: i64,
         mark: Option<Quarantine>,
-    ) {
-        if let Some(slot) = self.working.get_mut(id) {
-            slot.stored = version;
-            slot.stored_mark = mark;
-            if !slot.changed() {
-                self.rest(id);
-            }
+    ) -> Option<i64> {
+        let slot = self.working.get_mut(id)?;
+        let before = std::mem::replace(&mut slot.stored, version);
+        (slot.is, slot.stored_mark) = (Stored::AsRead, mark);
+        if !slot.changed() {
+            self.rest(id);
         }
+        Some(before)
     }
 
     /// Whether documents being worked on take their whole share.

@@ -11,12 +11,12 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    database::{Error, Result},
     model::{
         base::{Base, claimed_version, is_base},
-        document::{Document, FoldLimits, Outcome, Quarantine},
+        document::{Class, Document, FoldLimits, Outcome, Quarantine},
         event::EventKey,
         id::DocumentId,
+        row::RowError,
         skip::{Skips, counts_fillers, is_filler},
     },
     observe::{Counts, Observer},
@@ -182,22 +182,28 @@ impl<T: Time> Memory<T> {
         self.cache.admit(Slot::new(document, stored, stored_mark));
     }
 
-    /// Brings the document of a row into memory.
-    pub(in crate::projector) fn admit_row(&mut self, row: &RawDocument) -> Result<()> {
-        let document = self.read_row(row)?;
-        self.counts.loaded += 1;
-        let stored = document.version;
-        self.admit(document, stored);
-        Ok(())
+    /// Brings the document of a row into memory, if the row can be read.
+    pub(in crate::projector) fn admit_row(&mut self, row: &RawDocument) {
+        if let Ok(document) = Document::from_raw(row) {
+            self.counts.loaded += 1;
+            let stored = document.version;
+            self.admit(document, stored);
+        }
     }
 
-    pub(in crate::projector) fn read_row(&self, row: &RawDocument) -> Result<Document> {
-        Document::from_raw(row).map_err(|error| {
-            Error::damaged(format!(
-                "a row of `{}` was not written by this program: {error}",
-                self.observer.collection()
-            ))
-        })
+    /// A row is no projected document: its document is folded again from the log. Not where that was refused by the
+    /// server, and waits on record for somebody to help. Gives its id.
+    pub(in crate::projector) fn unreadable(
+        &mut self,
+        row: &RawDocument,
+        error: &RowError,
+    ) -> Option<DocumentId> {
+        let id = DocumentId::from_raw(row.get("_id").ok()??).ok()?;
+        if self.waiting.park(&id).is_none_or(|mark| mark.class != Class::Rejected) {
+            self.observer.unreadable_row(&id, &error.to_string());
+            self.rechecks.remade(&id);
+        }
+        Some(id)
     }
 
     /// Has parked documents read again of which events above their marks come: an operator may have had one skipped or

@@ -5,10 +5,11 @@ pub(super) mod cache;
 pub(super) mod memory;
 pub(super) mod recheck;
 pub(super) mod refused;
+pub(super) mod remake;
 pub(super) mod review;
 pub(super) mod waiting;
 
-use std::slice;
+use std::{collections::HashSet, slice};
 
 use bson::RawDocument;
 use futures::FutureExt;
@@ -34,7 +35,7 @@ use crate::{
     store::{RowOutcome, RowWrite, Store},
     time::Time,
 };
-use cache::Slot;
+use cache::{Slot, Stored};
 use memory::{Arrival, Memory, SkipsAre};
 use recheck::Recheck;
 
@@ -43,7 +44,7 @@ const STEP_EVENTS: usize = 512;
 /// How many documents are looked at again at once.
 const RECHECKS_AT_ONCE: usize = 64;
 /// Of how many the log is read at once: each answer may have 16 MB.
-const READS_AT_ONCE: usize = 8;
+const READS_AT_ONCE: usize = 4;
 
 /// See the module.
 pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
@@ -53,6 +54,8 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
     pub(super) part: Part,
     /// A snapshot is due when a document passes a multiple of so many events; never at 0.
     pub(super) snapshot_events: u32,
+    /// It is noted when it passes a multiple of so many; never at 0.
+    pub(super) mark_events: i64,
     /// When rows that the server refuses are tried again.
     pub(super) tries: refused::Tries,
     /// Who is to be told, once what became of their documents is written.
@@ -61,10 +64,18 @@ pub(super) struct Documents<L: EventLog, D: Store, T: Time> {
 
 impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// Folds a chunk of events. Afterwards every document among them holds its events, or is on record as
-    /// waiting, or has to be looked at again.
-    pub(super) async fn fold(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
-        self.memory.doubt_parked(chunk);
-        self.load_missing(chunk).await?;
+    /// waiting, or has to be looked at again. Events of documents for which there is no room are left: they come back,
+    /// in their order, and are folded once something has been written.
+    pub(super) async fn fold<'a>(
+        &mut self,
+        mut chunk: Vec<Arrival<'a>>,
+    ) -> Result<Vec<Arrival<'a>>> {
+        self.memory.doubt_parked(&chunk);
+        let mut left = Vec::new();
+        if !self.load_missing(&chunk).await? {
+            let cache = &self.memory.cache;
+            left = chunk.extract_if(.., |arrival| !cache.holds(&arrival.key.document)).collect();
+        }
         for step in chunk.chunks(STEP_EVENTS) {
             for events in step.chunk_by(|a, b| a.key.document == b.key.document) {
                 if let Some(first) = events.first() {
@@ -73,12 +84,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             }
             self.ask.flushing.advance().await;
         }
-        Ok(())
+        Ok(left)
     }
 
-    /// Brings the documents of a chunk into memory. One whose first event comes is taken to be new:
-    /// should it have a row after all, because the event comes again, the insert tells.
-    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<()> {
+    /// Brings the documents of a chunk into memory, until that is full; whether all of them are there. One whose first
+    /// event comes is taken to be new: should it have a row after all, because the event comes again, the insert tells.
+    async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<bool> {
         let mut missing = Vec::new();
         for Arrival { key, event } in chunk {
             if self.memory.cache.holds(&key.document) {
@@ -92,19 +103,40 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         missing.sort_unstable();
         missing.dedup();
-        self.load(&missing).await
+        while !missing.is_empty() {
+            missing = self.load_some(&missing).await?;
+            if self.memory.cache.is_full() {
+                break;
+            }
+        }
+        Ok(missing.is_empty())
     }
 
-    /// Brings documents into memory; those without a row at version 0.
+    /// Brings documents into memory; those without a row at version 0. One whose row cannot be read is not: it is noted
+    /// that it has to be made again.
     pub(super) async fn load(&mut self, ids: &[DocumentId]) -> Result<()> {
-        if ids.is_empty() {
-            return Ok(());
+        let mut left = ids.to_vec();
+        while !left.is_empty() {
+            left = self.load_some(&left).await?;
         }
-        let rows = self.ask.load(ids).await?;
-        self.memory.counts.loaded += ids.len() as u64;
-        let documents: Result<Vec<Document>> =
-            rows.iter().map(|row| self.memory.read_row(row)).collect();
-        let documents = documents?;
+        Ok(())
+    }
+
+    /// Brings some of these documents into memory, which stand in ascending order; the others.
+    async fn load_some(&mut self, ids: &[DocumentId]) -> Result<Vec<DocumentId>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (rows, left) = self.ask.load_some(ids).await?;
+        self.memory.counts.loaded += (ids.len() - left.len()) as u64;
+        let mut documents = Vec::with_capacity(rows.len());
+        let mut unreadable = HashSet::new();
+        for row in &rows {
+            match Document::from_raw(row) {
+                Ok(document) => documents.push(document),
+                Err(error) => unreadable.extend(self.memory.unreadable(row, &error)),
+            }
+        }
         self.learn_of_parked(&documents).await?;
         for document in documents {
             // What is known of its skips may be older than the row.
@@ -115,11 +147,12 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             self.memory.admit(document, stored);
         }
         for id in ids {
-            if !self.memory.cache.holds(id) {
+            let is_there = self.memory.cache.holds(id) || unreadable.contains(id);
+            if !is_there && left.binary_search(id).is_err() {
                 self.memory.admit(history::start(id), 0);
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Reads the records again when a row bears a mark of which nothing is known here: an operator has
@@ -175,12 +208,24 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
     }
 
+    /// Whether there is room for more documents. Those that were merely looked at make room.
+    fn has_room(&mut self) -> bool {
+        let cache = &mut self.memory.cache;
+        if cache.is_full() {
+            cache.rest_unchanged();
+        }
+        !cache.is_full()
+    }
+
     async fn recheck(&mut self, only_urgent: bool) -> Result<bool> {
+        let has_room = self.has_room();
         let Memory { rechecks, cache, .. } = &mut self.memory;
         // What a flush under way makes of a document must not be taken for what becomes of it here.
         let is_idle = self.ask.flushing.is_idle();
-        let may_pass =
-            |id: &DocumentId, why: &Recheck| is_idle || !why.is_afresh || cache.is_unchanged(id);
+        // Where there is no room, those that take it may be the ones to look at.
+        let may_pass = |id: &DocumentId, why: &Recheck| {
+            (has_room || cache.holds(id)) && (is_idle || !why.is_afresh || cache.is_unchanged(id))
+        };
         let taken = rechecks.take(RECHECKS_AT_ONCE, only_urgent, may_pass);
         let has_taken = !taken.is_empty();
         self.look_again(taken).await?;
@@ -188,15 +233,32 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     }
 
     async fn look_again(&mut self, taken: Vec<(DocumentId, Recheck)>) -> Result<()> {
+        let (remade, taken): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(_, why)| why.is_remade && !planted(Bug::RowNotMadeAgain));
+        if !remade.is_empty() {
+            remake::remake(self, remade).await?;
+        }
         let Memory { cache, .. } = &mut self.memory;
         taken.iter().filter(|(_, why)| why.is_afresh).for_each(|(id, _)| cache.evict(id));
         let absent = taken.iter().map(|(id, _)| id).filter(|id| !cache.holds(id));
         let absent: Vec<DocumentId> = absent.cloned().collect();
-        self.load(&absent).await?;
+        let left = self.load_some(&absent).await?;
         let mut behind = Vec::new();
         for (id, why) in taken {
-            let Memory { cache, waiting, .. } = &mut self.memory;
-            let Some(slot) = cache.edit(&id) else { continue };
+            if left.binary_search(&id).is_ok() {
+                self.memory.rechecks.note(&id, why);
+                continue;
+            }
+            let Memory { cache, waiting, rechecks, .. } = &mut self.memory;
+            let Some(slot) = cache.edit(&id) else {
+                // Its row cannot be read. Where it waits for somebody to help, what came above it is passed.
+                if why.is_retried || rechecks.is_remade(&id) {
+                    rechecks.goes_on(&id, why);
+                } else if waiting.rest_on(&id) {
+                    self.memory.note_change();
+                }
+                continue;
+            };
             if why.is_retried {
                 slot.document.quarantine = None;
             }
@@ -216,6 +278,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             }
             self.askers.extend(why.askers);
         }
+        self.read_all_on(&behind).await
+    }
+
+    /// Folds what the log holds above the versions that documents have come to.
+    async fn read_all_on(&mut self, behind: &[(DocumentId, i64)]) -> Result<()> {
         for behind in behind.chunks(READS_AT_ONCE) {
             let pages = self.ask.read_many(behind).await?;
             for ((id, _), page) in behind.iter().zip(pages) {
@@ -325,7 +392,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         for slot in cache.changed() {
             let versions = (slot.stored, slot.document.version);
             let row = slot.document.to_raw();
-            flush.writes.push(RowWrite::new(slot.document.id.clone(), versions, row));
+            let is_unsound = slot.is == Stored::Unreadable;
+            let write = RowWrite::new(slot.document.id.clone(), versions, row);
+            flush.writes.push(RowWrite { is_unsound, ..write });
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }
@@ -346,11 +415,15 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
     /// Takes in what became of a flush. A row that was stale or gone is looked at again; a row that the server
     /// refuses parks its document.
     pub(super) async fn settle(&mut self, mut flushed: Flushed) -> Result<CheckpointOutcome> {
+        let mut grown = Vec::new();
         for row in &flushed.rows {
             match &row.outcome {
                 RowOutcome::Stale if planted(Bug::StaleRowKept) => {}
                 RowOutcome::Written => {
-                    self.memory.cache.stored(&row.id, row.version, row.mark.clone());
+                    let before = self.memory.cache.stored(&row.id, row.version, row.mark.clone());
+                    if passes(self.mark_events, (before.unwrap_or(row.version), row.version)) {
+                        grown.push((row.id.clone(), row.version));
+                    }
                 }
                 RowOutcome::Stale => {
                     tracing::info!(
@@ -370,6 +443,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         self.ask.observer.flushed(&flushed.written(self.memory.cache.bytes()));
         self.ask.observer.snapshots_due(flushed.take_due());
+        self.ask.observer.grown(grown);
         Ok(flushed.checkpoint)
     }
 }
@@ -377,7 +451,11 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
 /// Whether the flush of a document passes a multiple of `every` events. Stateless, so that neither a restart
 /// nor an eviction from the cache needs to know of earlier snapshots.
 fn snapshot_due(slot: &Slot, every: u32) -> Option<Youngest> {
-    let every = i64::from(every);
-    let passes = every > 0 && slot.stored / every < slot.document.version / every;
-    slot.document.youngest.filter(|_| passes)
+    let versions = (slot.stored, slot.document.version);
+    slot.document.youngest.filter(|_| passes(every.into(), versions))
+}
+
+/// Whether a document passes a multiple of `every` events on its way from a version to another.
+fn passes(every: i64, (from, to): (i64, i64)) -> bool {
+    every > 0 && from / every < to / every
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use crate::model::id::DocumentId;
+use crate::model::{document::Document, id::DocumentId};
 
 /// What has to be done about one document.
 #[derive(Debug, Default)]
@@ -15,6 +15,10 @@ pub(in crate::projector) struct Recheck {
     pub(in crate::projector) known: i64,
     /// What is in memory is not trusted: the row is read again.
     pub(in crate::projector) is_afresh: bool,
+    /// The row counts for nothing: it is folded again from the log, and written where that makes something else.
+    pub(in crate::projector) is_remade: bool,
+    /// What its log makes of it, up to some version, where somebody has folded that already.
+    pub(in crate::projector) folded: Option<Box<Document>>,
     /// An event that parked it is offered again.
     pub(in crate::projector) is_retried: bool,
     /// Who is to be told when what became of it is written.
@@ -45,10 +49,36 @@ impl Rechecks {
         self.note(id, Recheck { known, is_afresh: true, ..Recheck::default() });
     }
 
+    /// A row cannot be read. No checkpoint may be saved before it is made again.
+    pub(in crate::projector) fn remade(&mut self, id: &DocumentId) {
+        self.note(id, Recheck { known: 1, is_afresh: true, is_remade: true, ..Recheck::default() });
+    }
+
     /// Somebody asks for it, whether the document is parked or not.
     pub(in crate::projector) fn asked(&mut self, id: &DocumentId, asker: oneshot::Sender<()>) {
-        let (known, askers) = (0, vec![asker]);
-        self.note(id, Recheck { known, is_afresh: true, is_retried: true, askers });
+        let asked = Recheck { is_afresh: true, is_retried: true, ..Recheck::default() };
+        self.note(id, Recheck { askers: vec![asker], ..asked });
+    }
+
+    /// Somebody has found that a row is not what its log makes of it.
+    pub(in crate::projector) fn differs(
+        &mut self,
+        id: &DocumentId,
+        folded: Option<Box<Document>>,
+        asker: oneshot::Sender<()>,
+    ) {
+        let (is_afresh, is_remade, askers) = (true, true, vec![asker]);
+        self.note(id, Recheck { is_afresh, is_remade, folded, askers, ..Recheck::default() });
+    }
+
+    /// A look at a document has come to nothing, since its row cannot be read: it is made again.
+    pub(in crate::projector) fn goes_on(&mut self, id: &DocumentId, why: Recheck) {
+        self.note(id, Recheck { is_remade: true, ..why });
+    }
+
+    /// Whether it is noted that a row is to be made again.
+    pub(in crate::projector) fn is_remade(&self, id: &DocumentId) -> bool {
+        self.rechecks.get(id).is_some_and(|recheck| recheck.is_remade)
     }
 
     /// Whether there are none.
@@ -79,11 +109,14 @@ impl Rechecks {
         taken
     }
 
-    fn note(&mut self, id: &DocumentId, why: Recheck) {
+    /// Notes a reason.
+    pub(in crate::projector) fn note(&mut self, id: &DocumentId, why: Recheck) {
         let recheck = self.rechecks.entry(id.clone()).or_default();
         self.urgent += usize::from(why.known > 0 && recheck.known == 0);
         recheck.known = recheck.known.max(why.known);
         recheck.is_afresh |= why.is_afresh;
+        recheck.is_remade |= why.is_remade;
+        recheck.folded = why.folded.or(recheck.folded.take());
         recheck.is_retried |= why.is_retried;
         recheck.askers.extend(why.askers);
     }

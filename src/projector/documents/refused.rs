@@ -183,7 +183,10 @@ pub(super) async fn park<L: EventLog, D: Store, T: Time>(
         documents.memory.cache.evict(id);
         documents.load(slice::from_ref(id)).await?;
         let Some(slot) = documents.memory.cache.edit(id) else {
-            return Err(Error::damaged("a document that was just loaded is not in memory"));
+            // The stored row cannot be read: there is none to go back to.
+            let mark = Quarantine { class: Class::Rejected, version: refused, reason };
+            documents.memory.park(id, mark);
+            return Ok(());
         };
         let taken = slot.document.version;
         if refused <= taken {
@@ -247,7 +250,8 @@ async fn fold_to<L: EventLog, D: Store, T: Time>(
         }
     }
     let Some(slot) = documents.memory.cache.edit(id) else { return Ok(None) };
-    Ok(Some(RowWrite::new(id.clone(), (expected, version), slot.document.to_raw())))
+    let write = RowWrite::new(id.clone(), (expected, version), slot.document.to_raw());
+    Ok(Some(RowWrite { is_unsound: slot.is == super::cache::Stored::Unreadable, ..write }))
 }
 
 /// Folds some of the events above version `after`, up to `version`.

@@ -172,7 +172,9 @@ impl Flush {
         observer.turned(time);
         let all_written = outcomes.iter().all(|outcome| *outcome == RowOutcome::Written);
         let checkpoint = match self.checkpoint {
-            Some(checkpoint) if all_written => {
+            Some(mut checkpoint) if all_written => {
+                // However late that is looked up: what took rows away since then, the stream tells behind this place.
+                checkpoint.rows = backoff.retry(time, report, || store.rows_id()).await?;
                 match backoff.retry(time, report, || store.save_checkpoint(&checkpoint)).await? {
                     true => CheckpointOutcome::Saved(checkpoint.position),
                     false => CheckpointOutcome::Fenced,

@@ -13,7 +13,7 @@ use crate::{
         position::{Checkpoint, LogId, Position},
     },
     planted::{Bug, planted},
-    store::{Checkpoints, Extent},
+    store::{Extent, Store},
 };
 
 /// A place to resume from.
@@ -48,7 +48,7 @@ impl<L: EventLog> Begin<L> {
     /// With advice, when the log is gone, or another one than the checkpoint speaks of.
     pub(in crate::projector) async fn decide(
         source: &impl LogSource<Log = L>,
-        store: &impl Checkpoints,
+        store: &impl Store,
         (collection, part): (&str, Part),
         backlog: BacklogSettings,
     ) -> Result<Self> {
@@ -59,7 +59,13 @@ impl<L: EventLog> Begin<L> {
         if let Some((_, other)) = other.filter(|_| !planted(Bug::IdentityIgnored)) {
             return Err(another_log(collection, other.log, found));
         }
-        let (why, extent) = match Resume::choose(part, &saved) {
+        let rows = store.rows_id().await?;
+        let (vouching, lost): (Vec<_>, Vec<_>) =
+            saved.into_iter().partition(|(_, saved)| saved.rows.is_none() || saved.rows == rows);
+        let (why, extent) = match Resume::choose(part, &vouching) {
+            None if !lost.is_empty() => {
+                ("the rows are not those that the checkpoint speaks of".to_owned(), Extent::Version)
+            }
             None => ("there is no place to resume from".to_owned(), Extent::Version),
             Some((resume, passed_events)) => {
                 match to_scan(&log, passed_events, part, backlog).await {

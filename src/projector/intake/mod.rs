@@ -150,15 +150,15 @@ impl<L: EventLog, D: Store> Intake<L, D> {
         (self.ignore_before, self.is_away) = (Some(at), false);
     }
 
-    /// Folds events of the scan.
-    pub(super) async fn fold_scanned<T: Time>(
+    /// Picks out what events of the scan are news, as far as there is room; the rest comes after it.
+    pub(super) async fn pick_scanned<'a, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
-        events: Vec<Arrival<'_>>,
-    ) -> Result<()> {
+        events: Vec<Arrival<'a>>,
+    ) -> Result<(Vec<Arrival<'a>>, Vec<Arrival<'a>>)> {
         match &mut self.state {
-            State::Scanning(walk) => walk.fold(documents, events).await,
-            State::Tailing => Ok(()),
+            State::Scanning(walk) => walk.pick(documents, events).await,
+            State::Tailing => Ok((Vec::new(), Vec::new())),
         }
     }
 

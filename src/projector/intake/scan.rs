@@ -5,7 +5,7 @@
 //! will see it. Once the walk has passed the document, it is looked at again; the log is read only where something is
 //! still missing then, because the walk read that place a moment earlier.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use bson::{RawDocumentBuf, Timestamp};
 use futures::{FutureExt, future::BoxFuture};
@@ -13,7 +13,7 @@ use futures::{FutureExt, future::BoxFuture};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{event::EventKey, id::DocumentId, skip::counts_fillers},
+    model::{document::Document, event::EventKey, id::DocumentId, skip::counts_fillers},
     projector::{
         documents::{Documents, memory::Arrival},
         rows::Rows,
@@ -110,18 +110,20 @@ impl<L: EventLog, D: Store> Walk<L, D> {
         batch
     }
 
-    /// Folds what a chunk of the walk has news of.
+    /// Picks out what a chunk of the walk has news of, until there is no more room for documents; what it has not come to
+    /// is given back as well.
     ///
     /// # Errors
     /// When a document is ahead of its log, or the database refuses.
-    pub(in crate::projector) async fn fold<T: Time>(
+    pub(in crate::projector) async fn pick<'a, T: Time>(
         &mut self,
         documents: &mut Documents<L, D, T>,
-        chunk: Vec<Arrival<'_>>,
-    ) -> Result<()> {
-        documents.memory.counts.scanned += chunk.len() as u64;
+        chunk: Vec<Arrival<'a>>,
+    ) -> Result<(Vec<Arrival<'a>>, Vec<Arrival<'a>>)> {
         let mut news = Vec::with_capacity(chunk.len());
-        for arrival in chunk {
+        let mut chunk = chunk.into_iter();
+        for arrival in chunk.by_ref() {
+            documents.memory.counts.scanned += 1;
             let key = &arrival.key;
             match &mut self.last {
                 Some(last) if last.document == key.document => last.version = key.version,
@@ -134,17 +136,20 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             if self.passes_over(documents, &arrival.key) {
                 documents.memory.counts.replayed += 1;
             } else {
-                self.meet(documents)?;
+                self.meet(documents);
                 news.push(arrival);
+                if documents.memory.cache.is_full() {
+                    break;
+                }
             }
         }
-        documents.fold(&news).await
+        Ok((news, chunk.collect()))
     }
 
     /// The walk over the log is over: so is its last document, and rows that are left have no events.
     ///
     /// # Errors
-    /// As [`Walk::fold`].
+    /// As [`Walk::pick`].
     pub(in crate::projector) async fn finish<T: Time>(
         mut self,
         documents: &mut Documents<L, D, T>,
@@ -157,16 +162,15 @@ impl<L: EventLog, D: Store> Walk<L, D> {
     }
 
     /// The document that was entered has news: it is brought into memory, if its row is at hand.
-    fn meet<T: Time>(&mut self, documents: &mut Documents<L, D, T>) -> Result<()> {
-        let Some(row) = self.row.as_mut().filter(|_| !self.has_news) else { return Ok(()) };
+    fn meet<T: Time>(&mut self, documents: &mut Documents<L, D, T>) {
+        let Some(row) = self.row.as_mut().filter(|_| !self.has_news) else { return };
         self.has_news = true;
         self.rows.is_behind();
         // What bears a mark is loaded together with its record, and what counts fillers together with its skips.
         let is_held = documents.memory.cache.holds(&row.id);
         let fits = |whole: &RawDocumentBuf| !row.marked && !is_held && !counts_fillers(whole);
-        match row.row.take().filter(fits) {
-            Some(whole) => documents.memory.admit_row(&whole),
-            None => Ok(()),
+        if let Some(whole) = row.row.take().filter(fits) {
+            documents.memory.admit_row(&whole);
         }
     }
 
@@ -239,13 +243,30 @@ async fn check_not_ahead<L: EventLog, D: Store, T: Time>(
         return Ok(());
     }
     let found = documents.ask.read(id, version - 1).await?;
-    let what = match (found.documents()?.next(), end) {
-        (Some(_), _) => return Ok(()),
-        (None, 0) => format!("document {id} is projected, but its log is empty"),
-        (None, _) => format!("document {id} is at version {version}, but its log ends at {end}"),
+    if found.documents()?.next().is_some() || !is_sound(documents, id).await? {
+        return Ok(());
+    }
+    let what = match end {
+        0 => format!("document {id} is projected, but its log is empty"),
+        _ => format!("document {id} is at version {version}, but its log ends at {end}"),
     };
     Err(Error::stop(
         format!("{what}: the log was restored from an older backup, or events were deleted"),
         "restore the log, or delete the documents that are ahead so that they are folded again from the log as it is",
     ))
+}
+
+/// Whether the row of a document is one that a projection could have written. Any other row says nothing of the log: the
+/// document is folded again if it has events, and the row is somebody else's if it has none.
+async fn is_sound<L: EventLog, D: Store, T: Time>(
+    documents: &mut Documents<L, D, T>,
+    id: &DocumentId,
+) -> Result<bool> {
+    let (rows, _) = documents.ask.load_some(slice::from_ref(id)).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let error = Document::from_raw(row).err();
+    if let Some(error) = &error {
+        documents.memory.unreadable(row, error);
+    }
+    Ok(error.is_none())
 }

@@ -19,10 +19,8 @@ use crate::{
 
 /// How often the rows are gone through again, while that helps any.
 const PASSES_MAX: usize = 32;
-/// How often the rows that are left are exchanged, each time without one that is refused even so.
-const EXCHANGES_MAX: usize = 16;
 /// The most rows that are exchanged, and their bytes.
-const EXCHANGED_ROWS_MAX: usize = 1_000;
+const EXCHANGED_ROWS_MAX: usize = 100;
 const EXCHANGED_BYTES_MAX: usize = 8 << 20;
 
 /// What became of an exchange.
@@ -66,7 +64,8 @@ impl MongoStore {
         self.exchange_some(writes, left, outcomes).await
     }
 
-    /// Rows that wait for each other's values are exchanged.
+    /// Rows that wait for each other's values are exchanged: all that are left, then all but one that is refused even so,
+    /// until the others pass or none are left.
     async fn exchange_some(
         &self,
         writes: &[RowWrite],
@@ -79,11 +78,8 @@ impl MongoStore {
             bytes += writes[*index].row.as_bytes().len();
             bytes <= EXCHANGED_BYTES_MAX
         });
-        for _ in 0..EXCHANGES_MAX {
-            // What is new has nothing to give up.
-            if left.len() < 2 || left.iter().all(|index| writes[*index].expected == 0) {
-                return Ok(());
-            }
+        // What is new has nothing to give up.
+        while left.len() > 1 && left.iter().any(|index| writes[*index].expected != 0) {
             let rows: Vec<&RowWrite> = left.iter().map(|index| &writes[*index]).collect();
             match self.exchange(&rows).await {
                 Ok(Exchanged::All) => {
@@ -133,7 +129,7 @@ impl MongoStore {
         session: &mut ClientSession,
         rows: &[&RowWrite],
     ) -> Result<Exchanged> {
-        let stored = rows.iter().filter(|write| write.expected > 0);
+        let stored = rows.iter().filter(|write| write.expected != 0);
         let deletes: Vec<RawDocumentBuf> =
             stored.map(|write| rawdoc! { "q": as_read(write), "limit": 1 }).collect();
         if !deletes.is_empty() {

@@ -4,8 +4,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use bson::{
-    Binary, Bson, Document, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr, rawdoc,
-    spec::BinarySubtype,
+    Binary, Bson, Document, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr,
+    rawdoc, spec::BinarySubtype,
 };
 use futures::TryStreamExt;
 use mongodb::{ClientSession, options::ReadConcern};
@@ -67,10 +67,8 @@ impl Bases for MongoStore {
         log: LogId,
         ids: &[DocumentId],
     ) -> Result<HashMap<DocumentId, Vec<Mark>>> {
-        let keys: Vec<Bson> = ids
-            .iter()
-            .map(|id| doc! { "c": &self.collection, "d": id.to_bson() }.into())
-            .collect();
+        let keys: Vec<Bson> =
+            ids.iter().map(|id| doc! { "c": &self.collection, "d": id.to_bson() }.into()).collect();
         let filter = doc! { "_id": { "$in": keys }, "log": log.0 };
         let marks = self.database.collection::<RawDocumentBuf>(MARKS_COLLECTION);
         let rows: Vec<RawDocumentBuf> =
@@ -78,10 +76,7 @@ impl Bases for MongoStore {
         Ok(rows.iter().filter_map(|row| Some((document_of(row)?, marks_of(row)))).collect())
     }
 
-    async fn clients(
-        &self,
-        ids: &[DocumentId],
-    ) -> Result<HashMap<DocumentId, Vec<LiveClient>>> {
+    async fn clients(&self, ids: &[DocumentId]) -> Result<HashMap<DocumentId, Vec<LiveClient>>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let filter = doc! { "_id.c": &self.collection, "_id.d": { "$in": ids } };
         let clients = self.database.collection::<RawDocumentBuf>(CLIENTS_COLLECTION);
@@ -91,7 +86,8 @@ impl Bases for MongoStore {
         for row in &rows {
             let Some(id) = document_of(row) else { continue };
             // One that cannot be read lacks everything: nothing is pruned that it might need.
-            let clock = row.get_document("clock").ok().and_then(|clock| Clock::from_raw(clock).ok());
+            let clock =
+                row.get_document("clock").ok().and_then(|clock| Clock::from_raw(clock).ok());
             let name = row.get_document("_id").ok().and_then(|key| key.get_str("x").ok());
             let client = LiveClient {
                 name: name.unwrap_or_default().to_owned(),
@@ -122,12 +118,7 @@ impl Bases for MongoStore {
         rows.iter().map(|row| Ok(RawDocumentBuf::try_from(row)?)).collect()
     }
 
-    async fn remove_late(
-        &self,
-        log: LogId,
-        base: &Base,
-        event: &RawDocumentBuf,
-    ) -> Result<bool> {
+    async fn remove_late(&self, log: LogId, base: &Base, event: &RawDocumentBuf) -> Result<bool> {
         let mut held = self.begin().await?;
         let outcome = self.remove_late_in(held.session(), log, base, event).await;
         let is_kept = matches!(outcome, Ok(true));
@@ -214,7 +205,8 @@ impl MongoStore {
         if found.first().map(RawDocumentBuf::try_from).transpose()?.as_ref() != Some(event) {
             return Ok(false);
         }
-        let delete = self.on_log("delete", log, rawdoc! { "deletes": [{ "q": key, "limit": 1 }] })?;
+        let delete =
+            self.on_log("delete", log, rawdoc! { "deletes": [{ "q": key, "limit": 1 }] })?;
         let reply = self.database.run_raw_command(delete).session(&mut *session).await?;
         no_write_errors(&reply)?;
         Ok(reply.get_i32("n").unwrap_or_default() == 1)
@@ -252,7 +244,7 @@ fn is_busy(error: &Error) -> bool {
 }
 
 /// The document that a row is about.
-fn document_of(row: &RawDocument) -> Option<DocumentId> {
+pub(super) fn document_of(row: &RawDocument) -> Option<DocumentId> {
     let id = row.get_document("_id").ok()?.get("d").ok()??;
     DocumentId::from_raw(id).ok()
 }

@@ -1,4 +1,4 @@
-//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log, passed_events?}` in
+//! Checkpoints on MongoDB: `{_id: collection or part of it, token, clusterTime, epoch, log, rows?, passed_events?}` in
 //! `alluvium.checkpoints`, without token and time until the first scan is over.
 
 use bson::{Document, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc};
@@ -11,7 +11,7 @@ use crate::{
     model::{
         id::integral,
         part::Part,
-        position::{Checkpoint, LogId, Position},
+        position::{Checkpoint, LogId, Position, RowsId},
         shown::id_of,
     },
     store::{CHECKPOINTS_COLLECTION, Checkpoints, LeaseName},
@@ -46,6 +46,9 @@ impl Checkpoints for MongoStore {
         }
         row.append(cstr!("epoch"), checkpoint.epoch);
         row.append(cstr!("log"), log);
+        if let Some(rows) = checkpoint.rows {
+            row.append(cstr!("rows"), bson::Binary::from(rows.0));
+        }
         if let Some(passed) = checkpoint.passed_events.and_then(|passed| i64::try_from(passed).ok())
         {
             row.append(cstr!("passed_events"), passed);
@@ -109,8 +112,11 @@ fn decode(row: &RawDocument) -> Result<Checkpoint> {
     let epoch = row.get("epoch")?.and_then(integral).ok_or_else(|| missing("epoch"))?;
     let log = row.get_binary("log").map_err(|_| missing("log"))?;
     let log = log.to_binary().to_uuid().map_err(|_| missing("log"))?;
+    // Older programs did not save it.
+    let rows = row.get_binary("rows").ok();
+    let rows = rows.and_then(|rows| rows.to_binary().to_uuid().ok()).map(RowsId);
     // This is only a hint. A number that makes no sense is ignored.
     let passed_events = row.get("passed_events")?.and_then(integral);
     let passed_events = passed_events.and_then(|passed| u64::try_from(passed).ok());
-    Ok(Checkpoint { position, log: LogId(log), epoch, passed_events })
+    Ok(Checkpoint { position, log: LogId(log), rows, epoch, passed_events })
 }

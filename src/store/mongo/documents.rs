@@ -10,13 +10,14 @@ use tracing::debug;
 
 use super::{
     MongoStore, MongoVersions,
+    loading::load_some,
     statements::{judge, rejected, replacement, replacement_of_many, write_errors},
     write_command,
 };
 use crate::{
     database::{Error, Result},
-    model::id::{DocumentId, IdError},
-    store::{Documents, Extent, RowOutcome, RowWrite},
+    model::{id::DocumentId, position::RowsId},
+    store::{Documents, Extent, Loaded, RowOutcome, RowWrite},
 };
 
 /// The most rows in one command.
@@ -41,6 +42,13 @@ impl Documents for MongoStore {
         self.walk_versions(after, extent).await
     }
 
+    async fn rows_id(&self) -> Result<Option<RowsId>> {
+        let look = self.database.list_collections().filter(doc! { "name": &self.collection });
+        let found = look.await?.try_next().await?;
+        let uuid = found.and_then(|found| found.info.uuid?.to_uuid().ok());
+        Ok(uuid.map(RowsId))
+    }
+
     async fn load(&self, ids: &[DocumentId]) -> Result<Vec<RawDocumentBuf>> {
         let ids: Vec<Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let mut session = self.causal.session().await?;
@@ -53,6 +61,10 @@ impl Documents for MongoStore {
         let rows = rows.stream(&mut session).try_collect().await?;
         self.causal.observe(&session);
         Ok(rows)
+    }
+
+    async fn load_some(&self, ids: &[DocumentId]) -> Result<Loaded> {
+        load_some(&self.documents, &self.causal, ids).await
     }
 
     async fn write(&self, writes: &[RowWrite]) -> Result<Vec<RowOutcome>> {
@@ -293,8 +305,4 @@ impl MongoStore {
         }
         Ok(())
     }
-}
-
-pub(super) fn foreign(collection: &str, error: &IdError) -> Error {
-    Error::damaged(format!("a row of `{collection}` was not written by this program: {error}"))
 }

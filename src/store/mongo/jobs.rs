@@ -1,4 +1,5 @@
-//! Jobs on MongoDB, in `alluvium.jobs`. A row begins as `{kind, collection, document?, version?, skip_above?}`, inserted by anyone; its
+//! Jobs on MongoDB, in `alluvium.jobs`. A row begins as `{kind, collection, document?, version?, skip_above?,
+//! repair?}`, inserted by anyone; its
 //! leader adds `{state, owner, epoch, beat, progress, place, tally}` and at the end `{result | error, finished_at}`.
 //! Rows that have ended are deleted by a TTL index.
 
@@ -12,7 +13,7 @@ use mongodb::{
 use super::{bulk, no_write_errors};
 use crate::{
     database::{Error, Result},
-    model::job::{Order, Outcome, QUEUED, RUNNING, is_final},
+    model::job::{Kind, Order, Outcome, QUEUED, RUNNING, is_final},
     store::{
         JOBS_COLLECTION as COLLECTION, Jobs, LEASES_COLLECTION, Lock,
         jobs::{Advance, Cancelled, JobsQuery},
@@ -73,6 +74,9 @@ impl Jobs for MongoJobs {
         }
         if order.skip_above {
             row.insert("skip_above", true);
+        }
+        if order.repair && order.kind == Kind::Verify {
+            row.insert("repair", true);
         }
         row.insert("state", QUEUED);
         let row = RawDocumentBuf::try_from(&row)?;

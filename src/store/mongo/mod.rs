@@ -1,14 +1,16 @@
 //! The store on MongoDB: one handle per collection, one file per kind of row. All writes are majority
 //! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
 
-mod bases;
 mod again;
+mod bases;
 mod checkpoints;
 mod documents;
 mod instances;
 mod jobs;
 mod layouts;
+mod loading;
 mod leases;
+mod marks;
 mod overview;
 mod pauses;
 mod quarantine;
@@ -24,6 +26,7 @@ pub use instances::{Instance, Report, instances};
 pub use jobs::{JOBS_KEPT_SECONDS, MongoJobs};
 pub use layouts::MongoLayouts;
 pub use leases::MongoLeases;
+pub use marks::ensure_compaction;
 pub use overview::{Overview, Resume, overview, resume_point};
 pub use pauses::MongoPauses;
 pub(crate) use skips::{events_of, place as place_of_skip, told_of};

@@ -22,10 +22,7 @@ const GONE_SECONDS: f64 = 3_600.0;
 
 impl MongoStore {
     /// Why no base may be written, or none.
-    pub(super) async fn hindrance_of_bases(
-        &self,
-        settled: Duration,
-    ) -> Result<Option<Hindrance>> {
+    pub(super) async fn hindrance_of_bases(&self, settled: Duration) -> Result<Option<Hindrance>> {
         if !self.validator_takes_bases().await? {
             let log = events_collection(&self.collection);
             return Ok(Some(Hindrance::Stands(format!(
@@ -42,7 +39,8 @@ impl MongoStore {
         let Some(found) = look.await?.try_next().await? else { return Ok(true) };
         let Some(validator) = found.options.validator else { return Ok(true) };
         let sample = Document::try_from(sample().to_raw())?;
-        let pipeline = [doc! { "$documents": [{ "$literal": sample }] }, doc! { "$match": validator }];
+        let pipeline =
+            [doc! { "$documents": [{ "$literal": sample }] }, doc! { "$match": validator }];
         let mut fits = self.database.aggregate(pipeline).await?;
         Ok(fits.try_next().await?.is_some())
     }
@@ -55,7 +53,8 @@ impl MongoStore {
         let raised = |row: Option<RawDocumentBuf>| {
             let row = row?;
             let version = row.get("version").ok()??;
-            (crate::model::id::integral(version)? >= FORMAT).then(|| row.get_datetime("raised_at").ok())
+            (crate::model::id::integral(version)? >= FORMAT)
+                .then(|| row.get_datetime("raised_at").ok())
         };
         let at = match raised(find().await?) {
             Some(None) => return Ok(None),
@@ -63,7 +62,8 @@ impl MongoStore {
             None => {
                 for instance in instances(&self.database).await? {
                     let known = instance.report.get_i64("format").unwrap_or(1);
-                    let is_there = instance.silent_seconds.is_none_or(|silent| silent < GONE_SECONDS);
+                    let is_there =
+                        instance.silent_seconds.is_none_or(|silent| silent < GONE_SECONDS);
                     if known < FORMAT && is_there {
                         return Ok(Some(Hindrance::Stands(format!(
                             "the instance {} knows the format {known} of the data, and bases need {FORMAT}; upgrade it, \
@@ -82,9 +82,10 @@ impl MongoStore {
             }
         };
         let now: Document = self.database.run_command(doc! { "hello": 1 }).await?;
-        let now = now.get_datetime("localTime").copied().map_err(|_| {
-            Error::damaged("the server's answer to `hello` has no `localTime`")
-        })?;
+        let now = now
+            .get_datetime("localTime")
+            .copied()
+            .map_err(|_| Error::damaged("the server's answer to `hello` has no `localTime`"))?;
         Ok((now.saturating_duration_since(at) < settled).then_some(Hindrance::Passing))
     }
 }

@@ -143,7 +143,8 @@ impl MongoStore {
         if !filler.leaves_newer {
             let key = |version: i64| doc! { "d": skip.key.document.to_bson(), "s": version };
             let newer = doc! { "_id": { "$gt": key(skip.through), "$lte": key(INTEGER_MAX) } };
-            let events = self.database.collection::<RawDocumentBuf>(&events_collection(&self.collection));
+            let events =
+                self.database.collection::<RawDocumentBuf>(&events_collection(&self.collection));
             let newer = events.find_one(newer).projection(doc! { "_id": 1 });
             if newer.session(&mut *session).await?.is_some() {
                 return Ok(SkipAboveOutcome::Newer);

@@ -14,15 +14,26 @@ use crate::{
         code::{DUPLICATE_KEY, is_passing},
     },
     model::shown::shown,
-    store::{RowOutcome, RowWrite},
+    store::{NO_VERSION, RowOutcome, RowWrite},
 };
 
 /// Matches the stored row, if it still has the version that was read.
 pub(super) fn as_read(write: &RowWrite) -> RawDocumentBuf {
     let mut filter = rawdoc! {};
     filter.append(cstr!("_id"), write.id.as_raw());
-    filter.append(cstr!("version"), write.expected);
+    match write.expected {
+        NO_VERSION => filter.append(cstr!("$expr"), rawdoc! { "$not": [has_version()] }),
+        expected => filter.append(cstr!("version"), expected),
+    }
     filter
+}
+
+/// Whether a row has a usable version, as an expression.
+fn has_version() -> RawDocumentBuf {
+    let is_number = rawdoc! { "$in": [{ "$type": "$version" }, ["int", "long", "double"]] };
+    let is_positive = rawdoc! { "$gte": ["$version", 1] };
+    let is_whole = rawdoc! { "$eq": ["$version", { "$trunc": "$version" }] };
+    rawdoc! { "$cond": [is_number, { "$and": [is_positive, is_whole] }, false] }
 }
 
 /// The statement that replaces one row, if it still has the version that was read.

@@ -1,17 +1,20 @@
 //! The ordered walk over the versions of all rows on MongoDB. A scan of the log is compared with it, so
 //! that only documents that are behind are loaded.
 
-use bson::{RawDocument, doc};
+use bson::{Bson, RawBsonRef, RawDocument, doc};
 use futures::StreamExt;
 use mongodb::{
     options::{Hint, ReadConcern},
     raw_batch_cursor::RawBatch,
 };
 
-use super::{MongoStore, documents::foreign};
+use super::MongoStore;
 use crate::{
     database::{Ahead, Error, Result},
-    model::id::{DocumentId, integral},
+    model::{
+        id::{DocumentId, IdError, integral},
+        shown::shown,
+    },
     store::{Extent, RowVersion, Versions},
 };
 
@@ -22,7 +25,17 @@ const BATCH_VERSIONS: u32 = 4_096;
 const BATCH_ROWS: u32 = 1_024;
 
 /// A walk under way.
-pub struct MongoVersions(Ahead<Vec<RowVersion>>);
+pub struct MongoVersions {
+    batches: Ahead<Batch>,
+    /// What is said of rows that no document can have.
+    foreign: Vec<String>,
+}
+
+/// The rows of a batch, and what is said of those that no document can have.
+type Batch = (Vec<RowVersion>, Vec<String>);
+
+/// How many rows that no document can have are told of.
+const FOREIGN_MAX: usize = 1_000;
 
 impl MongoStore {
     /// Opens the walk behind the row `after`.
@@ -47,37 +60,53 @@ impl MongoStore {
             // includes the row `after` itself, which the walk passes over once more.
             find = find.min(doc! { "_id": after.to_bson() }).hint(Hint::Keys(doc! { "_id": 1 }));
         }
-        let (collection, causal) = (self.collection.clone(), self.causal.clone());
+        let causal = self.causal.clone();
         let batches = find.batch().await?;
-        Ok(MongoVersions(Ahead::new(batches.map(move |batch| {
+        let batches = Ahead::new(batches.map(move |batch| {
             let batch = batch?;
             if let Ok(time) = batch.as_raw_document().get_timestamp("operationTime") {
                 causal.observe_time(time);
             }
-            decode(&batch, extent, &collection)
-        }))))
+            decode(&batch, extent)
+        }));
+        Ok(MongoVersions { batches, foreign: Vec::new() })
     }
 }
 
 impl Versions for MongoVersions {
     async fn next(&mut self) -> Result<Option<Vec<RowVersion>>> {
-        self.0.next().await
+        let Some((rows, foreign)) = self.batches.next().await? else { return Ok(None) };
+        let room = FOREIGN_MAX.saturating_sub(self.foreign.len());
+        self.foreign.extend(foreign.into_iter().take(room));
+        Ok(Some(rows))
+    }
+
+    fn take_foreign(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.foreign)
     }
 }
 
-fn decode(batch: &RawBatch, extent: Extent, collection: &str) -> Result<Vec<RowVersion>> {
-    let mut rows = Vec::new();
+fn decode(batch: &RawBatch, extent: Extent) -> Result<Batch> {
+    let (mut rows, mut foreign) = (Vec::new(), Vec::new());
     for row in batch.doc_slices()? {
         let row = row?;
         let row = row.as_document().ok_or_else(|| Error::damaged("a batch without documents"))?;
-        rows.push(read(row, extent, collection)?);
+        let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
+        match DocumentId::from_raw(id) {
+            Ok(id) => rows.push(read(id, row, extent)?),
+            // It is somebody else's.
+            Err(error) => foreign.push(stranger(id, &error)),
+        }
     }
-    Ok(rows)
+    Ok((rows, foreign))
 }
 
-fn read(row: &RawDocument, extent: Extent, collection: &str) -> Result<RowVersion> {
-    let id = row.get("_id")?.ok_or_else(|| Error::damaged("a row without `_id`"))?;
-    let id = DocumentId::from_raw(id).map_err(|error| foreign(collection, &error))?;
+fn stranger(id: RawBsonRef<'_>, error: &IdError) -> String {
+    let id = Bson::try_from(id).map_or_else(|_| "unreadable".to_owned(), |id| id.to_string());
+    format!("there is a row of no document, with `_id` {}: {error}", shown(id.as_bytes()))
+}
+
+fn read(id: DocumentId, row: &RawDocument, extent: Extent) -> Result<RowVersion> {
     // Whoever loads a row without a version will complain.
     let version = row.get("version")?.and_then(integral).unwrap_or_default();
     let marked = row.get("quarantine")?.is_some();

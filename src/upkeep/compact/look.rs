@@ -46,7 +46,7 @@ pub(super) struct Known {
 /// Something is wrong with a document, which is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    pub(in crate::upkeep) id: DocumentId,
+    pub(crate) id: DocumentId,
     pub(in crate::upkeep) version: i64,
     pub(in crate::upkeep) problem: String,
 }

@@ -3,10 +3,12 @@
 //! instances even, and interrupted anywhere.
 
 mod look;
+pub mod policy;
 mod prune;
 
 use std::time::Duration;
 
+use bson::DateTime;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 
@@ -15,12 +17,12 @@ use crate::{
     log::{EventLog, LogSource},
     model::{
         base::{Base, is_base},
-        compaction::{Pin, Retention, grace},
+        compaction::{Mark, Pin, Retention, Rule, grace},
         id::DocumentId,
     },
     planted::{Bug, planted},
     status::{CollectionStatus, Phase},
-    store::{Bases, Documents, Hindrance, Over, QuarantineRows, SkipRows},
+    store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows},
 };
 pub(super) use look::{Finding, Look, Work};
 pub(super) use prune::Pruned;
@@ -60,6 +62,9 @@ impl Compaction {
     }
 }
 
+/// After how long it is looked again whether what is in the way has gone.
+const RETRY: Duration = Duration::from_secs(600);
+
 /// Compacts one log.
 #[derive(Debug)]
 pub(crate) struct Compactor<'a, S: LogSource, D> {
@@ -86,6 +91,8 @@ pub(crate) struct Compacted {
     pub(crate) findings: Vec<Finding>,
     /// Late events that were taken out of the log.
     pub(super) late: i64,
+    /// When each document is to be looked at again.
+    pub(super) next: Vec<NextLook>,
 }
 
 impl<S: LogSource, D> Compactor<'_, S, D>
@@ -109,6 +116,8 @@ where
         let mut done = Compacted::default();
         let mut to_prune = Vec::new();
         for look in looks.into_iter().flatten() {
+            let marks = known.marks.get(&look.id).map(Vec::as_slice).unwrap_or_default();
+            done.next.push(self.next_look(&look, marks, now));
             self.take(look, (&mut done, &mut to_prune), dry_run).await?;
         }
         if !dry_run {
@@ -117,6 +126,35 @@ where
             done.findings.extend(findings);
         }
         Ok(done)
+    }
+
+    /// When a document is worth another look, after this one.
+    fn next_look(&self, look: &Look, marks: &[Mark], now: DateTime) -> NextLook {
+        let after = |time: DateTime, age: Duration| {
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 4);
+            DateTime::from_millis(time.timestamp_millis().saturating_add(age))
+        };
+        let (min_age, grace) = (self.retention.min_age, grace(&self.retention));
+        let id = look.id.clone();
+        let rule = look.pin.as_ref().map(|pin| pin.rule);
+        match (&look.work, rule) {
+            (Work::Write { base, .. }, _) if !grace.is_zero() => {
+                NextLook { id, at: Some(after(base.based_at, grace)), pending: true }
+            }
+            (Work::None, Some(Rule::Grace)) => {
+                NextLook { id, at: Some(after(now, grace / 8)), pending: true }
+            }
+            (Work::None, _) if look.finding.is_some() => {
+                NextLook { id, at: Some(after(now, RETRY)), pending: false }
+            }
+            (_, Some(Rule::Client | Rule::Waiting | Rule::Hold)) => {
+                NextLook { id, at: Some(after(now, RETRY)), pending: false }
+            }
+            _ => {
+                let ages = marks.iter().map(|mark| after(mark.at, min_age));
+                NextLook { id, at: ages.filter(|at| *at > now).min(), pending: false }
+            }
+        }
     }
 
     async fn take(

@@ -66,10 +66,7 @@ impl<S: LogSource, D: Bases> Compactor<'_, S, D> {
 }
 
 /// The next steps, of as many documents as there is room for.
-fn next(
-    queue: &VecDeque<(Base, i64)>,
-    (room, documents_max): (i64, usize),
-) -> Option<Vec<Prune>> {
+fn next(queue: &VecDeque<(Base, i64)>, (room, documents_max): (i64, usize)) -> Option<Vec<Prune>> {
     let mut left = room;
     let mut steps = Vec::new();
     for (base, pruned) in queue.iter().take(documents_max) {
@@ -92,7 +89,8 @@ fn pass(queue: &mut VecDeque<(Base, i64)>, steps: &[Prune]) {
             *pruned = step.through;
         }
     }
-    let last = |base: &Base| if planted(Bug::BaseEventPruned) { base.version } else { base.version - 1 };
+    let last =
+        |base: &Base| if planted(Bug::BaseEventPruned) { base.version } else { base.version - 1 };
     while queue.front().is_some_and(|(base, pruned)| *pruned >= last(base)) {
         queue.pop_front();
     }

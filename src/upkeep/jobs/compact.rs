@@ -7,13 +7,10 @@ use bson::{Bson, Document, doc};
 
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
-    log::{LogSource, Mend},
-    model::{
-        compaction::Pin,
-        id::DocumentId,
-    },
+    log::{EventLog, LogSource, Mend},
+    model::{compaction::Pin, id::DocumentId},
     retry::limited,
-    store::{Bases, Extent, Hindrance, Jobs, Snapshots, Store, Versions},
+    store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
     upkeep::compact::{Compacted, Compactor},
 };
@@ -102,7 +99,7 @@ fn shown(document: &DocumentId, pin: &Pin) -> Document {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn compact_one(&mut self, document: &DocumentId) -> Done {
         let mut tallied = Tallied::default();
@@ -149,6 +146,7 @@ where
         let compact = compactor.compact(ids, self.order.dry_run);
         let done = limited(self.time, STEP_LIMIT, compact).await?;
         if !self.order.dry_run {
+            ward.store.set_due(log.id(), &done.next).await?;
             ward.metrics.upkeep.compacted(done.events, done.bytes, done.late);
         }
         Ok(done)

@@ -7,7 +7,7 @@ use super::{Done, Performance, Tally, count};
 use crate::{
     log::{LogSource, Mend},
     model::id::DocumentId,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::{self, Filling, Means},
 };
@@ -34,7 +34,7 @@ impl Tally for Begun {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn gap_fill(&mut self, id: &DocumentId) -> Done {
         let ward = self.snapshotter();

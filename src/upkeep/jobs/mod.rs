@@ -5,6 +5,7 @@
 mod compact;
 mod findings;
 mod gap_fill;
+mod repair;
 mod retry;
 mod skip;
 mod snapshot;
@@ -23,7 +24,7 @@ use crate::{
         job::{Kind, Order},
     },
     retry::{ATTEMPT_LIMIT, limited},
-    store::{Bases, Jobs, Lock, Snapshots, Store, jobs::Advance},
+    store::{Bases, Jobs, Lock, MarkRows, Snapshots, Store, jobs::Advance},
     time::Time,
 };
 
@@ -91,7 +92,7 @@ impl From<OperateError> for Undone {
 impl<'a, J: Jobs, S: LogSource, D, T: Time> Performance<'a, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// The job of this row, from the place that it has come to.
     pub(super) fn new(
@@ -119,13 +120,14 @@ where
             (Kind::Snapshot, None) => self.snapshot_all().await,
             (Kind::Compact, Some(document)) => self.compact_one(&document).await,
             (Kind::Compact, None) => self.compact_all().await,
-            (Kind::Verify, None) => self.verify().await,
+            (Kind::Verify | Kind::Rebuild, None) => self.verify().await,
+            (Kind::Verify, Some(document)) => self.verify_one(&document).await,
             (Kind::Retry, Some(document)) => self.retry(&document).await,
             (Kind::Retry, None) => self.retry_all().await,
             (Kind::Skip, Some(document)) => self.skip(&document).await,
             (Kind::GapFill, Some(document)) => self.gap_fill(&document).await,
             // Reading the row has refused these.
-            (Kind::Verify, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
+            (Kind::Rebuild, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
                 Err(Undone::Failed("a job of this kind is about something else".into()))
             }
         }

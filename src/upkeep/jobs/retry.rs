@@ -7,7 +7,7 @@ use super::{Done, Performance, Tally, Undone, count, waiting::NOT_LOOKED_AT};
 use crate::{
     log::{LogSource, Mend},
     model::{document::Class, id::DocumentId},
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::OperateError,
 };
@@ -33,7 +33,7 @@ impl Tally for Retried {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn retry(&mut self, id: &DocumentId) -> Done {
         let record = self.snapshotter().store.load_quarantine_of(id).await?;

@@ -8,7 +8,7 @@ use crate::{
     log::{LogSource, Mend},
     metrics::SkipReason,
     model::id::DocumentId,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::operate::{self, Skipped},
 };
@@ -31,7 +31,7 @@ impl Tally for Begun {
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn skip(&mut self, id: &DocumentId) -> Done {
         let ward = self.snapshotter();

@@ -12,7 +12,7 @@ use crate::{
     database::Result,
     log::{LogSource, Mend},
     model::{id::DocumentId, snapshot::Reason},
-    store::{Bases, Jobs, PutOutcome, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, PutOutcome, Snapshots, Store},
     time::Time,
     upkeep::snapshot::{TakeError, of_folded, version_of},
 };
@@ -41,13 +41,16 @@ impl Tally for Taken {
 impl<J: Jobs, S: LogSource, D, T: Time> Steps<Performance<'_, J, S, D, T>> for Taken
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     fn findings(&mut self) -> &mut Findings {
         &mut self.findings
     }
 
     async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+        for (checked, problem) in &step.wrong {
+            self.findings.find(&checked.folded.id, checked.version(), problem);
+        }
         if step.right.is_empty() {
             return Ok(());
         }
@@ -80,7 +83,7 @@ where
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     pub(super) async fn snapshot_one(&mut self, document: &DocumentId) -> Done {
         let taken = self.snapshotter().take(document, Reason::Request).await;

@@ -15,8 +15,8 @@ use crate::{
         id::DocumentId,
         job::{Kind, Order, Outcome},
     },
-    projector::revisit::Revisit,
-    store::{Bases, Jobs, Snapshots, Store},
+    projector::revisit::{How, Revisit},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::snapshot::version_of,
 };
@@ -33,19 +33,24 @@ pub(super) const NOT_LOOKED_AT: &str = "the projection has not looked at the doc
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// Has the projector look at a document again; whether it has, and has written what became of it.
     pub(super) async fn revisit(&self, id: &DocumentId) -> bool {
+        self.revisit_as(id, How::OnItsRow).await
+    }
+
+    /// The same, from its row or from its log alone.
+    pub(super) async fn revisit_as(&self, id: &DocumentId, how: How) -> bool {
         let asked = async {
             let led = self.ward.parts.of(Some(id));
             match led.filter(|led| matches!(*led.standing.borrow(), Standing::Leader(_))) {
                 Some(led) => {
                     let (done, seen) = oneshot::channel();
-                    let wish = Revisit { document: id.clone(), done };
+                    let wish = Revisit { document: id.clone(), how, done };
                     led.wishes.send(wish).await.is_ok() && seen.await.is_ok()
                 }
-                None => self.hand_over(id).await.unwrap_or(false),
+                None => self.hand_over(id, how).await.unwrap_or(false),
             }
         };
         tokio::select! {
@@ -57,9 +62,13 @@ where
 
     /// Another instance leads the document's part: a job of its own reaches it. Whether it was done, or the document
     /// waits no more.
-    async fn hand_over(&self, id: &DocumentId) -> Result<bool> {
-        let order =
-            Order { document: Some(id.clone()), ..Order::new(Kind::Retry, &self.order.collection) };
+    async fn hand_over(&self, id: &DocumentId, how: How) -> Result<bool> {
+        let (kind, repair) = match how {
+            How::OnItsRow => (Kind::Retry, false),
+            How::FromItsLog(_) => (Kind::Verify, true),
+        };
+        let order = Order::new(kind, &self.order.collection);
+        let order = Order { document: Some(id.clone()), repair, ..order };
         let row = self.jobs.insert_job(&order).await?;
         let job = Bson::try_from(row.get("_id")?.unwrap_or(bson::RawBsonRef::Null))?;
         loop {

@@ -11,7 +11,7 @@ use crate::{
     log::{LogSource, Mend},
     model::id::DocumentId,
     retry::limited,
-    store::{Bases, Jobs, Snapshots, Store},
+    store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::{
         compare::{Checked, Walk},
@@ -36,14 +36,27 @@ pub(super) trait Steps<P>: Tally + Send {
 pub(super) struct Compared<'s> {
     /// Those that are what their log makes of them.
     pub(super) right: Vec<(&'s RawDocumentBuf, &'s Checked)>,
-    /// Those that have events and no row.
-    pub(super) rowless: Vec<DocumentId>,
+    /// Those that are something else, with what is wrong.
+    pub(super) wrong: Vec<(&'s Checked, String)>,
+    /// Those whose log goes on behind the row. The projection may only be a little behind, or they wait.
+    pub(super) behind: Vec<Behind>,
+}
+
+/// A document whose log goes on behind its row.
+pub(super) struct Behind {
+    pub(super) id: DocumentId,
+    /// The version of its row; 0 if there is none.
+    pub(super) version: i64,
+    /// The version of its last event.
+    pub(super) last: i64,
+    /// Whether a checkpoint has passed that event.
+    pub(super) is_passed: bool,
 }
 
 impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
 where
     S::Log: Mend,
-    D: Store + Snapshots + Bases,
+    D: Store + Snapshots + Bases + MarkRows,
 {
     /// Walks over all documents from the job's place on; what it has counted.
     pub(super) async fn walk<C: Steps<Self>>(&mut self) -> std::result::Result<C, Undone> {
@@ -59,9 +72,12 @@ where
             let next = limited(time, STEP_LIMIT, walk.next(source));
             let (saved, next) = join(self.save_place(), next).await;
             saved?;
-            let Some(checked) = next? else { break };
-            let compared = compare(tally.findings(), &checked);
-            tally.step(self, compared).await?;
+            let checked = next?;
+            for stray in walk.take_strays() {
+                tally.findings().find_stray(&stray);
+            }
+            let Some(checked) = checked else { break };
+            self.examine(&mut tally, &checked).await?;
             let Some(last) = checked.last() else { continue };
             self.at.tally = tally.to_bson();
             self.at.place = Some(last.folded.id.clone());
@@ -74,20 +90,42 @@ where
     }
 }
 
+impl<J: Jobs, S: LogSource, D, T: Time> Performance<'_, J, S, D, T>
+where
+    S::Log: Mend,
+    D: Store + Snapshots + Bases + MarkRows,
+{
+    /// Compares documents with their rows, and deals with what comes of it.
+    pub(super) async fn examine<C: Steps<Self>>(
+        &self,
+        tally: &mut C,
+        checked: &[Checked],
+    ) -> Result<()> {
+        let compared = compare(tally.findings(), checked);
+        tally.step(self, compared).await
+    }
+}
+
 fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> {
     let mut compared = Compared::default();
     for checked in checked {
         let id = &checked.folded.id;
         findings.documents += 1;
         findings.events += checked.folded.version;
-        match &checked.row {
-            Some(row) => match difference(row, &checked.folded, &checked.stop) {
-                Some(problem) => findings.find(id, version_of(row), &problem),
-                None => compared.right.push((row, checked)),
-            },
-            // The first event could not be applied, so there is no row to be.
-            None if checked.folded.version == 0 => {}
-            None => compared.rowless.push(id.clone()),
+        let version = checked.row.as_deref().map_or(0, version_of);
+        if let Some(problem) = checked.wrong_base() {
+            findings.find(id, version, &problem);
+        }
+        if let Some(row) = &checked.row {
+            if let Some(problem) = difference(row, &checked.folded, &checked.stop) {
+                compared.wrong.push((checked, problem));
+                continue;
+            }
+            compared.right.push((row, checked));
+        }
+        if checked.last > version {
+            let (id, last) = (id.clone(), checked.last);
+            compared.behind.push(Behind { id, version, last, is_passed: false });
         }
     }
     compared

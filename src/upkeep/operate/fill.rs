@@ -245,11 +245,7 @@ impl Filling {
             // Nothing is above it any more: the log is another one, or was changed by hand.
             return Err(OperateError::NoGap { id: id.clone(), version });
         };
-        let filler = Filler {
-            log: log.id(),
-            event,
-            leaves_newer: above.newer >= NEWER_MAX,
-        };
+        let filler = Filler { log: log.id(), event, leaves_newer: above.newer >= NEWER_MAX };
         let skip = Skip {
             key: EventKey { document: id.clone(), version },
             through: self.next - 1,

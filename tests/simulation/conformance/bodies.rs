@@ -16,8 +16,8 @@ pub(super) use super::mending::{
     what_is_above_a_gap_is_skipped_together_with_the_event_that_fills_it,
 };
 pub(super) use super::naming::{
-    a_log_is_found_under_its_name_alone, a_read_that_does_not_fit_in_one_reply_is_cut,
-    a_scan_of_a_log_that_is_taken_away_fails,
+    a_log_is_found_under_its_name_alone, a_read_passes_over_keys_that_are_none,
+    a_read_that_does_not_fit_in_one_reply_is_cut, a_scan_of_a_log_that_is_taken_away_fails,
     a_scan_whose_log_was_away_for_a_moment_gives_all_or_fails,
     every_command_is_refused_while_its_log_is_not_there,
 };
@@ -25,6 +25,10 @@ pub(super) use super::parts::{
     a_division_is_what_was_set_last_and_what_is_left_of_others_goes,
     each_part_has_a_checkpoint_and_records_of_its_own,
     the_first_log_that_is_claimed_stays_on_record_for_every_part,
+};
+pub(super) use super::rows::{
+    an_unreadable_row_gives_way_if_it_is_the_one_that_was_read,
+    rows_that_are_taken_away_are_told_of,
 };
 use crate::{
     database::{Error, Verdict},
@@ -316,6 +320,7 @@ pub(super) async fn a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log(
     assert_eq!(store.load_checkpoints().await.unwrap(), []);
     let (one, other) = ([1; 16], [2; 16]);
     let at = |epoch, log, position| Checkpoint {
+        rows: None,
         epoch,
         log: LogId(Uuid::from_bytes(log)),
         position,
@@ -432,7 +437,7 @@ pub(super) async fn the_epoch_of_a_checkpoint_is_the_floor_of_a_lease(server: &i
     let (leases, name) = (server.leases(), lease(None, 0, 0).name);
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 0);
     let log = LogId(Uuid::from_bytes([1; 16]));
-    let checkpoint = Checkpoint { epoch: 7, log, position: None, passed_events: None };
+    let checkpoint = Checkpoint { epoch: 7, log, position: None, passed_events: None, rows: None };
     server.store().save_checkpoint(&checkpoint).await.unwrap();
     assert_eq!(leases.epoch_floor(&name).await.unwrap(), 7);
 }

@@ -7,6 +7,7 @@ mod mending;
 mod naming;
 mod parts;
 mod real;
+mod rows;
 mod twin;
 
 use bson::RawDocumentBuf;
@@ -71,6 +72,15 @@ trait Server {
     /// Gives it its name back.
     async fn rename_log_back(&self);
 
+    /// Deletes a row of `a`, as somebody would who is no daemon.
+    async fn delete_row(&self);
+
+    /// Puts a row in the place of that of `a`, in the same way.
+    async fn put_row(&self, row: &RawDocumentBuf);
+
+    /// Drops the collection of rows.
+    async fn drop_rows(&self);
+
     /// From now on projected documents whose state has this name are refused.
     async fn refuse_name(&self, name: &str);
 
@@ -110,11 +120,14 @@ conform!(
     a_log_is_found_under_its_name_alone,
     every_command_is_refused_while_its_log_is_not_there,
     a_read_that_does_not_fit_in_one_reply_is_cut,
+    a_read_passes_over_keys_that_are_none,
     the_events_of_a_log_are_counted,
     a_read_is_bounded,
     a_row_is_written_only_over_what_was_read,
     a_row_that_must_not_be_replaced_is_deleted_and_followed,
     a_refused_row_is_told_of,
+    rows_that_are_taken_away_are_told_of,
+    an_unreadable_row_gives_way_if_it_is_the_one_that_was_read,
     a_checkpoint_gives_way_to_no_earlier_epoch_and_no_other_log,
     a_record_of_quarantine_gives_way_to_later_ones_only,
     a_lease_changes_hands_only_as_it_was_seen,

@@ -1,6 +1,6 @@
 //! What is claimed about MongoDB where a log loses its name, each claim as one test body.
 
-use bson::{RawDocumentBuf, raw::cstr};
+use bson::{RawDocumentBuf, raw::cstr, rawdoc};
 
 use super::{
     Server,
@@ -180,5 +180,28 @@ pub(super) async fn a_read_that_does_not_fit_in_one_reply_is_cut<S: Server>(serv
         let batch = log.read(&id("a"), after, limit, None).await.unwrap();
         let versions: Vec<i64> = keys(&batch).iter().map(|key| key.version).collect();
         assert_eq!((&versions[..], batch.is_cut()), (found, is_cut), "{limit} above {after}");
+    }
+}
+
+pub(super) async fn a_read_passes_over_keys_that_are_none(server: &impl Server) {
+    let stray = |version: f64| {
+        rawdoc! { "_id": { "d": "a", "s": version }, "client": "c", "op": "update", "patch": {} }
+    };
+    let strays = [stray(1.5), stray(2.5), stray(3.5)];
+    server.append(&[event("a", 1), event("a", 5)]).await;
+    server.append(&strays).await;
+    let log = server.source().open_existing(COLLECTION).await.unwrap();
+    for (after, limit, found) in [
+        (0, 9, &[1, 5][..]),
+        (0, 1, &[1]),
+        (0, 2, &[1, 5]),
+        (1, 1, &[5]),
+        (1, 9, &[5]),
+        (5, 9, &[]),
+    ] {
+        let batch = log.read(&id("a"), after, limit, None).await.unwrap();
+        let versions: Vec<i64> = keys(&batch).iter().map(|key| key.version).collect();
+        assert_eq!((&versions[..], batch.is_cut()), (found, false), "{limit} above {after}");
+        assert!(batch.read_at().is_some());
     }
 }

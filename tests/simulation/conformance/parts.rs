@@ -23,7 +23,13 @@ fn checkpoint(time: u32) -> Checkpoint {
     let cluster_time = Timestamp { time, increment: 1 };
     let token = bson::RawBson::Document(rawdoc! { "_data": "82" });
     let position = Some(Position { token, cluster_time }).filter(|_| time > 0);
-    Checkpoint { epoch: 1, log: LogId(Uuid::from_bytes([1; 16])), position, passed_events: None }
+    Checkpoint {
+        epoch: 1,
+        log: LogId(Uuid::from_bytes([1; 16])),
+        position,
+        passed_events: None,
+        rows: None,
+    }
 }
 
 pub(super) async fn the_first_log_that_is_claimed_stays_on_record_for_every_part(
@@ -41,7 +47,8 @@ pub(super) async fn the_first_log_that_is_claimed_stays_on_record_for_every_part
         let claim = server.store_of(part).claim_log(log(claimed)).await.unwrap();
         assert_eq!(claim, is_it, "{part} {claimed:?}");
     }
-    let claimed = Checkpoint { position: None, log: log(one), epoch: 0, passed_events: None };
+    let claimed =
+        Checkpoint { position: None, log: log(one), epoch: 0, passed_events: None, rows: None };
     assert_eq!(server.store().load_checkpoints().await.unwrap(), [(Part::WHOLE, claimed)]);
     server.store().save_checkpoint(&checkpoint(3)).await.unwrap();
     assert!(server.store_of(halves[0]).claim_log(log(one)).await.unwrap());

@@ -129,6 +129,19 @@ impl Server for Real {
         self.rename("old.events", EVENTS).await;
     }
 
+    async fn delete_row(&self) {
+        self.majority(COLLECTION).delete_one(doc! { "_id": "a" }).await.unwrap();
+    }
+
+    async fn put_row(&self, row: &RawDocumentBuf) {
+        self.delete_row().await;
+        self.majority(COLLECTION).insert_one(row).await.unwrap();
+    }
+
+    async fn drop_rows(&self) {
+        self.majority(COLLECTION).drop().await.unwrap();
+    }
+
     async fn refuse_name(&self, name: &str) {
         let validator = doc! { "state.name": { "$ne": name } };
         let command = doc! { "collMod": COLLECTION, "validator": validator };

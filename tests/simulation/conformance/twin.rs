@@ -22,7 +22,7 @@ use crate::{
         monitor::Monitor,
         node::Node,
         store::SimStore,
-        world::{EVENTS, Key, Op, Row, World},
+        world::{COLLECTION, EVENTS, Key, Op, Row, World},
     },
 };
 
@@ -48,12 +48,21 @@ pub(super) fn run(body: impl Fn(Twin) -> Pin<Box<dyn Future<Output = ()> + Send>
     }
 }
 
+/// Where an event sorts. One whose key is none, since its number is no whole one, stands at the next version.
+fn place(event: &RawDocumentBuf) -> EventKey {
+    EventKey::from_event(event).unwrap_or_else(|_| {
+        let key = event.get_document("_id").unwrap();
+        let document = DocumentId::from_raw(key.get("d").unwrap().unwrap()).unwrap();
+        EventKey { document, version: key.get_f64("s").unwrap().ceil() as i64 }
+    })
+}
+
 impl Twin {
     async fn put(&self, collection: &str, events: &[RawDocumentBuf], together: bool) {
         let world = &self.node.world;
         let puts = events.iter().map(|event| Op::Put {
             collection: collection.into(),
-            key: Key::Event(EventKey::from_event(event).unwrap()),
+            key: Key::Event(place(event)),
             row: Row::Raw(event.clone()),
         });
         let entries: Vec<Vec<Op>> =
@@ -126,6 +135,21 @@ impl Server for Twin {
 
     async fn rename_log_back(&self) {
         self.change(Op::Rename { from: "old.events".into(), to: EVENTS.into() }).await;
+    }
+
+    async fn delete_row(&self) {
+        let key = Key::Document(DocumentId::String("a".into()));
+        self.change(Op::Delete { collection: COLLECTION.into(), key }).await;
+    }
+
+    async fn put_row(&self, row: &RawDocumentBuf) {
+        let key = Key::Document(DocumentId::String("a".into()));
+        let row = Row::Raw(row.clone());
+        self.change(Op::Put { collection: COLLECTION.into(), key, row }).await;
+    }
+
+    async fn drop_rows(&self) {
+        self.change(Op::Drop { collection: COLLECTION.into() }).await;
     }
 
     async fn refuse_name(&self, name: &str) {

@@ -1,15 +1,28 @@
 //! What the API says of values.
 
 use super::*;
-use bson::{RawDocumentBuf, doc};
+use crate::api::value::DATES;
+use bson::{JavaScriptCodeWithScope, doc};
 use proptest::{
     collection::{hash_map, vec},
     prelude::*,
 };
 
+fn stored(notation: Notation, event: &StoredEvent) -> Value {
+    tree(&Event::stored(notation, event))
+}
+
+fn projected(notation: Notation, document: &Document) -> Value {
+    tree(&Projected { notation, document, waits: None })
+}
+
 fn written(notation: Notation, event: bson::Document) -> String {
     let raw = RawDocumentBuf::try_from(&event).unwrap();
-    notation.stored(&StoredEvent { version: 7, is_skipped: false, raw }).to_string()
+    let event = StoredEvent { version: 7, is_skipped: false, raw };
+    // As it is sent, and the tree of it is the same.
+    let text = serde_json::to_string(&Event::stored(notation, &event)).unwrap();
+    assert_eq!(stored(notation, &event).to_string(), text);
+    text
 }
 
 #[test]
@@ -144,17 +157,17 @@ proptest! {
             }
             let raw = RawDocumentBuf::try_from(&doc! { "_id": 1, place: value.clone() }).unwrap();
             let event = StoredEvent { version: 7, is_skipped: false, raw };
-            let json = Notation::Canonical.stored(&event)[place].clone();
+            let json = stored(Notation::Canonical, &event)[place].clone();
             prop_assert_eq!(&Bson::try_from(json).unwrap(), &value, "{}", place);
-            prop_assert!(is_relaxed(&Notation::Relaxed.stored(&event)[place], &value), "{}", place);
+            prop_assert!(is_relaxed(&stored(Notation::Relaxed, &event)[place], &value), "{}", place);
         }
         let mut document = Document::new(crate::model::id::DocumentId::Integer(1));
         let state = doc! { "a": [value.clone()], "b": value };
         let raw = RawDocumentBuf::try_from(&state).unwrap();
         document.body = crate::model::document::Body::Live(crate::model::state::State::from_raw(&raw).unwrap());
-        let json = Notation::Canonical.document(&document, None)["state"].clone();
+        let json = projected(Notation::Canonical, &document)["state"].clone();
         prop_assert_eq!(Bson::try_from(json).unwrap(), Bson::Document(state.clone()));
-        prop_assert!(is_relaxed(&Notation::Relaxed.document(&document, None)["state"], &state.into()));
+        prop_assert!(is_relaxed(&projected(Notation::Relaxed, &document)["state"], &state.into()));
     }
 }
 
@@ -172,7 +185,7 @@ fn what_cannot_be_read_is_told_with_its_bytes_and_never_as_null() {
     let raw = RawDocumentBuf::from_bytes(event).unwrap();
     let event = StoredEvent { version: 7, is_skipped: false, raw };
     for notation in [Notation::Relaxed, Notation::Canonical] {
-        let json = notation.stored(&event);
+        let json = stored(notation, &event);
         for (place, path) in [("id", "`id`"), ("state", "`state.name`")] {
             let told = &json[place]["$unreadable"];
             assert!(told["reason"].as_str().unwrap().starts_with(path), "{json}");
