@@ -36,8 +36,6 @@ const BASE_BYTES_MAX: usize = 15 << 20;
 /// What is known of some documents before they are looked at.
 pub(super) struct Known {
     pub(super) now: DateTime,
-    /// Every row was read before this.
-    pub(super) at_least: Timestamp,
     pub(super) marks: HashMap<DocumentId, Vec<Mark>>,
     pub(super) clients: HashMap<DocumentId, Vec<LiveClient>>,
     pub(super) waiting: Vec<QuarantineRow>,
@@ -110,7 +108,9 @@ where
         let Some(row) = row else { return Ok(None) };
         let version = version_of(&row);
         let look = Look::nothing(id);
-        let first = self.log.first(id, Some(self.source.now().await?)).await?;
+        // Later than the row: whoever answers from now on has seen every event that it holds.
+        let at_least = self.source.now().await?;
+        let first = self.log.first(id, Some(at_least)).await?;
         let Some(first) = first.documents()?.next().transpose()?.map(ToOwned::to_owned) else {
             return Ok(Some(look.wrong(version, "its log is empty".into())));
         };
@@ -124,7 +124,7 @@ where
             return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
         }
         if let Some(base) = base.as_ref().filter(|base| !base.is_pruned()) {
-            return self.pending(look, (&first, base), known.now).await.map(Some);
+            return self.pending(look, (&first, base), (known.now, at_least)).await.map(Some);
         }
         let (marks, clients) = (known.marks.get(id), known.clients.get(id));
         let inventory = Inventory {
@@ -138,10 +138,13 @@ where
         let base = inventory.base;
         let mut look = match planned.is_empty(base.as_ref()) {
             true => look.pinned(planned.rule, version - floor),
-            false => self.prove(look, (&row, &first, base.as_ref()), &planned, known).await?,
+            false => {
+                let times = (known.now, at_least);
+                self.prove(look, (&row, &first, base.as_ref()), &planned, times).await?
+            }
         };
         if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
-            let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, known.at_least).await?;
+            let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, at_least).await?;
             if late.len() > LATE_MAX as usize {
                 let problem = format!(
                     "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take \
@@ -159,14 +162,14 @@ where
         &self,
         look: Look,
         (first, base): (&RawDocument, &Base),
-        now: DateTime,
+        (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let events = base.version - 1 - base.pruned;
         let is_due = now.saturating_duration_since(base.based_at) >= grace(&self.retention);
         if !is_due && !planted(Bug::PrunedBeforeGrace) {
             return Ok(look.pinned(Rule::Grace, events));
         }
-        let page = self.log.read(&base.id, base.version - 1, 1, None).await?;
+        let page = self.log.read(&base.id, base.version - 1, 1, Some(at_least)).await?;
         let own = page.documents()?.next().transpose()?;
         let own = own.and_then(|event| EventKey::from_event(event).ok());
         if own.is_none_or(|key| key.version != base.version) {
@@ -201,18 +204,17 @@ where
         look: Look,
         (row, first, old): (&RawDocument, &RawDocument, Option<&Base>),
         planned: &Plan,
-        known: &Known,
+        (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let until = version_of(row);
         let mut fold = Folding::new(&look.id, first, old, planned)?;
         // After the row, which moves over an event together with the record.
-        let mut skips = self.store.load_skips_of(&look.id, Some(known.at_least)).await?;
+        let mut skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
-            let page =
-                self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(known.at_least)).await?;
+            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(at_least)).await?;
             if page.documents()?.flatten().any(is_filler) {
-                let read_at = page.read_at().max(Some(known.at_least));
+                let read_at = page.read_at().max(Some(at_least));
                 skips = self.store.load_skips_of(&look.id, read_at).await?;
             }
             for event in page.documents()? {
@@ -228,7 +230,7 @@ where
         {
             return self.judge(look, first, (until, problem)).await;
         }
-        Ok(fold.end(look, (first, old), (until, planned.rule, known.now)))
+        Ok(fold.end(look, (first, old), (until, planned.rule, now)))
     }
 }
 

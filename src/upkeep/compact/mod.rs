@@ -105,11 +105,10 @@ where
     /// When the database refuses or is away: the same documents may be compacted again.
     pub(crate) async fn compact(&self, ids: &[DocumentId], dry_run: bool) -> Result<Compacted> {
         let now = self.store.server_time().await?;
-        let at_least = self.source.now().await?;
         let (marks, clients) =
             futures::try_join!(self.store.marks(self.log.id(), ids), self.store.clients(ids))?;
         let waiting = self.store.load_quarantine().await?;
-        let known = look::Known { now, at_least, marks, clients, waiting };
+        let known = look::Known { now, marks, clients, waiting };
         let looks: Vec<_> = ids.iter().map(|id| self.look(id, &known).boxed()).collect();
         let looks: Vec<Option<Look>> =
             stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
