@@ -131,7 +131,11 @@ pub(super) fn compact(plan: &mut Plan, length: Duration) {
     // Whoever makes a row again, and reads on below a base that he has not met, is protected from what comes late by the
     // grace alone.
     let is_refold = |step: &OperatorStep| step.help == Help::Refold;
-    let is_lost = |mishap: &Mishap| matches!(mishap.what, What::DeleteRow { .. });
+    let is_lost = |mishap: &Mishap| {
+        let Mishap { what, .. } = mishap;
+        matches!(what, What::DeleteRow { .. } | What::DamageRow { .. } | What::DropRows)
+            || matches!(what, What::ChangeState { .. })
+    };
     if plan.operator.steps.iter().any(is_refold) || plan.mishaps.iter().any(is_lost) {
         late.clear();
     }
@@ -218,7 +222,7 @@ pub(super) async fn pass(
     done.ok()
 }
 
-/// The same, in a run in which nobody meddles with the log: there is nothing to find.
+/// The same in a run: but for rows that somebody has touched there is nothing to find.
 pub(super) async fn sound_pass(
     node: &Node,
     monitor: &Monitor,
@@ -226,9 +230,8 @@ pub(super) async fn sound_pass(
     what: (&[DocumentId], bool),
 ) {
     let done = pass(node, monitor, retention, what).await;
-    let findings = done.map(|done| done.findings).unwrap_or_default();
-    // A row that somebody has touched is no false alarm.
-    if let Some(finding) = findings.iter().find(|finding| !monitor.was_touched(&finding.id)) {
+    let found = done.map(|done| done.findings).unwrap_or_default();
+    if let Some(finding) = found.iter().find(|finding| !monitor.was_touched(&finding.id)) {
         node.sim().violation(format!("a false alarm: {finding:?}"));
     }
 }

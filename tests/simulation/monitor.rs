@@ -85,14 +85,14 @@ impl Monitor {
         self.inner.lock().unwrap().changed_by_hand.clear();
     }
 
-    /// Whether somebody else has touched the row of a document.
-    pub(super) fn was_touched(&self, document: &DocumentId) -> bool {
-        let inner = self.inner.lock().unwrap();
-        inner.damaged_by_hand.contains(document) || inner.changed_by_hand.contains(document)
-    }
-
     pub(super) fn was_damaged_by_hand(&self, document: &DocumentId) -> bool {
         self.inner.lock().unwrap().damaged_by_hand.contains(document)
+    }
+
+    /// Whether somebody has touched the row in any way.
+    pub(super) fn was_touched(&self, document: &DocumentId) -> bool {
+        let inner = self.inner.lock().unwrap();
+        inner.deleted_by_hand.contains(document) || inner.changed_by_hand.contains(document)
     }
 
     /// Somebody takes a row away behind the daemon's back: what checkpoints say of it is not true any more.

@@ -185,10 +185,12 @@ impl Writer {
             false => 0,
             true => {
                 let floor = |mut events: std::vec::IntoIter<(i64, RawDocumentBuf)>| {
-                    let first = events.next().map(|(_, first)| first);
-                    first.filter(|first| is_base(first)).map_or(0, |base| claimed_version(&base))
+                    let (_, first) = events.next()?;
+                    Some(if is_base(&first) { claimed_version(&first) } else { 0 })
                 };
-                self.read(document, floor).await?
+                let floor = self.read(document, floor).await?;
+                // Nothing is there at all: the log is away.
+                floor.ok_or_else(|| Error::unreachable("there is no log"))?
             }
         };
         let is_above = |event: &Document| key_of(event).is_some_and(|(_, version)| version > floor);

@@ -108,7 +108,7 @@ where
         let Some(row) = row else { return Ok(None) };
         let version = version_of(&row);
         let look = Look::nothing(id);
-        // Everything that the row was made of is in the log by now.
+        // Later than the row: whoever answers from now on has seen every event that it holds.
         let at_least = self.source.now().await?;
         let first = self.log.first(id, Some(at_least)).await?;
         let Some(first) = first.documents()?.next().transpose()?.map(ToOwned::to_owned) else {
@@ -139,8 +139,8 @@ where
         let mut look = match planned.is_empty(base.as_ref()) {
             true => look.pinned(planned.rule, version - floor),
             false => {
-                self.prove(look, (&row, &first, base.as_ref()), (&planned, known.now, at_least))
-                    .await?
+                let times = (known.now, at_least);
+                self.prove(look, (&row, &first, base.as_ref()), &planned, times).await?
             }
         };
         if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
@@ -203,7 +203,8 @@ where
         &self,
         look: Look,
         (row, first, old): (&RawDocument, &RawDocument, Option<&Base>),
-        (planned, now, at_least): (&Plan, DateTime, Timestamp),
+        planned: &Plan,
+        (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let until = version_of(row);
         let mut fold = Folding::new(&look.id, first, old, planned)?;
