@@ -147,52 +147,47 @@ where
         if *self.paused.borrow() != Some(false) {
             return Ok(Duration::from_secs(1));
         }
-        if let Some(hindrance) = self.hindrance().await? {
-            if let Hindrance::Stands(why) = hindrance {
-                warn!(collection = self.collection, why, "nothing is compacted");
-                self.observer.compaction_stands(Some(why));
-                return Ok(LOOK_INTERVAL);
-            }
+        if self.compaction.hindrance().is_some() {
             return Ok(Duration::from_secs(1));
         }
-        self.observer.compaction_stands(None);
         let log = self.source.open_existing(&self.collection).await?;
         if !passes.has_swept && self.every.is_some() {
             beating(&self.heart, &self.time, self.sweep(&log)).await?;
             passes.has_swept = true;
         }
         let is_pass = self.every.is_some() && now >= passes.pass_at;
-        if self.some(&log, !is_pass).await? {
-            return Ok(Duration::ZERO);
+        let look = self.store.due(log.id(), !is_pass, DOCUMENTS_MAX);
+        let ids = limited(&self.time, ATTEMPT_LIMIT, look).await?;
+        if !ids.is_empty() {
+            // Asked only where there is something to do: it records the format of data that has bases.
+            let hindrance = self.store.hindrance(self.compaction.settled);
+            return match limited(&self.time, ATTEMPT_LIMIT, hindrance).await? {
+                Some(Hindrance::Passing) => Ok(Duration::from_secs(1)),
+                Some(Hindrance::Stands(why)) => {
+                    warn!(collection = self.collection, why, "nothing is compacted");
+                    self.observer.compaction_stands(Some(why));
+                    Ok(LOOK_INTERVAL)
+                }
+                None => {
+                    self.observer.compaction_stands(None);
+                    self.compact(&log, &ids).await.map(|()| Duration::ZERO)
+                }
+            };
         }
         passes.look_at = now + LOOK_INTERVAL;
         passes.pass_at = now + self.every.unwrap_or(LOOK_INTERVAL);
         Ok(Duration::ZERO)
     }
 
-    async fn hindrance(&self) -> Result<Option<Hindrance>> {
-        match self.compaction.hindrance() {
-            None => {
-                let look = self.store.hindrance(self.compaction.settled);
-                limited(&self.time, ATTEMPT_LIMIT, look).await
-            }
-            hindrance => Ok(hindrance),
-        }
-    }
-
-    /// Compacts some documents that are due; whether there were any.
-    async fn some(&self, log: &S::Log, pending_only: bool) -> Result<bool> {
-        let ids = self.store.due(log.id(), pending_only, DOCUMENTS_MAX).await?;
-        if ids.is_empty() {
-            return Ok(false);
-        }
+    /// Compacts some documents that are due.
+    async fn compact(&self, log: &S::Log, ids: &[DocumentId]) -> Result<()> {
         let retention = self.compaction.retention;
         let compactor = Compactor { source: &self.source, log, store: &self.store, retention };
-        let compact = limited(&self.time, BATCH_LIMIT, compactor.compact(&ids, false));
+        let compact = limited(&self.time, BATCH_LIMIT, compactor.compact(ids, false));
         let done = beating(&self.heart, &self.time, compact).await?;
         self.store.set_due(log.id(), &done.next).await?;
         self.tell(&done);
-        Ok(true)
+        Ok(())
     }
 
     fn tell(&self, done: &Compacted) {
