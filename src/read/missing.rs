@@ -130,7 +130,7 @@ impl Reader {
         Walk::new(&document.clock, &query.clock)?;
         let base = moment.base(id).await?;
         if let Some(base) = base.as_ref().filter(|base| !query.clock.includes(&base.clock)) {
-            return self.from_base(&mut moment, standing, base, limit).await.map(Some);
+            return self.above_base(&mut moment, standing, base, limit).await.map(Some);
         }
         let asked = (&document, base.as_ref());
         let Some(places) = oldest(&mut moment, asked, &query.clock, limit).await? else {
@@ -147,7 +147,7 @@ impl Reader {
     }
 
     /// The answer to a client that the base has passed: the base, and what follows it.
-    async fn from_base(
+    async fn above_base(
         &self,
         moment: &mut Moment<'_>,
         standing: Standing,

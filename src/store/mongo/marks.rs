@@ -51,7 +51,7 @@ impl MarkRows for MongoStore {
                 let added = doc! { "$concatArrays": ["$marks", [{ "version": version, "at": "$$NOW" }]] };
                 let added = doc! { "$slice": [added, -MARKS_KEPT] };
                 let due = doc! { "$add": ["$$NOW", millis(min_age)] };
-                let pipeline = vec![
+                let pipeline = [
                     doc! { "$set": {
                         "marks": kept,
                         "due": { "$cond": [is_ours, "$due", "$$REMOVE"] },

@@ -55,7 +55,7 @@ impl Tally for Tallied {
 
     fn from_bson(saved: &Document) -> Self {
         let pins = saved.get_array("pins").map(Vec::as_slice).unwrap_or_default();
-        let pins = pins.iter().filter_map(Bson::as_document).cloned().take(PINS_MAX).collect();
+        let pins = pins.iter().filter_map(Bson::as_document).take(PINS_MAX).cloned().collect();
         let pinned = saved.get_document("pinned").ok().into_iter().flatten();
         let pinned = pinned.filter_map(|(rule, events)| Some((rule.clone(), events.as_i64()?)));
         Self {
