@@ -28,13 +28,15 @@ use crate::{
     metrics::Metrics,
     retry::Backoff,
     status::CollectionStatus,
-    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, Transactions},
+    store::mongo::{MongoJobs, MongoLayouts, MongoLeases, MongoPauses, MongoStore, Transactions},
     stream::Distributor,
     time::{SystemTime, Time},
     upkeep::{
+        compact::policy::LogPolicy,
         desk::Desk,
         layout::{LayoutWatch, Watched},
         pause::PauseWatch,
+        policy::Policy,
     },
 };
 pub use front::Front;
@@ -156,12 +158,8 @@ impl Daemon {
         services.spawn(until(stop.clone(), "jobs", desk.run()));
         let watches = (parts.pauses, parts.layouts);
         watch_operators(&mut services, database, watches, (&time, &heart), &stop);
-        for policy in parts.policies {
-            services.spawn(until(stop.clone(), "snapshots", policy.run()));
-        }
-        for policy in parts.log_policies {
-            services.spawn(until(stop.clone(), "compaction", policy.run()));
-        }
+        let (snapshots, logs) = (parts.policies, parts.log_policies);
+        keep_small(&mut services, (snapshots, logs), &stop);
         let Parts { projectors, statuses, metrics, served, .. } = parts;
         let state = ApiState {
             jobs,
@@ -238,6 +236,23 @@ impl Daemon {
                 "not everything could be flushed in time; nothing is lost, the next start repeats it"
             ),
         }
+    }
+}
+
+/// Takes snapshots and compacts logs by policy.
+fn keep_small(
+    services: &mut JoinSet<&'static str>,
+    (snapshots, logs): (
+        Vec<Policy<MongoSource, MongoStore, SystemTime>>,
+        Vec<LogPolicy<MongoSource, MongoStore, SystemTime>>,
+    ),
+    stop: &CancellationToken,
+) {
+    for policy in snapshots {
+        services.spawn(until(stop.clone(), "snapshots", policy.run()));
+    }
+    for policy in logs {
+        services.spawn(until(stop.clone(), "compaction", policy.run()));
     }
 }
 

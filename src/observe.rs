@@ -1,6 +1,8 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
+mod counts;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use bson::DateTime;
@@ -18,6 +20,8 @@ use crate::{
     time::Time,
 };
 
+pub(crate) use counts::{Counts, Written};
+
 /// The class of a place in the oplog that will soon be lost.
 const LOW_HEADROOM: &str = "oplog_headroom";
 
@@ -29,37 +33,6 @@ const BAD_LAYOUT: &str = "parts";
 
 /// The most bytes of rows of one flush that are handed on for snapshots.
 const DUE_BYTES_MAX: usize = 16 << 20;
-
-/// Events counted since the last flush, told once it has returned.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) applied: [u64; 3],
-    pub(crate) replayed: u64,
-    pub(crate) skipped: u64,
-    pub(crate) scanned: u64,
-    pub(crate) loaded: u64,
-}
-
-impl Counts {
-    pub(crate) fn applied(&mut self, op: Op) {
-        self.applied[op as usize] += 1;
-    }
-}
-
-/// What a flush has written.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Written<'a> {
-    pub(crate) counts: Counts,
-    /// How many rows.
-    pub(crate) rows: usize,
-    pub(crate) took: Duration,
-    /// When the oldest event in it was appended, by the server's clock.
-    pub(crate) oldest: Option<DateTime>,
-    /// How many documents wait.
-    pub(crate) classes: &'a WaitingClasses,
-    /// How much memory the documents take.
-    pub(crate) cache_bytes: usize,
-}
 
 /// See the module. What is told of a part is told for one part; all else for the whole collection.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::value::{Notation, clock, skipped, time, waits_for};
 use crate::{
     model::{
-        base::is_base,
         clock::Clock,
         document::{Document, Quarantine},
+        event::is_base,
         snapshot::Snapshot,
         sound,
         state::raw::{Elements, RawValue, tag},

@@ -21,7 +21,7 @@ use crate::{
     health::{Heart, Heartbeats},
     lease::{Leaderships, Standing},
     log::mongo::MongoSource,
-    metrics::{Metrics, RestartReason},
+    metrics::{CollectionMetrics, Metrics, RestartReason},
     model::part::Part,
     observe::Observer,
     projector::{
@@ -41,7 +41,7 @@ use crate::{
     upkeep::{
         compact::{
             Compaction,
-            policy::{GROWN_MAX, LogPolicy, growth},
+            policy::{GROWN_MAX, Grown, LogPolicy, growth},
         },
         layout::Watched,
         policy::{self, Policy},
@@ -164,6 +164,22 @@ impl<'a> Parts<'a> {
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
         });
+        self.compact(collection, compaction, (observer.clone(), grown, led.clone()));
+        let (layout, divided) = watch::channel(None);
+        let watched = Watched { layout, first: led, observer: observer.clone() };
+        self.layouts.insert(name.clone(), watched);
+        self.project(collection, observer, (divided, first, parts), stop);
+        Ok(())
+    }
+
+    /// What compacts the logs of `collection` by its policy.
+    fn compact(
+        &mut self,
+        collection: &CollectionConfig,
+        (compaction, metrics): (Compaction, CollectionMetrics),
+        (observer, grown, led): (Observer, mpsc::Receiver<Grown>, watch::Receiver<Standing>),
+    ) {
+        let name = &collection.name;
         let (pause, paused) = watch::channel(None);
         self.pauses.insert(compaction_of(name), pause);
         self.log_policies.push(LogPolicy {
@@ -171,21 +187,16 @@ impl<'a> Parts<'a> {
             source: MongoSource::new(self.database.clone()),
             store: MongoStore::new(self.database, name, Part::WHOLE)
                 .with_transactions(self.transactions.clone()),
-            metrics: compaction.1,
-            observer: observer.clone(),
-            compaction: compaction.0,
+            metrics,
+            observer,
+            compaction,
             every: collection.compaction.every,
             grown,
-            led: led.clone(),
+            led,
             paused,
             time: self.time.clone(),
             heart: self.heart("compaction", name),
         });
-        let (layout, divided) = watch::channel(None);
-        let watched = Watched { layout, first: led, observer: observer.clone() };
-        self.layouts.insert(name.clone(), watched);
-        self.project(collection, observer, (divided, first, parts), stop);
-        Ok(())
     }
 
     /// Keeps the projectors of the parts of `collection`, each as a task of its own.

@@ -8,8 +8,9 @@
 use bson::{Binary, Bson, Document, doc, oid::ObjectId, spec::BinarySubtype};
 
 use crate::model::{
-    base::{BASE_OP, VERSION_MIN},
+    base::VERSION_MIN,
     clock::CLIENT_RULE,
+    event::BASE_OP,
     id::{INTEGER_MAX, STRING_ID_BYTES_MAX},
     skip::FILLER_CLIENT,
 };

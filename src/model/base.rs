@@ -9,17 +9,15 @@ use bson::{
 
 use super::{
     clock::Clock,
-    document::{Body, Document, Youngest},
-    event::EventKey,
+    document::{Body, Document, Outcome, Youngest},
+    event::{BASE_OP, EventKey, claimed_version, is_base},
     id::{DocumentId, integral},
+    quarantine::{Class, Quarantine},
     skip::FILLER_CLIENT,
     snapshot::{FOLD, content_hash},
     sound,
     state::State,
 };
-
-/// The `op` of a base. Writers cannot have it.
-pub const BASE_OP: &str = "base";
 
 /// The least version of a base: its event stays, so that below it there has to be another.
 pub const VERSION_MIN: i64 = 2;
@@ -72,11 +70,6 @@ pub enum BaseError {
         "the hash of the base does not fit its content: it was changed after it was written, or is damaged"
     )]
     Hash,
-}
-
-/// Whether something that stands in the place of a first event is a base.
-pub fn is_base(raw: &RawDocument) -> bool {
-    matches!(raw.get_str("op"), Ok(BASE_OP))
 }
 
 impl Base {
@@ -220,9 +213,26 @@ impl Base {
     }
 }
 
-/// The version of a base, as far as it can be read: what it claims to stand for.
-pub fn claimed_version(raw: &RawDocument) -> i64 {
-    raw.get("version").ok().flatten().and_then(integral).unwrap_or(i64::MAX)
+impl Document {
+    /// A base stands for all that a document below it lacks up to there.
+    pub(super) fn take_base(&mut self, raw: &RawDocument) -> Outcome {
+        if claimed_version(raw) <= self.version {
+            return Outcome::Replay;
+        }
+        if self.quarantine.is_some() {
+            return Outcome::Parked;
+        }
+        match Base::from_raw(raw).and_then(|base| base.document()) {
+            Ok(document) => {
+                *self = document;
+                Outcome::Based
+            }
+            Err(error) => {
+                let (class, version) = (Class::BadBase, self.version + 1);
+                Outcome::Poison(Quarantine { class, version, reason: error.to_string() })
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 use bson::{DateTime, RawDocument};
 
 use super::{
-    base::{Base, claimed_version, is_base},
     clock::Clock,
-    event::{Change, Event, EventKey, Op},
+    event::{Change, Event, EventKey, Op, is_base},
     id::DocumentId,
     patch,
     skip::Remains,
@@ -136,26 +135,6 @@ impl Document {
         match Event::decode_at(key.clone(), raw) {
             Ok(event) => self.apply(&event, limits),
             Err(error) => poison(Class::BadEvent, error.to_string()),
-        }
-    }
-
-    /// A base stands for all that a document below it lacks up to there.
-    fn take_base(&mut self, raw: &RawDocument) -> Outcome {
-        if claimed_version(raw) <= self.version {
-            return Outcome::Replay;
-        }
-        if self.quarantine.is_some() {
-            return Outcome::Parked;
-        }
-        match Base::from_raw(raw).and_then(|base| base.document()) {
-            Ok(document) => {
-                *self = document;
-                Outcome::Based
-            }
-            Err(error) => {
-                let (class, version) = (Class::BadBase, self.version + 1);
-                Outcome::Poison(Quarantine { class, version, reason: error.to_string() })
-            }
         }
     }
 

@@ -17,9 +17,9 @@ use crate::{
     database::code,
     log::{Batch, Reading, history, mongo::NamedLog},
     model::{
-        base::{Base, is_base},
+        base::Base,
         document::{Class, Document, Quarantine},
-        event::EventKey,
+        event::{EventKey, is_base},
         id::DocumentId,
         position::LogId,
         skip::{SkippedEvent, SkippedVersions, TOLD_MAX},

@@ -11,9 +11,8 @@ use crate::{
     database,
     log::{Batch, history, mongo::NamedLog},
     model::{
-        base::{BASE_OP, claimed_version, is_base},
         clock::Clock,
-        event::EventKey,
+        event::{BASE_OP, EventKey, claimed_version, is_base},
         id::{DocumentId, integral},
         skip::client_of,
     },

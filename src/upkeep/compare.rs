@@ -18,9 +18,8 @@ use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource, Reading, Scan, history},
     model::{
-        base::{claimed_version, is_base},
         document::Document,
-        event::{EventError, EventKey},
+        event::{EventError, EventKey, claimed_version, is_base},
         id::{DocumentId, INTEGER_MAX, integral},
         shown::shown,
         skip::{Skips, is_filler},

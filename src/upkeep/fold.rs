@@ -7,9 +7,8 @@ use crate::{
     database::Result,
     log::EventLog,
     model::{
-        base::{claimed_version, is_base},
         document::{Document, FoldLimits, Outcome, Quarantine},
-        event::EventKey,
+        event::{EventKey, claimed_version, is_base},
         skip::{SkippedVersions, is_filler},
         state::Limits,
     },

@@ -16,9 +16,9 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{
-        base::{Base, is_base},
+        base::Base,
         compaction::{LiveClient, Mark},
-        event::EventKey,
+        event::{EventKey, is_base},
         id::DocumentId,
         position::LogId,
     },

@@ -20,8 +20,7 @@ use super::{
 use crate::{
     database::{Error, Result},
     model::{
-        base::{claimed_version, is_base},
-        event::EventKey,
+        event::{EventKey, claimed_version, is_base},
         id::DocumentId,
     },
     planted::{Bug, planted},

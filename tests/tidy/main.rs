@@ -134,6 +134,10 @@ const NAMING_THE_LOG: Words = Words {
         ("src/setup.rs", "makes the log"),
         ("src/cli/roles.rs", "prints rights on it"),
         ("src/projector", "knows by name what the stream tells of"),
+        (
+            "src/store/mongo",
+            "one transaction writes to the log and to the bookkeeping, and names the log",
+        ),
         ("src/bench", "measures the server itself, beside the daemon"),
     ],
     remedy: "open the log, and read it through `NamedLog` or `EventLog`",

@@ -7,6 +7,7 @@ use super::{check, source, source::Source};
 
 /// Types that read better in several files, and why.
 const SPREAD: &[(&str, &str)] = &[
+    ("Compactor", "it looks, and it prunes"),
     ("Decimal", "converting it is longer than calculating with it"),
     ("Document", "how it is stored as a row is another matter than the fold"),
     ("EventKey", "how it is written stands with the other fields of a new event"),

@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     model::{
-        base::{Base, claimed_version, is_base},
+        base::Base,
         document::{Document, FoldLimits, Outcome, Quarantine},
-        event::EventKey,
+        event::{EventKey, claimed_version, is_base},
         id::DocumentId,
         row::RowError,
         skip::{Skips, counts_fillers, is_filler},
@@ -101,21 +101,11 @@ impl<T: Time> Memory<T> {
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
                 self.observer.turned(&self.time);
             }
-            // What fills a gap may be skipped, together with what stands above it, since the skips were looked up.
-            // So may what stands above a base that counts such events.
-            let reached = slot.document.version;
-            if skips_are == SkipsAre::Known && is_filler(event) {
-                if key.version == 1 && is_base(event) {
-                    let base = claimed_version(event);
-                    let is_trusted = planted(Bug::BaseSkipsNotReadAgain);
-                    if base > reached && counts_fillers(event) && !is_trusted {
-                        behind = base;
-                        continue;
-                    }
-                } else if key.version == reached + 1 {
-                    behind = key.version;
-                    continue;
-                }
+            if skips_are == SkipsAre::Known
+                && let Some(known) = after_skips(key, event, slot.document.version)
+            {
+                behind = known;
+                continue;
             }
             let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
                 && !planted(Bug::SkipsForgotten);
@@ -124,11 +114,7 @@ impl<T: Time> Memory<T> {
                 Outcome::Parked => waits = true,
                 Outcome::Based => {
                     applied = true;
-                    if let Ok(base) = Base::from_raw(event)
-                        && planted(Bug::LeftoversFolded)
-                    {
-                        slot.document.version = base.pruned;
-                    }
+                    fold_leftovers(&mut slot.document, event);
                 }
                 Outcome::Applied(op) => {
                     self.counts.applied(op);
@@ -274,5 +260,29 @@ impl<T: Time> Memory<T> {
         if self.changed_at.is_none() {
             self.changed_at = Some(self.time.now());
         }
+    }
+}
+
+/// The version for whose sake the skips of a document are read again before an event is offered. What fills a gap may be
+/// skipped, together with what stands above it, since they were looked up; and so may what stands above a base that counts
+/// such events.
+fn after_skips(key: &EventKey, event: &RawDocument, reached: i64) -> Option<i64> {
+    if !is_filler(event) {
+        return None;
+    }
+    if key.version == 1 && is_base(event) {
+        let base = claimed_version(event);
+        let is_trusted = !counts_fillers(event) || planted(Bug::BaseSkipsNotReadAgain);
+        return (base > reached && !is_trusted).then_some(base);
+    }
+    (key.version == reached + 1).then_some(key.version)
+}
+
+/// Goes on with what is left below a base: a planted bug.
+fn fold_leftovers(document: &mut Document, base: &RawDocument) {
+    if let Ok(base) = Base::from_raw(base)
+        && planted(Bug::LeftoversFolded)
+    {
+        document.version = base.pruned;
     }
 }

@@ -23,9 +23,8 @@ use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, history},
     model::{
-        base::is_base,
         document::{Class, Document, Quarantine, Youngest},
-        event::EventKey,
+        event::{EventKey, is_base},
         id::DocumentId,
         part::Part,
         position::Checkpoint,

@@ -14,10 +14,10 @@ use super::{MongoStore, no_write_errors};
 use crate::{
     database::{Error, Result, Verdict},
     model::{
-        base::{BASE_OP, Base},
+        base::Base,
         clock::Clock,
         compaction::{LiveClient, Mark},
-        event::EventKey,
+        event::{BASE_OP, EventKey},
         id::{DocumentId, integral},
         names::events_collection,
         position::LogId,

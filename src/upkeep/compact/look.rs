@@ -10,10 +10,10 @@ use crate::{
     database::Result,
     log::{EventLog, LogSource, history},
     model::{
-        base::{Base, is_base},
+        base::Base,
         compaction::{Inventory, LiveClient, Mark, Pin, Plan, Rule, grace, plan},
         document::Document,
-        event::EventKey,
+        event::{EventKey, is_base},
         id::DocumentId,
         skip::{SkippedVersions, client_of, is_filler},
         state::State,

@@ -16,8 +16,9 @@ use crate::{
     database::Result,
     log::{EventLog, LogSource},
     model::{
-        base::{Base, is_base},
+        base::Base,
         compaction::{Mark, Pin, Retention, Rule, grace},
+        event::is_base,
         id::DocumentId,
     },
     planted::{Bug, planted},
