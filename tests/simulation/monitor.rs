@@ -80,13 +80,19 @@ impl Monitor {
         self.inner.lock().unwrap().changed_by_hand.insert(document);
     }
 
-    /// All rows were made again.
+    /// All rows whose states were changed were made again.
     pub(super) fn repaired(&self) {
-        self.inner.lock().unwrap().changed_by_hand.clear();
+        let mut inner = self.inner.lock().unwrap();
+        for document in std::mem::take(&mut inner.changed_by_hand) {
+            inner.damaged_by_hand.remove(&document);
+        }
     }
 
-    pub(super) fn was_damaged_by_hand(&self, document: &DocumentId) -> bool {
-        self.inner.lock().unwrap().damaged_by_hand.contains(document)
+    /// Whether a row was damaged and need not be right yet. One whose state was changed as well has to be, since it is made
+    /// again before the daemon dies: whoever begins anew could not see the change.
+    pub(super) fn may_be_damaged(&self, document: &DocumentId) -> bool {
+        let inner = self.inner.lock().unwrap();
+        inner.damaged_by_hand.contains(document) && !inner.changed_by_hand.contains(document)
     }
 
     /// Whether somebody has touched the row in any way.
