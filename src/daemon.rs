@@ -158,8 +158,7 @@ impl Daemon {
         services.spawn(until(stop.clone(), "jobs", desk.run()));
         let watches = (parts.pauses, parts.layouts);
         watch_operators(&mut services, database, watches, (&time, &heart), &stop);
-        let (snapshots, logs) = (parts.policies, parts.log_policies);
-        keep_small(&mut services, (snapshots, logs), &stop);
+        keep_small(&mut services, parts.policies, parts.log_policies, &stop);
         let Parts { projectors, statuses, metrics, served, .. } = parts;
         let state = ApiState {
             jobs,
@@ -242,10 +241,8 @@ impl Daemon {
 /// Takes snapshots and compacts logs by policy.
 fn keep_small(
     services: &mut JoinSet<&'static str>,
-    (snapshots, logs): (
-        Vec<Policy<MongoSource, MongoStore, SystemTime>>,
-        Vec<LogPolicy<MongoSource, MongoStore, SystemTime>>,
-    ),
+    snapshots: Vec<Policy<MongoSource, MongoStore, SystemTime>>,
+    logs: Vec<LogPolicy<MongoSource, MongoStore, SystemTime>>,
     stop: &CancellationToken,
 ) {
     for policy in snapshots {

@@ -134,6 +134,10 @@ impl<'r> Moment<'r> {
             "sort": { "_id": if pick == Pick::ClientsBackwards { -1 } else { 1 } },
             "batchSize": i64::from(batch),
         };
+        if versions.start() == versions.end() {
+            // So that nobody walks over what was pruned behind it.
+            find.append(cstr!("limit"), 1_i64);
+        }
         if pick != Pick::Events {
             find.append(cstr!("projection"), rawdoc! { "_id": 1, "client": 1 });
         }

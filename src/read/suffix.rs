@@ -107,6 +107,8 @@ fn question(
         "coll": log.events(),
         "pipeline": [
             { "$match": history::range(id, &(1..=1)) },
+            // So that nobody walks over what was pruned behind it.
+            { "$limit": 1 },
             { "$match": { "op": BASE_OP } },
             { "$project": { "op": 1, "version": 1 } },
         ],

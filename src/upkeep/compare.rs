@@ -2,6 +2,8 @@
 //! anew, up to the version of its row. The projection may go on meanwhile: a row is read before its
 //! events are folded, and what the scan had passed before is read again.
 
+mod seen;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     slice,
@@ -9,6 +11,8 @@ use std::{
 
 use bson::{Bson, RawDocument, RawDocumentBuf};
 use futures::future::try_join_all;
+
+use seen::SeenBase;
 
 use super::{
     fold::{READ_EVENTS_MAX, Stop, offer, read_on},
@@ -20,7 +24,7 @@ use crate::{
     model::{
         document::Document,
         event::{EventError, EventKey, claimed_version, is_base},
-        id::{DocumentId, INTEGER_MAX, integral},
+        id::{DocumentId, INTEGER_MAX},
         shown::shown,
         skip::{Skips, is_filler},
     },
@@ -55,29 +59,6 @@ pub(super) struct Checked {
     base: Option<SeenBase>,
     /// The version that it goes to.
     until: i64,
-}
-
-/// What a walk has seen of a base.
-#[derive(Clone, Copy, Debug)]
-struct SeenBase {
-    version: i64,
-    pruned: i64,
-    /// Whether its own event is there, which is never pruned.
-    has_own: bool,
-    /// How many events stand where it says that none is left.
-    late: i64,
-}
-
-impl SeenBase {
-    fn of(base: &RawDocument) -> Self {
-        let pruned = base.get("pruned").ok().flatten().and_then(integral).unwrap_or(1);
-        Self { version: claimed_version(base), pruned, has_own: false, late: 0 }
-    }
-
-    fn take(&mut self, version: i64) {
-        self.has_own |= version == self.version;
-        self.late += i64::from((2..=self.pruned).contains(&version));
-    }
 }
 
 impl Checked {

@@ -3,15 +3,13 @@
 
 pub(super) mod cache;
 pub(super) mod memory;
+mod reading;
 pub(super) mod recheck;
 pub(super) mod refused;
 pub(super) mod remake;
 pub(super) mod review;
 pub(super) mod waiting;
 
-use std::slice;
-
-use bson::RawDocument;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 
@@ -20,11 +18,11 @@ use super::{
     flush::{CheckpointOutcome, Flush, Flushed, flushing::Flushing},
 };
 use crate::{
-    database::{Error, Result},
-    log::{Batch, EventLog, history},
+    database::Result,
+    log::{EventLog, history},
     model::{
-        document::{Class, Document, Quarantine, Youngest},
-        event::{EventKey, is_base},
+        document::{Document, Youngest},
+        event::is_base,
         id::DocumentId,
         part::Part,
         position::Checkpoint,
@@ -267,104 +265,6 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             self.askers.extend(why.askers);
         }
         self.read_all_on(&behind).await
-    }
-
-    /// Folds what the log holds above the versions that documents have come to.
-    async fn read_all_on(&mut self, behind: &[(DocumentId, i64)]) -> Result<()> {
-        for behind in behind.chunks(READS_AT_ONCE) {
-            let pages = self.ask.read_many(behind).await?;
-            for ((id, _), page) in behind.iter().zip(pages) {
-                self.read_on(id, page).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Folds what the log holds above the document's version, of which this is the first page, up to the end or a gap,
-    /// which goes on record.
-    async fn read_on(&mut self, id: &DocumentId, mut page: Batch) -> Result<()> {
-        loop {
-            // Skips are read after the events, so that nothing is applied that was skipped before it was read.
-            if page.documents()?.next().is_some() {
-                self.look_up_skips(id).await?;
-            }
-            let met = self.offer_page(id, &page)?;
-            let Some(version) = self.unparked(id) else { return Ok(()) };
-            match met {
-                Some(met) if met > version => match self.take_base(id).await? {
-                    Some(above) => page = above,
-                    None if self.unparked(id).is_none() => return Ok(()),
-                    None => {
-                        self.memory.record_gap(id, version + 1);
-                        return Ok(());
-                    }
-                },
-                Some(_) => page = self.ask.read(id, version).await?,
-                None => {
-                    self.memory.heal(id, version);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// The version of a document in memory that is not parked.
-    fn unparked(&mut self, id: &DocumentId) -> Option<i64> {
-        let document = self.memory.cache.edit(id).map(|slot| &slot.document);
-        document.filter(|document| document.quarantine.is_none()).map(|document| document.version)
-    }
-
-    /// What looks like a gap may have been pruned: then the log begins with a base that is above the document, which
-    /// goes on from there. The page that follows; it begins with the event of the base, which is never pruned.
-    async fn take_base(&mut self, id: &DocumentId) -> Result<Option<Batch>> {
-        let first = self.ask.first(id).await?;
-        let is_base = |first: &&RawDocument| is_base(first) && !planted(Bug::GapWithoutBase);
-        let Some(base) = first.documents()?.next().transpose()?.filter(is_base) else {
-            return Ok(None);
-        };
-        let before = self.unparked(id);
-        let key = EventKey { document: id.clone(), version: 1 };
-        self.memory.offer(id, &[Arrival { key, event: base }], SkipsAre::Fresh);
-        let Some(version) = self.unparked(id).filter(|version| Some(*version) > before) else {
-            return Ok(None);
-        };
-        let page = self.ask.read(id, version - 1).await?;
-        let event = page.documents()?.next().transpose()?;
-        if event
-            .and_then(|event| EventKey::from_event(event).ok())
-            .is_some_and(|key| key.version == version)
-        {
-            return Ok(Some(page));
-        }
-        self.memory.cache.evict(id);
-        self.load(slice::from_ref(id)).await?;
-        let reason = format!(
-            "the event of the base, at version {version}, is missing: put it back, then retry"
-        );
-        let version = self.unparked(id).unwrap_or_default() + 1;
-        self.memory.park(id, Quarantine { class: Class::BadBase, version, reason });
-        Ok(None)
-    }
-
-    async fn look_up_skips(&mut self, id: &DocumentId) -> Result<()> {
-        if !planted(Bug::SkipsNotReadAgain) {
-            let skips = self.ask.skips_of(id).await?;
-            self.memory.skips.replace(id, skips);
-        }
-        Ok(())
-    }
-
-    /// Offers events that were just read from the log; the version of the last one.
-    fn offer_page(&mut self, id: &DocumentId, page: &Batch) -> Result<Option<i64>> {
-        let mut met = None;
-        for event in page.documents()? {
-            let event = event?;
-            let key =
-                EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
-            met = Some(key.version);
-            self.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
-        }
-        Ok(met)
     }
 
     /// Starts a flush of everything that has changed, and of `checkpoint` after it; whether there was anything.
