@@ -19,7 +19,12 @@ const SEEDS: u64 = 3_000;
 const SEEDS_PER_BUG: u64 = 1_000;
 /// The same of bugs that show in few runs.
 const SEEDS_PER_RARE_BUG: u64 = 6_000;
-const RARE: &[Bug] = &[Bug::PartBeginsAtLargest, Bug::SkipAfterFiller];
+const RARE: &[Bug] = &[
+    Bug::OvertakenIsWrong,
+    Bug::PartBeginsAtLargest,
+    Bug::RepairedRowNotInMemory,
+    Bug::SkipAfterFiller,
+];
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
