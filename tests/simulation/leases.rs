@@ -1,13 +1,18 @@
 //! The leases on the in-memory replica set, as those of `store::mongo` are kept: by filtered majority
 //! writes. What this claims is checked in `conformance`.
 
+use std::collections::BTreeMap;
+
 use super::{
+    executor::Owner,
+    layouts::layout,
     node::Node,
-    store::saved_of,
+    store::{saved, saved_of},
     world::{Data, Key, Op, Row, State, World},
 };
 use crate::{
     database::Result,
+    model::part::Part,
     planted::{Bug, planted},
     store::{Lease, LeaseName, Leases, Presence, Roster},
 };
@@ -147,4 +152,44 @@ impl World {
             self.apply(vec![delete(key)]);
         }
     }
+}
+
+/// What is wrong with who leads: exactly one has to lead each part, as its lease says, and its checkpoints are
+/// saved, under a later epoch than `before`. Of other divisions nothing is left.
+pub(super) fn misled(
+    world: &World,
+    daemons: &[Node],
+    before: &BTreeMap<Part, i64>,
+) -> Option<String> {
+    let leaders: Vec<(Owner, Part, i64)> = daemons
+        .iter()
+        .flat_map(|daemon| {
+            daemon.leads().into_iter().map(|(part, epoch)| (daemon.owner, part, epoch))
+        })
+        .collect();
+    let state = world.state();
+    let (saved, leases) = (saved(&state.visible), roster(&state.visible).leases);
+    let is_led = |part: Part| {
+        let of_part: Vec<_> = leaders.iter().filter(|(_, led, _)| *led == part).collect();
+        let [(owner, _, epoch)] = of_part[..] else { return false };
+        let instance = format!("{owner:?}.");
+        let says = |lease: &Lease| {
+            let holds = lease.holder.as_ref().is_some_and(|holder| holder.starts_with(&instance));
+            lease.name.part == part && lease.epoch == *epoch && holds
+        };
+        let is_saved =
+            saved.iter().any(|(of, checkpoint)| *of == part && checkpoint.epoch == *epoch);
+        leases.iter().any(says) && is_saved && before.get(&part).is_none_or(|before| epoch > before)
+    };
+    let of = layout(&state.visible);
+    let only = saved.iter().all(|(part, _)| part.of == of || *part == Part::WHOLE)
+        && leases.iter().all(|lease| lease.name.part.of == of)
+        && leaders.iter().all(|(_, part, _)| part.of == of);
+    if Part::all(of).all(is_led) && only {
+        return None;
+    }
+    let saved: Vec<_> = saved.iter().map(|(part, saved)| (*part, saved.epoch)).collect();
+    Some(format!(
+        "{leaders:?} lead, not one each of {of} parts, later than {before:?}; the checkpoints are of {saved:?}, the leases {leases:?}"
+    ))
 }

@@ -210,7 +210,7 @@ impl Mishap {
     }
 }
 
-fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
+pub(super) fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.u64(range))
 }
 
@@ -281,8 +281,8 @@ impl Plan {
             compaction: CompactionPlan::default(),
         };
         divide(&mut plan, length);
-        refuse(&mut plan, length);
-        touch_rows(&mut plan, documents, length);
+        super::refused::refuse(&mut plan, length);
+        super::touching::touch_rows(&mut plan, documents, length);
         compact(&mut plan, length);
         plan
     }
@@ -327,67 +327,6 @@ fn divide(plan: &mut Plan, length: Duration) {
             _ => continue,
         };
         let at = at.saturating_sub(millis(&mut rng, 0..2_000));
-        plan.mishaps.push(Mishap { at, what });
-    }
-    plan.mishaps.sort_by_key(|mishap| mishap.at);
-}
-
-/// In a part of the runs an index of somebody's refuses some rows for a while, and an operator skips what it stops, often
-/// while the server hangs or somebody leads who should not. With randomness of its own, since it came later than the rest.
-fn refuse(plan: &mut Plan, length: Duration) {
-    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0003);
-    if rng.u8(..4) != 0 || plan.drops_log() {
-        return;
-    }
-    let span = length.as_millis() as u64 + 2_000;
-    for step in plan.writers.iter_mut().flat_map(|writer| &mut writer.steps) {
-        if rng.u8(..3) == 0 {
-            step.action = Action::Rename(rng.u8(..3));
-        }
-    }
-    for _ in 0..rng.usize(1..=3) {
-        let (at, time) = (millis(&mut rng, 0..span), millis(&mut rng, 500..8_000));
-        plan.mishaps.push(Mishap { at, what: What::Refuse { name: rng.u8(..3), time } });
-        let at = at + millis(&mut rng, 0..4_000);
-        if rng.bool() {
-            let time = millis(&mut rng, 10..4_000);
-            let what = if rng.bool() { What::Freeze { time } } else { What::Stall { time } };
-            plan.mishaps.push(Mishap { at, what });
-        }
-    }
-    let documents = plan.writers.iter().flat_map(|writer| &writer.steps);
-    let documents = documents.map(|step| step.document + 1).max().unwrap_or(1);
-    let steps = rng.usize(2..12);
-    let pace = (span * 2 / steps as u64).max(2);
-    for _ in 0..steps {
-        let help = if rng.u8(..4) == 0 { Help::Retry } else { Help::Skip };
-        let pause = millis(&mut rng, 0..pace);
-        plan.operator.steps.push(OperatorStep { pause, document: rng.usize(..documents), help });
-    }
-    plan.mishaps.sort_by_key(|mishap| mishap.at);
-}
-
-/// In a part of the runs somebody touches rows. With randomness of its own, since it came later than the rest.
-fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
-    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0004);
-    if rng.u8(..4) != 0 {
-        return;
-    }
-    let refuses = plan.mishaps.iter().any(|mishap| matches!(mishap.what, What::Refuse { .. }));
-    let span = length.as_millis() as u64 + 4_000;
-    for _ in 0..rng.usize(1..4) {
-        let document = rng.usize(..documents);
-        let what = match rng.u8(..8) {
-            // With one daemon, which has the only copies in memory, and reads none of them again because it is refused.
-            6 | 7 if plan.daemons.len() == 1 && !refuses => What::ChangeState { document },
-            0..=2 | 6 | 7 => What::DeleteRow { document },
-            3 | 4 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
-            _ => What::DropRows,
-        };
-        // A state is mostly changed once its document has come to rest: the next event would repair it, since the document
-        // in memory is right.
-        let is_late = matches!(what, What::ChangeState { .. }) && rng.u8(..4) != 0;
-        let at = millis(&mut rng, if is_late { span..span + 4_000 } else { 0..span });
         plan.mishaps.push(Mishap { at, what });
     }
     plan.mishaps.sort_by_key(|mishap| mishap.at);

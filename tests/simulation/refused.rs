@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, doc};
+use fastrand::Rng;
 
 use super::{
+    plan::{Action, Help, Mishap, OperatorStep, Plan, What, millis},
     regressions::{Scene, create, id, update},
     skips::SKIPS,
     store::waiting,
@@ -114,4 +116,39 @@ fn bugs_of_refused_and_of_skipped_rows_are_found_by_their_scenes() {
     assert!(is_found(Bug::RefusedForEver, heals));
     let never_applied = what_an_operator_skipped_while_it_was_being_written_is_never_applied;
     assert!(is_found(Bug::SameVersionIsSuccess, never_applied));
+}
+
+/// In a part of the runs an index of somebody's refuses some rows for a while, and an operator skips what it stops, often
+/// while the server hangs or somebody leads who should not. With randomness of its own, since it came later than the rest.
+pub(super) fn refuse(plan: &mut Plan, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0003);
+    if rng.u8(..4) != 0 || plan.drops_log() {
+        return;
+    }
+    let span = length.as_millis() as u64 + 2_000;
+    for step in plan.writers.iter_mut().flat_map(|writer| &mut writer.steps) {
+        if rng.u8(..3) == 0 {
+            step.action = Action::Rename(rng.u8(..3));
+        }
+    }
+    for _ in 0..rng.usize(1..=3) {
+        let (at, time) = (millis(&mut rng, 0..span), millis(&mut rng, 500..8_000));
+        plan.mishaps.push(Mishap { at, what: What::Refuse { name: rng.u8(..3), time } });
+        let at = at + millis(&mut rng, 0..4_000);
+        if rng.bool() {
+            let time = millis(&mut rng, 10..4_000);
+            let what = if rng.bool() { What::Freeze { time } } else { What::Stall { time } };
+            plan.mishaps.push(Mishap { at, what });
+        }
+    }
+    let documents = plan.writers.iter().flat_map(|writer| &writer.steps);
+    let documents = documents.map(|step| step.document + 1).max().unwrap_or(1);
+    let steps = rng.usize(2..12);
+    let pace = (span * 2 / steps as u64).max(2);
+    for _ in 0..steps {
+        let help = if rng.u8(..4) == 0 { Help::Retry } else { Help::Skip };
+        let pause = millis(&mut rng, 0..pace);
+        plan.operator.steps.push(OperatorStep { pause, document: rng.usize(..documents), help });
+    }
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
 }

@@ -16,8 +16,7 @@ use futures::FutureExt;
 use super::{
     compaction, daemon,
     executor::{Executor, Owner, Sim},
-    layouts::layout,
-    leases::roster,
+    leases::misled,
     monitor::Monitor,
     node::Node,
     operator,
@@ -36,7 +35,6 @@ use crate::{
         part::Part,
         skip::{Skip, is_filler},
     },
-    store::Lease,
 };
 
 /// How long actors and faults may take, in virtual time.
@@ -405,42 +403,6 @@ fn differences(world: &World, monitor: &Monitor, excuse_damaged: bool) -> Vec<St
         }
     }
     differences
-}
-
-/// What is wrong with who leads: exactly one has to lead each part, as its lease says, and its checkpoints are
-/// saved, under a later epoch than `before`. Of other divisions nothing is left.
-fn misled(world: &World, daemons: &[Node], before: &BTreeMap<Part, i64>) -> Option<String> {
-    let leaders: Vec<(Owner, Part, i64)> = daemons
-        .iter()
-        .flat_map(|daemon| {
-            daemon.leads().into_iter().map(|(part, epoch)| (daemon.owner, part, epoch))
-        })
-        .collect();
-    let state = world.state();
-    let (saved, leases) = (saved(&state.visible), roster(&state.visible).leases);
-    let is_led = |part: Part| {
-        let of_part: Vec<_> = leaders.iter().filter(|(_, led, _)| *led == part).collect();
-        let [(owner, _, epoch)] = of_part[..] else { return false };
-        let instance = format!("{owner:?}.");
-        let says = |lease: &Lease| {
-            let holds = lease.holder.as_ref().is_some_and(|holder| holder.starts_with(&instance));
-            lease.name.part == part && lease.epoch == *epoch && holds
-        };
-        let is_saved =
-            saved.iter().any(|(of, checkpoint)| *of == part && checkpoint.epoch == *epoch);
-        leases.iter().any(says) && is_saved && before.get(&part).is_none_or(|before| epoch > before)
-    };
-    let of = layout(&state.visible);
-    let only = saved.iter().all(|(part, _)| part.of == of || *part == Part::WHOLE)
-        && leases.iter().all(|lease| lease.name.part.of == of)
-        && leaders.iter().all(|(_, part, _)| part.of == of);
-    if Part::all(of).all(is_led) && only {
-        return None;
-    }
-    let saved: Vec<_> = saved.iter().map(|(part, saved)| (*part, saved.epoch)).collect();
-    Some(format!(
-        "{leaders:?} lead, not one each of {of} parts, later than {before:?}; the checkpoints are of {saved:?}, the leases {leases:?}"
-    ))
 }
 
 async fn happen(world: &World, daemons: &[Node], monitor: &Monitor, mishap: Mishap) {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, raw::cstr, rawdoc};
+use fastrand::Rng;
 use tokio::sync::oneshot;
 
 use super::{
     executor::{Owner, Sim},
     monitor::Monitor,
     node::Node,
-    plan::What,
+    plan::{Mishap, Plan, What, millis},
     regressions::{Scene, create},
     store::row_of,
     world::{COLLECTION, Key, Op, Row, World},
@@ -110,4 +111,30 @@ fn a_row_that_is_gone_is_made_again_whichever_member_is_asked_for_it() {
         scene.pass(Duration::from_secs(10));
         assert!(Scene::is_at(&scene.world, 1), "seed {seed}");
     }
+}
+
+/// In a part of the runs somebody touches rows. With randomness of its own, since it came later than the rest.
+pub(super) fn touch_rows(plan: &mut Plan, documents: usize, length: Duration) {
+    let mut rng = Rng::with_seed(plan.seed ^ 0xA110_0004);
+    if rng.u8(..4) != 0 {
+        return;
+    }
+    let refuses = plan.mishaps.iter().any(|mishap| matches!(mishap.what, What::Refuse { .. }));
+    let span = length.as_millis() as u64 + 4_000;
+    for _ in 0..rng.usize(1..4) {
+        let document = rng.usize(..documents);
+        let what = match rng.u8(..8) {
+            // With one daemon, which has the only copies in memory, and reads none of them again because it is refused.
+            6 | 7 if plan.daemons.len() == 1 && !refuses => What::ChangeState { document },
+            0..=2 | 6 | 7 => What::DeleteRow { document },
+            3 | 4 => What::DamageRow { document, version: rng.bool().then(|| rng.i64(50..60)) },
+            _ => What::DropRows,
+        };
+        // A state is mostly changed once its document has come to rest: the next event would repair it, since the document
+        // in memory is right.
+        let is_late = matches!(what, What::ChangeState { .. }) && rng.u8(..4) != 0;
+        let at = millis(&mut rng, if is_late { span..span + 4_000 } else { 0..span });
+        plan.mishaps.push(Mishap { at, what });
+    }
+    plan.mishaps.sort_by_key(|mishap| mishap.at);
 }
