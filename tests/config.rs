@@ -91,7 +91,8 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         [[collections]]
         flush = "1s"
         [collections.compaction]
-        every = "10m"
+        every = "10ms"
+        archive = "s3://bucket"
         "#,
         &[],
         &[
@@ -117,7 +118,8 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("collections[0].snapshots.keep", "must be from 1 to 10000, not 0"),
             ("collections[0].snapshots.kept", "the keys here are every_events, every, keep"),
             ("collections[1].name", "is missing"),
-            ("collections[1].compaction", "is not supported by this version"),
+            ("collections[1].compaction.every", "must be at least \"1s\""),
+            ("collections[1].compaction.archive", "is not supported by this version"),
             ("collections[1].flush", "is unknown"),
         ],
     );

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use alluvium::{
     metrics::{DEFINITIONS, Metrics},
-    model::document::Class,
+    model::{compaction::Rule, document::Class},
     status::{CollectionStatus, Phase, Role},
 };
 use prometheus::TextEncoder;
@@ -81,6 +81,7 @@ fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     let (games, status) = watch::channel(known.clone());
     let handle = metrics.collection("games", status).unwrap();
     handle.set_quarantined(Class::Gap, 1);
+    handle.upkeep.pinned(Rule::Client, 1);
     known.name = "users".into();
     let (_users, status) = watch::channel(known);
     metrics.collection("users", status).unwrap();

@@ -176,8 +176,8 @@ async fn games_with_documents_of_somebody_else() {
 async fn data_of_a_later_version() {
     let db = database().await;
     let meta = db.db.collection::<Document>("alluvium.meta");
-    meta.insert_one(doc! { "_id": "format", "version": 2 }).await.unwrap();
-    refused(&db.uri, &db.name, &["is in format 2", "install the version"]).await;
+    meta.insert_one(doc! { "_id": "format", "version": 3 }).await.unwrap();
+    refused(&db.uri, &db.name, &["is in format 3", "install the version"]).await;
 }
 
 #[tokio::test]
@@ -192,7 +192,9 @@ async fn what_is_missing_is_made_once_however_many_do_it() {
         assert!(ended.output.status.success(), "{}", ended.all());
     }
     let made = [
+        "alluvium.clients",
         "alluvium.jobs",
+        "alluvium.marks",
         "alluvium.meta",
         "alluvium.skips",
         "games",

@@ -43,8 +43,10 @@ pub(super) fn collection(status: &CollectionStatus) -> Value {
         "oplog_headroom_seconds": status.oplog_headroom_seconds,
         "checkpoint_lost_in_seconds": status.checkpoint_lost_in_seconds,
         "last_error": last_error,
-        "compaction_stands": status.compaction_stands,
     });
+    if let Some(why) = &status.compaction_stands {
+        shown["compaction_stands"] = why.as_str().into();
+    }
     if status.parts.len() > 1 {
         shown["parts"] = status.parts.iter().map(part).collect();
     }
