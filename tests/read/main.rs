@@ -63,9 +63,9 @@ async fn a_read_looks_at_no_more_of_the_log_than_its_answer_needs() {
         let examined: Vec<i32> =
             reads.iter().map(|read| read.get_i32("docsExamined").unwrap()).collect();
         // Nothing behind the row. The last event for a client that lacks it, the row, and what stands first. For one that
-        // lacks the first: the last, which it has, the row, and what stands first; then nothing behind the row, what stands first, the last again, one to
-        // walk over and to read whole. What stands first and two of history, and as many to fold. On a clustered
-        // collection a range ends by looking at what comes after it.
+        // lacks the first: the last, which it has, the row, and what stands first; then nothing behind the row, what
+        // stands first, the last again, one to walk over and to read whole. What stands first and two of history, and
+        // as many to fold. On a clustered collection a range ends by looking at what comes after it.
         let bound =
             [0, 2, 2, 0, 1, 1, 1, 1, 1, 2, 1, 2].map(|events| events + i32::from(clustered));
         assert_eq!(examined.len(), bound.len(), "{examined:?}");
