@@ -3,7 +3,7 @@
 use bson::{DateTime, doc};
 use mongodb::Database;
 
-use super::Result;
+use super::{Error, Result};
 
 /// What the clock of the primary shows now.
 ///
@@ -11,5 +11,8 @@ use super::Result;
 /// When it cannot be reached.
 pub async fn server_time(database: &Database) -> Result<DateTime> {
     let hello = database.run_command(doc! { "hello": 1 }).await?;
-    Ok(*hello.get_datetime("localTime")?)
+    hello
+        .get_datetime("localTime")
+        .copied()
+        .map_err(|_| Error::damaged("the server does not tell its time (`hello.localTime`)"))
 }

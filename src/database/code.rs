@@ -1,6 +1,8 @@
 //! The server's numbers of errors that this program acts on by name:
 //! <https://www.mongodb.com/docs/manual/reference/error-codes/>.
 
+/// `Unauthorized`: the user has no right to it.
+pub const UNAUTHORIZED: i32 = 13;
 /// `NamespaceExists`: a collection of that name is there already.
 pub const NAMESPACE_EXISTS: i32 = 48;
 /// `CollectionUUIDMismatch`: the collection of that name is not the one that the command means, or there is none.

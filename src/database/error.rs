@@ -173,7 +173,7 @@ impl Error {
 }
 
 /// Unauthorized, AuthenticationFailed, AtlasError and a log that is away: whatever is sent, it is refused.
-const NOT_OF_A_ROW: [i32; 4] = [13, 18, 8000, code::LOG_MISMATCH];
+const NOT_OF_A_ROW: [i32; 4] = [code::UNAUTHORIZED, 18, 8000, code::LOG_MISMATCH];
 
 /// FailedToParse, TypeMismatch, Overflow and what the parsers of tokens and of key strings report
 /// (measured on 6.0.5 with tokens cut off, replaced and emptied).
@@ -188,7 +188,7 @@ fn verdict_of(code: i32) -> Verdict {
         280 => Verdict::Reposition,
         // BSONObjectTooLarge
         10334 => Verdict::Oversized,
-        13 => Verdict::Stop(
+        code::UNAUTHORIZED => Verdict::Stop(
             "grant the user of mongodb.uri the role that `alluvium init --roles` prints",
         ),
         18 => Verdict::Stop("check user name, password and authSource of the connection string"),

@@ -3,7 +3,7 @@
 use bson::{Bson, Document};
 use mongodb::error::{Error as DriverError, ErrorKind};
 
-use super::words;
+use super::{code, words};
 
 /// The oldest server that has what is needed: clustered collections, and snapshot reads on them.
 const OLDEST_VERSION: (i32, i32) = (6, 0);
@@ -211,7 +211,7 @@ pub(super) fn refusal(error: &DriverError, hosts: &str) -> ConnectError {
         ErrorKind::Authentication { .. } => ConnectError::Login { hosts, reason },
         ErrorKind::Command(ref command) => match command.code {
             18 | 8000 => ConnectError::Login { hosts, reason },
-            13 => ConnectError::Forbidden { hosts, reason },
+            code::UNAUTHORIZED => ConnectError::Forbidden { hosts, reason },
             _ => ConnectError::Unreachable { hosts, reason },
         },
         ErrorKind::InvalidTlsConfig { .. } | ErrorKind::InvalidArgument { .. } => {

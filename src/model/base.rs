@@ -9,12 +9,12 @@ use bson::{
 
 use super::{
     clock::Clock,
-    document::{Body, Document, Outcome, Youngest},
+    document::{Document, Outcome},
     event::{BASE_OP, EventKey, claimed_version, is_base},
     id::{DocumentId, integral},
     quarantine::{Class, Quarantine},
     skip::FILLER_CLIENT,
-    snapshot::{FOLD, content_hash},
+    snapshot::{FOLD, content_document, content_hash},
     sound,
     state::State,
 };
@@ -109,16 +109,10 @@ impl Base {
     /// # Errors
     /// [`BaseError::Field`] when the state is unreadable.
     pub fn document(&self) -> Result<Document, BaseError> {
-        let state = self.state.as_deref().map(State::from_raw).transpose();
-        let state = state.map_err(|_| BaseError::Field("state"))?;
-        Ok(Document {
-            version: self.version,
-            clock: self.clock.clone(),
-            body: state.map_or(Body::Deleted, Body::Live),
-            updated_at: Some(self.at),
-            youngest: Some(Youngest { above: 0, at: self.at_max }),
-            ..Document::new(self.id.clone())
-        })
+        let state = self.state.as_deref();
+        let document = content_document(&self.id, (self.version, &self.clock, state), self.at_max)
+            .map_err(|_| BaseError::Field("state"))?;
+        Ok(Document { updated_at: Some(self.at), ..document })
     }
 
     /// As it stands in the log: `{_id, client, op, version, clock, state | deleted, at, at_max, hash, fold, pruned, based_at,

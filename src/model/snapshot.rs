@@ -12,7 +12,7 @@ use super::{
     id::{DocumentId, integral},
     row::RowError,
     sound,
-    state::State,
+    state::{State, StateError},
 };
 
 /// The schema of the fold: rises whenever the same events would give another state or clock. A
@@ -111,6 +111,25 @@ pub(super) fn content_hash(
     Sha256::digest(content.as_bytes()).into()
 }
 
+/// The document of this content, whose events are no younger than `at_max`, without the time of its last event.
+///
+/// # Errors
+/// When the state is unreadable.
+pub(super) fn content_document(
+    id: &DocumentId,
+    (version, clock, state): (i64, &Clock, Option<&RawDocument>),
+    at_max: DateTime,
+) -> Result<Document, StateError> {
+    let state = state.map(State::from_raw).transpose()?;
+    Ok(Document {
+        version,
+        clock: clock.clone(),
+        body: state.map_or(Body::Deleted, Body::Live),
+        youngest: Some(Youngest { above: 0, at: at_max }),
+        ..Document::new(id.clone())
+    })
+}
+
 impl Snapshot {
     /// The snapshot of a projected row, whose events are no younger than `at_max`.
     ///
@@ -140,15 +159,9 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::Field`] when the state is unreadable.
     pub fn document(&self) -> Result<Document, SnapshotError> {
-        let state = self.state.as_deref().map(State::from_raw).transpose();
-        let state = state.map_err(|_| SnapshotError::Field("state"))?;
-        Ok(Document {
-            version: self.version,
-            clock: self.clock.clone(),
-            body: state.map_or(Body::Deleted, Body::Live),
-            youngest: Some(Youngest { above: 0, at: self.at_max }),
-            ..Document::new(self.id.clone())
-        })
+        let state = self.state.as_deref();
+        content_document(&self.id, (self.version, &self.clock, state), self.at_max)
+            .map_err(|_| SnapshotError::Field("state"))
     }
 
     /// SHA-256 over the BSON of `{fold, version, clock, state}`, without `state` when it was deleted.

@@ -14,7 +14,7 @@ use mongodb::{
 
 use super::META_COLLECTION;
 use crate::{
-    database::{Error, Result, create::NewerFormat},
+    database::{Error, Result, code::UNAUTHORIZED, create::NewerFormat},
     model::id::integral,
 };
 
@@ -26,9 +26,6 @@ pub const FORMAT_WITHOUT_BASES: i64 = 1;
 
 /// How often somebody looks who goes on reading and holds no lease.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3_600);
-
-/// The server's code for a right that is lacking.
-const UNAUTHORIZED: i32 = 13;
 
 /// The recorded format, as the majority holds it; `None` where nothing is recorded yet.
 ///

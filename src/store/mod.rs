@@ -13,7 +13,7 @@ pub mod pauses;
 pub mod skips;
 pub mod snapshots;
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, slice};
 
 use bson::{DateTime, RawDocumentBuf, Timestamp};
 
@@ -235,11 +235,19 @@ pub trait QuarantineRows: Clone + Send + Sync + 'static {
     /// What the clock of the server shows now, which the records' `since` goes by.
     fn server_time(&self) -> impl Future<Output = Result<DateTime>> + Send;
 
+    /// Those of some documents.
+    fn load_quarantine_among(
+        &self,
+        documents: &[DocumentId],
+    ) -> impl Future<Output = Result<Vec<QuarantineRow>>> + Send;
+
     /// That of one document.
     fn load_quarantine_of(
         &self,
         document: &DocumentId,
-    ) -> impl Future<Output = Result<Option<QuarantineRow>>> + Send;
+    ) -> impl Future<Output = Result<Option<QuarantineRow>>> + Send {
+        async move { Ok(self.load_quarantine_among(slice::from_ref(document)).await?.pop()) }
+    }
 
     /// Writes records, at majority. A record replaces an earlier one of its document, unless that one
     /// waits for a later version: then another instance is further.

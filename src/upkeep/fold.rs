@@ -5,10 +5,11 @@ use bson::{RawDocument, Timestamp};
 
 use crate::{
     database::Result,
-    log::EventLog,
+    log::{Batch, EventLog},
     model::{
         document::{Document, FoldLimits, Outcome, Quarantine},
         event::{EventKey, claimed_version, is_base},
+        id::DocumentId,
         skip::{SkippedVersions, is_filler},
         state::Limits,
     },
@@ -101,12 +102,8 @@ pub(super) async fn read_on(
     let mut skips = store.load_skips_of(&document.id, Some(at_least)).await?;
     while document.version < until {
         let before = document.version;
-        let batch = log.read(&document.id, before, READ_EVENTS_MAX, Some(at_least)).await?;
-        if batch.documents()?.flatten().any(is_filler) {
-            // Together with such an event everything above it may have been skipped.
-            let read_at = batch.read_at().max(Some(at_least));
-            skips = store.load_skips_of(&document.id, read_at).await?;
-        }
+        let page = (&document.id, before);
+        let batch = page_above((log, store), page, &mut skips, at_least).await?;
         for event in batch.documents()? {
             let event = event?;
             // What has no readable key belongs to no document.
@@ -126,6 +123,25 @@ pub(super) async fn read_on(
         }
     }
     Ok(Stop::Reached)
+}
+
+/// Reads what stands above a version of a document, and what is on record as skipped where that may have changed with it.
+///
+/// # Errors
+/// When the database refuses or is away.
+pub(super) async fn page_above(
+    (log, store): (&impl EventLog, &impl SkipRows),
+    (id, version): (&DocumentId, i64),
+    skips: &mut SkippedVersions,
+    at_least: Timestamp,
+) -> Result<Batch> {
+    let page = log.read(id, version, READ_EVENTS_MAX, Some(at_least)).await?;
+    if page.documents()?.flatten().any(is_filler) {
+        // Together with such an event everything above it may have been skipped.
+        let read_at = page.read_at().max(Some(at_least));
+        *skips = store.load_skips_of(id, read_at).await?;
+    }
+    Ok(page)
 }
 
 /// Goes on from the base of the log, which stands for what looks like a gap; why the fold stops, if there is no such base.

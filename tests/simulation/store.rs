@@ -360,13 +360,14 @@ impl QuarantineRows for SimStore {
         self.node.call("server_time", async move { Ok(sim.wall()) }).await
     }
 
-    async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {
-        let (world, id) = (self.node.world.clone(), document.clone());
+    async fn load_quarantine_among(&self, documents: &[DocumentId]) -> Result<Vec<QuarantineRow>> {
+        let (world, ids) = (self.node.world.clone(), documents.to_vec());
         let work = async move {
-            let mut waiting = waiting(&world.state().visible).into_iter();
-            Ok(waiting.find(|row| row.document == id))
+            let mut rows = waiting(&world.state().visible);
+            rows.retain(|row| ids.contains(&row.document));
+            Ok(rows)
         };
-        self.node.call("load_quarantine_of", work).await
+        self.node.call("load_quarantine_among", work).await
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {

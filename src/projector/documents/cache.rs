@@ -12,7 +12,7 @@ use crate::{
         document::{Document, Quarantine},
         id::{DocumentId, integral},
     },
-    store::NO_VERSION,
+    store::{NO_VERSION, RowWrite},
 };
 
 /// How the stored row stands to what was read of it.
@@ -53,6 +53,13 @@ impl Slot {
         let version = row.get("version").ok().flatten().and_then(integral);
         self.stored = version.filter(|version| *version >= 1).unwrap_or(NO_VERSION);
         (self.is, self.stored_mark) = (Stored::Unreadable, None);
+    }
+
+    /// The row of the document, which is to be written over what is stored.
+    pub(in crate::projector) fn write(&self) -> RowWrite {
+        let versions = (self.stored, self.document.version);
+        let write = RowWrite::new(self.document.id.clone(), versions, self.document.to_raw());
+        RowWrite { is_unsound: self.is == Stored::Unreadable, ..write }
     }
 
     /// Whether the stored row is behind.

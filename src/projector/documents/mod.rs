@@ -29,10 +29,10 @@ use crate::{
         skip::has_fillers,
     },
     planted::{Bug, planted},
-    store::{RowOutcome, RowWrite, Store},
+    store::{RowOutcome, Store},
     time::Time,
 };
-use cache::{Slot, Stored};
+use cache::Slot;
 use memory::{Arrival, Memory, SkipsAre};
 use recheck::Recheck;
 
@@ -278,11 +278,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             ..Flush::default()
         };
         for slot in cache.changed() {
-            let versions = (slot.stored, slot.document.version);
-            let row = slot.document.to_raw();
-            let is_unsound = slot.is == Stored::Unreadable;
-            let write = RowWrite::new(slot.document.id.clone(), versions, row);
-            flush.writes.push(RowWrite { is_unsound, ..write });
+            flush.writes.push(slot.write());
             flush.marks.push(slot.document.quarantine.clone());
             flush.due.push(snapshot_due(slot, self.snapshot_events));
         }

@@ -14,7 +14,7 @@ use crate::{
     model::{
         document::{Class, Quarantine},
         event::{EventKey, is_base},
-        id::DocumentId,
+        id::{DocumentId, INTEGER_MAX},
     },
     planted::{Bug, planted},
     store::Store,
@@ -41,7 +41,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
             if page.documents()?.next().is_some() {
                 self.look_up_skips(id).await?;
             }
-            let met = self.offer_page(id, &page)?;
+            let met = self.offer_page(id, &page, INTEGER_MAX)?;
             let Some(version) = self.unparked(id) else { return Ok(()) };
             match met {
                 Some(met) if met > version => match self.take_base(id).await? {
@@ -107,13 +107,21 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         Ok(())
     }
 
-    /// Offers events that were just read from the log; the version of the last one.
-    pub(super) fn offer_page(&mut self, id: &DocumentId, page: &Batch) -> Result<Option<i64>> {
+    /// Offers events that were just read from the log, up to version `until`; the version of the last one.
+    pub(super) fn offer_page(
+        &mut self,
+        id: &DocumentId,
+        page: &Batch,
+        until: i64,
+    ) -> Result<Option<i64>> {
         let mut met = None;
         for event in page.documents()? {
             let event = event?;
             let key =
                 EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
+            if key.version > until {
+                break;
+            }
             met = Some(key.version);
             self.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
         }

@@ -4,16 +4,12 @@
 
 use std::{collections::BTreeMap, slice, time::Duration};
 
-use super::{
-    Documents,
-    memory::{Arrival, SkipsAre},
-};
+use super::Documents;
 use crate::{
-    database::{Error, Result},
+    database::Result,
     log::EventLog,
     model::{
         document::{Class, Quarantine},
-        event::EventKey,
         id::DocumentId,
     },
     planted::{Bug, planted},
@@ -231,38 +227,17 @@ async fn fold_to<L: EventLog, D: Store, T: Time>(
     id: &DocumentId,
     version: i64,
 ) -> Result<Option<RowWrite>> {
-    let Some(expected) = documents.memory.cache.edit(id).map(|slot| slot.stored) else {
-        return Ok(None);
-    };
+    let mut before = None;
     loop {
-        let reached = documents.memory.cache.edit(id).map_or(0, |slot| slot.document.version);
-        if reached == version {
-            break;
+        let Some(slot) = documents.memory.cache.edit(id) else { return Ok(None) };
+        let reached = slot.document.version;
+        match reached {
+            _ if reached == version => return Ok(Some(slot.write())),
+            _ if before == Some(reached) => return Ok(None),
+            _ => before = Some(reached),
         }
-        fold_some(documents, id, (reached, version)).await?;
-        if documents.memory.cache.edit(id).is_none_or(|slot| slot.document.version == reached) {
-            return Ok(None);
-        }
+        let page = documents.ask.read(id, reached).await?;
+        documents.look_up_skips(id).await?;
+        documents.offer_page(id, &page, version)?;
     }
-    let Some(slot) = documents.memory.cache.edit(id) else { return Ok(None) };
-    let write = RowWrite::new(id.clone(), (expected, version), slot.document.to_raw());
-    Ok(Some(RowWrite { is_unsound: slot.is == super::cache::Stored::Unreadable, ..write }))
-}
-
-/// Folds some of the events above version `after`, up to `version`.
-async fn fold_some<L: EventLog, D: Store, T: Time>(
-    documents: &mut Documents<L, D, T>,
-    id: &DocumentId,
-    (after, version): (i64, i64),
-) -> Result<()> {
-    let page = documents.ask.read(id, after).await?;
-    documents.look_up_skips(id).await?;
-    for event in page.documents()? {
-        let event = event?;
-        let key = EventKey::from_event(event).map_err(|error| Error::damaged(error.to_string()))?;
-        if key.version <= version {
-            documents.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
-        }
-    }
-    Ok(())
 }

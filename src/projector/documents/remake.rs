@@ -11,7 +11,7 @@ use crate::{
     log::{EventLog, history},
     model::{document::Document, id::DocumentId, skip::has_fillers},
     planted::{Bug, planted},
-    store::{RowWrite, Store},
+    store::Store,
     time::Time,
 };
 
@@ -75,9 +75,7 @@ async fn repair_beside_memory<L: EventLog, D: Store, T: Time>(
     row: &RawDocumentBuf,
 ) -> Result<()> {
     let slot = documents.memory.cache.edit(id).filter(|slot| slot.is == Stored::Differs);
-    let Some(slot) = slot else { return Ok(()) };
-    let versions = (slot.stored, slot.document.version);
-    let write = RowWrite::new(id.clone(), versions, slot.document.to_raw());
+    let Some(write) = slot.map(|slot| slot.write()) else { return Ok(()) };
     documents.ask.write(std::slice::from_ref(&write)).await?;
     documents.memory.cache.evict(id);
     documents.memory.admit_row(row);

@@ -4,15 +4,15 @@
 use std::{collections::HashMap, time::Duration};
 
 use bson::{
-    Binary, Bson, Document, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr,
-    rawdoc, spec::BinarySubtype,
+    Binary, Bson, DateTime, Document, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc,
+    raw::cstr, rawdoc, spec::BinarySubtype,
 };
 use futures::TryStreamExt;
 use mongodb::{ClientSession, options::ReadConcern};
 
-use super::{MongoStore, no_write_errors};
+use super::{MongoStore, held_by_majority, no_write_errors};
 use crate::{
-    database::{Error, Result, Verdict},
+    database::{Error, Result, Verdict, reply_of, server_time},
     model::{
         base::Base,
         clock::Clock,
@@ -42,9 +42,9 @@ impl Bases for MongoStore {
         let statement = rawdoc! { "q": filter, "u": base.to_raw() };
         let mut update = self.on_log("update", log, rawdoc! { "updates": [statement] })?;
         update.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
-        let reply = self.database.run_raw_command(update).await?;
-        no_write_errors(&reply)?;
-        Ok(reply.get_i32("n").unwrap_or_default() == 1)
+        let reply = reply_of(self.database.run_raw_command(update)).await?;
+        held_by_majority(&reply)?;
+        Ok(written(&reply)? == 1)
     }
 
     async fn prune(&self, log: LogId, steps: &[Prune]) -> Result<PruneOutcome> {
@@ -92,7 +92,7 @@ impl Bases for MongoStore {
             let client = LiveClient {
                 name: name.unwrap_or_default().to_owned(),
                 clock: clock.unwrap_or_default(),
-                seen_at: row.get_datetime("seen_at").unwrap_or(bson::DateTime::MAX),
+                seen_at: row.get_datetime("seen_at").unwrap_or(DateTime::MAX),
             };
             clients.entry(id).or_default().push(client);
         }
@@ -119,8 +119,9 @@ impl Bases for MongoStore {
     }
 
     async fn remove_late(&self, log: LogId, base: &Base, event: &RawDocumentBuf) -> Result<bool> {
+        let late = (event, server_time(&self.database).await?);
         let mut held = self.begin().await?;
-        let outcome = self.remove_late_in(held.session(), log, base, event).await;
+        let outcome = self.remove_late_in(held.session(), log, base, late).await;
         let is_kept = matches!(outcome, Ok(true));
         held.end(&self.database, is_kept).await?;
         outcome
@@ -154,9 +155,7 @@ impl MongoStore {
         });
         let touches: bson::RawArrayBuf = touches.collect();
         let update = self.on_log("update", log, rawdoc! { "updates": touches })?;
-        let reply = self.database.run_raw_command(update).session(&mut *session).await?;
-        no_write_errors(&reply)?;
-        if i64::from(reply.get_i32("n").unwrap_or_default()) != steps.len() as i64 {
+        if self.write_in(session, update).await? != steps.len() as i64 {
             return Ok(PruneOutcome::Moved);
         }
         let deletes = steps.iter().map(|step| {
@@ -165,10 +164,8 @@ impl MongoStore {
         });
         let deletes: bson::RawArrayBuf = deletes.collect();
         let delete = self.on_log("delete", log, rawdoc! { "deletes": deletes })?;
-        let reply = self.database.run_raw_command(delete).session(&mut *session).await?;
-        no_write_errors(&reply)?;
+        let gone = self.write_in(session, delete).await?;
         let expected: i64 = steps.iter().map(Prune::events).sum();
-        let gone = i64::from(reply.get_i32("n").unwrap_or_default());
         Ok(match gone == expected || planted(Bug::StepWithoutCount) {
             true => PruneOutcome::Done,
             false => PruneOutcome::Short,
@@ -180,7 +177,7 @@ impl MongoStore {
         session: &mut ClientSession,
         log: LogId,
         base: &Base,
-        event: &RawDocumentBuf,
+        (event, since): (&RawDocumentBuf, DateTime),
     ) -> Result<bool> {
         // A base that is put back or replaced meanwhile decides anew whether the event is late. To write what stands there
         // already would not conflict with that, so the step is one of its own kind: the time of the last of them.
@@ -189,15 +186,12 @@ impl MongoStore {
             "u": [{ "$set": { "late_at": "$$NOW" } }],
         };
         let update = self.on_log("update", log, rawdoc! { "updates": [touch] })?;
-        let reply = self.database.run_raw_command(update).session(&mut *session).await?;
-        no_write_errors(&reply)?;
-        if reply.get_i32("n").unwrap_or_default() != 1 {
+        if self.write_in(session, update).await? != 1 {
             return Ok(false);
         }
-        let record = self.late_record(event)?;
+        let record = self.late_record(event, since)?;
         let insert = rawdoc! { "insert": QUARANTINE_COLLECTION, "documents": [record] };
-        let reply = self.database.run_raw_command(insert).session(&mut *session).await?;
-        no_write_errors(&reply)?;
+        self.write_in(session, insert).await?;
         let key = rawdoc! { "_id": event.get_document("_id")?.to_owned() };
         let find = self.on_log("find", log, rawdoc! { "filter": key.clone(), "limit": 1 })?;
         let mut found = self.database.run_raw_cursor_command(find).session(&mut *session).await?;
@@ -207,13 +201,16 @@ impl MongoStore {
         }
         let delete =
             self.on_log("delete", log, rawdoc! { "deletes": [{ "q": key, "limit": 1 }] })?;
-        let reply = self.database.run_raw_command(delete).session(&mut *session).await?;
-        no_write_errors(&reply)?;
-        Ok(reply.get_i32("n").unwrap_or_default() == 1)
+        Ok(self.write_in(session, delete).await? == 1)
+    }
+
+    /// Runs a command that writes in a transaction; how many it has written.
+    async fn write_in(&self, session: &mut ClientSession, command: RawDocumentBuf) -> Result<i64> {
+        written(&reply_of(self.database.run_raw_command(command).session(session)).await?)
     }
 
     /// The record of a late event, which keeps it whole.
-    fn late_record(&self, event: &RawDocument) -> Result<RawDocumentBuf> {
+    fn late_record(&self, event: &RawDocument, since: DateTime) -> Result<RawDocumentBuf> {
         let key = event.get_document("_id")?;
         let mut id = rawdoc! { "late": self.collection.as_str() };
         for field in key {
@@ -223,9 +220,15 @@ impl MongoStore {
         id.append(cstr!("n"), bson::oid::ObjectId::new());
         let mut record = rawdoc! { "_id": id, "class": "late" };
         record.append(cstr!("event"), event.to_owned());
-        record.append(cstr!("since"), bson::DateTime::now());
+        record.append(cstr!("since"), since);
         Ok(record)
     }
+}
+
+/// How many documents a write has matched, inserted or deleted, by its reply.
+fn written(reply: &Document) -> Result<i64> {
+    no_write_errors(reply)?;
+    Ok(reply.get_i32("n").unwrap_or_default().into())
 }
 
 fn which_base(key: RawDocumentBuf, which: &Which) -> RawDocumentBuf {

@@ -9,16 +9,13 @@ use mongodb::{Database, options::ReadConcern};
 
 use super::{MongoStore, bases::document_of, collection_key, no_write_errors};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, code::UNAUTHORIZED, server_time},
     model::{id::DocumentId, position::LogId},
     store::{
         CLIENTS_COLLECTION, MARKS_COLLECTION,
         marks::{MarkRows, NextLook},
     },
 };
-
-/// The server's code for a right that is lacking.
-const UNAUTHORIZED: i32 = 13;
 
 /// How many notes of one document are kept.
 const MARKS_KEPT: i32 = 10;
@@ -34,7 +31,7 @@ impl MarkRows for MongoStore {
     ) -> Result<()> {
         let millis = |age: Duration| i64::try_from(age.as_millis()).unwrap_or(i64::MAX / 4);
         for grown in grown.chunks(STATEMENTS_MAX) {
-            let statements = grown.iter().map(|(id, version)| {
+            let statements = grown.iter().map(|(id, version)| -> Result<RawDocumentBuf> {
                 let is_ours = doc! { "$eq": ["$log", log.0] };
                 let kept = doc! { "$cond": [is_ours.clone(), { "$ifNull": ["$marks", []] }, []] };
                 let last = doc! { "$last": "$marks" };
@@ -65,22 +62,23 @@ impl MarkRows for MongoStore {
                 let mut statement = rawdoc! {
                     "q": { "_id": collection_key(&self.collection, id) },
                 };
-                let pipeline: Vec<RawDocumentBuf> =
-                    pipeline.iter().filter_map(|stage| RawDocumentBuf::try_from(stage).ok()).collect();
-                statement.append(cstr!("u"), RawArrayBuf::from_iter(pipeline));
+                let mut stages = RawArrayBuf::new();
+                for stage in &pipeline {
+                    stages.push(RawDocumentBuf::try_from(stage)?);
+                }
+                statement.append(cstr!("u"), stages);
                 statement.append(cstr!("upsert"), true);
-                statement
+                Ok(statement)
             });
-            let reply = self
-                .bulk("update", MARKS_COLLECTION, "updates", RawArrayBuf::from_iter(statements))
-                .await?;
+            let statements: RawArrayBuf = statements.collect::<Result<_>>()?;
+            let reply = self.bulk("update", MARKS_COLLECTION, "updates", statements).await?;
             no_write_errors(&reply)?;
         }
         Ok(())
     }
 
     async fn due(&self, log: LogId, pending_only: bool, limit: u32) -> Result<Vec<DocumentId>> {
-        let now = crate::database::server_time(&self.database).await?;
+        let now = server_time(&self.database).await?;
         let mut filter = doc! { "_id.c": &self.collection, "due": { "$lte": now }, "log": log.0 };
         if pending_only {
             filter.insert("pending", true);

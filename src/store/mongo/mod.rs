@@ -110,13 +110,19 @@ async fn bulk(
     let mut bulk = write_command(command, collection, statements_field, statements)?;
     bulk.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
     let reply = reply_of(database.run_raw_command(bulk)).await?;
+    held_by_majority(&reply)?;
+    Ok(reply)
+}
+
+/// Whether the concern of a majority write was met, by its reply.
+fn held_by_majority(reply: &Document) -> Result<()> {
     match reply.get_document("writeConcernError") {
         Ok(error) => Err(Error::server(
             error.get_i32("code").unwrap_or_default(),
             error.get_str("errmsg").unwrap_or("write concern not satisfied"),
         )
         .whatever_was_sent()),
-        Err(_) => Ok(reply),
+        Err(_) => Ok(()),
     }
 }
 

@@ -35,12 +35,13 @@ impl QuarantineRows for MongoStore {
         server_time(&self.database).await
     }
 
-    async fn load_quarantine_of(&self, document: &DocumentId) -> Result<Option<QuarantineRow>> {
-        let mut key = rawdoc! {};
-        key.append(cstr!("_id"), collection_key(&self.collection, document));
-        let found = self.quarantine.find_one(Document::try_from(key)?);
-        let found = found.read_concern(ReadConcern::majority()).await?;
-        found.as_deref().map(decode).transpose()
+    async fn load_quarantine_among(&self, documents: &[DocumentId]) -> Result<Vec<QuarantineRow>> {
+        let keys: RawArrayBuf =
+            documents.iter().map(|document| collection_key(&self.collection, document)).collect();
+        let filter = Document::try_from(rawdoc! { "_id": { "$in": keys } })?;
+        let found = self.quarantine.find(filter).read_concern(ReadConcern::majority());
+        let rows: Vec<RawDocumentBuf> = found.await?.try_collect().await?;
+        rows.iter().map(|row| decode(row)).collect()
     }
 
     async fn put_quarantine(&self, rows: &[QuarantineRow]) -> Result<()> {

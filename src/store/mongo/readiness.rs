@@ -9,9 +9,13 @@ use mongodb::options::{ReadConcern, WriteConcern};
 
 use super::{MongoStore, instances};
 use crate::{
-    database::{Error, Result},
+    database::{Result, server_time},
     model::{
-        base::Base, clock::Clock, event::EventKey, id::DocumentId, names::events_collection,
+        base::Base,
+        clock::Clock,
+        event::EventKey,
+        id::{DocumentId, integral},
+        names::events_collection,
         snapshot::FOLD,
     },
     store::{META_COLLECTION, bases::Hindrance, format::FORMAT},
@@ -53,8 +57,7 @@ impl MongoStore {
         let raised = |row: Option<RawDocumentBuf>| {
             let row = row?;
             let version = row.get("version").ok()??;
-            (crate::model::id::integral(version)? >= FORMAT)
-                .then(|| row.get_datetime("raised_at").ok())
+            (integral(version)? >= FORMAT).then(|| row.get_datetime("raised_at").ok())
         };
         let at = match raised(find().await?) {
             Some(None) => return Ok(None),
@@ -81,11 +84,7 @@ impl MongoStore {
                 return Ok(Some(Hindrance::Passing));
             }
         };
-        let now: Document = self.database.run_command(doc! { "hello": 1 }).await?;
-        let now = now
-            .get_datetime("localTime")
-            .copied()
-            .map_err(|_| Error::damaged("the server's answer to `hello` has no `localTime`"))?;
+        let now = server_time(&self.database).await?;
         Ok((now.saturating_duration_since(at) < settled).then_some(Hindrance::Passing))
     }
 }

@@ -12,7 +12,7 @@ use mongodb::{
 
 use super::{MongoStore, no_write_errors, no_write_errors_but};
 use crate::{
-    database::{Error, Result, code::DUPLICATE_KEY},
+    database::{Error, Result, code::DUPLICATE_KEY, server_time},
     model::{
         id::{DocumentId, INTEGER_MAX, integral},
         snapshot::{FOLD, Snapshot},
@@ -33,11 +33,7 @@ const PRUNED_MAX: i64 = 100;
 
 impl Snapshots for MongoStore {
     async fn database_time(&self) -> Result<DateTime> {
-        let hello = self.database.run_command(doc! { "hello": 1 }).await?;
-        hello
-            .get_datetime("localTime")
-            .copied()
-            .map_err(|_| Error::damaged("the server does not tell its time (`hello.localTime`)"))
+        server_time(&self.database).await
     }
 
     async fn put_snapshots(&self, snapshots: &[Snapshot]) -> Result<Vec<PutOutcome>> {

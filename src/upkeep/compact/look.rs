@@ -15,19 +15,17 @@ use crate::{
         document::Document,
         event::{EventKey, is_base},
         id::DocumentId,
-        skip::{SkippedVersions, client_of, is_filler},
+        skip::{SkippedVersions, client_of},
         state::State,
     },
     planted::{Bug, planted},
     store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows},
     upkeep::{
-        fold::{Stop, offer},
+        fold::{Stop, offer, page_above},
         snapshot::{difference, version_of},
     },
 };
 
-/// How many events of one document are asked for at once.
-const READ_EVENTS_MAX: u32 = 1_000;
 /// The most late events of one document that are dealt with. More of them, and somebody has put a dump back.
 const LATE_MAX: u32 = 1_000;
 /// The largest base that is written. The server takes 16 MB, and a stream tells of it with some words around it.
@@ -212,11 +210,8 @@ where
         let mut skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
-            let page = self.log.read(&look.id, reached, READ_EVENTS_MAX, Some(at_least)).await?;
-            if page.documents()?.flatten().any(is_filler) {
-                let read_at = page.read_at().max(Some(at_least));
-                skips = self.store.load_skips_of(&look.id, read_at).await?;
-            }
+            let means = (self.log, self.store);
+            let page = page_above(means, (&look.id, reached), &mut skips, at_least).await?;
             for event in page.documents()? {
                 fold.take(event?, until, &skips);
             }

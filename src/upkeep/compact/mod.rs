@@ -108,7 +108,7 @@ where
         let now = self.store.server_time().await?;
         let (marks, clients) =
             futures::try_join!(self.store.marks(self.log.id(), ids), self.store.clients(ids))?;
-        let waiting = self.store.load_quarantine().await?;
+        let waiting = self.store.load_quarantine_among(ids).await?;
         let known = look::Known { now, marks, clients, waiting };
         let looks: Vec<_> = ids.iter().map(|id| self.look(id, &known).boxed()).collect();
         let looks: Vec<Option<Look>> =
