@@ -39,6 +39,7 @@ pub mod health;
 pub mod headroom;
 pub mod api;
 pub mod writer;
+pub mod import;
 pub mod config;
 pub mod daemon;
 pub mod cli;

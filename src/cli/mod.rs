@@ -13,6 +13,7 @@ mod get;
 mod globals;
 mod health;
 mod history;
+mod import;
 mod init;
 mod jobs;
 mod missing;
@@ -61,6 +62,8 @@ enum Command {
     Run(run::Run),
     /// Create the collections that are missing, with their validator
     Init(init::Init),
+    /// Turn a collection that existed before into events; again: append what changed in it since
+    Import(Box<import::ImportCommand>),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_check::Config),
@@ -216,6 +219,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Dev(_) | Command::Run(_) => Ok(()),
         Command::Demo(command) => command.run(globals).await,
         Command::Init(command) => command.run(globals).await,
+        Command::Import(command) => command.run(globals).await,
         Command::Config(command) => command.run(globals),
         Command::Append(command) => command.run(globals).await,
         Command::Status(command) => command.run(globals).await,
