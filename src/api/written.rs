@@ -86,6 +86,17 @@ impl Serialize for Raw<'_> {
     }
 }
 
+/// A document of anybody's, which may be any bytes.
+pub(crate) struct Whole<'a>(pub(crate) Notation, pub(crate) &'a RawDocument);
+
+impl Serialize for Whole<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(notation, document) = *self;
+        let value = RawValue::new(tag::DOCUMENT, document.as_bytes());
+        Raw(notation, "document", value).serialize(serializer)
+    }
+}
+
 /// The state of a document, or null if it is deleted.
 pub(crate) struct State {
     pub(crate) notation: Notation,
@@ -101,10 +112,7 @@ impl State {
 impl Serialize for State {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.state {
-            Some(state) => {
-                let state = RawValue::new(tag::DOCUMENT, state.as_bytes());
-                Raw(self.notation, "state", state).serialize(serializer)
-            }
+            Some(state) => Whole(self.notation, state).serialize(serializer),
             None => serializer.serialize_unit(),
         }
     }

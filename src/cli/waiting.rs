@@ -9,6 +9,7 @@ use crate::{
     api::{
         operate::row,
         value::{self, Notation},
+        written::{Whole, tree},
     },
     model::part::Part,
     model::{
@@ -82,10 +83,9 @@ impl List {
             last = Some(newest.clone());
             count += rows.len();
             for row in &rows {
-                let kept: bson::Document = row.try_into()?;
-                let event = kept.get_document("event").cloned().unwrap_or_default();
-                let since = kept.get_datetime("since").ok().copied();
-                let event = Notation::default().value(event.into());
+                let since = row.get_datetime("since").ok();
+                let event = row.get_document("event").ok();
+                let event = event.map(|event| tree(&Whole(Notation::default(), event)));
                 let told = json!({ "event": event, "since": since.map(value::time) });
                 match globals.json {
                     true => all.push(told),

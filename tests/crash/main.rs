@@ -8,6 +8,8 @@ mod common;
 mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
+
+mod compacting;
 mod parts;
 mod writers;
 
@@ -30,6 +32,8 @@ struct Stage {
     mongod: Mongod,
     scene: Scene,
     rng: Rng,
+    /// What else the configuration says of `games`.
+    policy: &'static str,
 }
 
 impl Stage {
@@ -39,7 +43,7 @@ impl Stage {
         let mongod = Mongod::start(Options::default()).await.unwrap();
         let client = Client::with_uri_str(mongod.uri()).await.unwrap();
         let scene = Scene::on(mongod.uri().to_owned(), client.database("crash")).await;
-        Stage { mongod, scene, rng: Rng::with_seed(seed) }
+        Stage { mongod, scene, rng: Rng::with_seed(seed), policy: "" }
     }
 
     fn daemon(&self) -> Daemon {
@@ -57,8 +61,10 @@ impl Stage {
             name = "games"
             flush_interval = "20ms"
             cache_bytes = "1MiB"
+            {}
             "#,
-            self.mongod.uri()
+            self.mongod.uri(),
+            self.policy
         ))
     }
 

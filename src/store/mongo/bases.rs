@@ -113,9 +113,9 @@ impl Bases for MongoStore {
             "readConcern": { "level": "majority", "afterClusterTime": at_least },
         };
         let find = self.on_log("find", log, find)?;
+        // As bytes: an event may have anything in it.
         let rows = self.database.run_raw_cursor_command(find).await?;
-        let rows: Vec<Document> = rows.try_collect().await?;
-        rows.iter().map(|row| Ok(RawDocumentBuf::try_from(row)?)).collect()
+        Ok(rows.with_type::<RawDocumentBuf>().try_collect().await?)
     }
 
     async fn remove_late(&self, log: LogId, base: &Base, event: &RawDocumentBuf) -> Result<bool> {
@@ -194,9 +194,10 @@ impl MongoStore {
         self.write_in(session, insert).await?;
         let key = rawdoc! { "_id": event.get_document("_id")?.to_owned() };
         let find = self.on_log("find", log, rawdoc! { "filter": key.clone(), "limit": 1 })?;
-        let mut found = self.database.run_raw_cursor_command(find).session(&mut *session).await?;
-        let found: Vec<Document> = found.stream(session).try_collect().await?;
-        if found.first().map(RawDocumentBuf::try_from).transpose()?.as_ref() != Some(event) {
+        let found = self.database.run_raw_cursor_command(find).session(&mut *session).await?;
+        let mut found = found.with_type::<RawDocumentBuf>();
+        let found: Vec<RawDocumentBuf> = found.stream(session).try_collect().await?;
+        if found.first() != Some(event) {
             return Ok(false);
         }
         let delete =

@@ -33,7 +33,8 @@ impl MarkRows for MongoStore {
         for grown in grown.chunks(STATEMENTS_MAX) {
             let statements = grown.iter().map(|(id, version)| -> Result<RawDocumentBuf> {
                 let is_ours = doc! { "$eq": ["$log", log.0] };
-                let kept = doc! { "$cond": [is_ours.clone(), { "$ifNull": ["$marks", []] }, []] };
+                let is_kept = doc! { "$and": [is_ours.clone(), { "$isArray": ["$marks"] }] };
+                let kept = doc! { "$cond": [is_kept, "$marks", []] };
                 let last = doc! { "$last": "$marks" };
                 let is_new = doc! { "$or": [
                     { "$eq": [{ "$size": "$marks" }, 0] },

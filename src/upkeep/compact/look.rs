@@ -10,7 +10,7 @@ use crate::{
     database::Result,
     log::{EventLog, LogSource, history},
     model::{
-        base::Base,
+        base::{Base, BaseError},
         compaction::{Inventory, LiveClient, Mark, Pin, Plan, Rule, grace, plan},
         document::Document,
         event::{EventKey, is_base},
@@ -90,9 +90,10 @@ impl Look {
         Self { pin, ..self }
     }
 
-    fn wrong(self, version: i64, problem: String) -> Self {
+    /// The document is left as it is.
+    pub(super) fn wrong(self, version: i64, problem: String) -> Self {
         let finding = Some(Finding { id: self.id.clone(), version, problem });
-        Self { finding, ..self }
+        Self { finding, work: Work::None, events: 0, bytes: 0, ..self }
     }
 }
 
@@ -117,6 +118,13 @@ where
             Err(error) => return Ok(Some(look.wrong(version, error.to_string()))),
         };
         let floor = base.as_ref().map_or(0, |base| base.version);
+        let look = match base.as_ref() {
+            Some(base) => self.late(look, base, at_least).await?,
+            None => look,
+        };
+        if look.finding.is_some() {
+            return Ok(Some(look));
+        }
         let is_waiting = known.waiting.iter().any(|row| row.document == *id);
         if is_waiting || row.get("quarantine").ok().flatten().is_some() {
             return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
@@ -134,25 +142,27 @@ where
         };
         let planned = plan(&inventory, &self.retention);
         let base = inventory.base;
-        let mut look = match planned.is_empty(base.as_ref()) {
-            true => look.pinned(planned.rule, version - floor),
-            false => {
-                let times = (known.now, at_least);
-                self.prove(look, (&row, &first, base.as_ref()), &planned, times).await?
-            }
-        };
-        if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
-            let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, at_least).await?;
-            if late.len() > LATE_MAX as usize {
-                let problem = format!(
-                    "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take \
-                     them out, or restore the document"
-                );
-                return Ok(Some(Look { work: Work::None, ..look.wrong(version, problem) }));
-            }
-            look.late = late.into_iter().map(|event| (base.clone(), event)).collect();
+        if planned.is_empty(base.as_ref()) {
+            return Ok(Some(look.pinned(planned.rule, version - floor)));
         }
-        Ok(Some(look))
+        let times = (known.now, at_least);
+        self.prove(look, (&row, &first, base.as_ref()), &planned, times).await.map(Some)
+    }
+
+    /// Finds the events that stand where a base says that none is left, also of a document that waits.
+    async fn late(&self, look: Look, base: &Base, at_least: Timestamp) -> Result<Look> {
+        if base.pruned <= 1 || planted(Bug::LateNotLookedFor) {
+            return Ok(look);
+        }
+        let late = self.store.late(self.log.id(), base, LATE_MAX + 1, at_least).await?;
+        if late.len() > LATE_MAX as usize {
+            let problem = format!(
+                "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take \
+                 them out, or restore the document"
+            );
+            return Ok(look.wrong(base.version, problem));
+        }
+        Ok(Look { late: late.into_iter().map(|event| (base.clone(), event)).collect(), ..look })
     }
 
     /// What a base stands for goes once that is old enough, and while its own event is there.
@@ -205,7 +215,10 @@ where
         (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let until = version_of(row);
-        let mut fold = Folding::new(&look.id, first, old, planned)?;
+        let mut fold = match Folding::new(&look.id, first, old, planned) {
+            Ok(fold) => fold,
+            Err(error) => return Ok(look.wrong(until, error.to_string())),
+        };
         // After the row, which moves over an event together with the record.
         let mut skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
@@ -250,11 +263,9 @@ impl<'p> Folding<'p> {
         first: &RawDocument,
         old: Option<&Base>,
         plan: &'p Plan,
-    ) -> Result<Self> {
+    ) -> Result<Self, BaseError> {
         let document = match old {
-            Some(base) => base.document().map_err(|error| {
-                crate::database::Error::damaged(format!("the base of document {id}: {error}"))
-            })?,
+            Some(base) => base.document()?,
             None => history::start(id),
         };
         // What a new base replaces goes as well.

@@ -117,8 +117,14 @@ where
         let mut to_prune = Vec::new();
         for look in looks.into_iter().flatten() {
             let marks = known.marks.get(&look.id).map(Vec::as_slice).unwrap_or_default();
+            let (look, stands) = match dry_run {
+                true => (look, true),
+                false => self.act(look, &mut done).await?,
+            };
             done.next.push(self.next_look(&look, marks, now));
-            self.take(look, (&mut done, &mut to_prune), dry_run).await?;
+            if stands {
+                self.take(look, (&mut done, &mut to_prune), dry_run);
+            }
         }
         if !dry_run {
             let Pruned { events, findings } = self.prune_all(to_prune).await?;
@@ -157,36 +163,48 @@ where
         }
     }
 
-    async fn take(
-        &self,
-        look: Look,
-        (done, to_prune): (&mut Compacted, &mut Vec<Base>),
-        dry_run: bool,
-    ) -> Result<()> {
+    /// Writes what a look has found to be written. What the server refuses of a document, for somebody's index on the log
+    /// say, is that document's trouble and no other's. `false` if somebody else has compacted it meanwhile.
+    async fn act(&self, look: Look, done: &mut Compacted) -> Result<(Look, bool)> {
+        let version = look.late.first().map_or(0, |(base, _)| base.version);
+        done.late += match self.remove_late(&look.late).await {
+            Err(error) if error.may_be_of_what_was_sent() => {
+                let problem = format!("an event that came late cannot be put on record: {error}");
+                return Ok((look.wrong(version, problem), true));
+            }
+            removed => removed?,
+        };
+        let Work::Write { base, over } = &look.work else { return Ok((look, true)) };
+        let version = base.version;
+        match self.write(base, over).await {
+            Err(error) if error.may_be_of_what_was_sent() => {
+                let problem = format!("the server refuses its base: {error}");
+                Ok((look.wrong(version, problem), true))
+            }
+            written => {
+                let is_written = written?;
+                done.based += i64::from(is_written);
+                Ok((look, is_written))
+            }
+        }
+    }
+
+    /// Counts what was found and done, and notes what is to be pruned.
+    fn take(&self, look: Look, (done, to_prune): (&mut Compacted, &mut Vec<Base>), dry_run: bool) {
         done.pins.extend(look.pin.map(|pin| (look.id.clone(), pin)));
         done.findings.extend(look.finding);
-        if !dry_run {
-            done.late += self.remove_late(&look.late).await?;
-        }
-        let (events, bytes) = (look.events, look.bytes);
         match look.work {
-            Work::None => return Ok(()),
-            _ if dry_run => done.events += events,
+            Work::None => return,
+            _ if dry_run => done.events += look.events,
             Work::Prune(base) => to_prune.push(base),
-            Work::Write { base, over } => {
-                if !self.write(&base, &over).await? {
-                    // Somebody else has compacted it meanwhile.
-                    return Ok(());
-                }
-                done.based += 1;
+            Work::Write { base, .. } => {
                 if grace(&self.retention).is_zero() || planted(Bug::PrunedBeforeGrace) {
                     to_prune.push(base);
                 }
             }
         }
         done.documents += 1;
-        done.bytes += bytes;
-        Ok(())
+        done.bytes += look.bytes;
     }
 
     /// Writes a base and reads it again, with its hash.

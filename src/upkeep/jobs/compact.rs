@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, DateTime, Document, doc};
 
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
     retry::limited,
     store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
-    upkeep::compact::{Compacted, Compactor},
+    upkeep::{
+        compact::{Compacted, Compactor},
+        snapshot::TakeError,
+    },
 };
 
 /// How many documents are looked at before the place is saved.
@@ -93,7 +96,11 @@ impl Tallied {
 fn shown(document: &DocumentId, pin: &Pin) -> Document {
     let mut shown = doc! { "document": document.to_bson(), "rule": pin.rule.name() };
     if let Some((client, seen_at)) = &pin.client {
-        shown.extend(doc! { "client": client, "seen_at": *seen_at });
+        shown.insert("client", client);
+        // One whose row cannot be read counts as seen for ever, which is a time that drivers cannot show.
+        if *seen_at < DateTime::MAX {
+            shown.insert("seen_at", *seen_at);
+        }
     }
     shown.insert("events", pin.events);
     shown
@@ -108,7 +115,11 @@ where
         let mut tallied = Tallied::default();
         self.may_compact().await?;
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
-        tallied.add(self.compact_some(&log, std::slice::from_ref(document)).await?);
+        let done = self.compact_some(&log, std::slice::from_ref(document)).await?;
+        if done.next.is_empty() {
+            return Err(Undone::Failed(TakeError::Unknown(document.clone()).to_string()));
+        }
+        tallied.add(done);
         (self.at.done, self.at.total) = (1, Some(1));
         self.save(&tallied).await?;
         Ok(tallied.to_bson())
