@@ -10,7 +10,7 @@ use crate::{
     database::Result,
     log::{EventLog, LogSource, history},
     model::{
-        base::Base,
+        base::{Base, VERSION_MIN},
         compaction::{Inventory, LiveClient, Mark, Pin, Plan, Rule, grace, plan},
         document::Document,
         event::{EventKey, is_base},
@@ -141,18 +141,50 @@ where
                 self.prove(look, (&row, &first, base.as_ref()), &planned, times).await?
             }
         };
-        if let Some(base) = base.filter(|base| base.pruned > 1 && !planted(Bug::LateNotLookedFor)) {
-            let late = self.store.late(self.log.id(), &base, LATE_MAX + 1, at_least).await?;
-            if late.len() > LATE_MAX as usize {
-                let problem = format!(
-                    "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take \
-                     them out, or restore the document"
-                );
-                return Ok(Some(Look { work: Work::None, ..look.wrong(version, problem) }));
+        if let Some(base) = base {
+            match self.late_below(&base, at_least).await? {
+                Ok(late) => look.late = late,
+                Err(problem) => {
+                    return Ok(Some(Look { work: Work::None, ..look.wrong(version, problem) }));
+                }
             }
-            look.late = late.into_iter().map(|event| (base.clone(), event)).collect();
         }
         Ok(Some(look))
+    }
+
+    /// Looks only for what came late of a document.
+    pub(super) async fn look_for_late(&self, id: &DocumentId) -> Result<Look> {
+        let look = Look::nothing(id);
+        let at_least = self.source.now().await?;
+        let first = self.log.first(id, Some(at_least)).await?;
+        let first = first.documents()?.next().transpose()?.filter(|first| is_base(first));
+        // One that cannot be read says nothing of what is late. It parks its document.
+        let Some(base) = first.and_then(|first| Base::from_raw(first).ok()) else {
+            return Ok(look);
+        };
+        match self.late_below(&base, at_least).await? {
+            Ok(late) => Ok(Look { late, ..look }),
+            Err(problem) => Ok(look.wrong(base.version, problem)),
+        }
+    }
+
+    /// The events that stand where a base says that none is left; too many of them are a problem of another kind.
+    async fn late_below(
+        &self,
+        base: &Base,
+        at_least: Timestamp,
+    ) -> Result<std::result::Result<Vec<(Base, RawDocumentBuf)>, String>> {
+        if base.pruned < VERSION_MIN || planted(Bug::LateNotLookedFor) {
+            return Ok(Ok(Vec::new()));
+        }
+        let late = self.store.late(self.log.id(), base, LATE_MAX + 1, at_least).await?;
+        if late.len() > LATE_MAX as usize {
+            return Ok(Err(format!(
+                "more than {LATE_MAX} events stand below its base: somebody has put a dump back over the log. Take them \
+                 out, or restore the document"
+            )));
+        }
+        Ok(Ok(late.into_iter().map(|event| (base.clone(), event)).collect()))
     }
 
     /// What a base stands for goes once that is old enough, and while its own event is there.
