@@ -49,6 +49,30 @@ pub(in crate::projector) enum SkipsAre {
     Known,
 }
 
+/// Documents of which an event seems to stand where their base says that none is left.
+#[derive(Debug, Default)]
+pub(in crate::projector) struct Suspects(BTreeSet<DocumentId>);
+
+impl Suspects {
+    /// An event was at or below its document's version.
+    fn replayed(&mut self, key: &EventKey, is_news: bool) {
+        if is_news && key.version > 1 {
+            self.note(&key.document);
+        }
+    }
+
+    pub(in crate::projector) fn note(&mut self, id: &DocumentId) {
+        if self.0.len() < SUSPECTS_MAX && !planted(Bug::LateNotSuspected) {
+            self.0.insert(id.clone());
+        }
+    }
+
+    /// Those that were noted since this was asked last.
+    pub(in crate::projector) fn take(&mut self) -> Vec<DocumentId> {
+        std::mem::take(&mut self.0).into_iter().collect()
+    }
+}
+
 /// See the module.
 pub(in crate::projector) struct Memory<T: Time> {
     pub(in crate::projector) cache: Cache,
@@ -58,7 +82,7 @@ pub(in crate::projector) struct Memory<T: Time> {
     pub(in crate::projector) skips: Skips,
     pub(in crate::projector) counts: Counts,
     /// Documents of which an event seems to have come late.
-    pub(in crate::projector) suspects: BTreeSet<DocumentId>,
+    pub(in crate::projector) suspects: Suspects,
     /// When the oldest event since the last flush was appended.
     pub(in crate::projector) oldest: Option<DateTime>,
     limits: FoldLimits,
@@ -83,7 +107,7 @@ impl<T: Time> Memory<T> {
             rechecks: Rechecks::default(),
             skips,
             counts: Counts::default(),
-            suspects: BTreeSet::new(),
+            suspects: Suspects::default(),
             oldest: None,
             limits,
             time,
@@ -104,7 +128,6 @@ impl<T: Time> Memory<T> {
         let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return };
         let (mut applied, mut waits, mut behind, mut poison) = (false, false, 0, None);
-        let mut is_suspect = false;
         for Arrival { key, event, is_news } in events {
             self.offered = self.offered.wrapping_add(1);
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
@@ -121,7 +144,7 @@ impl<T: Time> Memory<T> {
             match slot.document.offer(key, event, is_skipped, &self.limits) {
                 Outcome::Replay => {
                     self.counts.replayed += 1;
-                    is_suspect |= *is_news && key.version > 1;
+                    self.suspects.replayed(key, *is_news);
                 }
                 Outcome::Parked => waits = true,
                 Outcome::Based => {
@@ -146,9 +169,6 @@ impl<T: Time> Memory<T> {
             }
         }
         let version = slot.document.version;
-        if is_suspect {
-            self.suspect(id);
-        }
         if applied {
             self.cache.edited(id);
             self.note_change();
@@ -166,13 +186,6 @@ impl<T: Time> Memory<T> {
         } else if gap.is_some_and(|gap| version >= gap) || (applied && self.waiting.waits(id)) {
             // Whatever it waited for has passed, here or under another instance.
             self.rechecks.look(id);
-        }
-    }
-
-    /// An event of the document seems to stand where its base says that none is left.
-    pub(in crate::projector) fn suspect(&mut self, id: &DocumentId) {
-        if self.suspects.len() < SUSPECTS_MAX && !planted(Bug::LateNotSuspected) {
-            self.suspects.insert(id.clone());
         }
     }
 

@@ -87,9 +87,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
 
     /// Hands on the documents of which an event seems to have come late.
     pub(super) fn tell_suspects(&mut self) {
-        let suspects = std::mem::take(&mut self.memory.suspects);
+        let suspects = self.memory.suspects.take();
         if !suspects.is_empty() {
-            self.ask.observer.notice(Notice::Late(suspects.into_iter().collect()));
+            self.ask.observer.notice(Notice::Late(suspects));
         }
     }
 

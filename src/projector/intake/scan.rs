@@ -143,7 +143,7 @@ impl<L: EventLog, D: Store> Walk<L, D> {
                 }
             }
             if (2..=self.pruned).contains(&arrival.key.version) {
-                documents.memory.suspect(&arrival.key.document);
+                documents.memory.suspects.note(&arrival.key.document);
             }
             if self.passes_over(documents, &arrival.key) {
                 documents.memory.counts.replayed += 1;
