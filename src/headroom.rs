@@ -27,6 +27,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// A checkpoint in the oldest tenth of a full oplog is worth a warning.
 const WARNING_SHARE: f64 = 0.1;
 
+/// With less of a full oplog before a checkpoint, nothing is done that moves the oplog and can wait.
+const SHORT_SHARE: f64 = 0.5;
+
 /// How many beginnings of the oplog are remembered. The oplog forgets in large pieces with long pauses
 /// between them, so a few seconds say nothing about the rate.
 const BEGINNINGS_MAX: usize = 16;
@@ -114,8 +117,9 @@ impl Window {
         let whole = f64::from(self.last.time) - f64::from(self.first.time);
         // While the oplog is not full it forgets nothing, and will hold more than it does now.
         let lost_in_seconds = (rate > 0.0).then(|| (seconds / rate).max(0.0));
-        let is_low = lost_in_seconds.is_some() && seconds < whole * WARNING_SHARE;
-        Headroom { seconds, lost_in_seconds, is_low }
+        let is_below = |share: f64| lost_in_seconds.is_some() && seconds < whole * share;
+        let (is_low, is_short) = (is_below(WARNING_SHARE), is_below(SHORT_SHARE));
+        Headroom { seconds, lost_in_seconds, is_low, is_short }
     }
 }
 
@@ -138,8 +142,12 @@ mod tests {
     #[test]
     fn a_checkpoint_near_the_end_of_a_full_oplog_is_warned_of_with_the_time_that_is_left() {
         let low = window(1_020, 5_000).headroom(at(1_320), 2.0);
-        assert_eq!(low, Headroom { seconds: 300.0, lost_in_seconds: Some(150.0), is_low: true });
-        assert!(!window(1_020, 5_000).headroom(at(1_520), 2.0).is_low);
+        let (seconds, lost_in_seconds) = (300.0, Some(150.0));
+        let expected = Headroom { seconds, lost_in_seconds, is_low: true, is_short: true };
+        assert_eq!(low, expected);
+        let better = window(1_020, 5_000).headroom(at(1_520), 2.0);
+        assert_eq!((better.is_low, better.is_short), (false, true));
+        assert!(!window(1_020, 5_000).headroom(at(3_020), 2.0).is_short);
     }
 
     #[test]
@@ -163,7 +171,9 @@ mod tests {
     #[test]
     fn an_oplog_that_forgets_nothing_is_no_reason_to_warn() {
         let headroom = window(1_000, 1_020).headroom(at(1_001), 0.0);
-        assert_eq!(headroom, Headroom { seconds: 1.0, lost_in_seconds: None, is_low: false });
+        let (seconds, lost_in_seconds) = (1.0, None);
+        let expected = Headroom { seconds, lost_in_seconds, is_low: false, is_short: false };
+        assert_eq!(headroom, expected);
     }
 
     #[test]

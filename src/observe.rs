@@ -1,6 +1,7 @@
 //! The one place through which a projector tells the world how it is doing: status, metrics and log.
 //! Effects move only after the commit that they speak of.
 
+mod compacted;
 mod counts;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,7 +15,9 @@ use crate::{
     health::Heart,
     lease::Standing,
     metrics::{CollectionMetrics, RestartReason, SkipReason},
-    model::{document::Class, event::Op, id::DocumentId, part::Part, snapshot::Due},
+    model::{
+        compaction::Notice, document::Class, event::Op, id::DocumentId, part::Part, snapshot::Due,
+    },
     status::{CollectionStatus, Headroom, LastError, PartStatus, Phase, Role, WaitingClasses},
     store::QuarantineRow,
     time::Time,
@@ -43,7 +46,7 @@ pub struct Observer {
     wall: Wall,
     heart: Heart,
     snapshots: Option<mpsc::Sender<Vec<Due>>>,
-    grown: Option<mpsc::Sender<Vec<(DocumentId, i64)>>>,
+    notices: Option<mpsc::Sender<Notice>>,
 }
 
 /// The handed wall clock.
@@ -70,7 +73,7 @@ impl Observer {
             wall: Wall(Arc::new(move || time.wall())),
             heart: Heart::unheard(),
             snapshots: None,
-            grown: None,
+            notices: None,
         }
     }
 
@@ -92,10 +95,10 @@ impl Observer {
         Self { snapshots: Some(snapshots), ..self }
     }
 
-    /// The same, which hands on documents that have grown.
+    /// The same, which hands on what matters to compaction.
     #[must_use]
-    pub fn with_grown(self, grown: mpsc::Sender<Vec<(DocumentId, i64)>>) -> Self {
-        Self { grown: Some(grown), ..self }
+    pub fn with_notices(self, notices: mpsc::Sender<Notice>) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     pub(crate) fn heart(&self) -> &Heart {
@@ -253,8 +256,10 @@ impl Observer {
             status.oplog_headroom_seconds = headroom.map(|headroom| headroom.seconds);
             status.checkpoint_lost_in_seconds =
                 headroom.and_then(|headroom| headroom.lost_in_seconds);
+            status.is_oplog_short = headroom.is_some_and(|headroom| headroom.is_short);
         });
-        let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true }) = headroom else {
+        let Some(Headroom { seconds, lost_in_seconds: Some(left), is_low: true, .. }) = headroom
+        else {
             return self.resolved(|error| error.class == LOW_HEADROOM);
         };
         warn!(
@@ -344,23 +349,6 @@ impl Observer {
         if snapshots.try_send(due).is_err() {
             debug!(collection = self.collection(), "snapshots that were due are left out");
         }
-    }
-
-    /// Hands on documents that have grown, to be noted. What there is no room for is left out.
-    pub(crate) fn grown(&self, grown: Vec<(DocumentId, i64)>) {
-        let Some(hand) = self.grown.as_ref().filter(|_| !grown.is_empty()) else { return };
-        if hand.try_send(grown).is_err() {
-            debug!(collection = self.collection(), "documents that have grown are not noted");
-        }
-    }
-
-    /// Why the collection is not compacted, if an operator has to do something about it.
-    pub(crate) fn compaction_stands(&self, why: Option<String>) {
-        self.status.send_if_modified(|status| {
-            let changed = status.compaction_stands != why;
-            status.compaction_stands = why;
-            changed
-        });
     }
 
     /// Tells what was on record before anything is flushed.

@@ -84,6 +84,8 @@ pub(crate) enum Bug {
     GapWithoutBase,
     /// Compaction does not look for what came late.
     LateNotLookedFor,
+    /// The stream does not suspect what comes at or below its document's version.
+    LateNotSuspected,
     /// What is skipped is not read again when a base comes that counts events which fill gaps.
     BaseSkipsNotReadAgain,
     /// A writer takes error 11000 on its append for its own success.

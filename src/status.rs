@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bson::DateTime;
+use bson::{DateTime, Document, doc};
 use serde::Serialize;
 
 use crate::model::{document::Class, part::Part};
@@ -32,6 +32,30 @@ pub struct Headroom {
     pub lost_in_seconds: Option<f64>,
     /// Whether that is soon.
     pub is_low: bool,
+    /// Whether the checkpoint is in the older half of an oplog that forgets.
+    pub is_short: bool,
+}
+
+/// What compaction has taken out of the log since this instance began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Events that bases stand for.
+    pub events: i64,
+    /// Bytes of the events that bases were written for.
+    pub bytes: i64,
+    /// Events that came late, which are kept on record.
+    pub late: i64,
+}
+
+/// What a compaction of the whole collection, or a dry run of one, has found to stay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// When.
+    pub at: DateTime,
+    /// How many events, by the rule that keeps them.
+    pub pinned: BTreeMap<&'static str, i64>,
+    /// `{document, rule, client?, seen_at?, events}`, the largest first.
+    pub largest: Vec<Document>,
 }
 
 /// What a projector is doing: the later ones ask more for attention.
@@ -111,6 +135,9 @@ pub struct CollectionStatus {
     /// How many seconds until the oplog no longer holds the checkpoint, if the checkpoint stays where
     /// it is and the oplog goes on forgetting as fast as it does now; 0 when it is lost already.
     pub checkpoint_lost_in_seconds: Option<f64>,
+    /// Whether the checkpoint is in the older half of an oplog that forgets: then nothing may be done that moves the oplog
+    /// and can wait.
+    pub is_oplog_short: bool,
     /// Documents that wait behind a gap, in what this instance leads.
     pub version_gaps: Option<u64>,
     /// How long the oldest of these gaps has been open, in seconds; 0 when there is none.
@@ -121,6 +148,10 @@ pub struct CollectionStatus {
     pub last_error: Option<LastError>,
     /// Why nothing is compacted, where an operator has to do something about it.
     pub compaction_stands: Option<String>,
+    /// What compaction has taken out.
+    pub reclaimed: Reclaimed,
+    /// What it keeps, once that is known.
+    pub kept: Option<Kept>,
     /// Counts flushes. A request that waits for a version looks again when this changes.
     pub flushes: u64,
     /// The parts, from which the rest is told. None while it is not known how many there are.
@@ -160,14 +191,30 @@ impl CollectionStatus {
             lag_events: None,
             oplog_headroom_seconds: None,
             checkpoint_lost_in_seconds: None,
+            is_oplog_short: false,
             version_gaps: None,
             oldest_gap_seconds: None,
             quarantined: None,
             last_error: None,
             compaction_stands: None,
+            reclaimed: Reclaimed::default(),
+            kept: None,
             flushes: 0,
             parts: BTreeMap::new(),
         }
+    }
+
+    /// What compaction has come to, as it is told: `{events, bytes, late_events, kept: null | {at, pinned, largest}}`.
+    pub fn compaction(&self) -> Document {
+        let Reclaimed { events, bytes, late } = self.reclaimed;
+        let kept = self.kept.as_ref().map(|Kept { at, pinned, largest }| {
+            let pinned: Document = pinned
+                .iter()
+                .map(|(rule, events)| ((*rule).to_owned(), (*events).into()))
+                .collect();
+            doc! { "at": *at, "pinned": pinned, "largest": largest.clone() }
+        });
+        doc! { "events": events, "bytes": bytes, "late_events": late, "kept": kept }
     }
 
     /// Changes what is known of a part, and what it means for the whole.

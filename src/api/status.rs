@@ -42,6 +42,7 @@ pub(super) fn collection(status: &CollectionStatus) -> Value {
         "lag_events": status.lag_events,
         "oplog_headroom_seconds": status.oplog_headroom_seconds,
         "checkpoint_lost_in_seconds": status.checkpoint_lost_in_seconds,
+        "compaction": value::told(&status.compaction().into()),
         "last_error": last_error,
     });
     if let Some(why) = &status.compaction_stands {

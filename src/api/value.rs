@@ -46,6 +46,18 @@ impl Notation {
     }
 }
 
+/// Writes what an instance tells of itself.
+pub(crate) fn told(value: &Bson) -> Value {
+    match value {
+        Bson::DateTime(at) => time(*at),
+        Bson::Document(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), told(value))).collect()
+        }
+        Bson::Array(items) => items.iter().map(told).collect(),
+        other => other.clone().into_relaxed_extjson(),
+    }
+}
+
 /// Writes a clock: `{client: count}`.
 pub(crate) fn clock(clock: &Clock) -> Value {
     Value::Object(clock.iter().map(|(client, count)| (client.to_owned(), count.into())).collect())

@@ -7,19 +7,20 @@ use bson::{DateTime, Document, doc};
 use mongodb::{Database, options::WriteConcern};
 
 use super::{
-    backlog::{self, Shape, id},
+    backlog::{self, Expected, Shape, id},
     daemon::{COLLECTION, Tuning},
     error::{BenchError, Result},
     jobs::{self, Jobs},
     report::{Row, Target, Unit},
     server::Server,
+    tail::{load, project},
     visible::percentile,
 };
 use crate::{
     log::events_collection,
     model::{clock::Clock, id::DocumentId, job::Outcome},
     read::{MissingQuery, ReadLimits, Reader},
-    store::{MARKS_COLLECTION, META_COLLECTION, format::FORMAT},
+    store::{CHECKPOINTS_COLLECTION, MARKS_COLLECTION, META_COLLECTION, format::FORMAT},
 };
 
 /// How many of the newest events of each document stay: the default.
@@ -29,7 +30,7 @@ const MISSING: i64 = 10;
 /// How many questions it asks, one after the other.
 const QUESTIONS: usize = 2_000;
 /// What is kept by age, so that what bases stand for is not pruned before it is time to measure that.
-const TUNING: Tuning = Tuning { cache_mib: None, every_events: 0, min_age: Some("1h") };
+pub(super) const TUNING: Tuning = Tuning { cache_mib: None, every_events: 0, min_age: Some("1h") };
 
 /// Compacts logs of so many documents of so many events.
 ///
@@ -50,6 +51,12 @@ pub(super) async fn run(
     let mut prune = Row::new(name("prune"), Unit::EventsPerSecond, "bare deleteMany", half);
     let within = Target::RatioAtMost(1.2);
     let mut missing = Row::new(name("missing p99"), Unit::Milliseconds, "before", within);
+    let mut again = Row::new(
+        name("catching up with what is left"),
+        Unit::EventsPerSecond,
+        "never compacted",
+        Target::RatioAtLeast(1.0),
+    );
     for _ in 0..repeat {
         let shape = Shape::Interleaved { documents, each, before: 0 };
         let bare = server.fresh().await?;
@@ -77,8 +84,27 @@ pub(super) async fn run(
         size.ours.push(mebibytes(database).await?);
         missing.ours.push(ask(database, &query).await?);
         daemon.stop().await?;
+        again.ours.push(catch_up(server, database, &expected).await?);
+        let (fresh, short) =
+            load(server, Shape::Interleaved { each: KEPT + 2, documents, before: 0 }).await?;
+        let drained = project(server, &fresh, &short, short.events, &TUNING).await?;
+        again.bare.push(short.events as f64 / drained.usage.seconds);
     }
-    Ok(vec![size, bases, prune, missing])
+    Ok(vec![size, bases, prune, missing, again])
+}
+
+/// Has all rows made again from what is left of the log; how many of its events a second.
+async fn catch_up(server: &mut Server, database: &Database, expected: &Expected) -> Result<f64> {
+    for name in [COLLECTION, CHECKPOINTS_COLLECTION] {
+        database.collection::<Document>(name).delete_many(doc! {}).await?;
+    }
+    backlog::settle(database).await?;
+    let left = database.collection::<Document>(&events_collection(COLLECTION));
+    let left = left.estimated_document_count().await?;
+    let mut daemon = server.daemon(database, &TUNING)?;
+    let usage = daemon.until_visible(database, expected).await?;
+    daemon.stop().await?;
+    Ok(left as f64 / usage.seconds)
 }
 
 /// Deletes the same ranges, document by document, and gives the seconds.
@@ -94,7 +120,7 @@ async fn delete(database: &Database, (documents, each): (usize, i64)) -> Result<
 }
 
 /// Marks of long ago, and the format of data that has bases, which a daemon has waited for.
-async fn grow_old(
+pub(super) async fn grow_old(
     database: &Database,
     query: &[(DocumentId, MissingQuery)],
     each: i64,
@@ -119,7 +145,8 @@ async fn grow_old(
     Ok(())
 }
 
-async fn base_grows_old(database: &Database) -> Result<()> {
+/// What bases stand for may go.
+pub(super) async fn base_grows_old(database: &Database) -> Result<()> {
     let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000);
     let events = database.collection::<Document>(&events_collection(COLLECTION));
     events.update_many(doc! { "op": "base" }, doc! { "$set": { "based_at": at } }).await?;
@@ -127,7 +154,7 @@ async fn base_grows_old(database: &Database) -> Result<()> {
 }
 
 /// Has the collection compacted; the seconds by the server's clock, and how many events went.
-async fn compact(database: &Database) -> Result<(f64, f64)> {
+pub(super) async fn compact(database: &Database) -> Result<(f64, f64)> {
     let jobs = Jobs { database };
     let id = jobs.ask("compact").await?;
     let is_done =
@@ -146,7 +173,7 @@ async fn mebibytes(database: &Database) -> Result<f64> {
 }
 
 /// Clients that lack the last events of each document.
-fn asked(documents: usize, each: i64) -> Vec<(DocumentId, MissingQuery)> {
+pub(super) fn asked(documents: usize, each: i64) -> Vec<(DocumentId, MissingQuery)> {
     let of = |document: usize| {
         let mut clock = Clock::new();
         (1..=each - MISSING).for_each(|version| {

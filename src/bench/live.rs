@@ -26,10 +26,10 @@ const KEEPS_UP: Duration = Duration::from_secs(2);
 /// The writers beside a scan.
 const BESIDE_SCAN: Pace = Pace::PerSecond(5_000.0);
 /// How many events a command of paced writers carries, and one of writers who shall be too fast for the daemon.
-const FEW: usize = 50;
+pub(super) const FEW: usize = 50;
 const MANY: usize = 1_000;
 /// How long each rate is tried, of which the first part is not judged.
-const TRIAL: Duration = Duration::from_secs(8);
+pub(super) const TRIAL: Duration = Duration::from_secs(8);
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How many rates are tried: the answer is exact to the 32nd part of what the writers reach.
 const TRIALS: u32 = 5;

@@ -6,6 +6,7 @@ mod backlog;
 mod bare;
 mod catch_up;
 mod compact;
+mod compact_live;
 mod daemon;
 mod error;
 mod growth;
@@ -233,6 +234,7 @@ async fn measure(
         Scenario::Compact => {
             let mut rows = compact::run(server, (scaled(1e3), 1_000), repeat).await?;
             rows.extend(compact::run(server, (scaled(300.0), 300), repeat).await?);
+            rows.extend(compact_live::run(server, (scaled(1e3), 1_000), repeat).await?);
             Ok(rows)
         }
         Scenario::Takeover => takeover::run(server, repeat).await,

@@ -28,8 +28,8 @@ use crate::{
     time::{SystemTime, Time},
 };
 
-const DOCUMENTS: usize = 100;
-const EVENTS_PER_SECOND: u32 = 500;
+pub(super) const DOCUMENTS: usize = 100;
+pub(super) const EVENTS_PER_SECOND: u32 = 500;
 const LOOK: Duration = Duration::from_millis(1);
 /// What is left out at the beginning, while connections are opened.
 const WARM_UP: usize = 250;
@@ -73,7 +73,7 @@ async fn measure_ours(server: &mut Server, events: usize) -> Result<Vec<f64>> {
     log(&fresh.database).insert_one(first).await?;
     let expected = Expected { events: 1, last: vec![(backlog::id(DOCUMENTS), 1)] };
     daemon.until_visible(&fresh.database, &expected).await?;
-    let seconds = append_and_look(&fresh.database, events).await?;
+    let seconds = append_and_look(&fresh.database, (0, events)).await?;
     daemon.stop().await?;
     Ok(seconds)
 }
@@ -83,7 +83,7 @@ async fn measure_bare(server: &mut Server, events: usize) -> Result<Vec<f64>> {
     let database = &fresh.database;
     tokio::select! {
         biased;
-        measured = append_and_look(database, events) => measured,
+        measured = append_and_look(database, (0, events)) => measured,
         ended = consume(database, fresh.start) => ended.map(|()| Vec::new()),
     }
 }
@@ -117,9 +117,12 @@ fn log(database: &Database) -> Collection<RawDocumentBuf> {
     database.collection(&events_collection(COLLECTION))
 }
 
-/// Appends at the steady rate, each event at majority, looks all the while, and gives the seconds from
-/// the beginning of each insert until the event was seen.
-async fn append_and_look(database: &Database, events: usize) -> Result<Vec<f64>> {
+/// Appends so many events to new documents, from the `first` on, at the steady rate, each at majority, looks all the
+/// while, and gives the seconds from the beginning of each insert until the event was seen.
+pub(super) async fn append_and_look(
+    database: &Database,
+    (first, events): (usize, usize),
+) -> Result<Vec<f64>> {
     let mut begun: HashMap<(DocumentId, i64), Instant> = HashMap::new();
     let mut seen: HashMap<DocumentId, i64> = HashMap::new();
     let mut seconds = Vec::with_capacity(events);
@@ -128,13 +131,13 @@ async fn append_and_look(database: &Database, events: usize) -> Result<Vec<f64>>
     let (time, start) = (SystemTime::new(), Instant::now());
     let pace = Duration::from_secs(1) / EVENTS_PER_SECOND;
     let mut sent = 0;
-    let mut looking = Box::pin(look(database));
+    let mut looking = Box::pin(look(database, first));
     while seconds.len() < events {
         let due = start + pace * u32::try_from(sent).unwrap_or(u32::MAX);
         tokio::select! {
             biased;
             () = time.sleep(due.saturating_duration_since(Instant::now())), if sent < events => {
-                let (document, version) = (sent % DOCUMENTS, (sent / DOCUMENTS) as i64 + 1);
+                let (document, version) = (first + sent % DOCUMENTS, (sent / DOCUMENTS) as i64 + 1);
                 let event = backlog::event(document, version, 4, DateTime::now());
                 let key = EventKey::from_event(&event)
                     .map_err(|error| crate::database::Error::damaged(error.to_string()))?;
@@ -152,19 +155,19 @@ async fn append_and_look(database: &Database, events: usize) -> Result<Vec<f64>>
                         seconds.extend(begun.map(|begun| (now - begun).as_secs_f64()));
                     }
                 }
-                looking = Box::pin(look(database));
+                looking = Box::pin(look(database, first));
             }
         }
     }
     Ok(seconds.split_off(WARM_UP.min(seconds.len() / 2)))
 }
 
-/// The versions of all documents, after a short pause.
-async fn look(database: &Database) -> Result<Vec<(DocumentId, i64)>> {
+/// The versions of all documents from the `first` on, after a short pause.
+async fn look(database: &Database, first: usize) -> Result<Vec<(DocumentId, i64)>> {
     SystemTime::new().sleep(LOOK).await;
     let rows: Vec<Document> = database
         .collection::<Document>(COLLECTION)
-        .find(doc! {})
+        .find(doc! { "_id": { "$gte": backlog::id(first) } })
         .projection(doc! { "version": 1 })
         .batch_size(10_000)
         .await?

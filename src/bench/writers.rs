@@ -39,6 +39,8 @@ pub(super) enum Pace {
 pub(super) struct Writers<'a> {
     database: &'a Database,
     documents: usize,
+    /// The first of them.
+    first: usize,
     /// How many events each document had before.
     before: i64,
     /// How many events a command carries.
@@ -78,7 +80,12 @@ impl<'a> Writers<'a> {
         };
         let lanes = (0..LANES.min(documents)).map(lane).collect();
         let (is_stopped, appended) = (AtomicBool::new(false), AtomicI64::new(0));
-        Self { database, documents, before, command, is_stopped, appended, lanes }
+        Self { database, documents, first: 0, before, command, is_stopped, appended, lanes }
+    }
+
+    /// The same for documents from the `first` on. Nobody looks at how far the projection is behind these.
+    pub(super) fn from(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 
     /// Appends until [`Writers::stop`], or for so long. What it began is acknowledged when this returns.
@@ -118,7 +125,8 @@ impl<'a> Writers<'a> {
             let mut events = RawArrayBuf::new();
             let mut last = (lane, self.before);
             for (document, version) in places.by_ref().take(self.command) {
-                events.push(backlog::event(document, version, CLIENTS, DateTime::now()));
+                let document_there = self.first + document;
+                events.push(backlog::event(document_there, version, CLIENTS, DateTime::now()));
                 last = (document, version);
             }
             self.insert(events).await?;

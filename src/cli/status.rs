@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bson::{Bson, Document};
+use bson::Document;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -120,6 +120,9 @@ fn of_leader(leader: &str, told: &Document, paused: bool, config: &Config) -> Ve
         ("tailing", None) => reasons.push(format!("how far {leader} is behind is not known")),
         (phase, _) => reasons.push(format!("{leader} is {phase}")),
     }
+    if let Ok(why) = told.get_str("compaction_stands") {
+        reasons.push(format!("nothing is compacted: {why}"));
+    }
     if let Ok(error) = told.get_document("last_error") {
         let text = |field: &str| error.get_str(field).unwrap_or_default().to_owned();
         reasons.push(format!("{}; {}", text("message"), text("advice")));
@@ -146,12 +149,15 @@ fn leaders(seen: &Overview) -> BTreeSet<String> {
 fn to_json(seen: &Seen<'_>, reasons: &[String]) -> Value {
     let (version_gaps, quarantined) = waiting(&seen.overview);
     let leaders = seen.leaders.iter().map(|(leader, told)| {
-        let field = |name: &str| told.and_then(|told| told.get(name)).map_or(Value::Null, shown);
+        let field =
+            |name: &str| told.and_then(|told| told.get(name)).map_or(Value::Null, value::told);
         json!({
             "instance": leader,
             "phase": field("phase"),
             "lag_seconds": field("lag_seconds"),
             "oplog_headroom_seconds": field("oplog_headroom_seconds"),
+            "compaction": field("compaction"),
+            "compaction_stands": field("compaction_stands"),
             "last_error": field("last_error"),
         })
     });
@@ -176,20 +182,9 @@ fn instance_json(instance: &Instance) -> Value {
     json!({
         "name": instance.name,
         "silent_seconds": instance.silent_seconds,
-        "version": instance.report.get("version").map_or(Value::Null, shown),
-        "format": instance.report.get("format").map_or(Value::Null, shown),
+        "version": instance.report.get("version").map_or(Value::Null, value::told),
+        "format": instance.report.get("format").map_or(Value::Null, value::told),
     })
-}
-
-/// A value of a report as the API would write it.
-fn shown(value: &Bson) -> Value {
-    match value {
-        Bson::DateTime(at) => value::time(*at),
-        Bson::Document(fields) => {
-            fields.iter().map(|(name, value)| (name.clone(), shown(value))).collect()
-        }
-        other => other.clone().into_relaxed_extjson(),
-    }
 }
 
 fn print(seen: &Seen<'_>, reasons: &[String]) -> std::io::Result<()> {
@@ -218,5 +213,28 @@ fn of_instance(told: &Document) -> String {
         let headroom = Duration::try_from_secs_f64(headroom.max(0.0).trunc()).unwrap_or_default();
         words.push(format!("oplog headroom {}", humantime::format_duration(headroom)));
     }
+    if let Ok(compaction) = told.get_document("compaction") {
+        words.extend(of_compaction(compaction));
+    }
     words.join(", ")
+}
+
+/// What compaction has come to, if there was any.
+fn of_compaction(told: &Document) -> Vec<String> {
+    let count = |name: &str| told.get_i64(name).unwrap_or_default();
+    let (events, bytes, late) = (count("events"), count("bytes"), count("late_events"));
+    let mut words = Vec::new();
+    if events > 0 {
+        words.push(format!("{events} events of {bytes} bytes compacted"));
+    }
+    if late > 0 {
+        words.push(format!("{late} events came late"));
+    }
+    let pinned = told.get_document("kept").and_then(|kept| kept.get_document("pinned"));
+    for (rule, events) in pinned.into_iter().flatten() {
+        if let Some(events) = events.as_i64().filter(|events| *events > 0) {
+            words.push(format!("{events} events kept by {rule}"));
+        }
+    }
+    words
 }

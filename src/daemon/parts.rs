@@ -21,8 +21,8 @@ use crate::{
     health::{Heart, Heartbeats},
     lease::{Leaderships, Standing},
     log::mongo::MongoSource,
-    metrics::{CollectionMetrics, Metrics, RestartReason},
-    model::part::Part,
+    metrics::{Metrics, RestartReason},
+    model::{compaction::Notice, part::Part},
     observe::Observer,
     projector::{
         Projector, Settings,
@@ -41,7 +41,7 @@ use crate::{
     upkeep::{
         compact::{
             Compaction,
-            policy::{GROWN_MAX, Grown, LogPolicy, growth},
+            policy::{LogPolicy, NOTICES_MAX, growth},
         },
         layout::Watched,
         policy::{self, Policy},
@@ -117,10 +117,10 @@ impl<'a> Parts<'a> {
         let (sender, status) = watch::channel(CollectionStatus::new(name));
         let metrics = self.metrics.collection(name, status.clone())?;
         let (due, snapshots_due) = mpsc::channel(policy::DUE_MAX);
-        let (grow, grown) = mpsc::channel(GROWN_MAX);
+        let (notice, notices) = mpsc::channel(NOTICES_MAX);
         let observer = Observer::new(Arc::new(sender), metrics.clone(), self.time.clone())
             .with_snapshots(due)
-            .with_grown(grow);
+            .with_notices(notice);
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
         let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };
@@ -142,15 +142,14 @@ impl<'a> Parts<'a> {
             retention: collection.compaction.retention(),
             // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
             settled: self.config.daemon.lease_time,
-            status: served.status.clone(),
+            observer: observer.clone(),
         };
-        let compaction = (compaction, served.metrics.clone());
         self.wards.push(Ward {
             collection: name.clone(),
             snapshotter: snapshotter.clone(),
             parts: parts.clone(),
             gap_grace: collection.gap_grace,
-            compaction: compaction.0.clone(),
+            compaction: compaction.clone(),
             heart: self.heart("jobs", name),
         });
         self.served.insert(name.clone(), served);
@@ -164,7 +163,7 @@ impl<'a> Parts<'a> {
             backoff: Backoff::default(),
             heart: self.heart("snapshots", name),
         });
-        self.compact(collection, compaction, (observer.clone(), grown, led.clone()));
+        self.compact(collection, compaction, (notices, led.clone()));
         let (layout, divided) = watch::channel(None);
         let watched = Watched { layout, first: led, observer: observer.clone() };
         self.layouts.insert(name.clone(), watched);
@@ -176,8 +175,8 @@ impl<'a> Parts<'a> {
     fn compact(
         &mut self,
         collection: &CollectionConfig,
-        (compaction, metrics): (Compaction, CollectionMetrics),
-        (observer, grown, led): (Observer, mpsc::Receiver<Grown>, watch::Receiver<Standing>),
+        compaction: Compaction,
+        (notices, led): (mpsc::Receiver<Notice>, watch::Receiver<Standing>),
     ) {
         let name = &collection.name;
         let (pause, paused) = watch::channel(None);
@@ -187,11 +186,9 @@ impl<'a> Parts<'a> {
             source: MongoSource::new(self.database.clone()),
             store: MongoStore::new(self.database, name, Part::WHOLE)
                 .with_transactions(self.transactions.clone()),
-            metrics,
-            observer,
             compaction,
             every: collection.compaction.every,
-            grown,
+            notices,
             led,
             paused,
             time: self.time.clone(),

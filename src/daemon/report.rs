@@ -35,6 +35,8 @@ fn collection(status: &CollectionStatus) -> Document {
         "phase": status.phase.name(),
         "lag_seconds": status.lag_seconds,
         "oplog_headroom_seconds": status.oplog_headroom_seconds,
+        "compaction": status.compaction(),
+        "compaction_stands": status.compaction_stands.as_deref(),
         "last_error": last_error,
     }
 }

@@ -8,6 +8,7 @@ use bson::DateTime;
 use super::{
     base::{Base, VERSION_MIN},
     clock::Clock,
+    id::DocumentId,
 };
 
 /// The longest time between a base and the first pruning below it, whatever the policy: whoever began to read before the
@@ -68,6 +69,15 @@ impl Rule {
             Self::Size => "size",
         }
     }
+}
+
+/// What a projection notices that matters to compaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Documents that have grown, with the versions that they have come to.
+    Grown(Vec<(DocumentId, i64)>),
+    /// Documents of which an event seems to have come late.
+    Late(Vec<DocumentId>),
 }
 
 /// What keeps events of a document.

@@ -57,6 +57,11 @@ impl<L: EventLog, D: Store, T: Time> Ask<L, D, T> {
         Self { log, store, time, backoff, observer, flushing, seen, are_rows_small: false }
     }
 
+    /// The latest time of anything that was received.
+    pub(super) fn seen(&self) -> Timestamp {
+        self.seen
+    }
+
     /// Something was received that was there at this time.
     pub(super) fn has_seen(&mut self, time: Option<Timestamp>) {
         self.seen = time.map_or(self.seen, |time| self.seen.max(time));

@@ -210,13 +210,14 @@ impl<'p, S: LogSource, D: Store, T: Time> Run<'p, S, D, T> {
                 let chunks = self.intake.chunks.clone();
                 let mut chunk = chunks.chunk();
                 for event in batch.documents()? {
-                    chunk.push(event?);
+                    chunk.push(event?, false);
                     if chunk.is_full() {
                         self.fold_scanned(chunk.take()).await?;
                         self.make_room().await?;
                     }
                 }
                 self.fold_scanned(chunk.take()).await?;
+                self.documents.tell_suspects();
                 self.documents.recheck_urgent().await
             }
             Ok(None) => self.intake.end_scan(&mut self.documents).await,

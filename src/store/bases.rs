@@ -136,7 +136,7 @@ pub trait Bases: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<RawDocumentBuf>>> + Send;
 
     /// Keeps a late event on record and takes it out of the log, at majority: both or neither. `false` when it, or the
-    /// base, is another one by now.
+    /// base, is another one by now, or others write there at this moment.
     fn remove_late(
         &self,
         log: LogId,

@@ -34,7 +34,7 @@ pub use layouts::{Layout, Layouts};
 pub use marks::{MarkRows, NextLook};
 pub use pauses::Pauses;
 pub use skips::{Filler, SkipAboveOutcome, SkipOutcome, SkipRows};
-pub use snapshots::{PutOutcome, Snapshots};
+pub use snapshots::{PutOutcome, Snapshots, StoredSnapshot};
 
 /// The collection that holds the format of the data.
 pub const META_COLLECTION: &str = "alluvium.meta";

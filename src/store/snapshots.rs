@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, future::Future};
 
-use bson::DateTime;
+use bson::{DateTime, RawDocumentBuf};
 
 use crate::{
     database::Result,
-    model::{id::DocumentId, snapshot::Snapshot},
+    model::{
+        id::DocumentId,
+        snapshot::{Snapshot, SnapshotError},
+    },
 };
 
 /// What became of a snapshot that was to be stored.
@@ -21,6 +24,19 @@ pub enum PutOutcome {
         /// How they differ.
         reason: String,
     },
+}
+
+/// A snapshot as it is stored, without its content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSnapshot {
+    /// The document.
+    pub id: DocumentId,
+    /// Its version.
+    pub version: i64,
+    /// Its key, and the hash that stands in it.
+    pub row: RawDocumentBuf,
+    /// Why it cannot be used, if so.
+    pub problem: Option<SnapshotError>,
 }
 
 /// The snapshots of one collection.
@@ -59,6 +75,17 @@ pub trait Snapshots: Clone + Send + Sync + 'static {
         first: &DocumentId,
         last: &DocumentId,
     ) -> impl Future<Output = Result<HashMap<DocumentId, (i64, DateTime)>>> + Send;
+
+    /// All snapshots of the documents from `first` to `last`, but those of another fold, each with whether it can be used.
+    fn stored_between(
+        &self,
+        first: &DocumentId,
+        last: &DocumentId,
+    ) -> impl Future<Output = Result<Vec<StoredSnapshot>>> + Send;
+
+    /// Deletes a snapshot, unless another one stands in its place by now; whether it did.
+    fn remove_snapshot(&self, stored: &StoredSnapshot)
+    -> impl Future<Output = Result<bool>> + Send;
 
     /// Deletes all snapshots of these documents but the newest `keep` of each. Gives how many
     /// went.

@@ -8,6 +8,7 @@ use crate::{
     log::{LogSource, history},
     metrics::CollectionMetrics,
     model::{
+        diff::first_difference,
         document::Document,
         id::{DocumentId, integral},
         row::RowError,
@@ -189,10 +190,21 @@ pub(super) fn difference(row: &RawDocument, folded: &Document, stop: &Stop) -> O
     let strangers = names(&found).into_iter().filter(|name| !fields.contains(name));
     fields.extend(strangers.collect::<Vec<_>>());
     fields.retain(|name| !same_field(&found, &expected, name));
-    Some(match fields.is_empty() {
+    let places: Vec<String> = fields.iter().map(|name| place(&found, &expected, name)).collect();
+    Some(match places.is_empty() {
         true => "its fields are in another order".into(),
-        false => format!("`{}` differs", fields.join("`, `")),
+        false => format!("`{}` differs", places.join("`, `")),
     })
+}
+
+/// The first place within a field at which it differs.
+fn place(found: &RawDocument, expected: &RawDocument, name: &str) -> String {
+    let (found, expected) = (found.get_document(name), expected.get_document(name));
+    let inner = found.ok().zip(expected.ok());
+    match inner.and_then(|(found, expected)| first_difference(found, expected)) {
+        Some(inner) => format!("{name}.{inner}"),
+        None => name.to_owned(),
+    }
 }
 
 fn same_field(a: &RawDocument, b: &RawDocument, name: &str) -> bool {
@@ -237,8 +249,8 @@ mod tests {
         let mark = doc! { "class": "gap", "version": 3_i64, "reason": "" };
         assert_eq!(set("quarantine", mark.into()), None);
         let told = |text: &str| Some(text.to_owned());
-        assert_eq!(set("state", doc! { "n": 3 }.into()), told("`state` differs"));
-        assert_eq!(set("state", doc! { "n": 2_i64 }.into()), told("`state` differs"));
+        assert_eq!(set("state", doc! { "n": 3 }.into()), told("`state.n` differs"));
+        assert_eq!(set("state", doc! { "n": 2_i64 }.into()), told("`state.n` differs"));
         assert_eq!(set("version", 2_i32.into()), told("`version` differs"));
         assert_eq!(set("extra", 1.into()), told("`extra` differs"));
         assert_eq!(set("version", 3_i64.into()), told("its log ends at version 2"));

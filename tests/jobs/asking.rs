@@ -88,7 +88,7 @@ async fn commands_insert_a_job_and_follow_it_and_a_difference_ends_verify_with_3
     scene.collection("games").update_one(doc! { "_id": "d0003" }, update).await.unwrap();
     let found = run(&scene, &["verify", "games"]).await;
     assert_eq!((found.code, found.err.as_str()), (Some(3), ""));
-    assert!(found.out.contains("d0003  version 2  `state` differs"), "{found:?}");
+    assert!(found.out.contains("d0003  version 2  `state.n` differs"), "{found:?}");
     let found = run(&scene, &["verify", "games", "--json"]).await;
     let job: Value = serde_json::from_str(&found.out).unwrap();
     assert_eq!((found.code, &job["result"]["differences"]), (Some(3), &json!(1)));

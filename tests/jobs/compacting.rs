@@ -168,6 +168,12 @@ async fn a_live_client_keeps_what_it_lacks_and_a_dry_run_tells_who_keeps_what() 
     assert!(ended.out.contains("118 events of 1 documents could go"), "{ended:?}");
     assert!(ended.out.contains("80 events stay: client tablet"), "{ended:?}");
     assert_eq!(log_of(&scene, "a").await.len(), 200);
+    let status = ask(&daemon, "GET", "/v1/status").await;
+    let told = &status.json["collections"][0]["compaction"];
+    assert_eq!((&told["events"], &told["late_events"]), (&0.into(), &0.into()), "{told}");
+    assert_eq!(told["kept"]["pinned"]["client"], 80, "{told}");
+    let largest = &told["kept"]["largest"][0];
+    assert_eq!((&largest["document"], &largest["client"]), (&"a".into(), &"tablet".into()));
     let answer = ask(&daemon, "POST", "/v1/collections/games/compact").await;
     assert_eq!(answer.status, 202, "{answer:?}");
     let jobs = scene.collection("alluvium.jobs");
@@ -179,6 +185,16 @@ async fn a_live_client_keeps_what_it_lacks_and_a_dry_run_tells_who_keeps_what() 
         versions(&log_of(&scene, "a").await),
         [1].into_iter().chain(120..=200).collect::<Vec<_>>()
     );
+    // The presence row follows with a beat.
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("alluvium.toml");
+    std::fs::write(&config, "[[collections]]\nname = \"games\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    crate::common::wait_until("everybody is told", async || {
+        let ended = run(&scene, &["status", "--config", config]).await;
+        ended.out.contains("118 events of") && ended.out.contains("80 events kept by client")
+    })
+    .await;
     let id = DocumentId::from_text("a").unwrap();
     let query = MissingQuery { clock: clock(120), limit: 100, ..MissingQuery::default() };
     let answer = reader(&scene).missing(&id, &query).await.unwrap().unwrap();
@@ -199,8 +215,10 @@ async fn what_is_not_proven_is_left_and_what_came_late_is_put_on_record() {
     let result = compact(&scene, doc! {}).await;
     assert_eq!((count(&result, "bases"), count(&result, "differences")), (1, 1), "{result}");
     assert_eq!(log_of(&scene, "b").await.len(), 100);
-    // A writer that was away for long takes a place that is free again.
+    // A writer that was away for long takes a place that is free again, while nobody follows the stream.
+    daemon.stop().await;
     scene.append([turn("a", 50)]).await;
+    let daemon = scene.start().await;
     scene.append((101..=200).map(|version| turn("a", version))).await;
     scene.reached("a", 200).await;
     let result = compact(&scene, doc! { "document": "a" }).await;
@@ -227,6 +245,76 @@ async fn what_is_not_proven_is_left_and_what_came_late_is_put_on_record() {
     let daemon = scene.start().await;
     scene.append([turn("waits", 2)]).await;
     scene.reached("waits", 3).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_is_on_record_by_itself_also_of_a_document_that_is_not_in_memory() {
+    let (scene, daemon) = started(10, 100).await;
+    compact(&scene, doc! {}).await;
+    daemon.stop().await;
+    let daemon = scene.start().await;
+    daemon.says("it tails", |status| status.lag_seconds == Some(0.0)).await;
+    // Nothing was applied since the start, so that its row has to be loaded.
+    scene.append([turn("a", 50)]).await;
+    let quarantine = scene.collection("alluvium.quarantine");
+    crate::common::wait_until("it is on record", async || {
+        quarantine.count_documents(doc! { "class": "late", "event._id.s": 50 }).await.unwrap() == 1
+    })
+    .await;
+    crate::common::wait_until("it is counted", async || {
+        daemon.metric("late_events_total", "") == Some(1.0)
+    })
+    .await;
+    assert_eq!(daemon.status().reclaimed.late, 1);
+    let left: Vec<i64> = [1].into_iter().chain(90..=100).collect();
+    assert_eq!(versions(&log_of(&scene, "a").await), left);
+    // The same of one that is in memory, with an event in its turn beside it.
+    scene.append([turn("a", 101), turn("a", 7)]).await;
+    crate::common::wait_until("that is on record as well", async || {
+        quarantine.count_documents(doc! { "class": "late" }).await.unwrap() == 2
+    })
+    .await;
+    scene.reached("a", 101).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_nothing_wrong_while_writers_write_and_history_is_pruned() {
+    let mut scene = scene(10).await;
+    scene.games_config().compaction.every = Some(Duration::from_millis(100));
+    let daemon = scene.start().await;
+    let is_enough = std::sync::atomic::AtomicBool::new(false);
+    let writing = async {
+        for from in (1..).step_by(25) {
+            if is_enough.load(std::sync::atomic::Ordering::Relaxed) {
+                return from - 1;
+            }
+            for document in ["a", "b", "c"] {
+                scene.append((from..from + 25).map(|version| turn(document, version))).await;
+            }
+        }
+        unreachable!()
+    };
+    let verifying = async {
+        // As many as during which something was pruned.
+        let mut meanwhile = 0;
+        while meanwhile < 3 {
+            let pruned = || daemon.metric("compacted_events_total", "").unwrap_or_default();
+            let before = pruned();
+            let verify = insert(&scene, doc! { "kind": "verify", "collection": "games" }).await;
+            let verified = became(&scene, &verify, "done").await;
+            let verified = verified.get_document("result").unwrap();
+            assert_eq!(count(verified, "differences"), 0, "{verified}");
+            meanwhile += i32::from(pruned() > before);
+        }
+        is_enough.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let both = async { tokio::join!(writing, verifying) };
+    let (written, ()) = tokio::time::timeout(Duration::from_secs(180), both).await.unwrap();
+    for document in ["a", "b", "c"] {
+        scene.reached(document, written).await;
+    }
     daemon.stop().await;
 }
 

@@ -185,7 +185,10 @@ async fn commands_and_http_have_rows_made_again() {
     let made = run(&scene, &["verify", "games", "--repair"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
     assert!(made.out.contains("1 differ, 1 were made again"), "{made:?}");
-    assert!(made.out.contains("d0001  version 3  `state` differs; it was made again"), "{made:?}");
+    assert!(
+        made.out.contains("d0001  version 3  `state.n` differs; it was made again"),
+        "{made:?}"
+    );
     change(&scene, "d0002", wrong.clone()).await;
     let made = run(&scene, &["rebuild", "games"]).await;
     assert_eq!(made.code, Some(0), "{made:?}");

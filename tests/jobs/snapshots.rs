@@ -90,7 +90,7 @@ async fn asking_again_answers_200_with_what_is_stored_and_a_row_that_is_wrong_is
     games.update_one(doc! { "_id": "a" }, doc! { "$set": { "state.n": 7 } }).await.unwrap();
     let wrong = crate::ask(&daemon, "POST", path).await;
     assert_eq!(wrong.status, 500);
-    assert!(wrong.json["detail"].as_str().unwrap().contains("`state` differs"), "{wrong:?}");
+    assert!(wrong.json["detail"].as_str().unwrap().contains("`state.n` differs"), "{wrong:?}");
     assert_eq!(stored(&scene, "a", 4).await, None);
 
     // A snapshot that does not fit is told and left alone.

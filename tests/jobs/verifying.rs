@@ -1,8 +1,8 @@
 //! Comparing the projection with its log.
 
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc, rawdoc};
 
-use alluvium::status::Phase;
+use alluvium::{model::snapshot::Snapshot, status::Phase};
 
 use crate::{
     became, count, documents, insert, run,
@@ -54,8 +54,8 @@ async fn verify_finds_every_row_that_is_not_what_its_log_makes_of_it() {
         })
         .collect();
     let expected = [
-        ("d0001", "`state` differs"),
-        ("d0002", "`clock` differs"),
+        ("d0001", "`state.n` differs"),
+        ("d0002", "`clock.x` differs"),
         ("d0003", "its log ends at version 3"),
         ("d0004", "`updated_at` differs"),
         ("z", "its log ends at version 0"),
@@ -66,6 +66,55 @@ async fn verify_finds_every_row_that_is_not_what_its_log_makes_of_it() {
     found.sort();
     assert_eq!(found, expected);
     assert_eq!(count(&result, "differences"), 5);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_checks_snapshots_by_their_hash_and_by_the_fold_and_repair_takes_them_away() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    documents(&scene, 5, 3).await;
+    let taken = insert(&scene, doc! { "kind": "snapshot", "collection": "games" }).await;
+    became(&scene, &taken, "done").await;
+    let snapshots = scene.db.collection::<RawDocumentBuf>("games.snapshots");
+    let key = |id: &str| doc! { "_id": { "d": id, "s": 3_i64 } };
+    let set = async |id: &str, update: Document| {
+        let changed = snapshots.update_one(key(id), doc! { "$set": update }).await.unwrap();
+        assert_eq!(changed.modified_count, 1);
+    };
+    assert_eq!(count(&verified(&scene).await, "differences"), 0);
+    set("d0001", doc! { "state.n": 4 }).await;
+    // One of another fold counts for nothing, whatever it says.
+    set("d0002", doc! { "state.n": 4, "fold": 1_i64 }).await;
+    set("d0003", doc! { "taken_at": "yesterday" }).await;
+    // Its hash fits, and it is not what the log makes of the document.
+    let row = snapshots.find_one(key("d0004")).await.unwrap().unwrap();
+    let mut wrong = Snapshot::from_raw(&row).unwrap();
+    wrong.state = Some(rawdoc! { "n": 7_i32 });
+    snapshots.replace_one(key("d0004"), wrong.to_raw()).await.unwrap();
+    let told = |result: &Document| -> Vec<String> {
+        let findings = result.get_array("findings").unwrap().iter();
+        let finding = |finding: &bson::Bson| {
+            let finding = finding.as_document().unwrap();
+            let text = |field: &str| finding.get_str(field).unwrap().to_owned();
+            format!("{}: {}", text("document"), text("problem"))
+        };
+        findings.map(finding).collect()
+    };
+    let expected = [
+        "d0001: its snapshot at version 3: its hash does not fit its content: it was changed after it was taken, or is damaged",
+        "d0003: its snapshot at version 3: `taken_at` is missing or has the wrong type",
+        "d0004: its snapshot at version 3: `state.n` differs",
+    ];
+    let result = verified(&scene).await;
+    assert_eq!(
+        (told(&result), count(&result, "differences")),
+        (expected.map(String::from).to_vec(), 3)
+    );
+    let made = run(&scene, &["verify", "games", "--repair"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    assert_eq!(snapshots.count_documents(doc! {}).await.unwrap(), 2);
+    assert_eq!(count(&verified(&scene).await, "differences"), 0);
     daemon.stop().await;
 }
 

@@ -289,7 +289,7 @@ impl Bases for SimStore {
             };
             world.sim.sleep(pause).await;
             let Ended::Committed(ticket) = transaction.commit(&world, ops)? else {
-                return Err(Error::server(112, "WriteConflict"));
+                return Ok(false);
             };
             let check = monitor.log_is_whole(&world.state(), &base.id);
             world.insist(check);

@@ -151,12 +151,40 @@ fn what_came_late_is_taken_out_also_where_there_is_nothing_to_compact() {
         let done = scene.compact(ALL);
         assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
         assert_eq!(scene.versions(), [1, 12], "seed {seed}");
+        scene.node.crash(Duration::from_secs(600));
         scene.append(&[(5, inc())]);
         scene.settled();
         let done = scene.compact(ALL);
         assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
         assert_eq!(scene.versions(), [1, 12], "seed {seed}");
         assert_eq!(late_on_record(&scene.world.state().visible).len(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_comes_late_while_the_stream_is_followed_goes_on_record_by_itself() {
+    for seed in 0..20 {
+        let mut scene = long(seed);
+        let done = scene.compact(ALL);
+        assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
+        scene.append(&[(5, inc())]);
+        scene.until("it is on record", |world| late_on_record(&world.state().visible).len() == 1);
+        assert_eq!(scene.versions(), [1, 12], "seed {seed}");
+    }
+}
+
+#[test]
+fn what_came_late_is_met_by_a_scan_behind_the_base() {
+    for seed in 0..20 {
+        let mut scene = long(seed);
+        let done = scene.compact(ALL);
+        assert!(done.findings.is_empty(), "seed {seed}: {done:?}");
+        scene.node.crash(Duration::from_millis(500));
+        scene.append(&[(5, inc())]);
+        scene.settled();
+        scene.world.state().lose_history();
+        scene.until("it is on record", |world| late_on_record(&world.state().visible).len() == 1);
+        assert_eq!(scene.versions(), [1, 12], "seed {seed}");
     }
 }
 
@@ -204,8 +232,12 @@ fn what_is_skipped_above_a_base_is_not_applied_by_whoever_meets_the_base_first()
 
 #[test]
 fn bugs_of_compaction_that_are_too_rare_for_seeds_are_found_by_their_scenes() {
-    let scenes: [(Bug, fn()); 4] = [
+    let scenes: [(Bug, fn()); 5] = [
         (Bug::GapWithoutBase, a_log_that_is_compacted_while_it_is_scanned_has_no_gap),
+        (
+            Bug::LateNotSuspected,
+            what_comes_late_while_the_stream_is_followed_goes_on_record_by_itself,
+        ),
         (
             Bug::StepWithoutCount,
             where_events_are_missing_below_a_base_none_is_pruned_and_it_is_told,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use fastrand::Rng;
 use futures::future::{Either, select};
+use tokio::sync::mpsc;
 
 use super::{
     executor::Sim,
@@ -23,7 +24,7 @@ use crate::{
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
-        compaction::{LiveClient, Mark, Retention},
+        compaction::{LiveClient, Mark, Notice, Retention},
         document,
         id::DocumentId,
         part::Part,
@@ -220,6 +221,21 @@ pub(super) async fn pass(
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
     done.ok()
+}
+
+/// Looks at whatever the daemon's projectors suspect, as its policy does.
+pub(super) async fn clear_late(node: Node, monitor: Monitor, mut notices: mpsc::Receiver<Notice>) {
+    let source = SimLogSource { node: node.clone() };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
+    while let Some(notice) = notices.recv().await {
+        let Notice::Late(ids) = notice else { continue };
+        node.sim().tell(|| format!("{:?} suspects {ids:?}", node.owner));
+        let retention = CompactionPlan::default().retention();
+        let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
+        let compactor = Compactor { source: &source, log: &log, store: &store, retention };
+        // What fails is found by whoever compacts.
+        drop(compactor.clear_late(&ids).await);
+    }
 }
 
 /// The same in a run: but for rows that somebody has touched there is nothing to find.

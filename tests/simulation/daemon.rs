@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    compaction,
     executor::{Owner, Sim, VirtualTime},
     layouts::SimLayouts,
     leases::SimLeases,
@@ -40,7 +41,10 @@ use crate::{
     status::CollectionStatus,
     stream::{Distributor, Restarts, Subscribe},
     time::Time as _,
-    upkeep::layout::{LayoutWatch, Watched},
+    upkeep::{
+        compact::policy::NOTICES_MAX,
+        layout::{LayoutWatch, Watched},
+    },
 };
 
 /// So small that a run of a few dozen events has many backlogs, and tails that are left behind.
@@ -129,7 +133,10 @@ impl Process {
         let (sim, owner, time) = (self.node.sim(), self.node.owner, self.hearts.time.clone());
         let source = SimLogSource { node: self.node.clone() };
         let status = Arc::new(watch::Sender::new(CollectionStatus::new(COLLECTION)));
-        let observer = Observer::new(status, metrics(), time.clone());
+        let (notice, notices) = mpsc::channel(NOTICES_MAX);
+        let observer = Observer::new(status, metrics(), time.clone()).with_notices(notice);
+        let watching = compaction::clear_late(self.node.clone(), self.monitor.clone(), notices);
+        sim.spawn(owner, watching);
         let (subscribe, requests): (mpsc::Sender<Subscribe>, _) = mpsc::channel(1);
         let distributor =
             Distributor::new(source.clone(), time.clone(), self.backoff(), requests, Uncounted);

@@ -14,6 +14,7 @@ const SPREAD: &[(&str, &str)] = &[
     ("EventKey", "how it is written stands with the other fields of a new event"),
     ("EventSourced", "its reads need nothing of its writes"),
     ("MongoStore", "each collection of the bookkeeping has a file of its own"),
+    ("Observer", "what is told of compaction is another matter than a projection"),
     ("Performance", "each kind of job has a file of its own"),
     ("Quarantine", "it is stored with the row"),
     ("Reader", "each kind of read has a file of its own"),

@@ -2,11 +2,13 @@
 //! documents (a writer with a typed value, a flush, a repair) can still send a small change.
 
 mod changes;
+mod place;
 mod write;
 
 use bson::{RawDocument, RawDocumentBuf};
 
 use changes::Changes;
+pub use place::first_difference;
 
 /// A patch and how exactly it leads to the wanted state.
 #[derive(Debug, Clone, PartialEq)]

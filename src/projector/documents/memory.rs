@@ -1,7 +1,7 @@
 //! What a projection holds in memory of its documents, and what an event makes of it. Nothing here asks the
 //! database: what only that can tell becomes a recheck.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bson::{DateTime, RawDocument};
 
@@ -28,11 +28,16 @@ use crate::{
 /// After so many events it is said that the loop still turns: each may take some seconds.
 const EVENTS_PER_BEAT: u64 = 8;
 
+/// So many documents are suspected at once at most. What comes late of others is found when they are compacted again.
+const SUSPECTS_MAX: usize = 1_000;
+
 /// One event to fold.
 #[derive(Clone)]
 pub(in crate::projector) struct Arrival<'a> {
     pub(in crate::projector) key: EventKey,
     pub(in crate::projector) event: &'a RawDocument,
+    /// Whether it was appended after everything that is known here.
+    pub(in crate::projector) is_news: bool,
 }
 
 /// Whether what is known of a document's skips was read after its events.
@@ -44,6 +49,30 @@ pub(in crate::projector) enum SkipsAre {
     Known,
 }
 
+/// Documents of which an event seems to stand where their base says that none is left.
+#[derive(Debug, Default)]
+pub(in crate::projector) struct Suspects(BTreeSet<DocumentId>);
+
+impl Suspects {
+    /// An event was at or below its document's version.
+    fn replayed(&mut self, key: &EventKey, is_news: bool) {
+        if is_news && key.version > 1 {
+            self.note(&key.document);
+        }
+    }
+
+    pub(in crate::projector) fn note(&mut self, id: &DocumentId) {
+        if self.0.len() < SUSPECTS_MAX && !planted(Bug::LateNotSuspected) {
+            self.0.insert(id.clone());
+        }
+    }
+
+    /// Those that were noted since this was asked last.
+    pub(in crate::projector) fn take(&mut self) -> Vec<DocumentId> {
+        std::mem::take(&mut self.0).into_iter().collect()
+    }
+}
+
 /// See the module.
 pub(in crate::projector) struct Memory<T: Time> {
     pub(in crate::projector) cache: Cache,
@@ -52,6 +81,8 @@ pub(in crate::projector) struct Memory<T: Time> {
     /// The events of the collection that an operator has skipped.
     pub(in crate::projector) skips: Skips,
     pub(in crate::projector) counts: Counts,
+    /// Documents of which an event seems to have come late.
+    pub(in crate::projector) suspects: Suspects,
     /// When the oldest event since the last flush was appended.
     pub(in crate::projector) oldest: Option<DateTime>,
     limits: FoldLimits,
@@ -76,6 +107,7 @@ impl<T: Time> Memory<T> {
             rechecks: Rechecks::default(),
             skips,
             counts: Counts::default(),
+            suspects: Suspects::default(),
             oldest: None,
             limits,
             time,
@@ -96,7 +128,7 @@ impl<T: Time> Memory<T> {
         let skips = self.skips.of(id);
         let Some(slot) = self.cache.edit(id) else { return };
         let (mut applied, mut waits, mut behind, mut poison) = (false, false, 0, None);
-        for Arrival { key, event } in events {
+        for Arrival { key, event, is_news } in events {
             self.offered = self.offered.wrapping_add(1);
             if self.offered.is_multiple_of(EVENTS_PER_BEAT) {
                 self.observer.turned(&self.time);
@@ -110,7 +142,10 @@ impl<T: Time> Memory<T> {
             let is_skipped = skips.is_some_and(|skips| skips.contains(key.version))
                 && !planted(Bug::SkipsForgotten);
             match slot.document.offer(key, event, is_skipped, &self.limits) {
-                Outcome::Replay => self.counts.replayed += 1,
+                Outcome::Replay => {
+                    self.counts.replayed += 1;
+                    self.suspects.replayed(key, *is_news);
+                }
                 Outcome::Parked => waits = true,
                 Outcome::Based => {
                     applied = true;

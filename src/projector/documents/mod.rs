@@ -21,6 +21,7 @@ use crate::{
     database::Result,
     log::{EventLog, history},
     model::{
+        compaction::Notice,
         document::{Document, Youngest},
         event::is_base,
         id::DocumentId,
@@ -84,11 +85,19 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         Ok(left)
     }
 
+    /// Hands on the documents of which an event seems to have come late.
+    pub(super) fn tell_suspects(&mut self) {
+        let suspects = self.memory.suspects.take();
+        if !suspects.is_empty() {
+            self.ask.observer.notice(Notice::Late(suspects));
+        }
+    }
+
     /// Brings the documents of a chunk into memory, until that is full; whether all of them are there. One whose first
     /// event comes is taken to be new: should it have a row after all, because the event comes again, the insert tells.
     async fn load_missing(&mut self, chunk: &[Arrival<'_>]) -> Result<bool> {
         let mut missing = Vec::new();
-        for Arrival { key, event } in chunk {
+        for Arrival { key, event, .. } in chunk {
             if self.memory.cache.holds(&key.document) {
                 continue;
             }
@@ -328,7 +337,9 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         }
         self.ask.observer.flushed(&flushed.written(self.memory.cache.bytes()));
         self.ask.observer.snapshots_due(flushed.take_due());
-        self.ask.observer.grown(grown);
+        if !grown.is_empty() {
+            self.ask.observer.notice(Notice::Grown(grown));
+        }
         Ok(flushed.checkpoint)
     }
 }

@@ -77,7 +77,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         };
         let before = self.unparked(id);
         let key = EventKey { document: id.clone(), version: 1 };
-        self.memory.offer(id, &[Arrival { key, event: base }], SkipsAre::Fresh);
+        self.memory.offer(id, &[Arrival { key, event: base, is_news: false }], SkipsAre::Fresh);
         let Some(version) = self.unparked(id).filter(|version| Some(*version) > before) else {
             return Ok(None);
         };
@@ -123,7 +123,7 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
                 break;
             }
             met = Some(key.version);
-            self.memory.offer(id, &[Arrival { key, event }], SkipsAre::Fresh);
+            self.memory.offer(id, &[Arrival { key, event, is_news: false }], SkipsAre::Fresh);
         }
         Ok(met)
     }

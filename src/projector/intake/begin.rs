@@ -77,8 +77,9 @@ impl<L: EventLog> Begin<L> {
                         (why, Extent::Whole)
                     }
                     None => {
-                        let at = resume.cluster_time();
-                        info!(collection, %part, cluster_time = at.time, "resuming");
+                        let cluster_time = resume.cluster_time().time;
+                        info!(collection, %part, cluster_time, "resuming");
+                        let at = source.now().await?;
                         let extent = Extent::Version;
                         return Ok(Self { log, resume: Some(resume), passed_events, at, extent });
                     }

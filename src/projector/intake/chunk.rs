@@ -39,12 +39,12 @@ impl Chunks {
 
 impl<'a> Chunk<'a> {
     /// Takes an event, if its document is of the part. One that names no document can only be reported.
-    pub(in crate::projector) fn push(&mut self, event: &'a RawDocument) {
+    pub(in crate::projector) fn push(&mut self, event: &'a RawDocument, is_news: bool) {
         let near = self.arrivals.last().map(|arrival| &arrival.key.document);
         match EventKey::from_event_near(event, near) {
             Ok(key) if self.holds(&key.document) => {
                 self.bytes += event.as_bytes().len();
-                self.arrivals.push(Arrival { key, event });
+                self.arrivals.push(Arrival { key, event, is_news });
             }
             Ok(_) => {}
             Err(error) => self.of.observer.homeless_event(&error.to_string()),

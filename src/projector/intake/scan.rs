@@ -13,7 +13,12 @@ use futures::{FutureExt, future::BoxFuture};
 use crate::{
     database::{Error, Result},
     log::{Batch, EventLog, Scan},
-    model::{document::Document, event::EventKey, id::DocumentId, skip::counts_fillers},
+    model::{
+        document::Document,
+        event::{EventKey, is_base},
+        id::{DocumentId, integral},
+        skip::counts_fillers,
+    },
     projector::{
         documents::{Documents, memory::Arrival},
         rows::Rows,
@@ -39,6 +44,8 @@ pub(in crate::projector) struct Walk<L: EventLog, D: store::Documents> {
     last: Option<EventKey>,
     /// The row of that event's document, if it has one.
     row: Option<RowVersion>,
+    /// Up to where its base says that no event is left; 0 if it has none.
+    pruned: i64,
     /// Whether that document has news.
     has_news: bool,
     /// What the stream has brought of documents that the walk has yet to come to: the newest version of each.
@@ -55,6 +62,7 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             at,
             last: None,
             row: None,
+            pruned: 0,
             has_news: false,
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
@@ -131,7 +139,11 @@ impl<L: EventLog, D: Store> Walk<L, D> {
                     self.leave_document(documents, Some(&key.document)).await?;
                     self.enter_document(documents, &key.document).await?;
                     self.last = Some(key.clone());
+                    self.pruned = pruned_of(&arrival);
                 }
+            }
+            if (2..=self.pruned).contains(&arrival.key.version) {
+                documents.memory.suspects.note(&arrival.key.document);
             }
             if self.passes_over(documents, &arrival.key) {
                 documents.memory.counts.replayed += 1;
@@ -216,6 +228,12 @@ impl<L: EventLog, D: Store> Walk<L, D> {
             _ => Ok(()),
         }
     }
+}
+
+/// Up to where an event, if it is a base, says that none is left behind it.
+fn pruned_of(arrival: &Arrival<'_>) -> i64 {
+    let pruned = arrival.event.get("pruned").ok().flatten().and_then(integral);
+    pruned.filter(|_| arrival.key.version == 1 && is_base(arrival.event)).unwrap_or_default()
 }
 
 fn ahead_bytes(id: &DocumentId) -> usize {

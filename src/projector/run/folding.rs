@@ -4,6 +4,8 @@ use super::*;
 
 impl<S: LogSource, D: Store, T: Time> Run<'_, S, D, T> {
     pub(super) async fn fold_changes(&mut self, batch: &TailBatch) -> Result<()> {
+        // Whatever any row holds was appended by then, but for what others write who lead no more.
+        let known = self.documents.ask.seen();
         self.documents.ask.has_seen(Some(batch.position.cluster_time));
         let (events, chunks) = (self.intake.events.clone(), self.intake.chunks.clone());
         let rows = &self.projector.collection;
@@ -19,7 +21,7 @@ impl<S: LogSource, D: Store, T: Time> Run<'_, S, D, T> {
                     passed += 1;
                     let oldest = &mut self.documents.memory.oldest;
                     *oldest = oldest.or(wall_time);
-                    chunk.push(event);
+                    chunk.push(event, cluster_time > known);
                 }
                 TailItem::Bodiless { events: name, key } if name == events => {
                     passed += 1;
@@ -49,6 +51,7 @@ impl<S: LogSource, D: Store, T: Time> Run<'_, S, D, T> {
             }
         }
         self.fold_streamed(chunk.take()).await?;
+        self.documents.tell_suspects();
         self.documents.recheck_urgent().await?;
         self.commits.folded(batch, passed, self.projector.time.now());
         Ok(())

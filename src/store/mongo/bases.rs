@@ -123,8 +123,12 @@ impl Bases for MongoStore {
         let mut held = self.begin().await?;
         let outcome = self.remove_late_in(held.session(), log, base, late).await;
         let is_kept = matches!(outcome, Ok(true));
-        held.end(&self.database, is_kept).await?;
-        outcome
+        // Others write there, who may be taking it out as well.
+        let unless_busy = |error: Error| if is_busy(&error) { Ok(false) } else { Err(error) };
+        match held.end(&self.database, is_kept).await {
+            Err(error) if is_kept => unless_busy(error),
+            ended => ended.and(outcome.or_else(unless_busy)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use bson::{DateTime, Document, RawArrayBuf, RawDocumentBuf, doc, raw::cstr, rawdoc};
 use futures::{StreamExt, TryStreamExt, stream};
 use mongodb::{
     Collection,
@@ -15,9 +15,9 @@ use crate::{
     database::{Error, Result, code::DUPLICATE_KEY, server_time},
     model::{
         id::{DocumentId, INTEGER_MAX, integral},
-        snapshot::{FOLD, Snapshot},
+        snapshot::{FOLD, Snapshot, SnapshotError},
     },
-    store::{PutOutcome, Snapshots, snapshots_collection},
+    store::{PutOutcome, Snapshots, StoredSnapshot, snapshots_collection},
 };
 
 /// The most snapshots in one command.
@@ -84,11 +84,9 @@ impl Snapshots for MongoStore {
         first: &DocumentId,
         last: &DocumentId,
     ) -> Result<HashMap<DocumentId, (i64, DateTime)>> {
-        let key = |id: &DocumentId, version: i64| doc! { "d": id.to_bson(), "s": version };
-        let range = doc! { "_id": { "$gte": key(first, 0), "$lte": key(last, INTEGER_MAX) } };
         let mut found = self
             .snapshots()
-            .find(range)
+            .find(between(first, last))
             .sort(doc! { "_id": 1 })
             .projection(doc! { "taken_at": 1 })
             .read_concern(ReadConcern::majority())
@@ -103,6 +101,43 @@ impl Snapshots for MongoStore {
             }
         }
         Ok(newest)
+    }
+
+    async fn stored_between(
+        &self,
+        first: &DocumentId,
+        last: &DocumentId,
+    ) -> Result<Vec<StoredSnapshot>> {
+        let snapshots = self.snapshots();
+        let find = snapshots.find(between(first, last)).sort(doc! { "_id": 1 });
+        let mut found = find.read_concern(ReadConcern::majority()).await?;
+        let mut stored = Vec::new();
+        while let Some(row) = found.try_next().await? {
+            let key = row.get_document("_id")?.to_owned();
+            let id = key.get("d")?.and_then(|id| DocumentId::from_raw(id).ok());
+            let version = key.get("s")?.and_then(integral);
+            let problem = match Snapshot::from_raw(&row) {
+                // It counts for nothing, and is no mistake.
+                Err(SnapshotError::Fold { .. }) => continue,
+                read => read.err(),
+            };
+            let (Some(id), Some(version)) = (id, version) else { continue };
+            let mut which = rawdoc! { "_id": key };
+            if let Some(hash) = row.get("hash")? {
+                which.append(cstr!("hash"), hash);
+            }
+            stored.push(StoredSnapshot { id, version, row: which, problem });
+        }
+        Ok(stored)
+    }
+
+    async fn remove_snapshot(&self, stored: &StoredSnapshot) -> Result<bool> {
+        let statements: RawArrayBuf =
+            [rawdoc! { "q": stored.row.clone(), "limit": 1 }].into_iter().collect();
+        let name = snapshots_collection(&self.collection);
+        let reply = self.bulk("delete", &name, "deletes", statements).await?;
+        no_write_errors(&reply)?;
+        Ok(reply.get_i32("n").is_ok_and(|gone| gone == 1))
     }
 
     async fn prune_snapshots(&self, ids: &[DocumentId], keep: u32) -> Result<u64> {
@@ -200,6 +235,12 @@ impl MongoStore {
         let rows: Vec<RawDocumentBuf> = found.try_collect().await?;
         rows.iter().map(|row| Ok(row.get_document("_id")?.to_owned())).collect()
     }
+}
+
+/// The snapshots of the documents from `first` to `last`.
+fn between(first: &DocumentId, last: &DocumentId) -> Document {
+    let key = |id: &DocumentId, version: i64| doc! { "d": id.to_bson(), "s": version };
+    doc! { "_id": { "$gte": key(first, 0), "$lte": key(last, INTEGER_MAX) } }
 }
 
 /// The snapshots of one document up to a version.

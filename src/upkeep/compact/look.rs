@@ -165,6 +165,19 @@ where
         Ok(Look { late: late.into_iter().map(|event| (base.clone(), event)).collect(), ..look })
     }
 
+    /// Looks only for what came late of a document.
+    pub(super) async fn look_for_late(&self, id: &DocumentId) -> Result<Look> {
+        let look = Look::nothing(id);
+        let at_least = self.source.now().await?;
+        let first = self.log.first(id, Some(at_least)).await?;
+        let first = first.documents()?.next().transpose()?.filter(|first| is_base(first));
+        // One that cannot be read says nothing of what is late. It parks its document.
+        let Some(base) = first.and_then(|first| Base::from_raw(first).ok()) else {
+            return Ok(look);
+        };
+        self.late(look, &base, at_least).await
+    }
+
     /// What a base stands for goes once that is old enough, and while its own event is there.
     async fn pending(
         &self,

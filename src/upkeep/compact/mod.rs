@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bson::DateTime;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use tokio::sync::watch;
 
 use crate::{
     database::Result,
@@ -21,9 +20,11 @@ use crate::{
         event::is_base,
         id::DocumentId,
     },
+    observe::Observer,
     planted::{Bug, planted},
-    status::{CollectionStatus, Phase},
+    status::Phase,
     store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows},
+    time::Time,
 };
 pub(super) use look::{Finding, Look, Work};
 pub(super) use prune::Pruned;
@@ -34,6 +35,10 @@ const LOOKS_AT_ONCE: usize = 4;
 /// How long after its newest event an event may be applied, where logs are compacted.
 const LAG_MAX_SECONDS: f64 = 10.0;
 
+/// Said while compaction, which moves the oplog, would bring a checkpoint nearer to its end.
+const SHORT_OPLOG: &str = "a checkpoint is in the older half of the oplog, which compaction would fill further: make the \
+                           oplog larger (`replSetResizeOplog`), or see why the projection does not keep up";
+
 /// What is kept of a collection's logs, and whether they can be compacted now.
 #[derive(Clone, Debug)]
 pub struct Compaction {
@@ -42,14 +47,14 @@ pub struct Compaction {
     /// How long the format of data with bases stands on record before the first of them: longer than any instance takes
     /// to look at it.
     pub settled: Duration,
-    /// How the collection is.
-    pub status: watch::Receiver<CollectionStatus>,
+    /// Knows how the collection is, and is told what becomes of its logs.
+    pub observer: Observer,
 }
 
 impl Compaction {
     /// Why it cannot be compacted, by its status.
     pub(super) fn hindrance(&self) -> Option<Hindrance> {
-        let status = self.status.borrow();
+        let status = self.observer.status();
         let stands = |why: &str| Some(Hindrance::Stands(format!("`{}` {why}", status.name)));
         match status.phase {
             Phase::Paused => stands("is paused; resume it first: `alluvium resume`"),
@@ -57,9 +62,43 @@ impl Compaction {
             Phase::Starting | Phase::Scanning | Phase::StandingBy => Some(Hindrance::Passing),
             Phase::Tailing => {
                 let is_late = status.lag_seconds.is_none_or(|lag| lag > LAG_MAX_SECONDS);
-                is_late.then_some(Hindrance::Passing)
+                let short = || status.is_oplog_short.then(|| Hindrance::Stands(SHORT_OPLOG.into()));
+                is_late.then_some(Hindrance::Passing).or_else(short)
             }
         }
+    }
+
+    /// What an operator has to do before it is compacted, where its status does not say that by itself.
+    fn needs(&self) -> Option<String> {
+        self.observer.status().is_oplog_short.then(|| SHORT_OPLOG.into())
+    }
+}
+
+/// For so long it is not asked again what is in the way in the database, once nothing is. A validator or rights that change
+/// meanwhile make writes fail, and an instance that begins knows the format, which is on record.
+const CLEAR_FOR: Duration = Duration::from_secs(10);
+
+/// When it was found that nothing in the database is in the way.
+#[derive(Debug, Default)]
+pub(super) struct Clear(Option<Duration>);
+
+impl Clear {
+    /// Why nothing can be compacted now.
+    pub(super) async fn hindrance(
+        &mut self,
+        (store, compaction): (&impl Bases, &Compaction),
+        time: &impl Time,
+    ) -> Result<Option<Hindrance>> {
+        if let Some(hindrance) = compaction.hindrance() {
+            return Ok(Some(hindrance));
+        }
+        let now = time.now();
+        if self.0.is_some_and(|at| now.saturating_sub(at) < CLEAR_FOR) {
+            return Ok(None);
+        }
+        let hindrance = store.hindrance(compaction.settled).await?;
+        self.0 = hindrance.is_none().then_some(now);
+        Ok(hindrance)
     }
 }
 
@@ -130,6 +169,20 @@ where
             let Pruned { events, findings } = self.prune_all(to_prune).await?;
             done.events += events;
             done.findings.extend(findings);
+        }
+        Ok(done)
+    }
+
+    /// Puts on record what came late of some documents, and takes it out of the log.
+    ///
+    /// # Errors
+    /// As [`Compactor::compact`].
+    pub(crate) async fn clear_late(&self, ids: &[DocumentId]) -> Result<Compacted> {
+        let mut done = Compacted::default();
+        for id in ids {
+            let look = self.look_for_late(id).await?;
+            done.late += self.remove_late(&look.late).await?;
+            done.findings.extend(look.finding);
         }
         Ok(done)
     }
@@ -225,5 +278,46 @@ where
             removed += i64::from(self.store.remove_late(self.log.id(), base, event).await?);
         }
         Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{metrics::Metrics, status::CollectionStatus, time::SystemTime};
+
+    #[test]
+    fn nothing_is_compacted_while_it_would_bring_a_checkpoint_near_the_end_of_the_oplog() {
+        let mut status = CollectionStatus::new("games");
+        (status.phase, status.lag_seconds) = (Phase::Tailing, Some(0.0));
+        let told = watch::channel(status.clone()).1;
+        let metrics = Metrics::new().unwrap().collection("games", told).unwrap();
+        let hindrance = |status: &CollectionStatus| {
+            let compaction = Compaction {
+                retention: Retention {
+                    min_age: Duration::ZERO,
+                    keep_events: 0,
+                    client_ttl: Duration::ZERO,
+                },
+                settled: Duration::ZERO,
+                observer: Observer::new(
+                    Arc::new(watch::Sender::new(status.clone())),
+                    metrics.clone(),
+                    SystemTime::new(),
+                ),
+            };
+            (compaction.hindrance(), compaction.needs())
+        };
+        assert_eq!(hindrance(&status), (None, None));
+        status.is_oplog_short = true;
+        let (hindrance_now, needs) = hindrance(&status);
+        assert_eq!(hindrance_now, needs.map(Hindrance::Stands));
+        assert!(matches!(hindrance_now, Some(Hindrance::Stands(why)) if why.contains("oplog")));
+        status.lag_seconds = None;
+        assert_eq!(hindrance(&status).0, Some(Hindrance::Passing));
     }
 }

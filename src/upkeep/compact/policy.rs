@@ -1,20 +1,18 @@
 //! Compaction that nobody asked for: documents that have grown are noted, and those that are due are compacted, by whoever
 //! leads. What was begun is finished also where the policy compacts only on request.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{Compacted, Compaction, Compactor};
+use super::{Clear, Compacted, Compaction, Compactor};
 use crate::{
     database::{Result, Verdict},
     health::{Heart, beating},
     lease::Standing,
     log::{EventLog, LogSource},
-    metrics::CollectionMetrics,
-    model::id::DocumentId,
-    observe::Observer,
+    model::{compaction::Notice, id::DocumentId},
     retry::limited,
     store::{
         Bases, Documents, Extent, Hindrance, MarkRows, QuarantineRows, SkipRows, Snapshots,
@@ -23,12 +21,16 @@ use crate::{
     time::Time,
 };
 
-/// How many flushes' documents may wait to be noted before some are left out.
-pub const GROWN_MAX: usize = 16;
+/// How much that was noticed may wait before some is left out.
+pub const NOTICES_MAX: usize = 16;
 /// A document is noted when it has grown by so many events, or by as many as are kept.
 pub const GROWTH: i64 = 100;
 /// How many documents are compacted at once.
 const DOCUMENTS_MAX: u32 = 64;
+/// Of so many documents it is looked at once for what came late.
+const SUSPECTS_AT_ONCE: usize = 64;
+/// So many may wait for that. What comes late of others is found when they are compacted again.
+const SUSPECTS_MAX: usize = 10_000;
 /// How often it is looked for what is to be finished, and for what is due, at the rarest.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one batch may take.
@@ -47,16 +49,12 @@ pub struct LogPolicy<S: LogSource, D, T> {
     pub source: S,
     /// Its rows, marks and bases.
     pub store: D,
-    /// Counts what goes.
-    pub metrics: CollectionMetrics,
-    /// Is told what stands in the way.
-    pub observer: Observer,
     /// What is kept, and whether the collection can be compacted.
     pub compaction: Compaction,
     /// How often; `None` is only on request.
     pub every: Option<Duration>,
-    /// Documents that have grown.
-    pub grown: mpsc::Receiver<Grown>,
+    /// What projections notice.
+    pub notices: mpsc::Receiver<Notice>,
     /// Whether this instance leads the collection.
     pub led: watch::Receiver<Standing>,
     /// Whether an operator has stopped compaction.
@@ -72,6 +70,10 @@ struct Passes {
     epoch: i64,
     /// Whether documents that were large before are noted.
     has_swept: bool,
+    /// When nothing was in the way.
+    clear: Clear,
+    /// Whether it is told what an operator has to do before anything is compacted.
+    has_needs: bool,
     /// When it is looked again for what is to be finished.
     look_at: Duration,
     /// When what is due is compacted again.
@@ -84,14 +86,16 @@ where
 {
     /// Compacts for ever. May be dropped at any moment.
     pub async fn run(mut self) {
-        let mut passes = None;
+        let (mut passes, mut suspects) = (None, BTreeSet::new());
         loop {
             self.heart.beat(self.time.now());
-            let pause = match self.turn(&mut passes).await {
+            let pause = match self.turn(&mut passes, &mut suspects).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     if let Verdict::Stop(advice) = error.verdict() {
-                        self.observer.compaction_stands(Some(format!("{error}; {advice}")));
+                        self.compaction
+                            .observer
+                            .compaction_stands(Some(format!("{error}; {advice}")));
                     }
                     warn!(collection = self.collection, %error, advice = error.advice(), "compaction is interrupted and goes on later");
                     LOOK_INTERVAL
@@ -99,8 +103,12 @@ where
             };
             tokio::select! {
                 biased;
-                grown = self.grown.recv() => match grown {
-                    Some(grown) => self.note(&grown).await,
+                notice = self.notices.recv() => match notice {
+                    Some(Notice::Grown(grown)) => self.note(&grown).await,
+                    Some(Notice::Late(ids)) => {
+                        let room = SUSPECTS_MAX.saturating_sub(suspects.len());
+                        suspects.extend(ids.into_iter().take(room));
+                    }
                     // The projectors have ended, and the daemon with them.
                     None => return std::future::pending().await,
                 },
@@ -127,15 +135,29 @@ where
     }
 
     /// Does what is to be done now; how long until there may be more.
-    async fn turn(&self, passes: &mut Option<Passes>) -> Result<Duration> {
+    async fn turn(
+        &self,
+        passes: &mut Option<Passes>,
+        suspects: &mut BTreeSet<DocumentId>,
+    ) -> Result<Duration> {
+        if !suspects.is_empty() && *self.paused.borrow() == Some(false) {
+            return self.clear_late(suspects).await.map(|()| Duration::ZERO);
+        }
         let Standing::Leader(epoch) = *self.led.borrow() else {
             *passes = None;
             return Ok(Duration::from_secs(1));
         };
         let now = self.time.now();
         let first = self.every.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL);
-        let begin =
-            || Passes { epoch, has_swept: false, look_at: now + first, pass_at: now + first };
+        let (has_swept, has_needs, at) = (false, false, now + first);
+        let begin = || Passes {
+            epoch,
+            has_swept,
+            clear: Clear::default(),
+            has_needs,
+            look_at: at,
+            pass_at: at,
+        };
         let passes = passes.get_or_insert_with(begin);
         if passes.epoch != epoch {
             *passes = begin();
@@ -146,6 +168,11 @@ where
         }
         if *self.paused.borrow() != Some(false) {
             return Ok(Duration::from_secs(1));
+        }
+        let needs = self.compaction.needs();
+        if needs.is_some() || std::mem::take(&mut passes.has_needs) {
+            passes.has_needs = needs.is_some();
+            self.compaction.observer.compaction_stands(needs);
         }
         if self.compaction.hindrance().is_some() {
             return Ok(Duration::from_secs(1));
@@ -160,16 +187,16 @@ where
         let ids = limited(&self.time, ATTEMPT_LIMIT, look).await?;
         if !ids.is_empty() {
             // Asked only where there is something to do: it records the format of data that has bases.
-            let hindrance = self.store.hindrance(self.compaction.settled);
+            let hindrance = passes.clear.hindrance((&self.store, &self.compaction), &self.time);
             return match limited(&self.time, ATTEMPT_LIMIT, hindrance).await? {
                 Some(Hindrance::Passing) => Ok(Duration::from_secs(1)),
                 Some(Hindrance::Stands(why)) => {
                     warn!(collection = self.collection, why, "nothing is compacted");
-                    self.observer.compaction_stands(Some(why));
+                    self.compaction.observer.compaction_stands(Some(why));
                     Ok(LOOK_INTERVAL)
                 }
                 None => {
-                    self.observer.compaction_stands(None);
+                    self.compaction.observer.compaction_stands(None);
                     self.compact(&log, &ids).await.map(|()| Duration::ZERO)
                 }
             };
@@ -179,10 +206,26 @@ where
         Ok(Duration::ZERO)
     }
 
+    /// Puts on record what came late of some documents that are suspected. Whoever sees it does it, leader or not.
+    async fn clear_late(&self, suspects: &mut BTreeSet<DocumentId>) -> Result<()> {
+        let some: Vec<DocumentId> = suspects.iter().take(SUSPECTS_AT_ONCE).cloned().collect();
+        let log = self.source.open_existing(&self.collection).await?;
+        let compactor = self.compactor(&log);
+        let clear = limited(&self.time, BATCH_LIMIT, compactor.clear_late(&some));
+        let done = beating(&self.heart, &self.time, clear).await?;
+        some.iter().for_each(|id| drop(suspects.take(id)));
+        self.tell(&done);
+        Ok(())
+    }
+
+    fn compactor<'a>(&'a self, log: &'a S::Log) -> Compactor<'a, S, D> {
+        let retention = self.compaction.retention;
+        Compactor { source: &self.source, log, store: &self.store, retention }
+    }
+
     /// Compacts some documents that are due.
     async fn compact(&self, log: &S::Log, ids: &[DocumentId]) -> Result<()> {
-        let retention = self.compaction.retention;
-        let compactor = Compactor { source: &self.source, log, store: &self.store, retention };
+        let compactor = self.compactor(log);
         let compact = limited(&self.time, BATCH_LIMIT, compactor.compact(ids, false));
         let done = beating(&self.heart, &self.time, compact).await?;
         self.store.set_due(log.id(), &done.next).await?;
@@ -192,9 +235,16 @@ where
 
     fn tell(&self, done: &Compacted) {
         let Compacted { based, events, bytes, late, .. } = *done;
-        self.metrics.upkeep.compacted(events, bytes, late);
+        self.compaction.observer.compacted(events, bytes, late);
         if based + events + late > 0 {
             info!(collection = self.collection, bases = based, events, bytes, late, "compacted");
+        }
+        if late > 0 {
+            warn!(
+                collection = self.collection,
+                late,
+                "events came late: nothing of them is applied, `quarantine list --late` shows them"
+            );
         }
         for finding in &done.findings {
             warn!(

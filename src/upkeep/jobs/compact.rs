@@ -8,15 +8,12 @@ use bson::{Bson, DateTime, Document, doc};
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
     log::{EventLog, LogSource, Mend},
-    model::{
-        compaction::{Pin, Rule},
-        id::DocumentId,
-    },
+    model::{compaction::Pin, id::DocumentId},
     retry::limited,
     store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
     upkeep::{
-        compact::{Compacted, Compactor},
+        compact::{Clear, Compacted, Compactor},
         snapshot::TakeError,
     },
 };
@@ -113,7 +110,7 @@ where
 {
     pub(super) async fn compact_one(&mut self, document: &DocumentId) -> Done {
         let mut tallied = Tallied::default();
-        self.may_compact().await?;
+        self.may_compact(&mut Clear::default()).await?;
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
         let done = self.compact_some(&log, std::slice::from_ref(document)).await?;
         if done.next.is_empty() {
@@ -126,7 +123,7 @@ where
     }
 
     pub(super) async fn compact_all(&mut self) -> Done {
-        let mut tallied: Tallied = self.tally();
+        let (mut tallied, mut clear): (Tallied, _) = (self.tally(), Clear::default());
         let store = &self.snapshotter().store;
         self.at.total = i64::try_from(store.estimate_documents().await?).ok();
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
@@ -137,7 +134,7 @@ where
             let ids: Vec<DocumentId> =
                 rows.filter(|id| after.as_ref().is_none_or(|after| id > after)).collect();
             for ids in ids.chunks(STEP_DOCUMENTS) {
-                self.may_compact().await?;
+                self.may_compact(&mut clear).await?;
                 tallied.add(self.compact_some(&log, ids).await?);
                 self.at.place = ids.last().cloned().or(self.at.place.take());
                 self.at.done += i64::try_from(ids.len()).unwrap_or_default();
@@ -147,10 +144,7 @@ where
         }
         self.at.total = Some(self.at.done);
         self.save(&tallied).await?;
-        for rule in Rule::ALL {
-            let events = tallied.pinned.get(rule.name()).copied().unwrap_or_default();
-            self.snapshotter().metrics.upkeep.pinned(rule, events);
-        }
+        self.ward.compaction.observer.kept(&tallied.pinned, &tallied.pins);
         Ok(tallied.to_bson())
     }
 
@@ -165,23 +159,19 @@ where
         let done = limited(self.time, STEP_LIMIT, compact).await?;
         if !self.order.dry_run {
             ward.store.set_due(log.id(), &done.next).await?;
-            ward.metrics.upkeep.compacted(done.events, done.bytes, done.late);
+            self.ward.compaction.observer.compacted(done.events, done.bytes, done.late);
         }
         Ok(done)
     }
 
     /// Waits until the collection may be compacted: it is projected, and not late.
-    async fn may_compact(&self) -> std::result::Result<(), Undone> {
+    async fn may_compact(&self, clear: &mut Clear) -> std::result::Result<(), Undone> {
         if self.order.dry_run {
             return Ok(());
         }
         let (store, compaction) = (&self.snapshotter().store, &self.ward.compaction);
         loop {
-            let hindrance = match compaction.hindrance() {
-                None => store.hindrance(compaction.settled).await?,
-                hindrance => hindrance,
-            };
-            match hindrance {
+            match clear.hindrance((store, compaction), self.time).await? {
                 None => return Ok(()),
                 Some(Hindrance::Stands(why)) => return Err(Undone::Failed(why)),
                 Some(Hindrance::Passing) => {}

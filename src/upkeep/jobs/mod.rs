@@ -5,6 +5,7 @@
 mod compact;
 mod findings;
 mod gap_fill;
+mod proofs;
 mod repair;
 mod retry;
 mod skip;

@@ -84,6 +84,8 @@ where
     /// Documents whose log goes on behind their rows: the projection may be a little behind, or they wait. Everything
     /// before a checkpoint is in the rows or on record, so whatever is in neither although one has passed it was lost.
     async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+        let right: Vec<&Checked> = step.right.iter().map(|(_, checked)| *checked).collect();
+        job.check_snapshots(step.all, &right, &mut self.findings).await?;
         self.judge(job, step.wrong.into_iter().map(Wrong::differs).collect()).await?;
         let mut behind = step.behind;
         if behind.is_empty() {

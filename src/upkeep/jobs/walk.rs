@@ -34,6 +34,8 @@ pub(super) trait Steps<P>: Tally + Send {
 /// The documents of a step, compared with their rows.
 #[derive(Default)]
 pub(super) struct Compared<'s> {
+    /// All of them, in the order of their ids.
+    pub(super) all: &'s [Checked],
     /// Those that are what their log makes of them.
     pub(super) right: Vec<(&'s RawDocumentBuf, &'s Checked)>,
     /// Those that are something else, with what is wrong.
@@ -107,7 +109,7 @@ where
 }
 
 fn compare<'s>(findings: &mut Findings, checked: &'s [Checked]) -> Compared<'s> {
-    let mut compared = Compared::default();
+    let mut compared = Compared { all: checked, ..Compared::default() };
     for checked in checked {
         let id = &checked.folded.id;
         findings.documents += 1;
