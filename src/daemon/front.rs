@@ -56,6 +56,7 @@ impl Front {
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
         let (listener, http) = listen(config.http.listen)?;
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
+        metrics.watch_loops(heartbeats.clone(), time.clone())?;
         let waiting = heartbeats.register("start", config.daemon.liveness_limit, time.now());
         let (instance, limits) = (instance_name(config), api_limits(config, http));
         let (cause, told) = watch::channel(None);
