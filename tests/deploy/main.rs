@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod kubernetes;
 mod systemd;
 
 use std::{path::PathBuf, process::Command};
