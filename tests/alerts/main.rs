@@ -133,7 +133,7 @@ async fn waiting(scene: &Scene, leader: &Daemon, watch: &Prometheus) {
     watch.fires("AlluviumDocumentParked games").await;
     watch.only(&["AlluviumDocumentParked games", "AlluviumGapOld games"]).await;
     let (status, job) = leader.post("/v1/collections/games/quarantine/poison/skip", &json!({}));
-    assert_eq!(status, 202, "{job}");
+    assert!(matches!(status, 200 | 202), "{job}");
     watch.only(&["AlluviumGapOld games"]).await;
     scene.append([event("gap", 2)]).await;
     watch.only(&[]).await;

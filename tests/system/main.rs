@@ -9,6 +9,7 @@ mod judge;
 mod scene;
 
 mod backlog;
+mod exposed;
 mod formats;
 mod gaps;
 mod headroom;
