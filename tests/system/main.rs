@@ -9,7 +9,6 @@ mod judge;
 mod scene;
 
 mod backlog;
-mod exposed;
 mod formats;
 mod gaps;
 mod headroom;
