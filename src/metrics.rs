@@ -110,6 +110,8 @@ definitions! {
         "Events that a base stands for and that were pruned from the log.";
     RECLAIMED Counter "compaction_reclaimed_bytes_total" ["collection"], &[],
         "Bytes of the events that bases were written for.";
+    ARCHIVED Counter "archived_bytes_total" ["collection"], &[],
+        "Bytes that were written to the archive.";
     LATE Counter "late_events_total" ["collection"], &[],
         "Events that came after their place was pruned, and were put on record.";
     PINNED Gauge "pinned_events" ["collection", "rule"], &[],
@@ -243,7 +245,16 @@ impl Metrics {
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
             upkeep: upkeep::Families::new(
                 r,
-                [&SNAPSHOTS, &JOBS, &JOBS_RUNNING, &COMPACTED, &RECLAIMED, &LATE, &PINNED],
+                [
+                    &SNAPSHOTS,
+                    &JOBS,
+                    &JOBS_RUNNING,
+                    &COMPACTED,
+                    &RECLAIMED,
+                    &LATE,
+                    &PINNED,
+                    &ARCHIVED,
+                ],
             )?,
         };
         registry.register(Box::new(LinesLost::new()?))?;

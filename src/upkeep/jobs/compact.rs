@@ -108,6 +108,9 @@ where
         let mut tallied = Tallied::default();
         self.may_compact().await?;
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
+        if !self.order.dry_run {
+            self.snapshotter().store.hold(log.id(), document, false).await?;
+        }
         tallied.add(self.compact_some(&log, std::slice::from_ref(document)).await?);
         (self.at.done, self.at.total) = (1, Some(1));
         self.save(&tallied).await?;
@@ -149,9 +152,16 @@ where
         ids: &[DocumentId],
     ) -> std::result::Result<Compacted, Undone> {
         let (ward, retention) = (self.snapshotter(), self.ward.compaction.retention);
-        let compactor = Compactor { source: &ward.source, log, store: &ward.store, retention };
+        let (source, store) = (&ward.source, &ward.store);
+        let archive = self.ward.compaction.archive.as_ref();
+        let is_asked = self.order.document.is_some();
+        let compactor = Compactor { source, log, store, retention, archive, is_asked };
         let compact = compactor.compact(ids, self.order.dry_run);
         let done = limited(self.time, STEP_LIMIT, compact).await?;
+        ward.metrics.upkeep.archived(done.archived);
+        if let Some(why) = done.stands {
+            return Err(Undone::Failed(why));
+        }
         if !self.order.dry_run {
             ward.store.set_due(log.id(), &done.next).await?;
             ward.metrics.upkeep.compacted(done.events, done.bytes, done.late);
