@@ -121,7 +121,7 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("collections[1].compaction.every", "must be at least \"1s\""),
             (
                 "collections[1].compaction.archive",
-                "or \"s3://bucket/prefix\", not \"ftp://bucket\"",
+                "or \"s3://bucket/prefix\", not a text of 12 bytes",
             ),
             ("collections[1].flush", "is unknown"),
         ],

@@ -143,7 +143,7 @@ impl<'a> Parts<'a> {
         let parts = revisit::Parts::default();
         let compaction = Compaction {
             retention: collection.compaction.retention(),
-            archive: archive.clone(),
+            archive,
             // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
             settled: self.config.daemon.lease_time,
             status: served.status.clone(),
