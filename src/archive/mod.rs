@@ -3,7 +3,6 @@
 
 mod error;
 mod objects;
-mod place;
 mod segment;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -11,9 +10,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
 
+pub use crate::model::place::Place;
 pub use error::{ArchiveError, Result};
 pub use objects::Objects;
-pub use place::Place;
 
 use crate::{
     model::{id::DocumentId, position::LogId, skip::SkippedVersions},

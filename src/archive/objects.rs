@@ -9,10 +9,8 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
-use super::{
-    error::{ArchiveError, Result},
-    place::Place,
-};
+use super::error::{ArchiveError, Result};
+use crate::model::place::Place;
 
 /// How long one request may take.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ pub use load::{Expect, Sources, load};
 pub use section::{ConfigError, Problem};
 pub use uri::Uri;
 
-use crate::archive::Place;
+use crate::model::place::Place;
 use crate::model::{compaction::Retention, document::FoldLimits, state::Limits};
 
 /// The largest event that a collection can be configured to take, in bytes: the change stream wraps

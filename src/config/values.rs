@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use serde_json::Value;
 
 use super::{redact::shown_value, uri::Uri};
-use crate::archive::Place;
+use crate::model::place::Place;
 
 /// A kind of value that a key can have.
 pub(super) trait Setting: Sized {
