@@ -25,6 +25,7 @@ pub mod retry;
 pub mod database;
 pub mod log;
 pub mod store;
+pub mod archive;
 pub mod setup;
 pub mod status;
 pub mod observe;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use alluvium::cli::{Failure, Signals, run};
 
 fn main() -> ExitCode {
+    // Whatever speaks TLS uses this one. Nothing has installed another before.
+    let _first = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(_) => return ExitCode::from(1),

@@ -121,6 +121,8 @@ definitions! {
         "Events that a base stands for and that were pruned from the log.";
     RECLAIMED Counter "compaction_reclaimed_bytes_total" ["collection"], &[],
         "Bytes of the events that bases were written for.";
+    ARCHIVED Counter "archived_bytes_total" ["collection"], &[],
+        "Bytes that were written to the archive.";
     LATE Counter "late_events_total" ["collection"], &[],
         "Events that came after their place was pruned, and were put on record.";
     PINNED Gauge "pinned_events" ["collection", "rule"], &[],
@@ -274,6 +276,7 @@ impl Metrics {
                     &LATE,
                     &PINNED,
                     &DIFFERENCES,
+                    &ARCHIVED,
                 ],
             )?,
         };

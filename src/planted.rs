@@ -88,6 +88,12 @@ pub(crate) enum Bug {
     LateNotSuspected,
     /// What is skipped is not read again when a base comes that counts events which fill gaps.
     BaseSkipsNotReadAgain,
+    /// A segment of the archive is not read back before the log is pruned.
+    ArchiveNotReadBack,
+    /// A segment of the archive is written over one of its name.
+    SegmentOverwritten,
+    /// A restore says that more is back than is.
+    RestoredTooFar,
     /// A writer takes error 11000 on its append for its own success.
     WriterTakesDuplicateKeyForSuccess,
 }

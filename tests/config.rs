@@ -93,7 +93,7 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         flush = "1s"
         [collections.compaction]
         every = "10ms"
-        archive = "s3://bucket"
+        archive = "ftp://bucket"
         "#,
         &[],
         &[
@@ -121,7 +121,10 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("collections[0].snapshots.kept", "the keys here are every_events, every, keep"),
             ("collections[1].name", "is missing"),
             ("collections[1].compaction.every", "must be at least \"1s\""),
-            ("collections[1].compaction.archive", "is not supported by this version"),
+            (
+                "collections[1].compaction.archive",
+                "or \"s3://bucket/prefix\", not a text of 12 bytes",
+            ),
             ("collections[1].flush", "is unknown"),
         ],
     );

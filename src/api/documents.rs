@@ -183,6 +183,8 @@ pub(super) struct EventsParams {
     after_version: Option<i64>,
     limit: Option<u32>,
     #[serde(default)]
+    archive: bool,
+    #[serde(default)]
     ejson: Notation,
 }
 
@@ -198,7 +200,10 @@ pub(super) async fn events(
     }
     let reader = &target.served.reader;
     let reading = budget.read().await?;
-    let page = reader.history(&target.id, params.after_version, limit).await?;
+    let page = match params.archive {
+        true => reader.whole_history(&target.id, params.after_version, limit).await?,
+        false => reader.history(&target.id, params.after_version, limit).await?,
+    };
     if page.events.is_empty() && reader.document(&target.id).await?.is_none() {
         let (id, collection) = (&target.id, reader.collection());
         let detail = format!(

@@ -16,6 +16,7 @@ mod missing;
 pub(crate) mod operate;
 mod pause;
 pub mod problem;
+mod restore;
 mod snapshot;
 mod status;
 pub(crate) mod value;
@@ -193,6 +194,9 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{DOCUMENT}/missing"), get(missing::get).post(missing::post))
         .route(&format!("{DOCUMENT}/snapshot"), post(snapshot::post))
         .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
+        .route(&format!("{COLLECTION}/restore"), post(restore::collection))
+        .route(&format!("{DOCUMENT}/restore"), post(restore::document))
+        .route(&format!("{COLLECTION}/archive/check"), post(restore::check))
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))

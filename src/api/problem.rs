@@ -9,6 +9,7 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    archive::ArchiveError,
     database::{self, Verdict},
     read::ReadError,
     status::LastError,
@@ -74,6 +75,10 @@ kinds! {
     JobFinished "job-finished" CONFLICT "The job has ended";
     /// The events are gone.
     BelowFloor "below-floor" GONE "The log no longer reaches back that far";
+    /// A segment of the archive is not what was written.
+    ArchiveDamaged "archive-damaged" GONE "A segment of the archive is damaged or missing";
+    /// The archive cannot be read.
+    ArchiveAway "archive-away" SERVICE_UNAVAILABLE "The archive cannot be read";
     /// The body is beyond the limit.
     TooLarge "too-large" PAYLOAD_TOO_LARGE "The body is too large";
     /// The URL is beyond the limit.
@@ -171,6 +176,10 @@ impl From<ReadError> for Problem {
                 Kind::DamagedData,
                 format!("{said}; compare the document with its log: `alluvium verify`"),
             ),
+            ReadError::Archive(ArchiveError::Damaged { segment, .. }) => {
+                Self::new(Kind::ArchiveDamaged, said).with("segment", segment)
+            }
+            ReadError::Archive(_) => Self::new(Kind::ArchiveAway, said),
             ReadError::Database(error) => error.into(),
         }
     }

@@ -88,7 +88,8 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
         max_state_bytes,
         max_clients,
         snapshots: SnapshotsConfig { every_events, every, keep },
-        compaction: CompactionConfig { every: compaction_every, min_age, keep_events, client_ttl },
+        compaction:
+            CompactionConfig { every: compaction_every, min_age, keep_events, client_ttl, archive },
     } = collection;
     json!({
         "name": name,
@@ -108,6 +109,7 @@ fn collection_json(collection: &CollectionConfig) -> serde_json::Value {
             "min_age": humantime::format_duration(*min_age).to_string(),
             "keep_events": keep_events,
             "client_ttl": humantime::format_duration(*client_ttl).to_string(),
+            "archive": archive.as_ref().map(ToString::to_string),
         },
     })
 }

@@ -16,6 +16,9 @@ pub(super) struct History {
     /// Begin after this version
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(0..))]
     after_version: Option<i64>,
+    /// Read from the very first event on, through the archive
+    #[arg(long)]
+    archive: bool,
     /// The most events
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -24,7 +27,11 @@ pub(super) struct History {
 impl History {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let reader = self.target.reader(globals).await?;
-        let page = reader.history(&self.target.id, self.after_version, self.limit).await?;
+        let (id, after) = (&self.target.id, self.after_version);
+        let page = match self.archive {
+            true => reader.whole_history(id, after, self.limit).await?,
+            false => reader.history(id, after, self.limit).await?,
+        };
         if page.events.is_empty() && reader.current(&self.target.id).await?.is_none() {
             return Err(self.target.unknown().into());
         }

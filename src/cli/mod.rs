@@ -2,6 +2,7 @@
 //! MongoDB only, prints its result on standard output and everything else on standard error.
 
 mod append;
+mod archive;
 mod bench;
 mod compact;
 mod config_check;
@@ -88,6 +89,10 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Write bases and prune what they stand for, of one document or of a whole collection
     Compact(compact::Compact),
+    /// Put back what compaction has taken out, from the archive: of one document or of a whole collection
+    Restore(archive::Restore),
+    /// Look at what was archived; exit code 3 when a segment is damaged or missing
+    Archive(archive::Archive),
     /// Fold the log anew and compare every document with it, or one; exit code 3 when one differs
     Verify(verify::Verify),
     /// Make every projected document again that is not what its log makes of it; exit code 3 when one could not be
@@ -139,7 +144,7 @@ pub enum Failure {
     Failed,
     /// The command line makes no sense.
     Usage,
-    /// `verify` found a difference, or one was left.
+    /// `verify` found a difference, or one was left; `archive check` found a bad segment.
     Difference,
     /// `status` or `health` found something that needs attention.
     Attention,
@@ -200,7 +205,9 @@ pub async fn run(
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if output::is_closed(&*error) => Ok(()),
-        Err(error) if error.is::<verify::Differs>() => Err(Failure::Difference),
+        Err(error) if error.is::<verify::Differs>() || error.is::<archive::Bad>() => {
+            Err(Failure::Difference)
+        }
         Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
         Err(error) => {
             output::fail(&globals, &*error);
@@ -242,6 +249,8 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Missing(command) => command.run(globals).await,
         Command::Snapshot(command) => command.run(globals).await,
         Command::Compact(command) => command.run(globals).await,
+        Command::Restore(command) => command.run(globals).await,
+        Command::Archive(command) => command.run(globals).await,
         Command::Verify(command) => command.run(globals).await,
         Command::Rebuild(command) => command.run(globals).await,
         Command::Pause(command) => command.run(globals, true).await,

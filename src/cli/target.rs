@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Globals;
 use crate::{
+    archive::Archive,
     config::Expect,
     model::id::DocumentId,
     read::{ReadLimits, Reader},
@@ -31,8 +32,11 @@ impl Target {
             fold: known.fold_limits(),
             ..ReadLimits::default()
         });
+        let place = configured.and_then(|known| known.compaction.archive.as_ref());
+        let database = &config.mongodb.database;
+        let archive = place.map(|place| Archive::at(place, database, &self.collection));
         let connected = globals.open_known(&config.mongodb).await?;
-        Ok(Reader::new(&connected.database, &self.collection, limits))
+        Ok(Reader::new(&connected.database, &self.collection, limits).with_archive(archive))
     }
 
     /// What to say when there is no such document.

@@ -16,6 +16,7 @@ pub use load::{Expect, Sources, load};
 pub use section::{ConfigError, Problem};
 pub use uri::Uri;
 
+use crate::model::place::Place;
 use crate::model::{compaction::Retention, document::FoldLimits, state::Limits};
 
 /// The largest event that a collection can be configured to take, in bytes: the change stream wraps
@@ -114,6 +115,8 @@ pub struct CompactionConfig {
     pub keep_events: u32,
     /// A client that was seen within this time is alive, and what it lacks stays.
     pub client_ttl: Duration,
+    /// Where what goes is kept before; `None` is nowhere.
+    pub archive: Option<Place>,
 }
 
 /// When snapshots are taken without being asked for, and how many are kept.
@@ -161,14 +164,14 @@ impl Default for SnapshotsConfig {
 impl Default for CompactionConfig {
     fn default() -> Self {
         let day = Duration::from_secs(86_400);
-        Self { every: None, min_age: 7 * day, keep_events: 100, client_ttl: day }
+        Self { every: None, min_age: 7 * day, keep_events: 100, client_ttl: day, archive: None }
     }
 }
 
 impl CompactionConfig {
     /// What is kept.
     pub fn retention(&self) -> Retention {
-        let Self { every: _, min_age, keep_events, client_ttl } = *self;
+        let Self { every: _, min_age, keep_events, client_ttl, archive: _ } = *self;
         Retention { min_age, keep_events: keep_events.into(), client_ttl }
     }
 }

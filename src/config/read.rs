@@ -67,7 +67,23 @@ pub(super) fn read(
         let section = Section::new(path, table, problems);
         collections.extend(read_collection(section, database, &mut names));
     }
+    one_archive_each(&collections, problems);
     Some(Config { mongodb: mongodb?, http, daemon, collections })
+}
+
+/// An archive has one manifest, which names one collection.
+fn one_archive_each(collections: &[CollectionConfig], problems: &mut Vec<Problem>) {
+    let mut places = HashSet::new();
+    for (at, collection) in collections.iter().enumerate() {
+        let Some(place) = &collection.compaction.archive else { continue };
+        if !places.insert(place) {
+            let key = format!("collections[{at}].compaction.archive");
+            let message = format!(
+                "{place} is another collection's too; give each a directory or a prefix of its own"
+            );
+            problems.push(Problem { key, message });
+        }
+    }
 }
 
 fn read_mongodb(mut section: Section<'_>) -> Option<MongoConfig> {
@@ -251,7 +267,7 @@ fn read_snapshots(mut section: Section<'_>) -> SnapshotsConfig {
 
 fn read_compaction(mut section: Section<'_>) -> CompactionConfig {
     const YEAR: Duration = Duration::from_secs(366 * 86_400);
-    let CompactionConfig { every: _, min_age, keep_events, client_ttl } =
+    let CompactionConfig { every: _, min_age, keep_events, client_ttl, archive: _ } =
         CompactionConfig::default();
     let never = Duration::ZERO;
     let every = section.bounded("every", never, (Duration::ZERO, YEAR));
@@ -261,8 +277,8 @@ fn read_compaction(mut section: Section<'_>) -> CompactionConfig {
     let min_age = section.bounded("min_age", min_age, (Duration::ZERO, 100 * YEAR));
     let keep_events = section.bounded("keep_events", keep_events, (0, 1_000_000_000));
     let client_ttl = section.bounded("client_ttl", client_ttl, (Duration::ZERO, 100 * YEAR));
-    section.unsupported("archive", "remove it: this version keeps no archive");
+    let archive = section.given("archive");
     section.close();
     let every = (!every.is_zero()).then_some(every);
-    CompactionConfig { every, min_age, keep_events, client_ttl }
+    CompactionConfig { every, min_age, keep_events, client_ttl, archive }
 }

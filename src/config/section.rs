@@ -91,13 +91,6 @@ impl<'a> Section<'a> {
         self.take(key)
     }
 
-    /// Refuses a key that a later version will know.
-    pub(super) fn unsupported(&mut self, key: &'static str, advice: &str) {
-        if self.fields.remove(key).is_some() {
-            self.problem(key, format!("is not supported by this version; {advice}"));
-        }
-    }
-
     /// The table under a key; empty when it is absent.
     pub(super) fn table(&mut self, key: &'static str) -> Map<String, Value> {
         self.known.push(key);

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use serde_json::Value;
 
 use super::{redact::shown_value, uri::Uri};
+use crate::model::place::Place;
 
 /// A kind of value that a key can have.
 pub(super) trait Setting: Sized {
@@ -92,6 +93,17 @@ impl Setting for Bytes {
 
     fn show(&self) -> String {
         format!("\"{}\"", ByteSize(self.0).display().iec()).replace(".0 ", " ")
+    }
+}
+
+impl Setting for Place {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        text.parse().map_err(|rule| format!("{rule}, not {}", shown_value(value)))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
     }
 }
 

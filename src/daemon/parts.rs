@@ -16,6 +16,7 @@ use tracing::error;
 use super::DaemonError;
 use crate::{
     api::Served,
+    archive::Archive,
     config::{CollectionConfig, Config},
     database,
     health::{Heart, Heartbeats},
@@ -124,7 +125,9 @@ impl<'a> Parts<'a> {
         self.observers.0.insert(name.clone(), observer.clone());
         self.statuses.push(status.clone());
         let limits = ReadLimits { fold: collection.fold_limits(), ..ReadLimits::default() };
-        let reader = Reader::new(self.database, name, limits);
+        let place = collection.compaction.archive.as_ref();
+        let archive = place.map(|place| Archive::at(place, self.database.name(), name));
+        let reader = Reader::new(self.database, name, limits).with_archive(archive.clone());
         let source = MongoSource::new(self.database.clone());
         let snapshotter = Snapshotter {
             collection: name.clone(),
@@ -140,6 +143,7 @@ impl<'a> Parts<'a> {
         let parts = revisit::Parts::default();
         let compaction = Compaction {
             retention: collection.compaction.retention(),
+            archive,
             // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
             settled: self.config.daemon.lease_time,
             observer: observer.clone(),

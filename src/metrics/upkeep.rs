@@ -15,6 +15,7 @@ pub(super) struct Families {
     taken: IntCounterVec,
     finished: IntCounterVec,
     running: IntGaugeVec,
+    archived: IntCounterVec,
     compacted: IntCounterVec,
     reclaimed: IntCounterVec,
     late: IntCounterVec,
@@ -27,6 +28,7 @@ pub(super) struct Families {
 pub struct UpkeepMetrics {
     taken: [IntCounter; 3],
     finished: [[IntCounter; 3]; Kind::ALL.len()],
+    archived: IntCounter,
     compacted: IntCounter,
     reclaimed: IntCounter,
     late: IntCounter,
@@ -42,13 +44,14 @@ pub struct UpkeepMetrics {
 impl Families {
     pub(super) fn new(
         registry: &Registry,
-        [taken, finished, running, compacted, reclaimed, late, pinned, differences]: [&Definition;
-            8],
+        [taken, finished, running, compacted, reclaimed, late, pinned, differences, archived]: [&Definition;
+            9],
     ) -> Result<Self, Error> {
         Ok(Self {
             taken: counters(registry, taken)?,
             finished: counters(registry, finished)?,
             running: gauges(registry, running)?,
+            archived: counters(registry, archived)?,
             compacted: counters(registry, compacted)?,
             reclaimed: counters(registry, reclaimed)?,
             late: counters(registry, late)?,
@@ -74,6 +77,7 @@ impl Families {
         Ok(UpkeepMetrics {
             taken: each(&self.taken, collection, Reason::ALL.map(Reason::name))?,
             finished: finished.map_err(|_| Error::Msg("as many counters as kinds".into()))?,
+            archived: self.archived.get_metric_with_label_values(&[collection])?,
             compacted: self.compacted.get_metric_with_label_values(&[collection])?,
             reclaimed: self.reclaimed.get_metric_with_label_values(&[collection])?,
             late: self.late.get_metric_with_label_values(&[collection])?,
@@ -114,6 +118,11 @@ impl UpkeepMetrics {
         for (counter, count) in counted {
             counter.inc_by(u64::try_from(count).unwrap_or_default());
         }
+    }
+
+    /// Counts bytes that were written to the archive.
+    pub fn archived(&self, bytes: u64) {
+        self.archived.inc_by(bytes);
     }
 
     /// Counts jobs of this instance that ended.

@@ -23,11 +23,15 @@ pub enum Kind {
     GapFill,
     /// Writes bases, and prunes what they stand for: of one document, or of every document of a collection.
     Compact,
+    /// Puts back what compaction has taken out: of one document, or of every document of a collection.
+    Restore,
+    /// Reads back everything that was archived of a collection.
+    ArchiveCheck,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Snapshot,
         Self::Verify,
         Self::Rebuild,
@@ -35,6 +39,8 @@ impl Kind {
         Self::Skip,
         Self::GapFill,
         Self::Compact,
+        Self::Restore,
+        Self::ArchiveCheck,
     ];
 
     /// As it stands in rows, metrics and the API.
@@ -47,6 +53,8 @@ impl Kind {
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
             Self::Compact => "compact",
+            Self::Restore => "restore",
+            Self::ArchiveCheck => "archive_check",
         }
     }
 
@@ -58,8 +66,10 @@ impl Kind {
     /// What a job of this kind may be about.
     pub fn scope(self) -> Scope {
         match self {
-            Self::Rebuild => Scope::Whole,
-            Self::Snapshot | Self::Verify | Self::Retry | Self::Compact => Scope::Either,
+            Self::Rebuild | Self::ArchiveCheck => Scope::Whole,
+            Self::Snapshot | Self::Verify | Self::Retry | Self::Compact | Self::Restore => {
+                Scope::Either
+            }
             Self::Skip | Self::GapFill => Scope::One,
         }
     }

@@ -19,6 +19,7 @@ pub mod compaction;
 pub mod job;
 pub mod names;
 pub mod missing;
+pub mod place;
 pub mod position;
 pub mod part;
 pub(crate) mod shown;

@@ -92,6 +92,11 @@ impl SkippedVersions {
         self.0.get(at).copied().filter(|(begin, _)| *begin <= version)
     }
 
+    /// The ranges, ascending: the first and the last version of each.
+    pub fn ranges(&self) -> &[(i64, i64)] {
+        &self.0
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -38,6 +38,11 @@ impl Observer {
         });
     }
 
+    /// So many bytes went into the archive.
+    pub(crate) fn archived(&self, bytes: u64) {
+        self.metrics.upkeep.archived(bytes);
+    }
+
     /// So much went out of the log: events, their bytes as far as they were read, and events that came late.
     pub(crate) fn compacted(&self, events: i64, bytes: i64, late: i64) {
         self.metrics.upkeep.compacted(events, bytes, late);

@@ -2,6 +2,7 @@
 //! or the data itself refuses.
 
 use crate::{
+    archive::ArchiveError,
     database::{self, code, create::NewerFormat},
     model::{
         base::BaseError, document::Quarantine, id::DocumentId, missing::ClockAhead, row::RowError,
@@ -74,6 +75,9 @@ pub enum ReadError {
         /// What is wrong with it.
         source: BaseError,
     },
+    /// What the answer needs is in the archive, and that cannot be read.
+    #[error(transparent)]
+    Archive(ArchiveError),
     /// The database refused or could not be reached.
     #[error(transparent)]
     Database(database::Error),
@@ -101,6 +105,14 @@ impl ReadError {
 }
 
 impl ReadError {
+    /// What a look at the archive has found.
+    pub(super) fn of_archive(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Database(error) => Self::Database(error),
+            error => Self::Archive(error),
+        }
+    }
+
     /// What a look at the format has found.
     pub(super) fn of_format(error: FormatError) -> Self {
         match error {

@@ -56,7 +56,7 @@ pub(super) async fn fold(
     }
 }
 
-fn step(
+pub(super) fn step(
     document: &mut Document,
     raw: &RawDocument,
     is_skipped: bool,

@@ -70,6 +70,42 @@ impl Reader {
         self.at_one_moment(|| self.page(id, after, limit)).await
     }
 
+    /// The same from the very first event on, which is read from the archive where the log no longer holds it. No base is
+    /// shown.
+    ///
+    /// # Errors
+    /// [`ReadError::BelowFloor`] when an event is in neither, [`ReadError::Archive`] when the archive cannot be read, or the
+    /// database refuses.
+    pub async fn whole_history(
+        &self,
+        id: &DocumentId,
+        after: impl Into<Option<i64>>,
+        limit: u32,
+    ) -> Result<History> {
+        self.check_format().await?;
+        let (after, limit) = (after.into(), limit.clamp(1, self.limits.events_max));
+        self.at_one_moment(|| self.whole_page(id, after.unwrap_or(0), limit)).await
+    }
+
+    async fn whole_page(&self, id: &DocumentId, after: i64, limit: u32) -> Result<History> {
+        let mut moment = Moment::open(self).await?;
+        let base = moment.base(id).await?;
+        let skips = moment.skips(id).await?;
+        if let Some(base) = base.filter(|base| after + 1 < base.version) {
+            let raw = self.archived(moment.log(), &base, after).await?;
+            let mut bytes = 0;
+            let raw = raw.iter().take(limit as usize).take_while(|event| {
+                let is_first = bytes == 0;
+                bytes += event.as_bytes().len();
+                is_first || bytes <= self.limits.bytes_max
+            });
+            let events: Vec<_> = raw.filter_map(|raw| StoredEvent::read(raw, &skips)).collect();
+            let next = events.last().map(|event| event.version);
+            return Ok(History { events, next });
+        }
+        self.rest(&mut moment, id, (None, after), (&skips, limit)).await
+    }
+
     async fn page(&self, id: &DocumentId, after: Option<i64>, limit: u32) -> Result<History> {
         let mut moment = Moment::open(self).await?;
         let base = moment.base(id).await?;
@@ -83,7 +119,18 @@ impl Reader {
             raw: base.to_raw(),
         });
         let skips = moment.skips(id).await?;
-        let range = log::history::above(after.unwrap_or(floor));
+        self.rest(&mut moment, id, (first, after.unwrap_or(floor)), (&skips, limit)).await
+    }
+
+    /// What stands in the log above `after`, behind `first`.
+    async fn rest(
+        &self,
+        moment: &mut Moment<'_>,
+        id: &DocumentId,
+        (first, after): (Option<StoredEvent>, i64),
+        (skips, limit): (&SkippedVersions, u32),
+    ) -> Result<History> {
+        let range = log::history::above(after);
         let mut stored = moment.events(id, range, Pick::Events, i64::from(limit)).await?;
         let mut bytes = first.as_ref().map_or(0, |base| base.raw.as_bytes().len());
         let mut events: Vec<StoredEvent> = first.into_iter().collect();
@@ -94,7 +141,7 @@ impl Reader {
                 let next = Some(last.version);
                 return Ok(History { events, next });
             }
-            events.extend(StoredEvent::read(raw, &skips));
+            events.extend(StoredEvent::read(raw, skips));
         }
         Ok(History { events, next: None })
     }

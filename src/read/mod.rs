@@ -2,6 +2,7 @@
 //! client is missing. The HTTP API, the command line and the typed writer all answer from here, so
 //! that there is one meaning of "current". All reads go to the primary; none of them writes.
 
+mod archived;
 mod error;
 mod fold;
 mod history;
@@ -23,6 +24,7 @@ pub use missing::{Missing, MissingQuery};
 pub use suffix::MissingEvent;
 
 use crate::{
+    archive::Archive,
     log::{
         self,
         mongo::{KnownLog, NamedLog},
@@ -69,6 +71,7 @@ pub struct Reader {
     limits: ReadLimits,
     log: KnownLog,
     format: FormatWatch,
+    archive: Option<Archive>,
 }
 
 /// A document at the newest version that the log gives it.
@@ -110,7 +113,14 @@ impl Reader {
             limits,
             log: KnownLog::new(database, collection),
             format: FormatWatch::new(database),
+            archive: None,
         }
+    }
+
+    /// The same, which reads earlier versions through this archive where the log no longer holds them.
+    #[must_use]
+    pub fn with_archive(self, archive: Option<Archive>) -> Self {
+        Self { archive, ..self }
     }
 
     /// The name of the collection.
@@ -275,7 +285,8 @@ impl Reader {
             Some(row) if row.version <= version => row,
             _ => match moment.base(id).await? {
                 Some(base) if version < base.version => {
-                    return Err(ReadError::BelowFloor { floor: base.version });
+                    let until = Until::Version(version);
+                    return self.fold_archived(&mut moment, &base, until).await;
                 }
                 Some(base) => from_base(&base)?,
                 None => log::history::start(id),
@@ -305,7 +316,7 @@ impl Reader {
         let end = parked.map_or(INTEGER_MAX, |mark| mark.version - 1);
         let mut document = match moment.base(id).await? {
             Some(base) if time < base.at_max => {
-                return Err(ReadError::BelowFloor { floor: base.version });
+                return self.fold_archived(&mut moment, &base, Until::Time(time)).await;
             }
             Some(base) => from_base(&base)?,
             None => log::history::start(id),

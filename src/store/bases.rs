@@ -1,10 +1,15 @@
 //! Bases and what pruning needs, as whoever compacts a log sees the database. Writes go to the log, and yet belong here:
 //! they are made in the transactions that take over from a leader that is gone, and name the log by its identity.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    time::Duration,
+};
 
 use bson::{RawDocumentBuf, Timestamp};
 
+use super::ArchiveRows;
 use crate::{
     database::Result,
     model::{
@@ -81,8 +86,43 @@ pub enum PruneOutcome {
     Short,
 }
 
+/// A step of restoring: events below what is pruned are put back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restore {
+    /// The document.
+    pub id: DocumentId,
+    /// The base that stands for them.
+    pub base: Which,
+    /// How far its log is pruned afterwards. With 0 the first event is put back in the place of the base.
+    pub pruned: i64,
+    /// The events above that, up to what is pruned now, ascending.
+    pub events: Vec<RawDocumentBuf>,
+}
+
 /// Bases, marks and clients of one collection.
-pub trait Bases: Clone + Send + Sync + 'static {
+pub trait Bases: ArchiveRows {
+    /// Takes a step of restoring, at majority: the events and what the base says of them, or neither. `false` when the base
+    /// is another one by now, or something else stands where an event belongs.
+    ///
+    /// # Errors
+    /// When the outcome is unknown: the base has to be read again.
+    fn restore(&self, log: LogId, step: &Restore) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Holds a document, at majority, so that it is compacted only when somebody asks for it; or lets it go.
+    fn hold(
+        &self,
+        log: LogId,
+        id: &DocumentId,
+        is_held: bool,
+    ) -> impl Future<Output = Result<()>> + Send;
+
+    /// Which of these documents are held.
+    fn held(
+        &self,
+        log: LogId,
+        ids: &[DocumentId],
+    ) -> impl Future<Output = Result<HashSet<DocumentId>>> + Send;
+
     /// Why no base may be written; `None` when one may. Records the format of data that has bases, which has to stand on
     /// record for `settled` before the first of them.
     fn hindrance(

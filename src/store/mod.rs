@@ -2,6 +2,7 @@
 //! its own. The projector reaches them only through the traits of this module, so that it runs
 //! unchanged on MongoDB and, in a simulation, on an in-memory twin.
 
+pub mod archive;
 pub mod bases;
 pub mod create;
 pub mod format;
@@ -28,7 +29,8 @@ use crate::{
 };
 
 pub use crate::model::names::snapshots_collection;
-pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Which};
+pub use archive::{ArchiveRows, Archived};
+pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which};
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use marks::{MarkRows, NextLook};
@@ -60,8 +62,12 @@ pub const MARKS_COLLECTION: &str = "alluvium.marks";
 /// The collection that holds what clients have of documents.
 pub const CLIENTS_COLLECTION: &str = "alluvium.clients";
 
+/// The collection that holds which events are in which segment of an archive.
+pub const ARCHIVE_COLLECTION: &str = "alluvium.archive";
+
 /// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 8] = [
+pub const BOOKKEEPING_COLLECTIONS: [&str; 9] = [
+    ARCHIVE_COLLECTION,
     META_COLLECTION,
     CHECKPOINTS_COLLECTION,
     QUARANTINE_COLLECTION,

@@ -10,5 +10,6 @@ pub mod layout;
 pub mod operate;
 pub mod pause;
 pub mod policy;
+pub(crate) mod restore;
 pub mod snapshot;
 pub mod ward;

@@ -16,7 +16,7 @@ use crate::{
 const CLIENTS: [&str; 3] = ["desk", "phone", "server"];
 
 /// A scene whose data has bases already, and keeps the newest `keep` events whatever their age.
-async fn scene(keep: u32) -> Scene {
+pub(super) async fn scene(keep: u32) -> Scene {
     let mut scene = Scene::new().await;
     let format = doc! { "_id": "format", "version": 2_i64 };
     scene.collection("alluvium.meta").insert_one(format).await.unwrap();
@@ -26,7 +26,7 @@ async fn scene(keep: u32) -> Scene {
 }
 
 /// The `version`-th event of a document, of clients that take turns.
-fn turn(document: &str, version: i64) -> Document {
+pub(super) fn turn(document: &str, version: i64) -> Document {
     let client = CLIENTS[usize::try_from(version).unwrap() % CLIENTS.len()];
     let mut event = event(document, version);
     event.insert("client", client);
@@ -45,21 +45,21 @@ fn clock(upto: i64) -> Clock {
     clock
 }
 
-async fn compact(scene: &Scene, fields: Document) -> Document {
+pub(super) async fn compact(scene: &Scene, fields: Document) -> Document {
     let mut job = doc! { "kind": "compact", "collection": "games" };
     job.extend(fields);
     let id = insert(scene, job).await;
     became(scene, &id, "done").await.get_document("result").unwrap().clone()
 }
 
-async fn log_of(scene: &Scene, document: &str) -> Vec<Document> {
+pub(super) async fn log_of(scene: &Scene, document: &str) -> Vec<Document> {
     use futures::TryStreamExt;
     let log = scene.collection("games.events");
     let find = log.find(doc! { "_id.d": document }).sort(doc! { "_id": 1 });
     find.await.unwrap().try_collect().await.unwrap()
 }
 
-fn versions(log: &[Document]) -> Vec<i64> {
+pub(super) fn versions(log: &[Document]) -> Vec<i64> {
     let version = |event: &Document| match event.get_document("_id").unwrap().get("s") {
         Some(Bson::Int32(version)) => i64::from(*version),
         Some(Bson::Int64(version)) => *version,

@@ -8,6 +8,7 @@ mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
 
+mod archiving;
 mod asking;
 mod compacting;
 mod closing;

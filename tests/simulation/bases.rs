@@ -2,7 +2,7 @@
 //! in `conformance`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
         position::LogId,
     },
     planted::{Bug, planted},
-    store::{Bases, Hindrance, Over, Prune, PruneOutcome, Which},
+    store::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
 };
 
 /// What runs in which logs are compacted know besides the data. Marks and clients only ever keep events, so that it does
@@ -125,7 +125,73 @@ impl SimStore {
     }
 }
 
+/// What a step of restoring writes; `None` when it cannot be taken.
+fn restoring(state: &State, step: &Restore) -> Option<Vec<Op>> {
+    let first = first_of(&state.latest, &step.id);
+    let base = first.filter(|first| is_which(Some(first), &step.base))?;
+    let (first, rest) = match step.pruned {
+        0 => (step.events.first()?.clone(), step.events.get(1..)?),
+        pruned => (with(base, "pruned", pruned), step.events.as_slice()),
+    };
+    let mut ops = vec![replace(&step.id, first)];
+    for event in rest {
+        let key = Key::Event(EventKey::from_event(event).ok()?);
+        if state.latest.get(EVENTS, &key).is_some() {
+            return None;
+        }
+        ops.push(Op::Put { collection: EVENTS.into(), key, row: Row::Raw(event.clone()) });
+    }
+    Some(ops)
+}
+
 impl Bases for SimStore {
+    async fn restore(&self, log: LogId, step: &Restore) -> Result<bool> {
+        let (world, monitor, named) =
+            (self.node.world.clone(), self.monitor.clone(), self.named(log));
+        let (step, pause) = (step.clone(), self.lingers());
+        let name = format!("restore {} {}..{}", step.id, step.pruned, step.base.pruned);
+        let work = async move {
+            let (transaction, ops) = {
+                let state = world.state();
+                state.check_named(&named)?;
+                let Some(ops) = restoring(&state, &step) else { return Ok(false) };
+                (Transaction::begin(&state), ops)
+            };
+            world.sim.sleep(pause).await;
+            let Ended::Committed(ticket) = transaction.commit(&world, ops)? else {
+                return Err(Error::server(112, "WriteConflict"));
+            };
+            let check = monitor.log_is_whole(&world.state(), &step.id);
+            world.insist(check);
+            world.majority(ticket).await?;
+            Ok(true)
+        };
+        self.node.call(&name, work).await
+    }
+
+    async fn hold(&self, log: LogId, id: &DocumentId, is_held: bool) -> Result<()> {
+        let (world, key) = (self.node.world.clone(), (log, id.clone()));
+        let work = async move {
+            let held = &mut world.state().archives.held;
+            match is_held {
+                true => held.insert(key),
+                false => held.remove(&key),
+            };
+            Ok(())
+        };
+        self.node.call("hold", work).await
+    }
+
+    async fn held(&self, log: LogId, ids: &[DocumentId]) -> Result<HashSet<DocumentId>> {
+        let (world, ids) = (self.node.world.clone(), ids.to_vec());
+        let work = async move {
+            let state = world.state();
+            let held = |id: &DocumentId| state.archives.held.contains(&(log, id.clone()));
+            Ok(ids.into_iter().filter(held).collect())
+        };
+        self.node.call("held", work).await
+    }
+
     async fn hindrance(&self, _settled: Duration) -> Result<Option<Hindrance>> {
         Ok(None)
     }

@@ -30,7 +30,7 @@ use crate::{
     upkeep::compact::Compacted,
 };
 
-const ALL: Retention =
+pub(super) const ALL: Retention =
     Retention { min_age: Duration::ZERO, keep_events: 0, client_ttl: Duration::ZERO };
 
 fn key(version: i64) -> Key {
@@ -62,7 +62,7 @@ fn compacting(world: &World, version: i64) -> Vec<Op> {
 
 impl Scene {
     /// Compacts the log as the daemon does.
-    fn compact(&mut self, retention: Retention) -> Compacted {
+    pub(super) fn compact(&mut self, retention: Retention) -> Compacted {
         let done = Arc::new(Mutex::new(None));
         let node = Node::new(&self.world, Owner::Actor(60), &[]);
         let told = Arc::clone(&done);
@@ -76,12 +76,12 @@ impl Scene {
         done.lock().unwrap().take().unwrap()
     }
 
-    fn versions(&self) -> Vec<i64> {
+    pub(super) fn versions(&self) -> Vec<i64> {
         let state = self.world.state();
         state.visible.events(&id(), 0).map(|(version, _)| version).collect()
     }
 
-    fn settled(&mut self) {
+    pub(super) fn settled(&mut self) {
         self.until("the majority has it", |world| {
             let state = world.state();
             state.seen == state.oplog.len()
@@ -94,7 +94,7 @@ fn inc() -> Document {
 }
 
 /// A document with so many events that a base saves some.
-fn long(seed: u64) -> Scene {
+pub(super) fn long(seed: u64) -> Scene {
     let mut scene = Scene::new(seed, None);
     let events: Vec<(i64, Document)> =
         (1..=12).map(|version| (version, if version == 1 { create() } else { inc() })).collect();

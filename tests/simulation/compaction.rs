@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use fastrand::Rng;
 use futures::future::{Either, select};
 use tokio::sync::mpsc;
 
 use super::{
+    archive::archive_of,
     executor::Sim,
     log::SimLogSource,
     monitor::Monitor,
@@ -21,6 +22,7 @@ use super::{
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
+    archive::Kept,
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
@@ -28,8 +30,13 @@ use crate::{
         document,
         id::DocumentId,
         part::Part,
+        skip::SkippedVersions,
     },
-    upkeep::compact::{Compacted, Compactor},
+    store::{ArchiveRows, Bases},
+    upkeep::{
+        compact::{Compacted, Compactor},
+        restore::Restorer,
+    },
 };
 
 /// How long a client counts. Some runs are longer.
@@ -217,7 +224,15 @@ pub(super) async fn pass(
     let source = SimLogSource { node: node.clone() };
     let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
     let log = source.open(COLLECTION).await.ok().flatten()?;
-    let compactor = Compactor { source: &source, log: &log, store: &store, retention };
+    let archive = archive_of(node);
+    let compactor = Compactor {
+        source: &source,
+        log: &log,
+        store: &store,
+        retention,
+        archive: Some(&archive),
+        is_asked: false,
+    };
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
     done.ok()
@@ -232,10 +247,48 @@ pub(super) async fn clear_late(node: Node, monitor: Monitor, mut notices: mpsc::
         node.sim().tell(|| format!("{:?} suspects {ids:?}", node.owner));
         let retention = CompactionPlan::default().retention();
         let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
-        let compactor = Compactor { source: &source, log: &log, store: &store, retention };
+        let (source, log, store) = (&source, &log, &store);
+        let compactor = Compactor { source, log, store, retention, archive: None, is_asked: false };
         // What fails is found by whoever compacts.
         drop(compactor.clear_late(&ids).await);
     }
+}
+
+/// Puts back everything of a document; whether that was done.
+pub(super) async fn restore(node: &Node, monitor: &Monitor, id: &DocumentId) -> Option<()> {
+    let source = SimLogSource { node: node.clone() };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
+    let log = source.open(COLLECTION).await.ok().flatten()?;
+    let archive = archive_of(node);
+    let restorer = Restorer { source: &source, log: &log, store: &store, archive: &archive };
+    store.hold(log.id(), id, true).await.ok()?;
+    while let Some(events) = restorer.step(id).await.ok()? {
+        node.sim().tell(|| format!("{:?} has restored {events} events of {id}", node.owner));
+    }
+    Some(())
+}
+
+/// Keeps events once more, in the same segments.
+pub(super) async fn keep_again(
+    node: &Node,
+    monitor: &Monitor,
+    (id, events): (&DocumentId, &[RawDocumentBuf]),
+) -> Option<()> {
+    let source = SimLogSource { node: node.clone() };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
+    let log = source.open(COLLECTION).await.ok().flatten()?;
+    let place = |version: i64| usize::try_from(version).unwrap();
+    let rows = store.archived(std::slice::from_ref(id)).await.ok()?;
+    let kept: Vec<Kept> = rows
+        .into_iter()
+        .map(|row| Kept {
+            id: row.id,
+            from: row.from,
+            events: events[place(row.from - 1)..place(row.to)].to_vec(),
+            skips: SkippedVersions::default(),
+        })
+        .collect();
+    archive_of(node).keep(&store, log.id(), &kept).await.ok().map(drop)
 }
 
 /// The same in a run: but for rows that somebody has touched there is nothing to find.

@@ -1,6 +1,8 @@
 //! The deterministic simulation: the real projector over an in-memory replica set, with virtual time,
 //! in which one seed decides everything that happens and everything that goes wrong. See README.md beside this file.
 
+mod archive;
+mod archived;
 mod away;
 mod backlogs;
 mod bases;

@@ -171,6 +171,8 @@ impl Data {
 
 /// The state of the replica set.
 pub(super) struct State {
+    /// The archives, which outlive everything.
+    pub(super) archives: super::archive::Archives,
     /// Everything that happened and was not rolled back, also what the oplog has long forgotten.
     pub(super) oplog: Vec<Entry>,
     /// How many entries the majority has.
@@ -223,6 +225,7 @@ pub(super) struct Ticket {
 impl World {
     pub(super) fn new(sim: &Sim) -> Self {
         let state = State {
+            archives: super::archive::Archives::default(),
             oplog: Vec::new(),
             committed: 0,
             seen: 0,

@@ -1,7 +1,10 @@
 //! Bases, marks and clients on MongoDB. A base stands in the log itself; marks in `alluvium.marks`: `{_id: {c, d}, log,
 //! marks: [{version, at}], due}`; what clients have acknowledged in `alluvium.clients`: `{_id: {c, x, d}, clock, seen_at}`.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bson::{
     Binary, Bson, DateTime, Document, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc,
@@ -12,7 +15,7 @@ use mongodb::{ClientSession, options::ReadConcern};
 
 use super::{MongoStore, held_by_majority, no_write_errors};
 use crate::{
-    database::{Error, Result, Verdict, reply_of, server_time},
+    database::{Error, Result, Verdict, code::DUPLICATE_KEY, reply_of, server_time},
     model::{
         base::Base,
         clock::Clock,
@@ -25,11 +28,30 @@ use crate::{
     planted::{Bug, planted},
     store::{
         CLIENTS_COLLECTION, MARKS_COLLECTION, QUARANTINE_COLLECTION,
-        bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Which},
+        bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
     },
 };
 
 impl Bases for MongoStore {
+    async fn restore(&self, log: LogId, step: &Restore) -> Result<bool> {
+        let mut held = self.begin().await?;
+        let outcome = self.restore_in(held.session(), log, step).await;
+        let is_kept = matches!(outcome, Ok(true));
+        held.end(&self.database, is_kept).await?;
+        match outcome {
+            Err(error) if error.code() == Some(DUPLICATE_KEY) => Ok(false),
+            outcome => outcome,
+        }
+    }
+
+    async fn hold(&self, log: LogId, id: &DocumentId, is_held: bool) -> Result<()> {
+        self.put_hold(log, id, is_held).await
+    }
+
+    async fn held(&self, log: LogId, ids: &[DocumentId]) -> Result<HashSet<DocumentId>> {
+        self.find_held(log, ids).await
+    }
+
     async fn hindrance(&self, settled: Duration) -> Result<Option<Hindrance>> {
         self.hindrance_of_bases(settled).await
     }
@@ -134,7 +156,12 @@ impl Bases for MongoStore {
 
 impl MongoStore {
     /// A command on the log, which names it.
-    fn on_log(&self, verb: &str, log: LogId, fields: RawDocumentBuf) -> Result<RawDocumentBuf> {
+    pub(super) fn on_log(
+        &self,
+        verb: &str,
+        log: LogId,
+        fields: RawDocumentBuf,
+    ) -> Result<RawDocumentBuf> {
         let mut command = RawDocumentBuf::new();
         command.append(bson::raw::CString::try_from(verb)?, events_collection(&self.collection));
         for field in &fields {
@@ -210,7 +237,11 @@ impl MongoStore {
     }
 
     /// Runs a command that writes in a transaction; how many it has written.
-    async fn write_in(&self, session: &mut ClientSession, command: RawDocumentBuf) -> Result<i64> {
+    pub(super) async fn write_in(
+        &self,
+        session: &mut ClientSession,
+        command: RawDocumentBuf,
+    ) -> Result<i64> {
         written(&reply_of(self.database.run_raw_command(command).session(session)).await?)
     }
 
@@ -236,7 +267,7 @@ fn written(reply: &Document) -> Result<i64> {
     Ok(reply.get_i32("n").unwrap_or_default().into())
 }
 
-fn which_base(key: RawDocumentBuf, which: &Which) -> RawDocumentBuf {
+pub(super) fn which_base(key: RawDocumentBuf, which: &Which) -> RawDocumentBuf {
     let hash = Binary { subtype: BinarySubtype::Generic, bytes: which.hash.to_vec() };
     rawdoc! {
         "_id": key, "op": BASE_OP, "version": which.version, "hash": hash, "pruned": which.pruned,

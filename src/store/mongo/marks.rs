@@ -12,7 +12,7 @@ use crate::{
     database::{Error, Result, code::UNAUTHORIZED, server_time},
     model::{id::DocumentId, position::LogId},
     store::{
-        CLIENTS_COLLECTION, MARKS_COLLECTION,
+        ARCHIVE_COLLECTION, CLIENTS_COLLECTION, MARKS_COLLECTION,
         marks::{MarkRows, NextLook},
     },
 };
@@ -118,6 +118,7 @@ impl MarkRows for MongoStore {
 /// When the server refuses.
 pub async fn ensure_compaction(database: &Database) -> Result<()> {
     for (collection, key, name) in [
+        (ARCHIVE_COLLECTION, doc! { "_id.c": 1, "segment": 1 }, "segment"),
         (MARKS_COLLECTION, doc! { "_id.c": 1, "due": 1 }, "due"),
         (CLIENTS_COLLECTION, doc! { "_id.c": 1, "_id.d": 1 }, "document"),
     ] {

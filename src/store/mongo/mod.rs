@@ -2,6 +2,7 @@
 //! writes, and every write's filter states what it assumes, which is what makes a late or doubled daemon harmless.
 
 mod again;
+mod archive;
 mod bases;
 mod checkpoints;
 mod documents;
@@ -15,6 +16,7 @@ mod overview;
 mod pauses;
 mod quarantine;
 mod readiness;
+mod restoring;
 mod skips;
 mod snapshots;
 mod statements;

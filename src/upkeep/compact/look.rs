@@ -1,7 +1,7 @@
 //! A look at one document: its log is folded from its base, or its first event, up to its row. Where a base may stand by
 //! the plan, the fold has it; that fold and row are the same, byte for byte, proves it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp};
 
@@ -37,6 +37,8 @@ pub(super) struct Known {
     pub(super) marks: HashMap<DocumentId, Vec<Mark>>,
     pub(super) clients: HashMap<DocumentId, Vec<LiveClient>>,
     pub(super) waiting: Vec<QuarantineRow>,
+    /// What somebody has put back.
+    pub(super) held: HashSet<DocumentId>,
 }
 
 /// Something is wrong with a document, which is left as it is.
@@ -128,6 +130,9 @@ where
         let is_waiting = known.waiting.iter().any(|row| row.document == *id);
         if is_waiting || row.get("quarantine").ok().flatten().is_some() {
             return Ok(Some(look.pinned(Rule::Waiting, version - floor)));
+        }
+        if known.held.contains(id) {
+            return Ok(Some(look.pinned(Rule::Hold, version - floor)));
         }
         if let Some(base) = base.as_ref().filter(|base| !base.is_pruned()) {
             return self.pending(look, (&first, base), (known.now, at_least)).await.map(Some);

@@ -2,16 +2,18 @@
 //! is pruned after a while. What may be cut is decided in [`crate::model::compaction`]. Each step may be taken twice, by two
 //! instances even, and interrupted anywhere.
 
+mod keep;
 mod look;
 pub mod policy;
 mod prune;
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use crate::{
+    archive::Archive,
     database::Result,
     log::{EventLog, LogSource},
     model::{
@@ -47,6 +49,8 @@ pub struct Compaction {
     /// How long the format of data with bases stands on record before the first of them: longer than any instance takes
     /// to look at it.
     pub settled: Duration,
+    /// Where what goes is kept before.
+    pub archive: Option<Archive>,
     /// Knows how the collection is, and is told what becomes of its logs.
     pub observer: Observer,
 }
@@ -112,6 +116,9 @@ pub(crate) struct Compactor<'a, S: LogSource, D> {
     pub(crate) log: &'a S::Log,
     pub(crate) store: &'a D,
     pub(crate) retention: Retention,
+    pub(crate) archive: Option<&'a Archive>,
+    /// Whether somebody asked for these documents: then also what is held is compacted.
+    pub(crate) is_asked: bool,
 }
 
 /// What compacting some documents has come to.
@@ -131,6 +138,10 @@ pub(crate) struct Compacted {
     pub(crate) findings: Vec<Finding>,
     /// Late events that were taken out of the log.
     pub(super) late: i64,
+    /// The bytes that were written to the archive.
+    pub(super) archived: u64,
+    /// Why the archive cannot be written, and what to do. Nothing was taken out of any log.
+    pub(crate) stands: Option<String>,
     /// When each document is to be looked at again.
     pub(super) next: Vec<NextLook>,
 }
@@ -148,13 +159,22 @@ where
         let (marks, clients) =
             futures::try_join!(self.store.marks(self.log.id(), ids), self.store.clients(ids))?;
         let waiting = self.store.load_quarantine_among(ids).await?;
-        let known = look::Known { now, marks, clients, waiting };
+        let held = match self.is_asked {
+            true => HashSet::new(),
+            false => self.store.held(self.log.id(), ids).await?,
+        };
+        let known = look::Known { now, marks, clients, waiting, held };
         let looks: Vec<_> = ids.iter().map(|id| self.look(id, &known).boxed()).collect();
         let looks: Vec<Option<Look>> =
             stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        let mut looks: Vec<Look> = looks.into_iter().flatten().collect();
         let mut done = Compacted::default();
+        if !dry_run {
+            let keep::Keeping { bytes, stands } = self.keep(&mut looks).await?;
+            (done.archived, done.stands) = (bytes, stands);
+        }
         let mut to_prune = Vec::new();
-        for look in looks.into_iter().flatten() {
+        for look in looks {
             let marks = known.marks.get(&look.id).map(Vec::as_slice).unwrap_or_default();
             let (look, stands) = match dry_run {
                 true => (look, true),
@@ -298,6 +318,7 @@ mod tests {
         let metrics = Metrics::new().unwrap().collection("games", told).unwrap();
         let hindrance = |status: &CollectionStatus| {
             let compaction = Compaction {
+                archive: None,
                 retention: Retention {
                     min_age: Duration::ZERO,
                     keep_events: 0,

@@ -195,10 +195,7 @@ where
                     self.compaction.observer.compaction_stands(Some(why));
                     Ok(LOOK_INTERVAL)
                 }
-                None => {
-                    self.compaction.observer.compaction_stands(None);
-                    self.compact(&log, &ids).await.map(|()| Duration::ZERO)
-                }
+                None => self.compact(&log, &ids).await,
             };
         }
         passes.look_at = now + LOOK_INTERVAL;
@@ -220,22 +217,30 @@ where
 
     fn compactor<'a>(&'a self, log: &'a S::Log) -> Compactor<'a, S, D> {
         let retention = self.compaction.retention;
-        Compactor { source: &self.source, log, store: &self.store, retention }
+        let archive = self.compaction.archive.as_ref();
+        let (source, store) = (&self.source, &self.store);
+        Compactor { source, log, store, retention, archive, is_asked: false }
     }
 
-    /// Compacts some documents that are due.
-    async fn compact(&self, log: &S::Log, ids: &[DocumentId]) -> Result<()> {
+    /// Compacts some documents that are due; how long until there may be more.
+    async fn compact(&self, log: &S::Log, ids: &[DocumentId]) -> Result<Duration> {
         let compactor = self.compactor(log);
         let compact = limited(&self.time, BATCH_LIMIT, compactor.compact(ids, false));
         let done = beating(&self.heart, &self.time, compact).await?;
-        self.store.set_due(log.id(), &done.next).await?;
         self.tell(&done);
-        Ok(())
+        self.compaction.observer.compaction_stands(done.stands.clone());
+        if let Some(why) = &done.stands {
+            warn!(collection = self.collection, why, "nothing is compacted");
+            return Ok(LOOK_INTERVAL);
+        }
+        self.store.set_due(log.id(), &done.next).await?;
+        Ok(Duration::ZERO)
     }
 
     fn tell(&self, done: &Compacted) {
         let Compacted { based, events, bytes, late, .. } = *done;
         self.compaction.observer.compacted(events, bytes, late);
+        self.compaction.observer.archived(done.archived);
         if based + events + late > 0 {
             info!(collection = self.collection, bases = based, events, bytes, late, "compacted");
         }

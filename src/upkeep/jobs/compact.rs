@@ -112,6 +112,9 @@ where
         let mut tallied = Tallied::default();
         self.may_compact(&mut Clear::default()).await?;
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
+        if !self.order.dry_run {
+            self.snapshotter().store.hold(log.id(), document, false).await?;
+        }
         let done = self.compact_some(&log, std::slice::from_ref(document)).await?;
         if done.next.is_empty() {
             return Err(Undone::Failed(TakeError::Unknown(document.clone()).to_string()));
@@ -154,9 +157,16 @@ where
         ids: &[DocumentId],
     ) -> std::result::Result<Compacted, Undone> {
         let (ward, retention) = (self.snapshotter(), self.ward.compaction.retention);
-        let compactor = Compactor { source: &ward.source, log, store: &ward.store, retention };
+        let (source, store) = (&ward.source, &ward.store);
+        let archive = self.ward.compaction.archive.as_ref();
+        let is_asked = self.order.document.is_some();
+        let compactor = Compactor { source, log, store, retention, archive, is_asked };
         let compact = compactor.compact(ids, self.order.dry_run);
         let done = limited(self.time, STEP_LIMIT, compact).await?;
+        self.ward.compaction.observer.archived(done.archived);
+        if let Some(why) = done.stands {
+            return Err(Undone::Failed(why));
+        }
         if !self.order.dry_run {
             ward.store.set_due(log.id(), &done.next).await?;
             self.ward.compaction.observer.compacted(done.events, done.bytes, done.late);

@@ -2,11 +2,13 @@
 //! lock of the leader that is at it. A step may be done twice, by two leaders even, without effect. Each kind of job
 //! has a file of its own, with what it counts and how it runs.
 
+mod archive;
 mod compact;
 mod findings;
 mod gap_fill;
 mod proofs;
 mod repair;
+mod restore;
 mod retry;
 mod skip;
 mod snapshot;
@@ -123,6 +125,9 @@ where
             (Kind::Snapshot, None) => self.snapshot_all().await,
             (Kind::Compact, Some(document)) => self.compact_one(&document).await,
             (Kind::Compact, None) => self.compact_all().await,
+            (Kind::Restore, Some(document)) => self.restore_one(&document).await,
+            (Kind::Restore, None) => self.restore_all().await,
+            (Kind::ArchiveCheck, None) => self.archive_check().await,
             (Kind::Verify | Kind::Rebuild, None) => self.verify().await,
             (Kind::Verify, Some(document)) => self.verify_one(&document).await,
             (Kind::Retry, Some(document)) => self.retry(&document).await,
@@ -130,7 +135,7 @@ where
             (Kind::Skip, Some(document)) => self.skip(&document).await,
             (Kind::GapFill, Some(document)) => self.gap_fill(&document).await,
             // Reading the row has refused these.
-            (Kind::Rebuild, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
+            (Kind::Rebuild | Kind::ArchiveCheck, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
                 Err(Undone::Failed("a job of this kind is about something else".into()))
             }
         }

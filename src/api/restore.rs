@@ -1,0 +1,36 @@
+//! `POST /v1/collections/C/restore`, `POST …/documents/ID/restore` and `POST /v1/collections/C/archive/check`: 202 with a
+//! job.
+
+use std::sync::Arc;
+
+use axum::{extract::State, response::Response};
+
+use super::{
+    ApiState,
+    extract::{Collection, Target},
+    jobs,
+    problem::Problem,
+};
+use crate::model::job::{Kind, Order};
+
+pub(super) async fn collection(
+    State(state): State<Arc<ApiState>>,
+    Collection(served): Collection,
+) -> Result<Response, Problem> {
+    jobs::ask(&state, &Order::new(Kind::Restore, served.reader.collection())).await
+}
+
+pub(super) async fn document(
+    State(state): State<Arc<ApiState>>,
+    target: Target,
+) -> Result<Response, Problem> {
+    let order = Order::new(Kind::Restore, target.served.reader.collection());
+    jobs::ask(&state, &Order { document: Some(target.id), ..order }).await
+}
+
+pub(super) async fn check(
+    State(state): State<Arc<ApiState>>,
+    Collection(served): Collection,
+) -> Result<Response, Problem> {
+    jobs::ask(&state, &Order::new(Kind::ArchiveCheck, served.reader.collection())).await
+}

@@ -1,0 +1,249 @@
+//! The archive of one collection's log: what compaction takes away is kept there before, in segments that are created, read
+//! back and compared, and never overwritten. README.md has the format.
+
+mod error;
+mod objects;
+mod segment;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bson::RawDocumentBuf;
+use serde_json::{Value, json};
+
+pub use crate::model::place::Place;
+pub use error::{ArchiveError, Result};
+pub use objects::Objects;
+
+use crate::{
+    model::{id::DocumentId, position::LogId, skip::SkippedVersions},
+    planted::{Bug, planted},
+    store::archive::{ArchiveRows, Archived},
+};
+use segment::{FORMAT, Segment};
+
+/// The object that says whose archive it is.
+const MANIFEST: &str = "manifest.json";
+/// A segment is closed when its content has so many bytes.
+pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
+
+/// The archive of one collection. Cheap to clone.
+#[derive(Clone)]
+pub struct Archive {
+    objects: Arc<dyn Objects>,
+    database: String,
+    collection: String,
+}
+
+/// Some events of one document that are to be kept, ascending and without a gap.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The document.
+    pub id: DocumentId,
+    /// The version of the first of them.
+    pub from: i64,
+    /// The events, byte for byte.
+    pub events: Vec<RawDocumentBuf>,
+    /// What is skipped of the document.
+    pub skips: SkippedVersions,
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Archive({}.{})", self.database, self.collection)
+    }
+}
+
+impl Archive {
+    /// The archive of a collection at a place, which is opened at its first use.
+    pub fn at(place: &Place, database: &str, collection: &str) -> Self {
+        Self::over(Arc::new(objects::Kept::new(place.clone())), database, collection)
+    }
+
+    /// The archive of a collection in these objects.
+    pub fn over(objects: Arc<dyn Objects>, database: &str, collection: &str) -> Self {
+        Self { objects, database: database.to_owned(), collection: collection.to_owned() }
+    }
+
+    /// Makes sure that the archive is this log's. An empty one becomes it, unless the index says that there was something.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Away`] when it cannot be reached or is empty and must
+    /// not be.
+    pub async fn claim(&self, rows: &impl ArchiveRows, log: LogId) -> Result<()> {
+        let ours = json!({
+            "format": FORMAT, "database": self.database, "collection": self.collection,
+            "log": log.to_string(),
+        });
+        if self.manifest().await?.is_none() {
+            let known = rows.segments(None).await?;
+            if let Some(row) = known.iter().find(|row| row.is_proven && row.log == log) {
+                return Err(ArchiveError::Away(format!(
+                    "it has no manifest, although segments of it are on record, `{}` among them; is it mounted?",
+                    row.segment
+                )));
+            }
+            self.objects.create(MANIFEST, format!("{ours:#}\n").into_bytes()).await?;
+        }
+        match self.manifest().await? {
+            Some(found) if found == ours => Ok(()),
+            Some(found) => {
+                let (found, expected) = (found.to_string(), ours.to_string());
+                Err(ArchiveError::Foreign { found, expected })
+            }
+            None => Err(ArchiveError::Away("what is written there does not stay".into())),
+        }
+    }
+
+    async fn manifest(&self) -> Result<Option<Value>> {
+        let Some(bytes) = self.objects.read(MANIFEST).await? else { return Ok(None) };
+        let text = || String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| text().into())))
+    }
+
+    /// Keeps events, in as many segments as they need. When this returns each was read back and compared, and the index
+    /// says so. Gives how many bytes were written.
+    ///
+    /// # Errors
+    /// When anything of it failed: nothing may be taken out of the log. The same may be kept again.
+    pub async fn keep(&self, rows: &impl ArchiveRows, log: LogId, kept: &[Kept]) -> Result<u64> {
+        let mut written = 0;
+        let mut segment = self.segment(log);
+        for Kept { id, from, events, skips } in kept {
+            segment.add((id, *from), events, skips);
+            if segment.len() >= SEGMENT_BYTES {
+                let full = std::mem::replace(&mut segment, self.segment(log));
+                written += self.write(rows, &full).await?;
+            }
+        }
+        if !segment.is_empty() {
+            written += self.write(rows, &segment).await?;
+        }
+        Ok(written)
+    }
+
+    fn segment(&self, log: LogId) -> Segment {
+        Segment::new((&self.database, &self.collection), log)
+    }
+
+    /// The index comes first, so that an erasure finds whatever segments there may be.
+    async fn write(&self, rows: &impl ArchiveRows, segment: &Segment) -> Result<u64> {
+        let (index, bytes) = (segment.rows(), segment.compressed()?);
+        let Some(row) = index.first() else { return Ok(0) };
+        rows.note_archived(&index).await?;
+        let size = bytes.len() as u64;
+        if planted(Bug::SegmentOverwritten) {
+            self.objects.delete(&row.segment).await?;
+        }
+        let is_new = self.objects.create(&row.segment, bytes).await?;
+        if !planted(Bug::ArchiveNotReadBack) && *self.content(row).await? != *segment.content() {
+            return Err(ArchiveError::damaged(&row.segment, "is another than was written"));
+        }
+        if rows.prove_archived(&index).await? < index.len() as i64 {
+            // A document of it was erased meanwhile, by whoever did not find this segment yet.
+            if is_new {
+                self.objects.delete(&row.segment).await?;
+                rows.forget_archived(&index).await?;
+            }
+            let problem = "was taken away while it was written: a document of it was erased";
+            return Err(ArchiveError::damaged(&row.segment, problem));
+        }
+        Ok(if is_new { size } else { 0 })
+    }
+
+    /// The content of the segment of a row, proven by its checksum.
+    async fn content(&self, row: &Archived) -> Result<Vec<u8>> {
+        match self.objects.read(&row.segment).await? {
+            Some(kept) => segment::content(row, &kept),
+            None if self.manifest().await?.is_none() => Err(ArchiveError::Away(format!(
+                "there is neither a manifest nor the segment `{}`; is it mounted?",
+                row.segment
+            ))),
+            None => Err(ArchiveError::damaged(&row.segment, "is missing")),
+        }
+    }
+
+    /// The events of one row of the index, ascending.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Damaged`] when its segment is not what was written, [`ArchiveError::Away`] when it cannot be read.
+    pub async fn events(&self, row: &Archived) -> Result<Vec<RawDocumentBuf>> {
+        segment::events(row, &self.content(row).await?)
+    }
+
+    /// Reads a segment back and compares it with what its rows say.
+    ///
+    /// # Errors
+    /// As [`Archive::events`].
+    pub async fn check(&self, rows: &[Archived]) -> Result<()> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let content = self.content(first).await?;
+        for row in rows {
+            if row.hash != first.hash {
+                let problem = "has two checksums in the index";
+                return Err(ArchiveError::damaged(&row.segment, problem));
+            }
+            segment::events(row, &content)?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything of a document out of the archive, for good: each segment that holds something of it is written anew
+    /// without it, under a new name, read back, put in its place in the index, and deleted. May be interrupted anywhere
+    /// and begun again. The base of the document has to be an erased one before, or it may be archived again.
+    ///
+    /// # Errors
+    /// When a segment cannot be read or written: what could not be taken out stays on record, and the same goes on from
+    /// there.
+    pub async fn erase(&self, rows: &impl ArchiveRows, id: &DocumentId) -> Result<Erased> {
+        let mut erased = Erased::default();
+        let mut segments: BTreeMap<String, Vec<Archived>> = BTreeMap::new();
+        for row in rows.archived(std::slice::from_ref(id)).await? {
+            segments.entry(row.segment.clone()).or_default().push(row);
+        }
+        for (name, of_document) in segments {
+            let all = rows.rows_of_segment(&name).await?;
+            let others: Vec<Archived> = all.into_iter().filter(|row| row.id != *id).collect();
+            if let (Some(first), true) = (others.first(), others.iter().any(|row| row.is_proven)) {
+                let content = self.content(first).await?;
+                let mut segment = self.segment(first.log);
+                for row in &others {
+                    segment.copy(row, segment::range(row, &content)?);
+                }
+                self.write(rows, &segment).await?;
+            }
+            self.objects.delete(&name).await?;
+            rows.forget_archived(&others).await?;
+            rows.forget_archived(&of_document).await?;
+            erased.segments += 1;
+            erased.events += of_document.iter().map(|row| row.to - row.from + 1).sum::<i64>();
+        }
+        Ok(erased)
+    }
+}
+
+/// What an erasure has come to in an archive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// How many segments are gone, or were written anew.
+    pub segments: i64,
+    /// How many events of the document they held.
+    pub events: i64,
+}
+
+/// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.
+pub fn reaches(rows: &[Archived], log: LogId, from: i64) -> i64 {
+    let mut reached = from - 1;
+    for row in rows.iter().filter(|row| row.is_proven && row.log == log) {
+        if row.from <= reached + 1 {
+            reached = reached.max(row.to);
+        }
+    }
+    reached
+}
+
+/// The row that holds a version, if one does; that which reaches furthest.
+pub fn holding(rows: &[Archived], log: LogId, version: i64) -> Option<&Archived> {
+    let holds =
+        |row: &&Archived| row.is_proven && row.log == log && (row.from..=row.to).contains(&version);
+    rows.iter().filter(holds).max_by_key(|row| row.to)
+}

@@ -1,0 +1,94 @@
+//! `alluvium restore` puts back what compaction has taken out; `alluvium archive check` reads back what was archived.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{CommandResult, Globals, follow, output};
+use crate::{
+    api::jobs::view,
+    model::{
+        id::DocumentId,
+        job::{Kind, Order},
+    },
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Restore {
+    /// The collection
+    collection: String,
+    /// The document's id, as for `get`; without it, every document of the collection
+    #[arg(value_parser = DocumentId::from_text)]
+    id: Option<DocumentId>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Archive {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Read everything back that was archived of a collection
+    Check {
+        /// The collection
+        collection: String,
+    },
+}
+
+/// Segments are not what was written. What there is to say has been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} segments of the archive are damaged or missing; nothing was deleted because of it")]
+pub(super) struct Bad(i64);
+
+impl Restore {
+    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
+        let connected = globals.connect().await?;
+        let order = Order { document: self.id, ..Order::new(Kind::Restore, &self.collection) };
+        let row = follow::follow(&connected.database, &order).await?;
+        if globals.json {
+            return Ok(output::json(&view(&row))?);
+        }
+        let result = follow::result(&row)?;
+        let count = |field| follow::count(&result, field);
+        output::line(format!(
+            "{} events put back, {} documents whole again",
+            count("events"),
+            count("documents")
+        ))?;
+        let differences = count("differences");
+        if differences > 0 {
+            output::line(format!("{differences} documents could not be restored:"))?;
+            follow::print_findings(&row)?;
+        }
+        Ok(())
+    }
+}
+
+impl Archive {
+    pub(super) async fn run(self, globals: &Globals) -> CommandResult {
+        let Command::Check { collection } = self.command;
+        let connected = globals.connect().await?;
+        let order = Order::new(Kind::ArchiveCheck, &collection);
+        let row = follow::follow(&connected.database, &order).await?;
+        let result = follow::result(&row)?;
+        let count = |field| follow::count(&result, field);
+        let (segments, events, bad) = (count("segments"), count("events"), count("bad"));
+        let job = view(&row);
+        if globals.json {
+            output::json(&job)?;
+        } else {
+            output::line(format!(
+                "{segments} segments of {events} events read back, {bad} are bad"
+            ))?;
+            let named = job.pointer("/result/named").and_then(Value::as_array);
+            for named in named.into_iter().flatten() {
+                output::line(named.get("problem").map(output::plain).unwrap_or_default())?;
+            }
+        }
+        match bad {
+            0 => Ok(()),
+            bad => Err(Bad(bad).into()),
+        }
+    }
+}
