@@ -6,6 +6,7 @@ mod front;
 mod http;
 mod parts;
 mod report;
+mod supervisor;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -171,7 +172,7 @@ impl Daemon {
             limits: front.limits,
         };
         let http = front.http;
-        let server = front.opens(api::router(state));
+        let server = front.opens(api::router(state), statuses.clone());
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let tasks = Tasks { projectors, services, server };
         Ok(Self { tasks, stop, goodbye, shutdown_timeout, statuses, newer, metrics, http })
@@ -219,6 +220,7 @@ impl Daemon {
     }
 
     async fn stop(mut self) {
+        supervisor::stopping();
         info!("stopping: flushing what has been folded and saving the checkpoints");
         self.stop.cancel();
         let drained = async {

@@ -2,23 +2,28 @@
 //! operators, and a test compares the two. Label values come from closed sets only. A gauge whose value
 //! is not known is absent; it never reads 0 for want of knowledge.
 
+mod make;
 mod readings;
 mod upkeep;
 
 use std::sync::Arc;
 
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
+    Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    process_collector::ProcessCollector,
 };
 use tokio::sync::watch;
 
 use crate::{
+    database,
+    health::Heartbeats,
     model::{document::Class, event::Op},
     status::CollectionStatus,
+    time::Time,
 };
 
-use readings::{LinesLost, StatusGauges};
+use make::{counters, each, gauges, histograms, options};
+use readings::{LinesLost, LoopsStopped, StatusGauges};
 pub use upkeep::UpkeepMetrics;
 
 /// The type of a metric.
@@ -98,6 +103,12 @@ definitions! {
         "1 while this instance leads the collection, or any part of it, 0 while it stands by; absent while unknown.";
     PARTS_LED Gauge "parts_led" ["collection"], &[],
         "Parts of the collection that this instance leads, of all instances' together as many as there are; absent while unknown.";
+    PARTS Gauge "parts" ["collection"], &[],
+        "Parts into which the collection is divided; absent while unknown.";
+    PAUSED Gauge "paused" ["collection"], &[],
+        "1 while an operator has stopped what this instance leads, 0 otherwise; absent while it leads nothing.";
+    REFUSED Gauge "refused" ["collection"], &[],
+        "1 while this instance does not project the collection because going on would be wrong, 0 otherwise.";
     EPOCH Gauge "lease_epoch" ["collection"], &[],
         "The epoch under which this instance leads, of several parts the last; absent while it does not.";
     SNAPSHOTS Counter "snapshots_taken_total" ["collection", "reason"], &[],
@@ -114,6 +125,10 @@ definitions! {
         "Events that came after their place was pruned, and were put on record.";
     PINNED Gauge "pinned_events" ["collection", "rule"], &[],
         "Events that stay, by what keeps them, as the last compaction of the whole collection found.";
+    STANDS Gauge "compaction_stands" ["collection"], &[],
+        "1 while nothing is compacted until an operator does something, 0 otherwise; absent while this instance does not lead.";
+    DIFFERENCES Gauge "verify_differences" ["collection"], &[],
+        "Documents that the last verify or rebuild of the whole collection left unlike their log; absent until this instance has done one.";
     MISSING Counter "missing_requests_total" ["collection", "answer"], &[],
         "Missing-events requests by their answer.";
     MISSING_SECONDS Histogram "missing_seconds" ["collection"], LATENCY,
@@ -122,6 +137,10 @@ definitions! {
         "Memory taken by cached documents.";
     CACHE_MISSES Counter "cache_misses_total" ["collection"], &[],
         "Documents that had to be read before an event could be folded.";
+    DATABASE_ERRORS Counter "database_errors_total" ["collection", "class"], &[],
+        "Errors of the database that the projection met, by what they mean.";
+    LOOPS_STOPPED Gauge "loops_stopped" [], &[],
+        "Loops of this instance that have not turned within their limit: /healthz names them.";
     LINES_LOST Counter "log_lines_lost_total" [], &[],
         "Lines of the log that could not be written: standard error was closed, full or too slow.";
     BUILD Gauge "build_info" ["version"], &[],
@@ -178,6 +197,7 @@ pub struct CollectionMetrics {
     skipped: [IntCounter; 2],
     restarts: [IntCounter; 4],
     missing: [IntCounter; 4],
+    errors: [IntCounter; database::Error::CLASSES.len()],
     quarantined: IntGaugeVec,
     collection: String,
     /// Snapshots and jobs.
@@ -206,6 +226,7 @@ struct Families {
     skipped: IntCounterVec,
     restarts: IntCounterVec,
     missing: IntCounterVec,
+    errors: IntCounterVec,
     writes: IntCounterVec,
     scanned: IntCounterVec,
     cache_misses: IntCounterVec,
@@ -232,6 +253,7 @@ impl Metrics {
             skipped: counters(r, &SKIPPED)?,
             restarts: counters(r, &RESTARTS)?,
             missing: counters(r, &MISSING)?,
+            errors: counters(r, &DATABASE_ERRORS)?,
             writes: counters(r, &WRITES)?,
             scanned: counters(r, &SCANNED)?,
             cache_misses: counters(r, &CACHE_MISSES)?,
@@ -243,7 +265,16 @@ impl Metrics {
             missing_seconds: histograms(r, &MISSING_SECONDS)?,
             upkeep: upkeep::Families::new(
                 r,
-                [&SNAPSHOTS, &JOBS, &JOBS_RUNNING, &COMPACTED, &RECLAIMED, &LATE, &PINNED],
+                [
+                    &SNAPSHOTS,
+                    &JOBS,
+                    &JOBS_RUNNING,
+                    &COMPACTED,
+                    &RECLAIMED,
+                    &LATE,
+                    &PINNED,
+                    &DIFFERENCES,
+                ],
             )?,
         };
         registry.register(Box::new(LinesLost::new()?))?;
@@ -256,6 +287,14 @@ impl Metrics {
     /// The registry, for the text format.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Tells from now on how many of these loops have stopped.
+    ///
+    /// # Errors
+    /// When it is told already, which is a mistake of the caller.
+    pub fn watch_loops(&self, heartbeats: Heartbeats, time: impl Time) -> Result<(), Error> {
+        self.registry.register(Box::new(LoopsStopped::new(heartbeats, time)?))
     }
 
     /// The counters of `collection`, from now on present with 0; its gauges follow `status`.
@@ -278,6 +317,7 @@ impl Metrics {
                 ["lost_connection", "lost_token", "invalidated", "collections_changed"],
             )?,
             missing: each(&f.missing, collection, ["events", "snapshot", "none", "ahead"])?,
+            errors: each(&f.errors, collection, database::Error::CLASSES)?,
             quarantined: f.quarantined.clone(),
             collection: collection.to_owned(),
             upkeep: f.upkeep.collection(collection)?,
@@ -316,6 +356,14 @@ impl CollectionMetrics {
         &self.missing[answer as usize]
     }
 
+    /// Counts an error of the database.
+    pub fn met(&self, error: &database::Error) {
+        let class = error.class();
+        if let Some(at) = database::Error::CLASSES.iter().position(|known| *known == class) {
+            self.errors[at].inc();
+        }
+    }
+
     /// Says how many documents wait for reasons of `class`. Until it is said, the gauge is absent.
     pub fn set_quarantined(&self, class: Class, documents: u64) {
         let labels = [self.collection.as_str(), class.name()];
@@ -332,39 +380,4 @@ impl CollectionMetrics {
             drop(self.quarantined.remove_label_values(&labels));
         }
     }
-}
-
-fn options(definition: &Definition) -> Opts {
-    Opts::new(definition.name, definition.help)
-}
-
-fn counters(registry: &Registry, definition: &Definition) -> Result<IntCounterVec, Error> {
-    let vec = IntCounterVec::new(options(definition), definition.labels)?;
-    registry.register(Box::new(vec.clone()))?;
-    Ok(vec)
-}
-
-fn gauges(registry: &Registry, definition: &Definition) -> Result<IntGaugeVec, Error> {
-    let vec = IntGaugeVec::new(options(definition), definition.labels)?;
-    registry.register(Box::new(vec.clone()))?;
-    Ok(vec)
-}
-
-fn histograms(registry: &Registry, definition: &Definition) -> Result<HistogramVec, Error> {
-    let options = HistogramOpts::new(definition.name, definition.help);
-    let vec = HistogramVec::new(options.buckets(definition.buckets.to_vec()), definition.labels)?;
-    registry.register(Box::new(vec.clone()))?;
-    Ok(vec)
-}
-
-fn each<const N: usize>(
-    vec: &IntCounterVec,
-    collection: &str,
-    values: [&str; N],
-) -> Result<[IntCounter; N], Error> {
-    let mut children = Vec::with_capacity(N);
-    for value in values {
-        children.push(vec.get_metric_with_label_values(&[collection, value])?);
-    }
-    children.try_into().map_err(|_| Error::Msg("as many counters as label values".into()))
 }

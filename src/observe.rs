@@ -124,6 +124,7 @@ impl Observer {
         });
         if standing == Standing::Standby {
             self.resolved(|_| true);
+            self.metrics.upkeep.forget_verified();
         }
         self.tell_sums();
         info!(collection = self.collection(), part = %self.part, %standing, "the lease");
@@ -179,6 +180,7 @@ impl Observer {
 
     /// Something went wrong: what, and what to do.
     pub fn error(&self, error: &Error) {
+        self.metrics.met(error);
         self.last_error(error.class(), error.to_string(), error.advice());
     }
 

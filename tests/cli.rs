@@ -57,6 +57,43 @@ fn the_demonstration_speaks_json_too() {
 }
 
 #[test]
+fn the_manual_has_a_page_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    done(&alluvium(&["man", "--out", out]).output().unwrap());
+    let help = done(&alluvium(&["--help"]).output().unwrap());
+    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        let page = std::fs::read_to_string(folder.path().join(format!("alluvium-{name}.1")));
+        assert!(page.unwrap_or_default().contains(".SH SYNOPSIS"), "{name}");
+    }
+    for (page, part) in [("alluvium.1", "EXIT STATUS"), ("alluvium-gap-fill.1", "skip\\-above")] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(part), "{page}: {text}");
+    }
+    refused(
+        &alluvium(&["man", "--out", "/nonexistent"]).output().unwrap(),
+        "give a folder to --out",
+    );
+}
+
+#[test]
+fn bash_completes_what_the_completions_say() {
+    let script = done(&alluvium(&["completions", "bash"]).output().unwrap());
+    let ask = r#"COMP_WORDS=(alluvium gap fill games a --skip-); COMP_CWORD=5
+        _alluvium alluvium --skip- a; printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut bash = Command::new("bash");
+    let said = done(&bash.arg("-c").arg(format!("{script}\n{ask}")).output().unwrap());
+    assert_eq!(said, "--skip-above\n");
+    for shell in ["zsh", "fish"] {
+        assert!(done(&alluvium(&["completions", shell]).output().unwrap()).contains("quarantine"));
+    }
+}
+
+#[test]
 fn a_private_server_cannot_be_another_one() {
     refused(&alluvium(&["demo", "--uri", "mongodb://h/"]).output().unwrap(), "leave out --uri");
     refused(&alluvium(&["dev", "--uri", "mongodb://h/"]).output().unwrap(), "leave out --uri");

@@ -99,7 +99,7 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("colour", "is unknown; the keys here are mongodb, http, daemon, collections"),
             ("mongodb.uri", "must be a MongoDB connection string"),
             ("mongodb.database", "is no name of a database"),
-            ("mongodb.hosts", "is unknown; the keys here are uri, database"),
+            ("mongodb.hosts", "is unknown; the keys here are uri_file, uri, database"),
             ("http.listen", "listen on a loopback address"),
             ("http.connections_max", "must be from 8 to 100000, not 3"),
             ("http.tokens_file", "is not supported by this version"),
@@ -168,6 +168,43 @@ fn tables_and_values_are_not_confused() {
             ("mongodb.database", "is missing"),
         ],
     );
+}
+
+#[test]
+fn the_connection_string_may_stand_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("uri");
+    let name = path.to_str().unwrap();
+    let in_file = GOOD.replace("uri = \"mongodb://localhost/\"", &format!("uri_file = {name:?}"));
+    check(&in_file, &[], &[("mongodb.uri_file", "write the connection string into it")]);
+    std::fs::write(&path, " \n").unwrap();
+    check(&in_file, &[], &[("mongodb.uri_file", "is empty; write the connection string into it")]);
+    std::fs::write(&path, "hunter2").unwrap();
+    let error = read(&in_file, &[]).unwrap_err().to_string();
+    assert!(error.contains("must be a MongoDB connection string"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+    std::fs::write(&path, "mongodb://u:hunter2@file/\n").unwrap();
+    let uri = |text: &str, environment: &[(&str, &str)]| {
+        read(text, environment).unwrap().mongodb.uri.reveal().to_owned()
+    };
+    assert_eq!(uri(&in_file, &[]), "mongodb://u:hunter2@file/");
+    let (direct, indirect) = ("ALLUVIUM_MONGODB__URI", "ALLUVIUM_MONGODB__URI_FILE");
+    // Of two sources the stronger one, whichever of the keys it has.
+    assert_eq!(uri(&in_file, &[(direct, "mongodb://variable/")]), "mongodb://variable/");
+    assert_eq!(uri(GOOD, &[(indirect, name)]), "mongodb://u:hunter2@file/");
+    let sources = Sources {
+        environment: vec![(indirect.into(), name.into())],
+        uri: Some("mongodb://flag/".into()),
+        database: Some("game".into()),
+        ..Sources::default()
+    };
+    let config = load(&sources, Expect::Connection).unwrap();
+    assert_eq!(config.mongodb.uri.reveal(), "mongodb://flag/");
+    // Of one source there is no saying which.
+    let twice = GOOD.replace("[mongodb]\n", &format!("[mongodb]\nuri_file = {name:?}\n"));
+    check(&twice, &[], &[("mongodb.uri_file", "remove one of them")]);
+    let both = [(direct, "mongodb://variable/"), (indirect, name)];
+    check(GOOD, &both, &[("mongodb.uri_file", "remove one of them")]);
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use alluvium::{
+    health::Heartbeats,
     metrics::{DEFINITIONS, Metrics},
-    model::{compaction::Rule, document::Class},
-    status::{CollectionStatus, Phase, Role},
+    model::{compaction::Rule, document::Class, part::Part},
+    status::{CollectionStatus, PartStatus, Phase, Role},
+    time::SystemTime,
 };
 use prometheus::TextEncoder;
 use tokio::sync::watch;
@@ -77,11 +79,14 @@ fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     known.oplog_headroom_seconds = Some(3600.0);
     known.oldest_gap_seconds = Some(0.0);
     known.checkpoint_lost_in_seconds = Some(7200.0);
+    known.parts.insert(Part::WHOLE, PartStatus::default());
     known.version_gaps = Some(0);
     let (games, status) = watch::channel(known.clone());
     let handle = metrics.collection("games", status).unwrap();
     handle.set_quarantined(Class::Gap, 1);
     handle.upkeep.pinned(Rule::Client, 1);
+    handle.upkeep.verified(0);
+    metrics.watch_loops(Heartbeats::default(), SystemTime::new()).unwrap();
     known.name = "users".into();
     let (_users, status) = watch::channel(known);
     metrics.collection("users", status).unwrap();

@@ -16,6 +16,7 @@ mod history;
 mod import;
 mod init;
 mod jobs;
+mod made;
 mod missing;
 mod output;
 mod parts;
@@ -104,6 +105,10 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
     Bench(bench::Bench),
+    /// Print what makes a shell complete these commands
+    Completions(made::Completions),
+    /// Write the pages of the manual: one for each command
+    Man(made::Man),
 }
 
 impl Command {
@@ -238,5 +243,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Gap(command) => command.run(globals).await,
         Command::Jobs(command) => command.run(globals).await,
         Command::Bench(command) => command.run(globals).await,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
     fs,
+    io::ErrorKind,
     path::PathBuf,
 };
 
@@ -72,17 +73,23 @@ fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, V
         match fs::read_to_string(path) {
             Ok(text) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
             Err(error) => {
-                let message = format!("cannot be read: {error}; give an existing file to --config");
+                let advice = match error.kind() {
+                    ErrorKind::PermissionDenied => "let the user that alluvium runs as read it",
+                    _ => "give an existing file to --config",
+                };
+                let message = format!("cannot be read: {error}; {advice}");
                 problems.push(Problem { key, message });
                 return None;
             }
         }
     }
+    let variables = environment(&sources.environment, problems);
+    let weaker = weaker_uri(sources, &variables);
     let environment = Environment::with_prefix(PREFIX.trim_end_matches('_'))
         .prefix_separator("_")
         .separator(SEPARATOR)
         .ignore_empty(true)
-        .source(Some(environment(&sources.environment, problems)));
+        .source(Some(variables));
     let built = builder
         .add_source(environment)
         .set_override_option("mongodb.uri", sources.uri.clone())
@@ -92,7 +99,12 @@ fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, V
         .and_then(|builder| builder.build())
         .and_then(|config| config.try_deserialize::<Map<String, Value>>());
     match built {
-        Ok(values) => Some(values),
+        Ok(mut values) => {
+            if let (Some(key), Some(Value::Object(mongodb))) = (weaker, values.get_mut("mongodb")) {
+                drop(mongodb.remove(key));
+            }
+            Some(values)
+        }
         Err(error) => {
             let key = sources.file.as_ref().map(|path| path.display().to_string());
             let key = key.unwrap_or_else(|| "the configuration".into());
@@ -101,6 +113,17 @@ fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, V
             problems.push(Problem { key, message });
             None
         }
+    }
+}
+
+/// Which of the two keys of the connection string does not count, since a stronger source has the other one.
+fn weaker_uri(sources: &Sources, variables: &HashMap<String, String>) -> Option<&'static str> {
+    let is_set = |key| variables.get(&variable(key)).is_some_and(|value| !value.is_empty());
+    match (is_set("mongodb.uri"), is_set("mongodb.uri_file")) {
+        _ if sources.uri.is_some() => Some("uri_file"),
+        (true, false) => Some("uri_file"),
+        (false, true) => Some("uri"),
+        _ => None,
     }
 }
 

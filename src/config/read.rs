@@ -1,6 +1,13 @@
 //! Every key of the configuration, its bounds and its default, in the order of the example file.
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    io::ErrorKind,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 
@@ -13,8 +20,9 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 11] = [
+pub(super) const SCALAR_KEYS: [&str; 12] = [
     "mongodb.uri",
+    "mongodb.uri_file",
     "mongodb.database",
     "http.listen",
     "http.connections_max",
@@ -61,11 +69,7 @@ pub(super) fn read(
 }
 
 fn read_mongodb(mut section: Section<'_>) -> Option<MongoConfig> {
-    let uri: Option<Uri> = section.required(
-        "uri",
-        "set it in the file, as ALLUVIUM_MONGODB__URI, or with --uri, \
-         such as \"mongodb://localhost:27017/?replicaSet=rs0\"",
-    );
+    let uri = read_uri(&mut section);
     let database: Option<String> = section.required(
         "database",
         "set it in the file, as ALLUVIUM_MONGODB__DATABASE, or with --database",
@@ -75,6 +79,45 @@ fn read_mongodb(mut section: Section<'_>) -> Option<MongoConfig> {
     }
     section.close();
     Some(MongoConfig { uri: uri?, database: database? })
+}
+
+/// The connection string, or that of the file that is named instead.
+fn read_uri(section: &mut Section<'_>) -> Option<Uri> {
+    let file: Option<PathBuf> = section.given("uri_file");
+    let Some(file) = file else {
+        return section.required(
+            "uri",
+            "set it in the file, as ALLUVIUM_MONGODB__URI, or with --uri, \
+             such as \"mongodb://localhost:27017/?replicaSet=rs0\"",
+        );
+    };
+    if section.given::<Uri>("uri").is_some() {
+        section.problem("uri_file", "is there beside mongodb.uri; remove one of them");
+        return None;
+    }
+    let uri = secret(&file, "the connection string").and_then(|text| {
+        text.parse().map_err(|problem| format!("{}: what it holds {problem}", file.display()))
+    });
+    uri.map_err(|problem| section.problem("uri_file", problem)).ok()
+}
+
+/// What a file of one line holds. It is never shown.
+fn secret(file: &Path, what: &str) -> Result<String, String> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::PermissionDenied => "let the user that alluvium runs as read it".to_owned(),
+            _ => format!("write {what} into it, as its only line"),
+        };
+        format!("{shown} cannot be read: {error}; {advice}")
+    })?;
+    match text.trim() {
+        "" => Err(format!(
+            "{shown} is empty; write {what} into it, as its only line (for the systemd unit: into \
+             /etc/alluvium/mongodb-uri, and restart it)"
+        )),
+        text => Ok(text.to_owned()),
+    }
 }
 
 fn read_http(mut section: Section<'_>) -> HttpConfig {

@@ -1,7 +1,7 @@
 //! How the values of keys are written: durations and sizes as text with a unit, so that a number
 //! never leaves its reader guessing.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use serde_json::Value;
@@ -27,6 +27,18 @@ impl Setting for String {
 
     fn show(&self) -> String {
         format!("\"{self}\"")
+    }
+}
+
+impl Setting for PathBuf {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let rule = "must be the path of a file";
+        let path = value.as_str().filter(|path| !path.is_empty()).map(Self::from);
+        path.ok_or_else(|| format!("{rule}, not {}", shown_value(value)))
+    }
+
+    fn show(&self) -> String {
+        format!("\"{}\"", self.display())
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::info;
 use super::{
     DaemonError,
     http::{HttpLimits, serve},
+    supervisor::{Statuses, Supervisor},
 };
 use crate::{
     api::{self, ApiLimits, Starting},
@@ -34,6 +35,7 @@ pub struct Front {
     pub(super) goodbye: CancellationToken,
     routes: watch::Sender<Router>,
     cause: watch::Sender<Option<LastError>>,
+    statuses: watch::Sender<Statuses>,
     server: JoinSet<&'static str>,
     waiting: Heart,
 }
@@ -54,6 +56,7 @@ impl Front {
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
         let (listener, http) = listen(config.http.listen)?;
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
+        metrics.watch_loops(heartbeats.clone(), time.clone())?;
         let waiting = heartbeats.register("start", config.daemon.liveness_limit, time.now());
         let (instance, limits) = (instance_name(config), api_limits(config, http));
         let (cause, told) = watch::channel(None);
@@ -64,7 +67,7 @@ impl Front {
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
             time: time.clone(),
-            cause: told,
+            cause: told.clone(),
         };
         let (routes, served) = watch::channel(api::starting(shown, limits));
         let http_limits = HttpLimits {
@@ -78,6 +81,16 @@ impl Front {
             serving.await;
             super::STOPPED
         });
+        let (statuses, seen) = watch::channel(Statuses::new());
+        let supervisor = Supervisor {
+            heartbeats: heartbeats.clone(),
+            time: time.clone(),
+            cause: told,
+            statuses: seen,
+            watchdog: sd_notify::watchdog_enabled(),
+            send: sd_notify::notify,
+        };
+        server.spawn(super::until(goodbye.clone(), "service manager", supervisor.run()));
         info!(address = %http, instance, "serving HTTP");
         Ok(Self {
             http,
@@ -89,6 +102,7 @@ impl Front {
             goodbye,
             routes,
             cause,
+            statuses,
             server,
             waiting,
         })
@@ -113,9 +127,10 @@ impl Front {
         self.waiting.beat(self.time.now());
     }
 
-    /// Serves the whole API from now on. Gives the task of the server.
-    pub(super) fn opens(self, routes: Router) -> JoinSet<&'static str> {
+    /// Serves the whole API from now on, and tells of these collections. Gives the task of the server.
+    pub(super) fn opens(self, routes: Router, statuses: Statuses) -> JoinSet<&'static str> {
         self.heartbeats.forget(&self.waiting);
+        drop(self.statuses.send_replace(statuses));
         drop(self.routes.send_replace(routes));
         self.server
     }

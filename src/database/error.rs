@@ -54,6 +54,16 @@ impl Error {
     pub const PASSING: [&'static str; 5] =
         ["unavailable", "history_lost", "token_mismatch", "oversized", Self::UNWRITABLE];
 
+    /// All classes.
+    pub const CLASSES: [&'static str; 6] = [
+        Self::PASSING[0],
+        Self::PASSING[1],
+        Self::PASSING[2],
+        Self::PASSING[3],
+        Self::UNWRITABLE,
+        Self::REFUSED,
+    ];
+
     /// The class of an error with which a collection refuses every write.
     pub const UNWRITABLE: &'static str = "unwritable";
 

@@ -13,12 +13,14 @@ use prometheus::{
 use tokio::sync::watch;
 
 use super::{
-    Definition, EPOCH, GAPS, HEADROOM, LAG, LAG_EVENTS, LAG_KNOWN, LEADER, LINES_LOST, LOST_IN,
-    OLDEST_GAP, PARTS_LED, options,
+    Definition, EPOCH, GAPS, HEADROOM, LAG, LAG_EVENTS, LAG_KNOWN, LEADER, LINES_LOST,
+    LOOPS_STOPPED, LOST_IN, OLDEST_GAP, PARTS, PARTS_LED, PAUSED, REFUSED, STANDS, options,
 };
 use crate::{
+    health::{Heartbeats, Pulse},
     logging,
-    status::{CollectionStatus, Role},
+    status::{CollectionStatus, Phase, Role},
+    time::Time,
 };
 
 /// The gauges that only say what the status says, read from it when they are asked for, so that they
@@ -36,14 +38,26 @@ impl StatusGauges {
 /// A gauge's value, if it is known.
 type Reading = fn(&CollectionStatus) -> Option<f64>;
 
-const READINGS: [(&Definition, Reading); 10] = [
+fn number(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
+fn leads(status: &CollectionStatus) -> bool {
+    status.role == Some(Role::Leader)
+}
+
+const READINGS: [(&Definition, Reading); 14] = [
     (&LAG, |status| status.lag_seconds),
-    (&LAG_KNOWN, |status| Some(f64::from(u8::from(status.lag_seconds.is_some())))),
+    (&LAG_KNOWN, |status| Some(number(status.lag_seconds.is_some()))),
     (&LAG_EVENTS, |status| status.lag_events.map(|events| events as f64)),
     (&HEADROOM, |status| status.oplog_headroom_seconds),
     (&LOST_IN, |status| status.checkpoint_lost_in_seconds),
-    (&LEADER, |status| status.role.map(|role| f64::from(u8::from(role == Role::Leader)))),
+    (&LEADER, |status| status.role.map(|_| number(leads(status)))),
     (&PARTS_LED, |status| status.role.map(|_| status.led().count() as f64)),
+    (&PARTS, |status| (!status.parts.is_empty()).then_some(status.parts.len() as f64)),
+    (&PAUSED, |status| leads(status).then(|| number(status.phase == Phase::Paused))),
+    (&REFUSED, |status| Some(number(status.phase == Phase::Refused))),
+    (&STANDS, |status| leads(status).then(|| number(status.compaction_stands.is_some()))),
     (&EPOCH, |status| status.lease_epoch.map(|epoch| epoch as f64)),
     (&GAPS, |status| status.version_gaps.map(|gaps| gaps as f64)),
     (&OLDEST_GAP, |status| status.oldest_gap_seconds),
@@ -100,5 +114,33 @@ impl Collector for LinesLost {
         let Ok(counter) = IntCounter::with_opts(options(&LINES_LOST)) else { return Vec::new() };
         counter.inc_by(logging::lines_lost());
         counter.collect()
+    }
+}
+
+/// Reads how many loops have stopped.
+pub(super) struct LoopsStopped {
+    desc: Desc,
+    stopped: Box<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl LoopsStopped {
+    pub(super) fn new(heartbeats: Heartbeats, time: impl Time) -> Result<Self, Error> {
+        let (name, help) = (LOOPS_STOPPED.name.to_owned(), LOOPS_STOPPED.help.to_owned());
+        let is_dead = |pulse: &Pulse| !pulse.is_alive();
+        let stopped = move || heartbeats.pulses(time.now()).iter().filter(|p| is_dead(p)).count();
+        let desc = Desc::new(name, help, Vec::new(), HashMap::new())?;
+        Ok(Self { desc, stopped: Box::new(stopped) })
+    }
+}
+
+impl Collector for LoopsStopped {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Ok(gauge) = Gauge::with_opts(options(&LOOPS_STOPPED)) else { return Vec::new() };
+        gauge.set((self.stopped)() as f64);
+        gauge.collect()
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Families {
     reclaimed: IntCounterVec,
     late: IntCounterVec,
     pinned: IntGaugeVec,
+    differences: IntGaugeVec,
 }
 
 /// What upkeep counts for one collection.
@@ -31,6 +32,8 @@ pub struct UpkeepMetrics {
     late: IntCounter,
     /// Absent until they are known.
     pinned: IntGaugeVec,
+    /// As well.
+    differences: IntGaugeVec,
     collection: String,
     /// Jobs that this instance is at.
     pub jobs_running: IntGauge,
@@ -39,7 +42,8 @@ pub struct UpkeepMetrics {
 impl Families {
     pub(super) fn new(
         registry: &Registry,
-        [taken, finished, running, compacted, reclaimed, late, pinned]: [&Definition; 7],
+        [taken, finished, running, compacted, reclaimed, late, pinned, differences]: [&Definition;
+            8],
     ) -> Result<Self, Error> {
         Ok(Self {
             taken: counters(registry, taken)?,
@@ -49,6 +53,7 @@ impl Families {
             reclaimed: counters(registry, reclaimed)?,
             late: counters(registry, late)?,
             pinned: gauges(registry, pinned)?,
+            differences: gauges(registry, differences)?,
         })
     }
 
@@ -73,6 +78,7 @@ impl Families {
             reclaimed: self.reclaimed.get_metric_with_label_values(&[collection])?,
             late: self.late.get_metric_with_label_values(&[collection])?,
             pinned: self.pinned.clone(),
+            differences: self.differences.clone(),
             collection: collection.to_owned(),
             jobs_running: self.running.get_metric_with_label_values(&[collection])?,
         })
@@ -88,6 +94,17 @@ impl UpkeepMetrics {
     /// How many events stay, by what keeps them, as a compaction of the whole collection found.
     pub fn pinned(&self, rule: Rule, events: i64) {
         self.pinned.with_label_values(&[self.collection.as_str(), rule.name()]).set(events);
+    }
+
+    /// How many documents a verification of the whole collection has left unlike their log.
+    pub fn verified(&self, differences: i64) {
+        self.differences.with_label_values(&[&self.collection]).set(differences);
+    }
+
+    /// What was verified is somebody else's by now: the gauge is absent.
+    pub fn forget_verified(&self) {
+        // Without effect where there is none.
+        drop(self.differences.remove_label_values(&[&self.collection]));
     }
 
     /// Counts what compaction has taken out of the log: events, their bytes as far as they were read, and those that came

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    jobs::{Performance, Undone},
+    jobs::{Performance, Undone, left_unlike_log},
     ward::Ward,
 };
 use crate::{
@@ -136,7 +136,14 @@ where
         };
         ward.snapshotter.metrics.upkeep.jobs_running.set(0);
         let outcome = match ended {
-            Ok(result) => self.finish(&id, lock, Ok(result)).await?,
+            Ok(result) => {
+                let left = left_unlike_log(&job.order, &result);
+                let outcome = self.finish(&id, lock, Ok(result)).await?;
+                if let Some(left) = left.filter(|_| outcome == Some(Outcome::Done)) {
+                    ward.snapshotter.metrics.upkeep.verified(left);
+                }
+                outcome
+            }
             Err(Undone::Failed(error)) => {
                 warn!(collection = ward.collection, kind = kind.name(), error, "a job failed");
                 self.finish(&id, lock, Err(&error)).await?

@@ -12,6 +12,7 @@ mod refusing;
 mod signals;
 mod start;
 mod status;
+mod supervisor;
 
 use std::{fs, path::Path};
 

@@ -4,7 +4,10 @@
 use bson::{Bson, Document, RawBsonRef, doc};
 
 use super::count;
-use crate::model::id::{DocumentId, integral};
+use crate::model::{
+    id::{DocumentId, integral},
+    job::{Kind, Order},
+};
 
 /// How many findings a job keeps. There may be more: they are counted.
 const FINDINGS_MAX: usize = 100;
@@ -21,6 +24,13 @@ struct Finding {
     problem: String,
     /// Whether the row was made again, and is right by now.
     is_repaired: bool,
+}
+
+/// How many documents a job has left unlike their log, if it has looked at all of them.
+pub(crate) fn left_unlike_log(order: &Order, result: &Document) -> Option<i64> {
+    let looks_at_all =
+        matches!(order.kind, Kind::Verify | Kind::Rebuild) && order.document.is_none();
+    looks_at_all.then(|| count(result, "differences") - count(result, "repaired"))
 }
 
 /// See the module.

@@ -15,6 +15,8 @@ mod walk;
 
 use bson::{Bson, Document, RawDocument};
 
+pub(super) use findings::left_unlike_log;
+
 use super::{operate::OperateError, snapshot::Snapshotter, ward::Ward};
 use crate::{
     database::{Error, Result, Verdict},
