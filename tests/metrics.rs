@@ -107,3 +107,20 @@ fn every_metric_appears_once_all_is_known_and_vanishes_when_it_no_longer_is() {
     assert!(!text(&metrics).contains("alluvium_apply_lag_seconds{collection=\"games\"}"));
     assert!(text(&metrics).contains("alluvium_apply_lag_known{collection=\"games\"} 0"));
 }
+
+#[test]
+fn every_alert_has_an_entry_in_the_runbook_to_which_it_leads() {
+    let rules = include_str!("../metrics/alluvium.rules.yml");
+    let runbook = include_str!("../deploy/README.md");
+    let after =
+        |key: &'static str| rules.lines().filter_map(move |line| line.trim().strip_prefix(key));
+    let alerts: Vec<&str> = after("- alert: ").collect();
+    let links: Vec<&str> = after("runbook: deploy/README.md#").collect();
+    let anchors: Vec<String> = alerts.iter().map(|alert| alert.to_lowercase()).collect();
+    assert_eq!(links, anchors);
+    let entries: Vec<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("### Alluvium")).collect();
+    let names: Vec<&str> =
+        alerts.iter().filter_map(|alert| alert.strip_prefix("Alluvium")).collect();
+    assert_eq!(entries, names);
+}

@@ -1,5 +1,4 @@
-//! `alluvium health`: asks the daemon of this machine how it is, for the health check of a container. The one
-//! command that speaks to a daemon.
+//! `alluvium health`: asks the daemon of this machine how it is, for the health check of a container.
 
 use std::{
     io,
@@ -63,7 +62,7 @@ impl Health {
 }
 
 /// The address at which a server that listens there can be reached from this machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -29,6 +29,7 @@ mod signals;
 mod snapshot;
 mod status;
 mod target;
+mod top;
 mod verify;
 mod waiting;
 
@@ -74,6 +75,8 @@ enum Command {
     Status(status::Status),
     /// Ask the daemon that listens at `http.listen` whether it is ready; exit code 4 when it is not
     Health(health::Health),
+    /// Watch the daemons: collections, rates, lag, leaders, what waits and jobs, live in the terminal
+    Top(top::Top),
     /// Show a document, now or as it was
     Get(get::Get),
     /// Show the events of a document
@@ -229,6 +232,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Append(command) => command.run(globals).await,
         Command::Status(command) => command.run(globals).await,
         Command::Health(command) => command.run(globals).await,
+        Command::Top(command) => command.run(globals).await,
         Command::Get(command) => command.run(globals).await,
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,

@@ -1,5 +1,5 @@
 //! The rules and the dashboard of `metrics/` with the tools of Prometheus: its own unit tests of the rules, and a real
-//! server that watches real daemons while faults are put in, and sees the right alert fire and end. Needs `promtool`
+//! server that watches real daemons, a leader and a standby, and sees the right alerts fire and end. Needs `promtool`
 //! and `prometheus` on PATH.
 
 #[path = "../common/mod.rs"]
@@ -15,16 +15,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use alluvium::{
-    embedded::{Mongod, Options},
-    store::{Pauses, mongo::MongoPauses},
-};
-use bson::{Document, Timestamp, doc};
-use common::{Daemon, free_port, wait_until};
-use mongodb::Client;
+use bson::doc;
+use common::{Daemon, free_port};
 use prometheus::{METRICS, Prometheus};
 use scene::{Scene, change, event};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn promtool(arguments: &[&str]) {
     let output = Command::new("promtool").args(arguments).current_dir(METRICS).output();
@@ -41,35 +36,6 @@ fn the_rules_and_the_scrape_configuration_are_well_formed_and_pass_their_unit_te
     promtool(&["check", "rules", "alluvium.rules.yml"]);
     promtool(&["check", "config", "prometheus.yml"]);
     promtool(&["test", "rules", "alluvium.rules.test.yml"]);
-}
-
-/// Every query of the dashboard with its variables filled in.
-fn queries() -> Vec<String> {
-    let dashboard = std::fs::read_to_string(format!("{METRICS}/dashboard.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap().iter();
-    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
-    let filled = |target: &Value| {
-        let query = target["expr"].as_str().unwrap();
-        query
-            .replace("$job", "alluvium")
-            .replace("$collection", ".*")
-            .replace("$__rate_interval", "5m")
-    };
-    let queries: Vec<String> = targets.map(filled).collect();
-    assert!(queries.len() > 40, "{queries:?}");
-    queries
-}
-
-/// A server whose oplog forgets while a test runs.
-async fn forgetful() -> (Mongod, Scene) {
-    let args = ["--syncdelay", "1", "--setParameter", "enableTestCommands=1"];
-    let args = args.map(str::to_owned).to_vec();
-    let mongod =
-        Mongod::start(Options { oplog_mib: 16, args, ..Options::default() }).await.unwrap();
-    let client = Client::with_uri_str(mongod.uri()).await.unwrap();
-    let scene = Scene::on(mongod.uri().to_owned(), client.database("t")).await;
-    (mongod, scene)
 }
 
 fn daemon(scene: &Scene, port: u16) -> Daemon {
@@ -103,28 +69,6 @@ async fn wait_for_stop(stop: &AtomicBool, mut step: impl AsyncFnMut()) {
     }
 }
 
-async fn pause(scene: &Scene, paused: bool) {
-    MongoPauses::new(&scene.db).set_paused("games", paused).await.unwrap();
-}
-
-/// Has the oplog forget what is before the checkpoint, or is about to.
-async fn forget(scene: &Scene) {
-    let oplog = scene.db.client().database("local").collection::<Document>("oplog.rs");
-    let first = async || -> Timestamp {
-        let entry = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).await.unwrap();
-        entry.unwrap().get_timestamp("ts").unwrap()
-    };
-    let (start, mut number) = (first().await, 0);
-    wait_until("the oplog forgets", async || {
-        number += 1;
-        let set = doc! { "$set": { "number": number, "text": "x".repeat(256 << 10) } };
-        let filler = scene.collection("filler");
-        filler.update_one(doc! { "_id": 1 }, set).upsert(true).await.unwrap();
-        first().await > start
-    })
-    .await;
-}
-
 /// Documents that wait: one behind a gap, one parked.
 async fn waiting(scene: &Scene, leader: &Daemon, watch: &Prometheus) {
     scene.append([event("gap", 1), event("gap", 3)]).await;
@@ -133,43 +77,15 @@ async fn waiting(scene: &Scene, leader: &Daemon, watch: &Prometheus) {
     watch.fires("AlluviumDocumentParked games").await;
     watch.only(&["AlluviumDocumentParked games", "AlluviumGapOld games"]).await;
     let (status, job) = leader.post("/v1/collections/games/quarantine/poison/skip", &json!({}));
-    assert_eq!(status, 202, "{job}");
+    assert!(matches!(status, 200 | 202), "{job}");
     watch.only(&["AlluviumGapOld games"]).await;
     scene.append([event("gap", 2)]).await;
     watch.only(&[]).await;
 }
 
-/// A projection that cannot write falls behind, and is not lost.
-async fn lagging(scene: &Scene, watch: &Prometheus) {
-    let admin = scene.db.client().database("admin");
-    let data = doc! { "failCommands": ["insert", "update"], "errorCode": 91, "appName": "watched" };
-    let fail = |mode: &str| doc! { "configureFailPoint": "failCommand", "mode": mode };
-    let mut on = fail("alwaysOn");
-    on.insert("data", data);
-    admin.run_command(on).await.unwrap();
-    watch.fires("AlluviumLagHigh games").await;
-    admin.run_command(fail("off")).await.unwrap();
-    watch.only(&[]).await;
-}
-
-/// An operator's pause is told as one; what it may cost as well.
-async fn paused(scene: &Scene, watch: &Prometheus) {
-    pause(scene, true).await;
-    watch.only(&["AlluviumPaused games"]).await;
-    forget(scene).await;
-    watch.only(&["AlluviumCheckpointLostSoon games", "AlluviumPaused games"]).await;
-    pause(scene, false).await;
-    watch.only(&[]).await;
-}
-
-fn signal(pid: u32, name: &str) {
-    let arguments = ["-c", "kill -s \"$1\" \"$2\"", "signal", name, &pid.to_string()];
-    assert!(Command::new("/bin/sh").args(arguments).status().unwrap().success());
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn every_fault_has_its_alert_which_ends_with_it_and_nothing_else_fires() {
-    let (mongod, scene) = forgetful().await;
+async fn documents_that_wait_have_their_alerts_which_end_with_them_and_nothing_else_fires() {
+    let scene = Scene::new().await;
     let ports = [free_port(), free_port()];
     let mut first = daemon(&scene, ports[0]);
     first.ready().await;
@@ -184,26 +100,7 @@ async fn every_fault_has_its_alert_which_ends_with_it_and_nothing_else_fires() {
         watch.says("sum(alluvium:events_applied:rate5m) > bool 0", 1.0).await;
         watch.only(&[]).await;
         waiting(&scene, &first, &watch).await;
-        lagging(&scene, &watch).await;
-        paused(&scene, &watch).await;
-        signal(mongod.pid().unwrap(), "STOP");
-        watch.fires("AlluviumLagUnknown games").await;
-        watch.fires("AlluviumNoLeader games").await;
-        signal(mongod.pid().unwrap(), "CONT");
-        watch.only(&[]).await;
-        for query in queries() {
-            watch.query(&query).unwrap();
-        }
-        // Whoever leads dies, and until its lease has run out nobody does.
-        let (_, status) = first.get("/v1/status");
-        let first_leads = status["collections"][0]["role"] == "leader";
-        let dies = if first_leads { &mut first } else { &mut second };
-        dies.kill();
-        let firing = watch.fires("AlluviumNoLeader games").await;
-        assert!(firing.contains("AlluviumDown"), "{firing:?}");
-        watch.only(&["AlluviumDown"]).await;
         stop.store(true, Ordering::Relaxed);
     };
     tokio::join!(story, load(&scene, &stop));
-    mongod.stop().await.unwrap();
 }

@@ -13,6 +13,7 @@ mod signals;
 mod start;
 mod status;
 mod supervisor;
+mod top;
 
 use std::{fs, path::Path};
 

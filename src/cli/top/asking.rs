@@ -1,0 +1,113 @@
+//! Asking the instances, each with a time limit, all at once.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use reqwest::{
+    Client, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue},
+};
+use serde_json::Value;
+
+/// How long an instance may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How many jobs are asked for.
+const JOBS: &str = "v1/jobs?limit=20";
+
+/// Asks the instances.
+pub(super) struct Asking {
+    client: Client,
+    urls: Vec<Url>,
+}
+
+/// What one instance has answered.
+pub(super) struct Answer {
+    pub(super) url: String,
+    pub(super) told: Result<Told, String>,
+}
+
+/// Its status, metrics and jobs.
+pub(super) struct Told {
+    pub(super) status: Value,
+    pub(super) metrics: String,
+    pub(super) jobs: Value,
+}
+
+/// Why nothing can be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("the token holds characters that no header can have; check ALLUVIUM_TOKEN")]
+    Token,
+    #[error("HTTP cannot be set up: {0}")]
+    Client(reqwest::Error),
+    #[error("`{0}` is no address of a daemon: it begins with http:// or https://")]
+    Scheme(Url),
+}
+
+impl Asking {
+    pub(super) fn new(mut urls: Vec<Url>, token: Option<&str>) -> Result<Self, AskError> {
+        if let Some(url) = urls.iter().find(|url| !matches!(url.scheme(), "http" | "https")) {
+            return Err(AskError::Scheme(url.clone()));
+        }
+        for url in &mut urls {
+            // So that a path is added to it, and replaces nothing.
+            if !url.path().ends_with('/') {
+                url.set_path(&format!("{}/", url.path()));
+            }
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let bearer = HeaderValue::from_str(&format!("Bearer {token}"));
+            let mut bearer = bearer.map_err(|_| AskError::Token)?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        // There may be one already, which is the same.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = Client::builder().timeout(ANSWER_MAX).default_headers(headers);
+        let client = client.build().map_err(AskError::Client)?;
+        Ok(Self { client, urls })
+    }
+
+    /// What each of them answers now.
+    pub(super) async fn all(&self) -> Vec<Answer> {
+        join_all(self.urls.iter().map(|url| async {
+            let told = self.one(url).await;
+            Answer { url: url.as_str().trim_end_matches('/').to_owned(), told }
+        }))
+        .await
+    }
+
+    async fn one(&self, url: &Url) -> Result<Told, String> {
+        let metrics = self.text(url, "metrics").await?;
+        let status = self.text(url, "v1/status").await?;
+        // While it waits for its database there are none.
+        let jobs = self.text(url, JOBS).await.unwrap_or_default();
+        let status = serde_json::from_str(&status)
+            .map_err(|error| format!("its status cannot be read: {error}"))?;
+        Ok(Told { status, metrics, jobs: serde_json::from_str(&jobs).unwrap_or_default() })
+    }
+
+    async fn text(&self, url: &Url, path: &str) -> Result<String, String> {
+        let address = url.join(path).map_err(|error| error.to_string())?;
+        let answer = self.client.get(address).send().await.map_err(|error| words(&error))?;
+        match answer.status().as_u16() {
+            401 => Err("it asks for a token: --token or ALLUVIUM_TOKEN".into()),
+            403 => Err("the token may not read this".into()),
+            200 => answer.text().await.map_err(|error| words(&error)),
+            other => Err(format!("it answers /{path} with {other}")),
+        }
+    }
+}
+
+/// What went wrong, without the library's own words around it.
+fn words(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", ANSWER_MAX.as_secs());
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
