@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    access::AccessError,
     api::{self, ApiState},
     config::Config,
     database::{self, create::NewerFormat},
@@ -87,6 +88,9 @@ pub enum DaemonError {
         /// Why not.
         reason: std::io::Error,
     },
+    /// The tokens cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The sessions that rows are written in cannot be opened.
     #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
@@ -162,6 +166,7 @@ impl Daemon {
         keep_small(&mut services, parts.policies, parts.log_policies, &stop);
         let Parts { projectors, statuses, metrics, served, .. } = parts;
         let state = ApiState {
+            access: front.access.clone(),
             jobs,
             pauses,
             instance,

@@ -37,6 +37,7 @@ pub mod upkeep;
 pub mod read;
 pub mod health;
 pub mod headroom;
+pub mod access;
 pub mod api;
 pub mod writer;
 pub mod import;

@@ -70,7 +70,8 @@ fn every_mistake_is_reported_at_once_with_its_key() {
         [http]
         listen = "0.0.0.0:8750"
         connections_max = 3
-        tokens_file = "/etc/tokens"
+        tokens_file = 5
+        metrics_token = "perhaps"
         [daemon]
         instance = "two words"
         checkpoint_interval = 5
@@ -100,9 +101,10 @@ fn every_mistake_is_reported_at_once_with_its_key() {
             ("mongodb.uri", "must be a MongoDB connection string"),
             ("mongodb.database", "is no name of a database"),
             ("mongodb.hosts", "is unknown; the keys here are uri_file, uri, database"),
+            ("http.tokens_file", "must be text, not 5"),
+            ("http.metrics_token", "must be true or false"),
             ("http.listen", "listen on a loopback address"),
             ("http.connections_max", "must be from 8 to 100000, not 3"),
-            ("http.tokens_file", "is not supported by this version"),
             ("daemon.instance", "and underscores, not \"two words\""),
             ("daemon.checkpoint_interval", "must be a duration with its unit"),
             ("daemon.shutdown_timeout", "must be from \"1s\" to \"10m\", not \"2h\""),

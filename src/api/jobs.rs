@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiState,
+    admission::Caller,
     documents::limit,
     extract::{Collection, OptionalBody, Params},
     problem::{Kind, Problem},
@@ -95,6 +96,7 @@ pub(super) fn accepted(row: &RawDocument) -> Response {
 /// `GET /v1/jobs`
 pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, Problem> {
     let limit = limit(params.limit, LIST_LIMIT, Kind::MalformedQuery)?.min(LIST_LIMIT);
@@ -111,8 +113,15 @@ pub(super) async fn list(
             Problem::new(Kind::MalformedQuery, format!("`before` is `{id}`: {error}"))
         })
     });
+    let collections = match params.collection {
+        Some(collection) => {
+            caller.enter(&collection)?;
+            Some(vec![collection])
+        }
+        None => caller.collections().map(<[String]>::to_vec),
+    };
     let query = JobsQuery {
-        collection: params.collection,
+        collections,
         state: params.state,
         before: before.transpose()?.map(|id| id.to_bson()),
         // One more tells whether there are more.
@@ -129,17 +138,26 @@ pub(super) async fn list(
 /// `GET /v1/jobs/ID`
 pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    if caller.collections().is_some() {
+        caller.enter(row.get_str("collection").unwrap_or_default())?;
+    }
     Ok(Json(view(&row)))
 }
 
 /// `DELETE /v1/jobs/ID`
 pub(super) async fn cancel(
     State(state): State<Arc<ApiState>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
+    if caller.collections().is_some() {
+        let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
+        caller.enter(row.get_str("collection").unwrap_or_default())?;
+    }
     match state.jobs.cancel_job(&read(&id)?).await? {
         Cancelled::Yes(row) => Ok(Json(view(&row))),
         Cancelled::Unknown => Err(unknown(&id)),

@@ -3,6 +3,7 @@
 //! problem of a closed list (README.md beside this file). A route is a row of `views` or
 //! `probes`.
 
+mod admission;
 mod aside;
 mod budget;
 mod compact;
@@ -37,6 +38,7 @@ use tower_http::{
 };
 
 use crate::{
+    access::Access,
     health::Heartbeats,
     log::mongo::MongoSource,
     metrics::{CollectionMetrics, Metrics},
@@ -75,6 +77,8 @@ pub struct ApiState {
     pub heartbeats: Heartbeats,
     /// The clock that the loops beat by.
     pub time: SystemTime,
+    /// Who may ask.
+    pub access: Access,
     /// The bounds of a request.
     pub limits: ApiLimits,
 }
@@ -105,6 +109,8 @@ pub struct ApiLimits {
     pub ready_lag_max: Duration,
     /// How many requests may be answered at once, those to the probes apart.
     pub requests_max: usize,
+    /// The metrics need a token too.
+    pub metrics_token: bool,
     /// It listens on loopback: a request that names another host is refused.
     pub local_only: bool,
 }
@@ -117,6 +123,7 @@ impl Default for ApiLimits {
             wait_max: Duration::from_secs(30),
             ready_lag_max: Duration::from_secs(30),
             requests_max: 256,
+            metrics_token: false,
             local_only: true,
         }
     }
@@ -137,11 +144,26 @@ pub fn is_probe(path: &str) -> bool {
 pub fn router(state: ApiState) -> Router {
     let limits = state.limits;
     let turns = Arc::new(Semaphore::new(limits.requests_max));
-    // Who may ask will be a layer around `views`; the probes stay open.
     let views = views().layer(Extension(Budget::new()));
     let views = views.layer(from_fn_with_state(turns, guard::in_turn));
-    let routes = Router::new().merge(probes()).merge(views).fallback(nothing_here);
+    let views = views.layer(from_fn_with_state(state.access.clone(), admission::admit));
+    let metrics = Router::new().route("/metrics", get(health::metrics));
+    let metrics = guarded(metrics, &state.access, limits);
+    let routes = Router::new().merge(probes()).merge(metrics).merge(views).fallback(nothing_here);
     bounded(routes.with_state(Arc::new(state)), limits)
+}
+
+/// Lets only whoever has a token see the metrics, where that is wished.
+fn guarded<S: Clone + Send + Sync + 'static>(
+    metrics: Router<S>,
+    access: &Access,
+    limits: ApiLimits,
+) -> Router<S> {
+    if limits.metrics_token {
+        metrics.layer(from_fn_with_state(access.clone(), admission::known))
+    } else {
+        metrics
+    }
 }
 
 /// Puts the bounds of a request around `routes`, so that whatever ends one is a problem too.
@@ -157,10 +179,7 @@ fn bounded(routes: Router, limits: ApiLimits) -> Router {
 
 /// What orchestrators ask.
 fn probes() -> Router<Arc<ApiState>> {
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+    Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz))
 }
 
 /// What backends ask.

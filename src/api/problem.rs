@@ -80,6 +80,10 @@ kinds! {
     UrlTooLong "url-too-long" URI_TOO_LONG "The URL is too long";
     /// The headers are beyond the limit.
     HeadTooLarge "head-too-large" REQUEST_HEADER_FIELDS_TOO_LARGE "The headers are too large";
+    /// Nobody knows who asks.
+    Unauthorized "unauthorized" UNAUTHORIZED "A token is needed";
+    /// The token is not good for this.
+    Forbidden "forbidden" FORBIDDEN "The token does not allow this";
     /// A page of another origin wants to change something.
     ForeignOrigin "foreign-origin" FORBIDDEN "A page of another origin cannot ask for this";
     /// The request is meant for another machine.
@@ -195,8 +199,12 @@ impl IntoResponse for Problem {
         }
         let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
         let mut response = (self.kind.status(), content_type, body.to_string()).into_response();
-        if self.kind == Kind::TooBusy {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        let (headers, status) = (response.headers_mut(), self.kind.status());
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.kind == Kind::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

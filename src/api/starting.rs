@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    ApiLimits, bounded, health,
+    ApiLimits,
+    admission::{self, Caller},
+    bounded, guarded, health,
     problem::{Kind, Problem},
     status,
 };
 use crate::{
+    access::Access,
     health::Heartbeats,
     metrics::Metrics,
     status::{CollectionStatus, LastError},
@@ -36,6 +40,8 @@ pub struct Starting {
     pub heartbeats: Heartbeats,
     /// The clock that the loops beat by.
     pub time: SystemTime,
+    /// Who may ask.
+    pub access: Access,
     /// Why there is none, once that is known.
     pub cause: watch::Receiver<Option<LastError>>,
 }
@@ -50,11 +56,13 @@ impl Starting {
 
 /// The API of a process that waits for its database.
 pub fn starting(starting: Starting, limits: ApiLimits) -> Router {
+    let metrics = Router::new().route("/metrics", get(metrics));
+    let status = Router::new().route("/v1/status", get(shown));
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(shown))
+        .merge(guarded(metrics, &starting.access, limits))
+        .merge(status.layer(from_fn_with_state(starting.access.clone(), admission::admit)))
         .fallback(not_yet);
     bounded(routes.with_state(Arc::new(starting)), limits)
 }
@@ -71,16 +79,16 @@ async fn metrics(State(starting): State<Arc<Starting>>) -> Result<Response, Prob
     health::exposition(&starting.metrics)
 }
 
-async fn shown(State(starting): State<Arc<Starting>>) -> Json<Value> {
+async fn shown(
+    State(starting): State<Arc<Starting>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
     let collection = |name: &String| {
         let last_error = starting.cause.borrow().clone();
         status::collection(&CollectionStatus { last_error, ..CollectionStatus::new(name) })
     };
-    Json(json!({
-        "instance": starting.instance,
-        "version": env!("CARGO_PKG_VERSION"),
-        "collections": starting.collections.iter().map(collection).collect::<Vec<_>>(),
-    }))
+    let names = starting.collections.iter().filter(|name| caller.opens(name));
+    Json(status::whole(&starting.instance, names.map(collection).collect(), &starting.access))
 }
 
 async fn not_yet(State(starting): State<Arc<Starting>>) -> Response {

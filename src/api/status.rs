@@ -2,23 +2,40 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use serde_json::{Value, json};
 
-use super::{ApiState, value};
+use super::{ApiState, admission::Caller, value};
 use crate::{
+    access::Access,
     model::part::Part,
     status::{CollectionStatus, PartStatus, Phase, Role},
 };
 
-pub(super) async fn status(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    let collections: Vec<Value> =
-        state.collections.values().map(|served| collection(&served.status.borrow())).collect();
-    Json(json!({
-        "instance": state.instance,
+pub(super) async fn status(
+    State(state): State<Arc<ApiState>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
+    let seen = state.collections.iter().filter(|(name, _)| caller.opens(name));
+    let collections = seen.map(|(_, served)| collection(&served.status.borrow())).collect();
+    Json(whole(&state.instance, collections, &state.access))
+}
+
+/// The whole answer. What is wrong with the file of tokens stands there while it lasts.
+pub(super) fn whole(instance: &str, collections: Vec<Value>, access: &Access) -> Value {
+    let mut shown = json!({
+        "instance": instance,
         "version": env!("CARGO_PKG_VERSION"),
         "collections": collections,
-    }))
+    });
+    if let Some(error) = access.last_error() {
+        shown["last_error"] = json!({
+            "class": "tokens",
+            "message": error.to_string(),
+            "advice": "mend the file; the tokens from before it changed stay",
+        });
+    }
+    shown
 }
 
 /// What is known of a collection.

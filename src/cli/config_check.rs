@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{CommandResult, Globals, output};
+use crate::access::Access;
 use crate::config::{
     self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig,
     SnapshotsConfig,
@@ -23,6 +24,9 @@ impl Config {
         let config = globals.load(Expect::Collections)?;
         if let Some(warning) = config.mongodb.uri.warning() {
             output::note(format!("warning: {warning}"));
+        }
+        if let Some(file) = &config.http.tokens_file {
+            Access::open(file.as_ref())?;
         }
         if globals.json {
             output::json(&to_json(&config))?;
@@ -43,7 +47,7 @@ impl Config {
 fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
-    let HttpConfig { listen, connections_max, head_timeout } = http;
+    let HttpConfig { listen, tokens_file, metrics_token, connections_max, head_timeout } = http;
     let DaemonConfig {
         instance,
         checkpoint_interval,
@@ -57,6 +61,8 @@ fn to_json(config: &config::Config) -> serde_json::Value {
         "mongodb": { "uri": uri.to_string(), "database": database },
         "http": {
             "listen": listen.to_string(),
+            "tokens_file": tokens_file,
+            "metrics_token": metrics_token,
             "connections_max": connections_max,
             "head_timeout": shown(head_timeout),
         },

@@ -51,7 +51,12 @@ impl Jobs {
         let jobs = MongoJobs::new(&connected.database);
         match self {
             Self::List(List { collection, state, limit }) => {
-                let query = JobsQuery { collection, state, before: None, limit };
+                let query = JobsQuery {
+                    collections: collection.map(|name| vec![name]),
+                    state,
+                    before: None,
+                    limit,
+                };
                 let rows = jobs.jobs(&query).await?;
                 if globals.json {
                     let jobs: Vec<Value> = rows.iter().map(|row| view(row)).collect();

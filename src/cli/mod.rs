@@ -29,6 +29,7 @@ mod signals;
 mod snapshot;
 mod status;
 mod target;
+mod token;
 mod top;
 mod verify;
 mod waiting;
@@ -106,6 +107,9 @@ enum Command {
     /// List, show and cancel what the daemons are asked to do
     #[command(subcommand)]
     Jobs(jobs::Jobs),
+    /// Make a token for the HTTP API
+    #[command(subcommand)]
+    Token(token::Token),
     /// Measure the daemon beside what a throwaway MongoDB server allows: some minutes
     Bench(bench::Bench),
     /// Print what makes a shell complete these commands
@@ -246,6 +250,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::Quarantine(command) => command.run(globals).await,
         Command::Gap(command) => command.run(globals).await,
         Command::Jobs(command) => command.run(globals).await,
+        Command::Token(command) => command.run(globals),
         Command::Bench(command) => command.run(globals).await,
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),

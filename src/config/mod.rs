@@ -50,6 +50,10 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The file of the tokens that let in; `None`: whoever reaches the address may do everything.
+    pub tokens_file: Option<String>,
+    /// Whether the metrics need a token too.
+    pub metrics_token: bool,
     /// How many connections there may be at once. Beyond that the idlest is closed.
     pub connections_max: u32,
     /// How long the head of a request may take, and how long a connection may be idle.
@@ -127,6 +131,8 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            tokens_file: None,
+            metrics_token: false,
             connections_max: 512,
             head_timeout: Duration::from_secs(30),
         }

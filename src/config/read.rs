@@ -20,11 +20,13 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 12] = [
+pub(super) const SCALAR_KEYS: [&str; 14] = [
     "mongodb.uri",
     "mongodb.uri_file",
     "mongodb.database",
     "http.listen",
+    "http.tokens_file",
+    "http.metrics_token",
     "http.connections_max",
     "http.head_timeout",
     "daemon.instance",
@@ -121,24 +123,30 @@ fn secret(file: &Path, what: &str) -> Result<String, String> {
 }
 
 fn read_http(mut section: Section<'_>) -> HttpConfig {
-    let HttpConfig { listen, connections_max, head_timeout } = HttpConfig::default();
+    let HttpConfig { listen, tokens_file: _, metrics_token, connections_max, head_timeout } =
+        HttpConfig::default();
     let listen: SocketAddr = section.optional("listen", listen);
-    if !listen.ip().is_loopback() {
+    let tokens_file: Option<String> = section.given("tokens_file");
+    let metrics_token = section.optional("metrics_token", metrics_token);
+    if metrics_token && tokens_file.is_none() {
+        section
+            .problem("metrics_token", "asks for tokens, but there are none; set http.tokens_file");
+    }
+    if !listen.ip().is_loopback() && tokens_file.is_none() {
         section.problem(
             "listen",
             format!(
-                "{listen} can be reached from other machines, and this version has no access \
-                 tokens; listen on a loopback address such as \"127.0.0.1:{}\" and let a proxy on \
-                 this machine decide who may come in",
+                "{listen} can be reached from other machines, and there are no access tokens; set \
+                 http.tokens_file (`alluvium token new` prints what goes into it), or listen on a \
+                 loopback address such as \"127.0.0.1:{}\"",
                 listen.port()
             ),
         );
     }
     let connections_max = section.bounded("connections_max", connections_max, (8, 100_000));
     let head_timeout = section.bounded("head_timeout", head_timeout, (SECOND, 600 * SECOND));
-    section.unsupported("tokens_file", "remove it, and listen on a loopback address");
     section.close();
-    HttpConfig { listen, connections_max, head_timeout }
+    HttpConfig { listen, tokens_file, metrics_token, connections_max, head_timeout }
 }
 
 fn read_daemon(mut section: Section<'_>) -> DaemonConfig {

@@ -42,6 +42,17 @@ impl Setting for PathBuf {
     }
 }
 
+impl Setting for bool {
+    fn parse(value: &Value) -> Result<Self, String> {
+        let given = value.as_bool().or_else(|| value.as_str()?.parse().ok());
+        given.ok_or_else(|| format!("must be true or false, not {}", shown_value(value)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Setting for Uri {
     fn parse(value: &Value) -> Result<Self, String> {
         // The value is not shown: it may hold a password.

@@ -14,6 +14,7 @@ use super::{
     supervisor::{Statuses, Supervisor},
 };
 use crate::{
+    access::Access,
     api::{self, ApiLimits, Starting},
     config::Config,
     health::{Heart, Heartbeats},
@@ -31,6 +32,7 @@ pub struct Front {
     pub(super) heartbeats: Heartbeats,
     pub(super) time: SystemTime,
     pub(super) limits: ApiLimits,
+    pub(super) access: Access,
     pub(super) instance: String,
     pub(super) goodbye: CancellationToken,
     routes: watch::Sender<Router>,
@@ -54,6 +56,12 @@ impl Front {
     /// # Errors
     /// As [`Front::open`].
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
+        let (access, watching) = match &config.http.tokens_file {
+            Some(file) => {
+                Access::open(file.as_ref()).map(|(access, watch)| (access, Some(watch)))?
+            }
+            None => (Access::default(), None),
+        };
         let (listener, http) = listen(config.http.listen)?;
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
         metrics.watch_loops(heartbeats.clone(), time.clone())?;
@@ -67,6 +75,7 @@ impl Front {
             metrics: metrics.clone(),
             heartbeats: heartbeats.clone(),
             time: time.clone(),
+            access: access.clone(),
             cause: told.clone(),
         };
         let (routes, served) = watch::channel(api::starting(shown, limits));
@@ -91,6 +100,10 @@ impl Front {
             send: sd_notify::notify,
         };
         server.spawn(super::until(goodbye.clone(), "service manager", supervisor.run()));
+        if let Some(watching) = watching {
+            let (end, time) = (goodbye.clone(), time.clone());
+            server.spawn(super::until(end, "tokens", watching.run(time)));
+        }
         info!(address = %http, instance, "serving HTTP");
         Ok(Self {
             http,
@@ -98,6 +111,7 @@ impl Front {
             heartbeats,
             time,
             limits,
+            access,
             instance,
             goodbye,
             routes,
@@ -150,6 +164,7 @@ fn api_limits(config: &Config, http: SocketAddr) -> ApiLimits {
     ApiLimits {
         ready_lag_max: config.daemon.max_ready_lag,
         body_bytes_max: api::body_bytes_for(clients.unwrap_or_default()),
+        metrics_token: config.http.metrics_token,
         local_only: http.ip().is_loopback(),
         ..ApiLimits::default()
     }

@@ -38,8 +38,8 @@ pub struct Advance {
 /// Which jobs to list.
 #[derive(Clone, Debug, Default)]
 pub struct JobsQuery {
-    /// Of this collection.
-    pub collection: Option<String>,
+    /// Of these collections; `None` is all.
+    pub collections: Option<Vec<String>>,
     /// In this state.
     pub state: Option<String>,
     /// Older than this one, by `_id`.

@@ -80,6 +80,7 @@ impl Api {
             status: receiver,
         };
         let state = ApiState {
+            access: alluvium::access::Access::default(),
             instance: "test".into(),
             collections: BTreeMap::from([("games".to_owned(), served)]),
             jobs: MongoJobs::new(db),

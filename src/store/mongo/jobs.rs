@@ -160,8 +160,8 @@ impl Jobs for MongoJobs {
 
     async fn jobs(&self, query: &JobsQuery) -> Result<Vec<RawDocumentBuf>> {
         let mut filter = Document::new();
-        if let Some(collection) = &query.collection {
-            filter.insert("collection", collection);
+        if let Some(collections) = &query.collections {
+            filter.insert("collection", doc! { "$in": collections });
         }
         match query.state.as_deref() {
             Some(QUEUED) => drop(filter.insert("state", doc! { "$in": [null, QUEUED] })),

@@ -1,0 +1,155 @@
+//! Who may come in: what each role may do, where, and what is told to whoever may not. No secret is ever printed.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::{
+    common::{Daemon, TestDatabase, database, free_port, wait_until},
+    config,
+};
+
+fn alluvium(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_alluvium")).args(arguments).output().unwrap()
+}
+
+/// A new token: its secret, and the lines of the file.
+fn minted(name: &str, role: &str, more: &[&str]) -> (String, String) {
+    let arguments = [&["token", "new", name, "--role", role, "--json"], more].concat();
+    let made = alluvium(&arguments);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    (made["token"].as_str().unwrap().to_owned(), made["lines"].as_str().unwrap().to_owned())
+}
+
+/// A daemon of two collections that listens everywhere.
+fn open_to_all(db: &TestDatabase, port: u16, tokens: &Path) -> String {
+    let keys = format!("tokens_file = \"{}\"\nmetrics_token = true", tokens.display());
+    let config = config(db, port, &keys);
+    let config = config.replace("listen = \"127.0.0.1:", "listen = \"0.0.0.0:");
+    format!("{config}[[collections]]\nname = \"others\"\n")
+}
+
+/// Asks with a token: the status code, the header that says how to come in, and the body.
+fn ask(daemon: &Daemon, token: &str, method: &str, path: &str) -> (u16, Option<String>, Value) {
+    let request = ureq::http::Request::builder().method(method).uri(daemon.url(path));
+    let request = request.header("authorization", format!("Bearer {token}")).body(()).unwrap();
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut answer = agent.run(request).unwrap();
+    let how = answer.headers().get("www-authenticate").map(|how| how.to_str().unwrap().to_owned());
+    let text = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), how, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is_printed() {
+    let db = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let (reader, reads) = minted("reader", "read", &["--collections", "games"]);
+    let (admin, administers) = minted("chief", "admin", &[]);
+    fs::write(&file, format!("{reads}{administers}")).unwrap();
+    let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
+    daemon.ready().await;
+    let status = |token: &str, method: &str, path: &str| ask(&daemon, token, method, path).0;
+
+    // Health is open, the metrics are not here, and nothing else is.
+    let (code, how, problem) = ask(&daemon, "alluvium_wrong", "GET", "/v1/status");
+    assert_eq!((code, how.as_deref()), (401, Some("Bearer")));
+    assert_eq!(problem["type"], "urn:alluvium:problem:unauthorized");
+    assert_eq!(daemon.get("/healthz").0, 200);
+    assert_eq!(daemon.get("/metrics").0, 401);
+    assert_eq!(daemon.get("/v1/jobs").0, 401);
+    assert_eq!(status(&reader, "GET", "/metrics"), 200);
+
+    // The reader sees one collection, and changes nothing.
+    let shown = |token: &str| ask(&daemon, token, "GET", "/v1/status").2["collections"].clone();
+    assert_eq!(shown(&reader).as_array().unwrap().len(), 1);
+    assert_eq!(shown(&admin).as_array().unwrap().len(), 2);
+    let (code, _, problem) = ask(&daemon, &reader, "POST", "/v1/collections/games/pause");
+    assert_eq!((code, &problem["type"]), (403, &"urn:alluvium:problem:forbidden".into()));
+    assert_eq!(status(&reader, "GET", "/v1/collections/others/gaps"), 403);
+    assert_eq!(status(&reader, "GET", "/v1/collections/oth%65rs/gaps"), 403);
+    assert_eq!(status(&reader, "GET", "/v1/collections/games/gaps"), 200);
+
+    // The admin does, in both. The reader sees only the job of its own collection.
+    assert_eq!(status(&admin, "POST", "/v1/collections/games/verify"), 202);
+    let job = ask(&daemon, &admin, "POST", "/v1/collections/others/verify").2;
+    let job = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    assert_eq!(status(&reader, "GET", &job), 403);
+    assert_eq!(status(&reader, "DELETE", &job), 403);
+    assert_eq!(status(&admin, "GET", &job), 200);
+    let jobs = |token: &str| ask(&daemon, token, "GET", "/v1/jobs").2["jobs"].clone();
+    assert_eq!(jobs(&reader).as_array().unwrap().len(), 1);
+    assert_eq!(jobs(&admin).as_array().unwrap().len(), 2);
+    assert_eq!(status(&reader, "GET", "/v1/jobs?collection=others"), 403);
+
+    // What was changed is on record, also what was refused.
+    let log = daemon.log();
+    let record =
+        |by: &str| log.lines().any(|line| line.contains("alluvium::audit") && line.contains(by));
+    assert!(record("chief") && record("reader"), "{log}");
+    assert_eq!(daemon.stop().await.code(), Some(0));
+    for secret in [&reader, &admin] {
+        assert!(!daemon.log().contains(secret.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_change_while_it_runs_and_an_unusable_file_is_told_and_changes_nothing() {
+    let db = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let (first, lines) = minted("first", "read", &[]);
+    fs::write(&file, lines).unwrap();
+    let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
+    daemon.ready().await;
+    fs::write(&file, "").unwrap();
+    wait_until("the empty file is told", async || {
+        let said = ask(&daemon, &first, "GET", "/v1/status").2;
+        said["last_error"]["message"].as_str().is_some_and(|message| message.contains("is empty"))
+    })
+    .await;
+    let (second, lines) = minted("second", "read", &[]);
+    let other = folder.path().join("other");
+    fs::write(&other, lines).unwrap();
+    fs::rename(&other, &file).unwrap();
+    wait_until("the new token opens", async || ask(&daemon, &second, "GET", "/v1/status").0 == 200)
+        .await;
+    assert_eq!(ask(&daemon, &first, "GET", "/v1/status").0, 401);
+    assert_eq!(ask(&daemon, &second, "GET", "/v1/status").2["last_error"], Value::Null);
+    daemon.stop().await;
+}
+
+#[test]
+fn a_start_without_usable_tokens_is_refused_in_a_sentence_by_check_and_run_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, tokens) = (folder.path().join("alluvium.toml"), folder.path().join("tokens.toml"));
+    fs::write(&tokens, "marker").unwrap();
+    let text = |http: &str| {
+        format!(
+            "[mongodb]\nuri = \"mongodb://127.0.0.1:{}/\"\ndatabase = \"game\"\n[http]\nlisten = \"0.0.0.0:{}\"\n\
+             {http}\n[[collections]]\nname = \"games\"\n",
+            free_port(),
+            free_port()
+        )
+    };
+    let unusable = format!("tokens_file = \"{}\"", tokens.display());
+    for (http, wanted) in
+        [("", "set http.tokens_file"), (unusable.as_str(), "is no list of [[tokens]]")]
+    {
+        fs::write(&file, text(http)).unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        for command in [&["config", "check"][..], &["run"]] {
+            let ended = alluvium(&[command, &config].concat());
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{said}");
+            assert!(said.contains(wanted) && !said.contains("marker"), "{said}");
+        }
+    }
+}
