@@ -26,11 +26,8 @@ impl Target {
         globals: &Globals,
     ) -> Result<Reader, Box<dyn std::error::Error + Send + Sync>> {
         let config = globals.load(Expect::Connection)?;
-        let configured = config.collections.iter().find(|known| known.name == self.collection);
-        let limits = configured.map_or_else(ReadLimits::default, |known| ReadLimits {
-            fold: known.fold_limits(),
-            ..ReadLimits::default()
-        });
+        let limits =
+            ReadLimits { fold: config.fold_limits(&self.collection), ..ReadLimits::default() };
         let connected = globals.open_known(&config.mongodb).await?;
         Ok(Reader::new(&connected.database, &self.collection, limits))
     }
