@@ -74,6 +74,13 @@ impl Heartbeats {
         beating.retain(|beating| !Arc::ptr_eq(&beating.last, &heart.last));
     }
 
+    /// The loops that have not turned within their limit, as of `now`.
+    pub fn stopped(&self, now: Duration) -> Vec<Pulse> {
+        let mut stopped = self.pulses(now);
+        stopped.retain(|pulse| !pulse.is_alive());
+        stopped
+    }
+
     /// Every loop, as of `now`.
     pub fn pulses(&self, now: Duration) -> Vec<Pulse> {
         let beating = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,8 +140,7 @@ mod tests {
     }
 
     fn dead(beats: &Heartbeats, now: Duration) -> Vec<String> {
-        let stopped = beats.pulses(now).into_iter().filter(|pulse| !pulse.is_alive());
-        stopped.map(|pulse| pulse.name).collect()
+        beats.stopped(now).into_iter().map(|pulse| pulse.name).collect()
     }
 
     #[test]

@@ -142,9 +142,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
-    if caller.collections().is_some() {
-        caller.enter(row.get_str("collection").unwrap_or_default())?;
-    }
+    caller.enter(row.get_str("collection").unwrap_or_default())?;
     Ok(Json(view(&row)))
 }
 

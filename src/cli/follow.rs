@@ -91,6 +91,12 @@ fn bar(order: &Order) -> ProgressBar {
     bar
 }
 
+/// How a bar looks that counts documents.
+pub(super) fn of_documents() -> ProgressStyle {
+    let style = "{prefix} {wide_bar} {human_pos}/{human_len} documents, {eta} left {msg}";
+    ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
 fn show(bar: &ProgressBar, row: &RawDocument, state: &str) {
     let progress = row.get_document("progress").ok();
     let number = |name: &str| {
@@ -99,11 +105,7 @@ fn show(bar: &ProgressBar, row: &RawDocument, state: &str) {
     };
     if let Some(total) = number("total") {
         if bar.length().is_none() {
-            let style = "{prefix} {wide_bar} {human_pos}/{human_len} documents, {eta} left {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(style)
-                    .unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
+            bar.set_style(of_documents());
         }
         bar.set_length(total);
     }

@@ -4,14 +4,13 @@
 use std::io::IsTerminal;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, follow, output};
 use crate::{
     config::Expect,
     import::{Import, Options, Pass, Report},
-    model::document::FoldLimits,
 };
 
 #[derive(Args, Debug)]
@@ -49,8 +48,7 @@ pub(super) enum NotAll {
 impl ImportCommand {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let config = globals.load(Expect::Connection)?;
-        let configured = config.collections.iter().find(|known| known.name == self.collection);
-        let limits = configured.map_or_else(FoldLimits::default, |known| known.fold_limits());
+        let limits = config.fold_limits(&self.collection);
         let connected = globals.open_known(&config.mongodb).await?;
         let Self { collection, from, client, version_field, deletes } = self;
         let settled = config.daemon.lease_time;
@@ -125,7 +123,5 @@ fn bar(documents: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style = "{prefix} {wide_bar} {human_pos}/{human_len} documents, {eta} left";
-    let style = ProgressStyle::with_template(style);
-    ProgressBar::new(documents).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(documents).with_style(follow::of_documents())
 }

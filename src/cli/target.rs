@@ -27,11 +27,9 @@ impl Target {
         globals: &Globals,
     ) -> Result<Reader, Box<dyn std::error::Error + Send + Sync>> {
         let config = globals.load(Expect::Connection)?;
+        let limits =
+            ReadLimits { fold: config.fold_limits(&self.collection), ..ReadLimits::default() };
         let configured = config.collections.iter().find(|known| known.name == self.collection);
-        let limits = configured.map_or_else(ReadLimits::default, |known| ReadLimits {
-            fold: known.fold_limits(),
-            ..ReadLimits::default()
-        });
         let place = configured.and_then(|known| known.compaction.archive.as_ref());
         let database = &config.mongodb.database;
         let archive = place.map(|place| Archive::at(place, database, &self.collection));

@@ -36,6 +36,14 @@ pub struct Config {
     pub collections: Vec<CollectionConfig>,
 }
 
+impl Config {
+    /// What a document of this collection may become; the default where the collection is not configured.
+    pub fn fold_limits(&self, collection: &str) -> FoldLimits {
+        let known = self.collections.iter().find(|known| known.name == collection);
+        known.map_or_else(FoldLimits::default, CollectionConfig::fold_limits)
+    }
+}
+
 /// Where the data is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MongoConfig {

@@ -64,7 +64,7 @@ impl<T: Time, S: Fn(&[NotifyState<'_>]) -> io::Result<()>> Supervisor<T, S> {
             if status != told {
                 states.push(NotifyState::Status(&status));
             }
-            if self.watchdog.is_some() && self.is_alive() {
+            if self.watchdog.is_some() && self.heartbeats.stopped(self.time.now()).is_empty() {
                 states.push(NotifyState::Watchdog);
             }
             if !states.is_empty() {
@@ -74,10 +74,6 @@ impl<T: Time, S: Fn(&[NotifyState<'_>]) -> io::Result<()>> Supervisor<T, S> {
             told = status;
             self.time.sleep(pause).await;
         }
-    }
-
-    fn is_alive(&self) -> bool {
-        self.heartbeats.pulses(self.time.now()).iter().all(|pulse| pulse.is_alive())
     }
 
     /// Whether it is known of every collection who leads it, and where to begin with what is led here. What is

@@ -1,5 +1,7 @@
 //! The collection that is adopted: read in the order of its ids, never written to.
 
+use std::collections::HashSet;
+
 use bson::{Binary, Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::{
@@ -75,13 +77,12 @@ impl Source {
     }
 
     /// Which of these ids it has.
-    pub(super) async fn present(&self, ids: &[DocumentId]) -> Result<Vec<DocumentId>> {
+    pub(super) async fn present(&self, ids: &[DocumentId]) -> Result<HashSet<DocumentId>> {
         let keys: Vec<bson::Bson> = ids.iter().map(DocumentId::to_bson).collect();
         let found = self.documents.find(doc! { "_id": { "$in": keys } });
         let rows: Vec<RawDocumentBuf> =
             found.projection(doc! { "_id": 1 }).await?.try_collect().await?;
-        let id = |row: &RawDocumentBuf| DocumentId::from_raw(row.get("_id").ok()??).ok();
-        Ok(rows.iter().filter_map(id).collect())
+        Ok(rows.iter().filter_map(|row| DocumentId::of_row(row)).collect())
     }
 
     /// A walk that begins at this id: a bound of the index, since `$gt` finds only ids of one type.

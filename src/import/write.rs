@@ -18,7 +18,7 @@ use super::{
 use crate::{
     database::{Error, Result, code},
     log::{
-        append::{AppendLimits, Appender, Row},
+        append::{AppendLimits, Appender, Row, fitting},
         mongo::{KnownLog, NamedLog},
     },
     model::{
@@ -29,9 +29,10 @@ use crate::{
         id::DocumentId,
         new_event::{NewChange, NewEvent},
         part::Part,
+        quarantine::Quarantine,
         snapshot::FOLD,
     },
-    read::{ReadLimits, Reader},
+    read::{ReadError, ReadLimits, Reader},
     store::{
         bases::{Bases, Hindrance},
         mongo::MongoStore,
@@ -40,8 +41,6 @@ use crate::{
 
 /// How many documents are brought up to date at once.
 pub(super) const AT_ONCE: usize = 8;
-/// How many bytes of events one command or transaction carries.
-const COMMAND_BYTES_MAX: usize = 12 << 20;
 /// How often others may be quicker.
 const ATTEMPTS: usize = 5;
 /// How many rows are read together.
@@ -68,11 +67,8 @@ pub(super) struct Writing {
     options: Options,
 }
 
-/// The first events of a document.
-struct First {
-    id: DocumentId,
-    rows: Vec<RawDocumentBuf>,
-}
+/// A document of the source with its first events.
+type First<'a> = (&'a Item, Vec<RawDocumentBuf>);
 
 impl Writing {
     pub(super) async fn open(database: &Database, options: &Options) -> Result<Self, ImportError> {
@@ -108,8 +104,7 @@ impl Writing {
         let found = self.documents.find(doc! { "_id": { "$in": ids } });
         let rows: Vec<RawDocumentBuf> =
             found.read_concern(ReadConcern::majority()).await?.try_collect().await?;
-        let id = |row: &RawDocumentBuf| DocumentId::from_raw(row.get("_id").ok()??).ok();
-        Ok(rows.into_iter().filter_map(|row| Some((id(&row)?, row))).collect())
+        Ok(rows.into_iter().filter_map(|row| Some((DocumentId::of_row(&row)?, row))).collect())
     }
 
     /// Whether a row holds this state, and its log nothing above it.
@@ -149,48 +144,42 @@ impl Writing {
                 Err(reason) => done.push((item.id.clone(), Done::Left(reason))),
             }
         }
-        let mut from = 0;
-        while from < first.len() {
-            let mut bytes = 0;
-            let fits = |(_, first): &&(&Item, First)| {
-                bytes += first.rows.iter().map(|row| row.as_bytes().len()).sum::<usize>();
-                bytes <= COMMAND_BYTES_MAX
-            };
-            let count = first.iter().skip(from).take_while(fits).count().max(1);
-            let part = first.get(from..from + count).unwrap_or_default();
-            let made = self.make(part).await?;
-            for ((item, first), made) in part.iter().zip(made) {
+        let mut rest = &*first;
+        while !rest.is_empty() {
+            let part = fitting(rest, |(_, events)| {
+                events.iter().map(|event| event.as_bytes().len()).sum()
+            });
+            for ((item, _), made) in part.iter().zip(self.make(part).await?) {
                 match made {
-                    Some(what) => done.push((first.id.clone(), what)),
+                    Some(what) => done.push((item.id.clone(), what)),
                     None => known.push(*item),
                 }
             }
-            from += count;
+            rest = rest.get(part.len()..).unwrap_or_default();
         }
         done.extend(self.bring_all(&known).await?);
         Ok(done)
     }
 
     /// The first events of a document: a create, or a base with the event that has to be at its version.
-    fn first(&self, item: &Item) -> Result<First, String> {
+    fn first(&self, item: &Item) -> Result<Vec<RawDocumentBuf>, String> {
         let Options { client, limits, .. } = &self.options;
         let empty = Document::new(item.id.clone());
         let create = NewChange::Create { state: item.state.clone() };
         let events = proven(&empty, &[create], client, limits)?;
-        let rows = match item.version.filter(|version| *version >= VERSION_MIN) {
+        Ok(match item.version.filter(|version| *version >= VERSION_MIN) {
             None => events
                 .into_iter()
                 .map(|event| Row::new(&item.id, 1, event).event().to_owned())
                 .collect(),
             Some(version) => based(&item.id, version, &item.state, client),
-        };
-        Ok(First { id: item.id.clone(), rows })
+        })
     }
 
     /// Makes documents that have no log. `None` for each that has one.
-    async fn make(&self, first: &[(&Item, First)]) -> Result<Vec<Option<Done>>, ImportError> {
+    async fn make(&self, first: &[First<'_>]) -> Result<Vec<Option<Done>>, ImportError> {
         // A base and its event have to come together, so they come in a transaction: all or none.
-        if first.iter().any(|(_, first)| first.rows.len() > 1) {
+        if first.iter().any(|(_, events)| events.len() > 1) {
             let all = match first.len() {
                 1 => None,
                 _ => self.insert_together(first).await?,
@@ -205,7 +194,7 @@ impl Writing {
             return Ok(made);
         }
         let events: bson::RawArrayBuf =
-            first.iter().flat_map(|(_, first)| first.rows.iter().cloned()).collect();
+            first.iter().flat_map(|(_, events)| events.iter().cloned()).collect();
         let fields = rawdoc! {
             "documents": events, "ordered": false, "writeConcern": { "w": "majority" },
         };
@@ -216,7 +205,7 @@ impl Writing {
     }
 
     /// Inserts all of it in a transaction, or nothing. `None` when one of the places is taken.
-    async fn insert_together(&self, first: &[(&Item, First)]) -> Result<Option<Done>, ImportError> {
+    async fn insert_together(&self, first: &[First<'_>]) -> Result<Option<Done>, ImportError> {
         let mut session = self.appender.causal().session().await?;
         session
             .start_transaction()
@@ -224,7 +213,7 @@ impl Writing {
             .await
             .map_err(Error::from)?;
         let events: bson::RawArrayBuf =
-            first.iter().flat_map(|(_, first)| first.rows.iter().cloned()).collect();
+            first.iter().flat_map(|(_, events)| events.iter().cloned()).collect();
         let fields = rawdoc! { "documents": events, "ordered": true };
         let reply = self.log.run_in(&mut session, cstr!("insert"), &fields).await;
         let made = match reply {
@@ -254,6 +243,13 @@ impl Writing {
         stream::iter(all.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await
     }
 
+    /// A document as its log has it, and what keeps it from going on.
+    async fn current(&self, id: &DocumentId) -> Result<(Document, Option<Quarantine>), ReadError> {
+        let current = self.reader.current(id).await?;
+        let whole = current.map(|current| (current.document, current.waits));
+        Ok(whole.unwrap_or_else(|| (Document::new(id.clone()), None)))
+    }
+
     /// Brings one document to what the source has; `None`: it has gone from there.
     pub(super) async fn bring(
         &self,
@@ -262,10 +258,7 @@ impl Writing {
     ) -> Result<Done, ImportError> {
         let Options { client, limits, .. } = &self.options;
         for _ in 0..ATTEMPTS {
-            let current = self.reader.current(id).await?;
-            let waits = current.as_ref().and_then(|current| current.waits.clone());
-            let document =
-                current.map_or_else(|| Document::new(id.clone()), |current| current.document);
+            let (document, waits) = self.current(id).await?;
             let changes = match decide(&document, waits.as_ref(), wanted, client) {
                 Step::Same => return Ok(Done::Same),
                 Step::Leave(reason) => return Ok(Done::Left(reason)),
@@ -294,9 +287,7 @@ impl Writing {
     ) -> Result<Vec<(DocumentId, Done)>, ImportError> {
         let all = items.iter().map(|item| {
             async move {
-                let current = self.reader.current(&item.id).await?;
-                let document = current
-                    .map_or_else(|| Document::new(item.id.clone()), |current| current.document);
+                let (document, _) = self.current(&item.id).await?;
                 let done = match decide(&document, None, Some(&item.state), &self.options.client) {
                     Step::Same => Done::Same,
                     Step::Leave(reason) => Done::Left(reason),
@@ -322,7 +313,7 @@ impl Rows {
         while batch.len() < ROWS as usize {
             let Some(row) = self.cursor.try_next().await? else { break };
             let read = || {
-                let id = DocumentId::from_raw(row.get("_id").ok()??).ok()?;
+                let id = DocumentId::of_row(&row)?;
                 let version = row.get_i64("version").ok()?;
                 Some((id, (version, Clock::from_raw(row.get_document("clock").ok()?).ok()?)))
             };
@@ -384,5 +375,5 @@ fn judge(reply: &Fields, count: usize) -> Result<Vec<Option<Done>>, ImportError>
 
 /// Whether an error is about what one event holds, by what is known to be: validator, size, keys.
 fn is_of_one(code: i32) -> bool {
-    [121, 10334, 2, 17280, 15].contains(&code)
+    [code::VALIDATION_FAILED, 10334, 2, 17280, 15].contains(&code)
 }

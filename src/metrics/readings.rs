@@ -17,7 +17,7 @@ use super::{
     LOOPS_STOPPED, LOST_IN, OLDEST_GAP, PARTS, PARTS_LED, PAUSED, REFUSED, STANDS, options,
 };
 use crate::{
-    health::{Heartbeats, Pulse},
+    health::Heartbeats,
     logging,
     status::{CollectionStatus, Phase, Role},
     time::Time,
@@ -126,8 +126,7 @@ pub(super) struct LoopsStopped {
 impl LoopsStopped {
     pub(super) fn new(heartbeats: Heartbeats, time: impl Time) -> Result<Self, Error> {
         let (name, help) = (LOOPS_STOPPED.name.to_owned(), LOOPS_STOPPED.help.to_owned());
-        let is_dead = |pulse: &Pulse| !pulse.is_alive();
-        let stopped = move || heartbeats.pulses(time.now()).iter().filter(|p| is_dead(p)).count();
+        let stopped = move || heartbeats.stopped(time.now()).len();
         let desc = Desc::new(name, help, Vec::new(), HashMap::new())?;
         Ok(Self { desc, stopped: Box::new(stopped) })
     }

@@ -3,7 +3,9 @@
 
 use std::{fmt, sync::Arc};
 
-use bson::{Binary, Bson, RawBinaryRef, RawBsonRef, oid::ObjectId, spec::BinarySubtype};
+use bson::{
+    Binary, Bson, RawBinaryRef, RawBsonRef, RawDocument, oid::ObjectId, spec::BinarySubtype,
+};
 
 /// The longest string id, in bytes.
 pub const STRING_ID_BYTES_MAX: usize = 1024;
@@ -89,6 +91,11 @@ impl DocumentId {
             }
             other => Err(IdError::Type { found: format!("{:?}", other.element_type()) }),
         }
+    }
+
+    /// The id of a row, its `_id`; `None` of one that is no document of ours.
+    pub fn of_row(row: &RawDocument) -> Option<Self> {
+        Self::from_raw(row.get("_id").ok()??).ok()
     }
 
     /// Reads an id from an owned BSON value; the same as [`DocumentId::from_raw`].

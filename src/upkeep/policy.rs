@@ -257,6 +257,5 @@ impl<S: LogSource, D: Documents + Snapshots + SkipRows, T: Time> Policy<S, D, T>
 }
 
 fn place(row: &RawDocument) -> Option<(DocumentId, i64)> {
-    let id = DocumentId::from_raw(row.get("_id").ok()??).ok()?;
-    Some((id, version_of(row)))
+    Some((DocumentId::of_row(row)?, version_of(row)))
 }

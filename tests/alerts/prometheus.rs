@@ -4,16 +4,14 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write,
-    os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{free_port, wait_for, wait_until};
+use crate::common::{Guarded, free_port, wait_for, wait_until};
 
 /// The folder of rules and dashboard.
 pub(crate) const METRICS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/metrics");
@@ -24,9 +22,7 @@ pub(crate) type Alerts = BTreeSet<String>;
 /// A running Prometheus.
 #[derive(Debug)]
 pub(crate) struct Prometheus {
-    process: Child,
-    /// Kills it when its input ends without a word, which is when the test was killed.
-    guard: Child,
+    _process: Guarded,
     address: String,
     _folder: TempDir,
 }
@@ -64,14 +60,7 @@ impl Prometheus {
             .unwrap_or_else(|error| {
                 panic!("`prometheus` cannot be run ({error}); see .ci/run for how to install it")
             });
-        let guard = Command::new("/bin/sh")
-            .args(["-c", "read -r word || kill -s KILL \"$1\"", "guard"])
-            .arg(process.id().to_string())
-            .stdin(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let started = Self { process, guard, address, _folder: folder };
+        let started = Self { _process: Guarded::new(process), address, _folder: folder };
         wait_until("Prometheus is ready", async || started.get("/-/ready").is_some()).await;
         started
     }
@@ -135,17 +124,5 @@ impl Prometheus {
             (firing == wanted).then_some(())
         })
         .await;
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // The guard first: it must not kill a process that got the number of this one.
-        if let Some(mut word) = self.guard.stdin.take() {
-            let _ = word.write_all(b"done\n");
-        }
-        let _ = self.guard.wait();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }

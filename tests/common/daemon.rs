@@ -2,24 +2,21 @@
 //! test drops it or is itself killed.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{wait_for, wait_until};
+use super::{guarded::Guarded, wait_for, wait_until};
 
 /// A daemon process.
 #[derive(Debug)]
 pub struct Daemon {
-    process: Child,
-    /// Kills the daemon when its input ends without a word, which is when the test was killed.
-    guard: Child,
+    guarded: Guarded,
     log: Arc<Mutex<String>>,
     listen: Option<String>,
     _folder: TempDir,
@@ -42,7 +39,7 @@ impl Daemon {
         let file = folder.path().join("alluvium.toml");
         fs::write(&file, config).unwrap();
         let line = [wrapper, &[env!("CARGO_BIN_EXE_alluvium"), "run", "--config"]].concat();
-        let mut process = Command::new(line[0])
+        let process = Command::new(line[0])
             .args(&line[1..])
             .arg(&file)
             .args(arguments)
@@ -51,20 +48,14 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let guard = Command::new("/bin/sh")
-            .args(["-c", "read -r word || kill -s KILL \"$1\"", "guard"])
-            .arg(process.id().to_string())
-            .stdin(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
+        let mut guarded = Guarded::new(process);
         let log = Arc::new(Mutex::new(String::new()));
-        collect(process.stdout.take().unwrap(), &log);
-        collect(process.stderr.take().unwrap(), &log);
+        collect(guarded.process.stdout.take().unwrap(), &log);
+        collect(guarded.process.stderr.take().unwrap(), &log);
         let table: toml::Table = toml::from_str(config).expect("the configuration is TOML");
         let listen = table.get("http").and_then(|http| http.get("listen"));
         let listen = listen.and_then(|listen| listen.as_str()).map(str::to_owned);
-        Daemon { process, guard, log, listen, _folder: folder }
+        Daemon { guarded, log, listen, _folder: folder }
     }
 
     /// Waits until `/readyz` answers 200.
@@ -73,7 +64,7 @@ impl Daemon {
     /// With the log when it ends instead, or does not get ready.
     pub async fn ready(&mut self) {
         wait_until("the daemon is ready", async || {
-            if let Some(status) = self.process.try_wait().unwrap() {
+            if let Some(status) = self.guarded.process.try_wait().unwrap() {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
             self.listen.is_some() && self.reachable() && self.get("/readyz").0 == 200
@@ -92,7 +83,7 @@ impl Daemon {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.guarded.process.id()
     }
 
     /// The address of a path of its HTTP interface.
@@ -113,15 +104,15 @@ impl Daemon {
 
     /// Sends a signal by its name: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
+        let pid = self.guarded.process.id().to_string();
         let arguments = ["-c", "kill -s \"$1\" \"$2\"", "signal", name, &pid];
         assert!(Command::new("/bin/sh").args(arguments).status().unwrap().success());
     }
 
     /// Kills it with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.guarded.process.kill().unwrap();
+        self.guarded.process.wait().unwrap();
     }
 
     /// Waits for its end.
@@ -129,7 +120,7 @@ impl Daemon {
     /// # Panics
     /// When it does not end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let process = &mut self.process;
+        let process = &mut self.guarded.process;
         wait_for("the daemon has ended", async || process.try_wait().unwrap()).await
     }
 
@@ -142,13 +133,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The guard first: it must not kill a process that got the number of this one.
-        if let Some(mut word) = self.guard.stdin.take() {
-            let _ = word.write_all(b"done\n");
-        }
-        let _ = self.guard.wait();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.guarded.end();
         if thread::panicking() {
             eprintln!("--- the daemon's log ---\n{}", self.log());
         }

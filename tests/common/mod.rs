@@ -6,6 +6,7 @@
 
 pub mod api;
 mod daemon;
+mod guarded;
 pub mod history;
 mod proxy;
 mod server;
@@ -14,6 +15,7 @@ mod wait;
 #[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
     daemon::{Daemon, free_port},
+    guarded::Guarded,
     proxy::Proxy,
     server::{TestDatabase, database, server_uri},
     wait::{wait_for, wait_until},

@@ -213,7 +213,7 @@ impl Appender {
     ) -> Result<(), Failure> {
         let mut session = self.causal.session().await.map_err(Failure::from)?;
         while *held < rows.len() {
-            let fitting = fitting(&rows[*held..]);
+            let fitting = fitting(&rows[*held..], |row| row.event.as_bytes().len());
             let inserted = self.insert_once(fitting, &mut session).await;
             self.causal.observe(&session);
             match inserted {
@@ -356,11 +356,11 @@ fn backoff(attempts: usize) -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// As many of the first rows as go in one command.
-fn fitting(rows: &[Row]) -> &[Row] {
+/// As many of the first ones as go in one command, by their bytes: at least one.
+pub(crate) fn fitting<T>(rows: &[T], bytes_of: impl Fn(&T) -> usize) -> &[T] {
     let mut bytes = 0;
-    let fits = |row: &&Row| {
-        bytes += row.event.as_bytes().len();
+    let fits = |row: &&T| {
+        bytes += bytes_of(row);
         bytes <= COMMAND_BYTES_MAX
     };
     let count = rows.iter().take_while(fits).count().max(1);

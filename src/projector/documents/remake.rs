@@ -54,9 +54,8 @@ pub(super) async fn remake<L: EventLog, D: Store, T: Time>(
     };
     let free: Vec<(DocumentId, i64)> = behind.iter().filter(is_free).cloned().collect();
     documents.read_all_on(&free).await?;
-    let id_of = |row: &RawDocumentBuf| DocumentId::from_raw(row.get("_id").ok()??).ok();
     let mut rows: HashMap<DocumentId, RawDocumentBuf> =
-        rows.into_iter().filter_map(|row| Some((id_of(&row)?, row))).collect();
+        rows.into_iter().filter_map(|row| Some((DocumentId::of_row(&row)?, row))).collect();
     for id in ids {
         if let Some(row) = rows.remove(&id) {
             stands_over(&mut documents.memory, &id, &row);

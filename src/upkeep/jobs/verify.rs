@@ -146,9 +146,8 @@ async fn keep_behind<D: Store>(store: &D, behind: &mut Vec<Behind>) -> Result<()
     let waiting: HashSet<DocumentId> = waiting.into_iter().map(|row| row.document).collect();
     let ids: Vec<DocumentId> = behind.iter().map(|behind| behind.id.clone()).collect();
     let rows: Vec<RawDocumentBuf> = store.load(&ids).await?;
-    let id_of = |row: &RawDocumentBuf| DocumentId::from_raw(row.get("_id").ok()??).ok();
     let reached: HashMap<DocumentId, i64> =
-        rows.iter().filter_map(|row| Some((id_of(row)?, version_of(row)))).collect();
+        rows.iter().filter_map(|row| Some((DocumentId::of_row(row)?, version_of(row)))).collect();
     behind.retain_mut(|behind| {
         behind.version = reached.get(&behind.id).copied().unwrap_or_default();
         behind.version < behind.last && !waiting.contains(&behind.id)
