@@ -84,6 +84,14 @@ pub(crate) enum Bug {
     GapWithoutBase,
     /// Compaction does not look for what came late.
     LateNotLookedFor,
+    /// What is erased is not deleted first, so that a base is written where the document lived.
+    ErasedWithoutDelete,
+    /// An erasure forgets the records of events that came late.
+    ErasureForgetsRecords,
+    /// An erasure forgets the reasons of skips.
+    ErasureForgetsReasons,
+    /// An event that comes late to an erased place is kept whole.
+    LateKeepsErased,
     /// What is skipped is not read again when a base comes that counts events which fill gaps.
     BaseSkipsNotReadAgain,
     /// A writer takes error 11000 on its append for its own success.

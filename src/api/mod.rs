@@ -7,6 +7,7 @@ mod aside;
 mod budget;
 mod compact;
 mod documents;
+mod erase;
 mod extract;
 mod guard;
 mod health;
@@ -176,6 +177,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/snapshot"), post(jobs::snapshot))
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
+        .route(&format!("{DOCUMENT}/erase"), post(erase::post))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
         .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))

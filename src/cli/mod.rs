@@ -7,6 +7,7 @@ mod compact;
 mod config_check;
 mod demo;
 mod dev;
+mod erase;
 mod follow;
 mod gap;
 mod get;
@@ -80,6 +81,8 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Write bases and prune what they stand for, of one document or of a whole collection
     Compact(compact::Compact),
+    /// Remove the content of a document for good: from its log, its row, snapshots, records and jobs
+    Erase(erase::Erase),
     /// Fold the log anew and compare every document with it, or one; exit code 3 when one differs
     Verify(verify::Verify),
     /// Make every projected document again that is not what its log makes of it; exit code 3 when one could not be
@@ -187,6 +190,10 @@ pub async fn run(
         Err(error) if output::is_closed(&*error) => Ok(()),
         Err(error) if error.is::<verify::Differs>() => Err(Failure::Difference),
         Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
+        Err(error) if error.is::<erase::Unconfirmed>() => {
+            output::fail(&globals, &*error);
+            Err(Failure::Usage)
+        }
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)
@@ -224,6 +231,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,
         Command::Snapshot(command) => command.run(globals).await,
+        Command::Erase(command) => command.run(globals).await,
         Command::Compact(command) => command.run(globals).await,
         Command::Verify(command) => command.run(globals).await,
         Command::Rebuild(command) => command.run(globals).await,

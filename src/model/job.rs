@@ -23,11 +23,13 @@ pub enum Kind {
     GapFill,
     /// Writes bases, and prunes what they stand for: of one document, or of every document of a collection.
     Compact,
+    /// Removes the content of a document for good.
+    Erase,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Snapshot,
         Self::Verify,
         Self::Rebuild,
@@ -35,6 +37,7 @@ impl Kind {
         Self::Skip,
         Self::GapFill,
         Self::Compact,
+        Self::Erase,
     ];
 
     /// As it stands in rows, metrics and the API.
@@ -47,6 +50,7 @@ impl Kind {
             Self::Skip => "skip",
             Self::GapFill => "gap_fill",
             Self::Compact => "compact",
+            Self::Erase => "erase",
         }
     }
 
@@ -60,7 +64,7 @@ impl Kind {
         match self {
             Self::Rebuild => Scope::Whole,
             Self::Snapshot | Self::Verify | Self::Retry | Self::Compact => Scope::Either,
-            Self::Skip | Self::GapFill => Scope::One,
+            Self::Skip | Self::GapFill | Self::Erase => Scope::One,
         }
     }
 }
@@ -112,7 +116,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "_id",
     "kind",
     "collection",
@@ -121,6 +125,7 @@ const FIELDS: [&str; 20] = [
     "skip_above",
     "dry_run",
     "repair",
+    "by",
     "state",
     "progress",
     "place",
@@ -152,6 +157,8 @@ pub struct Order {
     pub dry_run: bool,
     /// Whether rows are made again that are not what their log makes of them.
     pub repair: bool,
+    /// Who asks for it.
+    pub by: Option<String>,
 }
 
 /// Why a row is no job.
@@ -191,12 +198,15 @@ pub enum OrderError {
     /// Only rows that are compared can be made again, and they are or not.
     #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
     Repair(String),
+    /// Whoever asks is a name.
+    #[error("`by` is {0}; it is a text that says who asks, or left out")]
+    By(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, by?}}"
     )]
     Field(String),
 }
@@ -206,8 +216,8 @@ impl Order {
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
         let repair = kind == Kind::Rebuild;
-        let (document, version) = (None, None);
-        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair }
+        let (document, version, by) = (None, None, None);
+        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair, by }
     }
 
     /// Reads a row.
@@ -252,7 +262,7 @@ impl Order {
         }
         let version = match field("version") {
             None | Some(RawBsonRef::Null) => None,
-            Some(_) if kind.scope() != Scope::One => {
+            Some(_) if kind.scope() != Scope::One || kind == Kind::Erase => {
                 return Err(OrderError::NoVersion(kind.name()));
             }
             Some(value) => {
@@ -275,8 +285,13 @@ impl Order {
             Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
             other => return Err(OrderError::Repair(shown(other))),
         };
+        let by = match field("by") {
+            None | Some(RawBsonRef::Null) => None,
+            Some(RawBsonRef::String(by)) => Some(by.to_owned()),
+            other => return Err(OrderError::By(shown(other))),
+        };
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, by })
     }
 }
 
@@ -333,7 +348,13 @@ mod tests {
     fn whatever_else_is_refused_with_what_was_wrong() {
         for (row, told) in [
             (doc! {}, "`kind` is missing"),
-            (doc! { "kind": "erase", "collection": "games" }, "`kind` is \"erase\""),
+            (doc! { "kind": "clean", "collection": "games" }, "`kind` is \"clean\""),
+            (doc! { "kind": "erase", "collection": "games" }, "give its id in `document`"),
+            (
+                doc! { "kind": "erase", "collection": "games", "document": "a", "version": 3 },
+                "has no `version`",
+            ),
+            (doc! { "kind": "verify", "collection": "games", "by": 1 }, "`by` is of type Int32"),
             (doc! { "kind": 5, "collection": "games" }, "`kind` is of type Int32"),
             (doc! { "kind": "verify" }, "`collection` is missing"),
             (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),

@@ -12,6 +12,7 @@ mod asking;
 mod compacting;
 mod closing;
 mod doing;
+mod erasing;
 mod operating;
 mod parts;
 mod pausing;

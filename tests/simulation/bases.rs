@@ -10,6 +10,7 @@ use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::{
     log::SimLog,
+    skips::SKIPS,
     store::{QUARANTINE, SimStore},
     world::{Data, EVENTS, Key, Op, Row, State, Ticket, World},
 };
@@ -21,9 +22,10 @@ use crate::{
         event::{EventKey, is_base},
         id::DocumentId,
         position::LogId,
+        skip::Skip,
     },
     planted::{Bug, planted},
-    store::{Bases, Hindrance, Over, Prune, PruneOutcome, Which},
+    store::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Which},
 };
 
 /// What runs in which logs are compacted know besides the data. Marks and clients only ever keep events, so that it does
@@ -280,9 +282,13 @@ impl Bases for SimStore {
                 // It has to be another one each time.
                 let touched = with(first, "late_at", state.oplog.len() as i64);
                 let record = Key::Late(key.clone(), state.oplog.len());
+                let kept = match planted(Bug::LateKeepsErased) {
+                    true => event,
+                    false => base.kept_of(&event),
+                };
                 let ops = vec![
                     replace(&base.id, touched),
-                    Op::Put { collection: QUARANTINE.into(), key: record, row: Row::Raw(event) },
+                    Op::Put { collection: QUARANTINE.into(), key: record, row: Row::Raw(kept) },
                     Op::Delete { collection: EVENTS.into(), key: Key::Event(key) },
                 ];
                 (Transaction::begin(&state), ops)
@@ -298,6 +304,44 @@ impl Bases for SimStore {
         };
         self.node.call(&name, work).await
     }
+
+    async fn forget(&self, id: &DocumentId, through: i64) -> Result<Forgotten> {
+        let (world, id) = (self.node.world.clone(), id.clone());
+        let work = async move {
+            let (ops, forgotten) = forgetting(&world.state().latest, &id, through);
+            let ticket = world.apply(ops);
+            world.majority(ticket).await?;
+            Ok(forgotten)
+        };
+        self.node.call("forget", work).await
+    }
+}
+
+/// What an erasure of everything up to `through` writes beside the log. There are neither snapshots nor jobs here.
+fn forgetting(data: &Data, id: &DocumentId, through: i64) -> (Vec<Op>, Forgotten) {
+    let (mut ops, mut forgotten) = (Vec::new(), Forgotten::default());
+    let rows = |name: &str| data.collections.get(name).into_iter().flat_map(|found| &found.rows);
+    for (key, row) in rows(QUARANTINE) {
+        let is_its = match (key, row) {
+            (Key::Late(event, _), _) => event.document == *id && event.version <= through,
+            (_, Row::Quarantine(row)) => row.document == *id && row.mark.version <= through,
+            _ => false,
+        };
+        if is_its && !planted(Bug::ErasureForgetsRecords) {
+            ops.push(Op::Delete { collection: QUARANTINE.into(), key: key.clone() });
+            forgotten.records += 1;
+        }
+    }
+    for (key, row) in rows(SKIPS) {
+        let Row::Skip(skip) = row else { continue };
+        let is_its = skip.key.document == *id && skip.key.version <= through;
+        if is_its && skip.reason != "erased" && !planted(Bug::ErasureForgetsReasons) {
+            let row = Row::Skip(Skip { reason: "erased".into(), ..skip.clone() });
+            ops.push(Op::Put { collection: SKIPS.into(), key: key.clone(), row });
+            forgotten.skips += 1;
+        }
+    }
+    (ops, forgotten)
 }
 
 /// What steps of pruning write, or why they cannot be done.

@@ -23,12 +23,13 @@ use crate::{
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
-        compaction::{LiveClient, Mark, Retention},
+        compaction::{GRACE_MAX, LiveClient, Mark, Retention},
         document,
         id::DocumentId,
         part::Part,
     },
-    upkeep::compact::{Compacted, Compactor},
+    store::Bases,
+    upkeep::compact::{Compacted, Compactor, Erasing},
 };
 
 /// How long a client counts. Some runs are longer.
@@ -220,6 +221,29 @@ pub(super) async fn pass(
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
     done.ok()
+}
+
+/// Erases a document as a job does, once it is deleted.
+pub(super) async fn erase(
+    node: &Node,
+    monitor: &Monitor,
+    (id, version): (&DocumentId, i64),
+) -> Erasing {
+    let source = SimLogSource { node: node.clone() };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
+    loop {
+        let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
+        let retention = Retention { min_age: GRACE_MAX, keep_events: 9, client_ttl: GRACE_MAX };
+        let compactor = Compactor { source: &source, log: &log, store: &store, retention };
+        match compactor.erase(id, version).await {
+            Ok(Erasing::Gone) => match store.forget(id, version).await {
+                Ok(_) => return Erasing::Gone,
+                Err(_) => continue,
+            },
+            Ok(Erasing::Wrong(why)) => return Erasing::Wrong(why),
+            Ok(Erasing::Going(_)) | Err(_) => {}
+        }
+    }
 }
 
 /// The same in a run: but for rows that somebody has touched there is nothing to find.

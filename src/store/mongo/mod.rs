@@ -5,6 +5,7 @@ mod again;
 mod bases;
 mod checkpoints;
 mod documents;
+mod erase;
 mod instances;
 mod jobs;
 mod layouts;

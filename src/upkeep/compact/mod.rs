@@ -2,6 +2,7 @@
 //! is pruned after a while. What may be cut is decided in [`crate::model::compaction`]. Each step may be taken twice, by two
 //! instances even, and interrupted anywhere.
 
+mod erase;
 mod look;
 pub mod policy;
 mod prune;
@@ -25,6 +26,7 @@ use crate::{
     status::{CollectionStatus, Phase},
     store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows},
 };
+pub(crate) use erase::{Erasing, is_bare_delete};
 pub(super) use look::{Finding, Look, Work};
 pub(super) use prune::Pruned;
 

@@ -3,6 +3,7 @@
 //! has a file of its own, with what it counts and how it runs.
 
 mod compact;
+mod erase;
 mod findings;
 mod gap_fill;
 mod repair;
@@ -126,8 +127,9 @@ where
             (Kind::Retry, None) => self.retry_all().await,
             (Kind::Skip, Some(document)) => self.skip(&document).await,
             (Kind::GapFill, Some(document)) => self.gap_fill(&document).await,
+            (Kind::Erase, Some(document)) => self.erase(&document).await,
             // Reading the row has refused these.
-            (Kind::Rebuild, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
+            (Kind::Rebuild, Some(_)) | (Kind::Skip | Kind::GapFill | Kind::Erase, None) => {
                 Err(Undone::Failed("a job of this kind is about something else".into()))
             }
         }
