@@ -14,6 +14,7 @@ use super::{
 use crate::{
     model::job::{self, Order},
     store::{Documents, QuarantineRows},
+    upkeep::snapshot::version_of,
 };
 
 pub(super) async fn post(
@@ -22,17 +23,19 @@ pub(super) async fn post(
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
     let (store, collection) = (&served.snapshotter.store, served.reader.collection());
-    if let Some(mark) = store.load_quarantine_of(&id).await?.map(|record| record.mark) {
+    let Some(row) = store.load(std::slice::from_ref(&id)).await?.pop() else {
+        let detail = format!("`{collection}` has no document {id}");
+        return Err(Problem::new(Kind::UnknownDocument, detail));
+    };
+    let record = store.load_quarantine_of(&id).await?.map(|record| record.mark);
+    // A record goes a little later than its row goes on.
+    if let Some(mark) = record.filter(|mark| mark.version > version_of(&row)) {
         let detail = format!(
             "{id} of `{collection}` waits for version {} as `{}`: retry it, skip that event or fill the gap, and erase it then",
             mark.version,
             mark.class.name()
         );
         return Err(Problem::new(Kind::ActionRefused, detail));
-    }
-    if store.load(std::slice::from_ref(&id)).await?.is_empty() {
-        let detail = format!("`{collection}` has no document {id}");
-        return Err(Problem::new(Kind::UnknownDocument, detail));
     }
     let by = Some("http".to_owned());
     let order = Order { document: Some(id), by, ..Order::new(job::Kind::Erase, collection) };

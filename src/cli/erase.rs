@@ -33,7 +33,9 @@ pub(super) struct Erase {
 
 /// Nobody has said that it is meant.
 #[derive(Debug, thiserror::Error)]
-#[error("nothing was erased: an erasure cannot be undone, so say that it is meant, with --yes or at a terminal")]
+#[error(
+    "nothing was erased: an erasure cannot be undone, so say that it is meant, with --yes or at a terminal"
+)]
 pub(super) struct Unconfirmed;
 
 impl Erase {
@@ -54,7 +56,12 @@ impl Erase {
         output::line(format!(
             "erased up to version {}: {} events, {} snapshots and {} records are gone, {} skips and {} jobs tell no more \
              of it",
-            count("version"), count("events"), count("snapshots"), count("records"), count("skips"), count("jobs")
+            count("version"),
+            count("events"),
+            count("snapshots"),
+            count("records"),
+            count("skips"),
+            count("jobs")
         ))?;
         Ok(output::line(LEFT)?)
     }

@@ -5,7 +5,9 @@ use futures::TryStreamExt;
 use serde_json::Value;
 
 use crate::{
-    ask, became, common::wait_until, count, insert, run,
+    ask, became,
+    common::wait_until,
+    count, insert, run,
     scene::{Running, Scene, event},
 };
 
@@ -66,7 +68,8 @@ async fn written(scene: &Scene) -> Running {
     skips.update_one(doc! { "_id.d": "a" }, told).await.unwrap();
     let ended = run(scene, &["snapshot", "games", "a"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let finding = |document: &str| doc! { "document": document, "version": 1_i64, "problem": MARKER };
+    let finding =
+        |document: &str| doc! { "document": document, "version": 1_i64, "problem": MARKER };
     let jobs = [
         doc! { "kind": "verify", "collection": "games", "state": "done", "result": { "differences": 1, "findings": [finding("a")] } },
         doc! { "kind": "retry", "collection": "games", "document": "a", "state": "failed", "error": MARKER },
@@ -77,8 +80,14 @@ async fn written(scene: &Scene) -> Running {
     scene.collection("alluvium.quarantine").insert_one(late).await.unwrap();
     let places = found(scene).await;
     let names: Vec<&str> = places.iter().map(|(name, _)| name.as_str()).collect();
-    let expected =
-        ["alluvium.jobs", "alluvium.quarantine", "alluvium.skips", "games", "games.events", "games.snapshots"];
+    let expected = [
+        "alluvium.jobs",
+        "alluvium.quarantine",
+        "alluvium.skips",
+        "games",
+        "games.events",
+        "games.snapshots",
+    ];
     assert_eq!(names, expected);
     daemon.says("it tails", |status| status.lag_seconds == Some(0.0)).await;
     daemon
@@ -137,7 +146,8 @@ async fn nothing_of_the_content_is_left_in_any_collection_or_answer_and_every_cl
     let row = scene.reached("a", 7).await;
     assert_eq!(row.get_document("state").unwrap().get_str("name").unwrap(), "new");
     scene.append([private("a", 2)]).await;
-    let compacted = insert(&scene, doc! { "kind": "compact", "collection": "games", "document": "a" });
+    let compacted =
+        insert(&scene, doc! { "kind": "compact", "collection": "games", "document": "a" });
     became(&scene, &compacted.await, "done").await;
     assert_eq!(found(&scene).await, []);
     let verified = run(&scene, &["verify", "games"]).await;

@@ -29,7 +29,9 @@ const MARKER: &str = "strictly-private";
 fn private(version: i64) -> Document {
     match version {
         1 => doc! { "op": "create", "state": { "name": MARKER, "n": 0 } },
-        _ => doc! { "op": "update", "patch": { "$set": { "name": format!("{MARKER} {version}") } } },
+        _ => {
+            doc! { "op": "update", "patch": { "$set": { "name": format!("{MARKER} {version}") } } }
+        }
     }
 }
 
@@ -40,9 +42,11 @@ fn delete() -> Document {
 /// Where the marker is, of what the majority holds.
 fn found(world: &World) -> Vec<String> {
     let state = world.state();
-    let rows = state.visible.collections.iter().flat_map(|(name, found)| {
-        found.rows.iter().map(move |(key, row)| (name, key, row))
-    });
+    let rows = state
+        .visible
+        .collections
+        .iter()
+        .flat_map(|(name, found)| found.rows.iter().map(move |(key, row)| (name, key, row)));
     let holds = |row: &super::world::Row| match row.raw() {
         Some(raw) => raw.as_bytes().windows(MARKER.len()).any(|bytes| bytes == MARKER.as_bytes()),
         None => format!("{row:?}").contains(MARKER),
@@ -77,7 +81,9 @@ fn deleted(seed: u64) -> Scene {
     let mut scene = Scene::new(seed, None);
     let poison = doc! { "op": "update", "patch": { "$inc": { "name": 1 } } };
     scene.append(&[(1, private(1)), (2, private(2)), (3, poison)]);
-    scene.until("it waits", |world| !waiting(&world.state().visible).is_empty() && Scene::is_at(world, 2));
+    scene.until("it waits", |world| {
+        !waiting(&world.state().visible).is_empty() && Scene::is_at(world, 2)
+    });
     scene.operate(Help::Skip, Vec::new());
     scene.until("it is skipped", |world| !skipped(&world.state().visible).is_empty());
     scene.append(&[(4, private(4)), (5, private(5)), (6, delete())]);

@@ -21,7 +21,8 @@ impl MongoStore {
         let snapshots = doc! { "_id": { "$gte": key(0), "$lte": key(through) } };
         let snapshots = self.delete(&snapshots_collection(&self.collection), snapshots).await?;
         // By whole keys, which an index serves, and which compare ids as the server does.
-        let late = |version: i64| doc! { "late": &self.collection, "d": id.to_bson(), "s": version };
+        let late =
+            |version: i64| doc! { "late": &self.collection, "d": id.to_bson(), "s": version };
         let late = doc! { "_id": { "$gte": late(0), "$lt": late(through.saturating_add(1)) } };
         let waiting = doc! {
             "_id": { "c": &self.collection, "d": id.to_bson() }, "version": { "$lte": through },

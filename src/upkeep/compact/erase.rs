@@ -64,7 +64,8 @@ where
             Some(base) if !base.is_pruned() => {
                 let pruned = self.prune_all(vec![base]).await?;
                 let wrong = pruned.findings.into_iter().next();
-                Ok(wrong.map_or(Erasing::Going(pruned.events), |wrong| Erasing::Wrong(wrong.problem)))
+                Ok(wrong
+                    .map_or(Erasing::Going(pruned.events), |wrong| Erasing::Wrong(wrong.problem)))
             }
             Some(base) if base.version >= version => self.erase_late(&base, at_least).await,
             base => self.erase_above((&row, &first, base.as_ref()), (id, version), at_least).await,
@@ -125,7 +126,10 @@ pub(crate) fn is_bare_delete(event: &RawDocument, skips: &SkippedVersions) -> bo
     let is_bare = event.iter().all(|field| match field {
         Ok((name, value)) => match name.as_str() {
             // A mark that was drawn by lot is no content; a text may be.
-            "id" => value.as_object_id().is_some() || value.as_binary().is_some_and(|id| id.bytes.len() == 16),
+            "id" => {
+                value.as_object_id().is_some()
+                    || value.as_binary().is_some_and(|id| id.bytes.len() == 16)
+            }
             name => FIELDS.contains(&name),
         },
         Err(_) => false,

@@ -205,8 +205,7 @@ where
         (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let until = version_of(row);
-        let (fold, problem) =
-            self.fold(&look.id, (row, first, old), planned, at_least).await?;
+        let (fold, problem) = self.fold(&look.id, (row, first, old), planned, at_least).await?;
         match problem.filter(|_| !planted(Bug::BaseNotProven)) {
             Some(problem) => self.judge(look, first, (until, problem)).await,
             None => Ok(fold.end(look, (first, old), (until, planned.rule, now))),

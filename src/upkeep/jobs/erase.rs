@@ -110,7 +110,8 @@ where
         let record = store.load_quarantine_of(id).await?.map(|record| record.mark);
         if let Some(mark) = record.filter(|mark| mark.version > version) {
             let (class, at) = (mark.class.name(), mark.version);
-            let why = format!("it waits for version {at} as `{class}`; close that first, then erase it");
+            let why =
+                format!("it waits for version {at} as `{class}`; close that first, then erase it");
             return Err(refused(id, &why));
         }
         let is_deleted = row.get_bool("deleted").unwrap_or_default();
