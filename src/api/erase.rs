@@ -23,19 +23,21 @@ pub(super) async fn post(
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
     let (store, collection) = (&served.snapshotter.store, served.reader.collection());
-    let Some(row) = store.load(std::slice::from_ref(&id)).await?.pop() else {
-        let detail = format!("`{collection}` has no document {id}");
-        return Err(Problem::new(Kind::UnknownDocument, detail));
-    };
+    let row = store.load(std::slice::from_ref(&id)).await?.pop();
+    let version = row.as_deref().map_or(0, version_of);
     let record = store.load_quarantine_of(&id).await?.map(|record| record.mark);
-    // A record goes a little later than its row goes on.
-    if let Some(mark) = record.filter(|mark| mark.version > version_of(&row)) {
+    // A record comes before its row, and goes a little later than that goes on.
+    if let Some(mark) = record.filter(|mark| mark.version > version) {
         let detail = format!(
             "{id} of `{collection}` waits for version {} as `{}`: retry it, skip that event or fill the gap, and erase it then",
             mark.version,
             mark.class.name()
         );
         return Err(Problem::new(Kind::ActionRefused, detail));
+    }
+    if row.is_none() {
+        let detail = format!("`{collection}` has no document {id}");
+        return Err(Problem::new(Kind::UnknownDocument, detail));
     }
     let by = Some("http".to_owned());
     let order = Order { document: Some(id), by, ..Order::new(job::Kind::Erase, collection) };

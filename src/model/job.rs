@@ -270,21 +270,15 @@ impl Order {
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        let skip_above = match field("skip_above") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
-            other => return Err(OrderError::SkipAbove(shown(other))),
+        let flag = |name: &str, is_its: bool, error: fn(String) -> OrderError| match field(name) {
+            None | Some(RawBsonRef::Null) => Ok(false),
+            Some(RawBsonRef::Boolean(flag)) if is_its => Ok(flag),
+            other => Err(error(shown(other))),
         };
-        let dry_run = match field("dry_run") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
-            other => return Err(OrderError::DryRun(shown(other))),
-        };
-        let repair = match field("repair") {
-            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
-            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
-            other => return Err(OrderError::Repair(shown(other))),
-        };
+        let skip_above = flag("skip_above", kind == Kind::GapFill, OrderError::SkipAbove)?;
+        let dry_run = flag("dry_run", kind == Kind::Compact, OrderError::DryRun)?;
+        let repair = flag("repair", kind == Kind::Verify, OrderError::Repair)?;
+        let repair = repair || kind == Kind::Rebuild;
         let by = match field("by") {
             None | Some(RawBsonRef::Null) => None,
             Some(RawBsonRef::String(by)) => Some(by.to_owned()),

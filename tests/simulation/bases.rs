@@ -9,8 +9,8 @@ use std::{
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::{
+    erased::forgetting,
     log::SimLog,
-    skips::SKIPS,
     store::{QUARANTINE, SimStore},
     world::{Data, EVENTS, Key, Op, Row, State, Ticket, World},
 };
@@ -22,7 +22,6 @@ use crate::{
         event::{EventKey, is_base},
         id::DocumentId,
         position::LogId,
-        skip::Skip,
     },
     planted::{Bug, planted},
     store::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Which},
@@ -315,33 +314,6 @@ impl Bases for SimStore {
         };
         self.node.call("forget", work).await
     }
-}
-
-/// What an erasure of everything up to `through` writes beside the log. There are neither snapshots nor jobs here.
-fn forgetting(data: &Data, id: &DocumentId, through: i64) -> (Vec<Op>, Forgotten) {
-    let (mut ops, mut forgotten) = (Vec::new(), Forgotten::default());
-    let rows = |name: &str| data.collections.get(name).into_iter().flat_map(|found| &found.rows);
-    for (key, row) in rows(QUARANTINE) {
-        let is_its = match (key, row) {
-            (Key::Late(event, _), _) => event.document == *id && event.version <= through,
-            (_, Row::Quarantine(row)) => row.document == *id && row.mark.version <= through,
-            _ => false,
-        };
-        if is_its && !planted(Bug::ErasureForgetsRecords) {
-            ops.push(Op::Delete { collection: QUARANTINE.into(), key: key.clone() });
-            forgotten.records += 1;
-        }
-    }
-    for (key, row) in rows(SKIPS) {
-        let Row::Skip(skip) = row else { continue };
-        let is_its = skip.key.document == *id && skip.key.version <= through;
-        if is_its && skip.reason != "erased" && !planted(Bug::ErasureForgetsReasons) {
-            let row = Row::Skip(Skip { reason: "erased".into(), ..skip.clone() });
-            ops.push(Op::Put { collection: SKIPS.into(), key: key.clone(), row });
-            forgotten.skips += 1;
-        }
-    }
-    (ops, forgotten)
 }
 
 /// What steps of pruning write, or why they cannot be done.

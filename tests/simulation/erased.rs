@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc};
 
 use super::{
     compaction,
@@ -14,12 +14,14 @@ use super::{
     node::Node,
     plan::Help,
     regressions::{Scene, id},
-    skips::skipped,
-    store::waiting,
-    world::{EVENTS, World},
+    skips::{SKIPS, skipped},
+    store::{QUARANTINE, waiting},
+    world::{Data, EVENTS, Key, Op, Row, World},
 };
 use crate::{
-    planted::{Bug, plant},
+    model::{event::EventKey, id::DocumentId, skip::Skip},
+    planted::{Bug, plant, planted},
+    store::Forgotten,
     upkeep::compact::Erasing,
 };
 
@@ -47,7 +49,7 @@ fn found(world: &World) -> Vec<String> {
         .collections
         .iter()
         .flat_map(|(name, found)| found.rows.iter().map(move |(key, row)| (name, key, row)));
-    let holds = |row: &super::world::Row| match row.raw() {
+    let holds = |row: &Row| match row.raw() {
         Some(raw) => raw.as_bytes().windows(MARKER.len()).any(|bytes| bytes == MARKER.as_bytes()),
         None => format!("{row:?}").contains(MARKER),
     };
@@ -93,6 +95,33 @@ fn deleted(seed: u64) -> Scene {
     scene
 }
 
+/// What an erasure of everything up to `through` writes beside the log. There are neither snapshots nor jobs here.
+pub(super) fn forgetting(data: &Data, id: &DocumentId, through: i64) -> (Vec<Op>, Forgotten) {
+    let (mut ops, mut forgotten) = (Vec::new(), Forgotten::default());
+    let rows = |name: &str| data.collections.get(name).into_iter().flat_map(|found| &found.rows);
+    for (key, row) in rows(QUARANTINE) {
+        let is_its = match (key, row) {
+            (Key::Late(event, _), _) => event.document == *id && event.version <= through,
+            (_, Row::Quarantine(row)) => row.document == *id && row.mark.version <= through,
+            _ => false,
+        };
+        if is_its && !planted(Bug::ErasureForgetsRecords) {
+            ops.push(Op::Delete { collection: QUARANTINE.into(), key: key.clone() });
+            forgotten.records += 1;
+        }
+    }
+    for (key, row) in rows(SKIPS) {
+        let Row::Skip(skip) = row else { continue };
+        let is_its = skip.key.document == *id && skip.key.version <= through;
+        if is_its && skip.reason != "erased" && !planted(Bug::ErasureForgetsReasons) {
+            let row = Row::Skip(Skip { reason: "erased".into(), ..skip.clone() });
+            ops.push(Op::Put { collection: SKIPS.into(), key: key.clone(), row });
+            forgotten.skips += 1;
+        }
+    }
+    (ops, forgotten)
+}
+
 #[test]
 fn nothing_is_left_of_what_is_erased_nor_of_what_comes_late() {
     for seed in 0..20 {
@@ -128,25 +157,13 @@ fn nothing_is_left_of_what_is_erased_nor_of_what_comes_late() {
 fn an_event_on_record_as_late_is_erased_with_the_document() {
     for seed in 0..20 {
         let mut scene = deleted(seed);
-        let slow = crate::model::compaction::Retention {
-            min_age: Duration::ZERO,
-            keep_events: 1,
-            client_ttl: Duration::ZERO,
-        };
-        let pass = |scene: &mut Scene| {
-            let node = Node::new(&scene.world, Owner::Actor(63), &[]);
-            let done = Arc::new(Mutex::new(false));
-            let told = Arc::clone(&done);
-            scene.sim.spawn(Owner::Actor(63), async move {
-                compaction::pass(&node, &Monitor::default(), slow, (&[id()], false)).await;
-                *told.lock().unwrap() = true;
-            });
-            scene.until("the pass is over", move |_| *done.lock().unwrap());
-        };
-        pass(&mut scene);
-        scene.append(&[(3, private(3))]);
+        let key = EventKey { document: id(), version: 3 };
+        let row = Row::Raw(RawDocumentBuf::try_from(&private(3)).unwrap());
+        let collection = QUARANTINE.into();
+        scene.world.apply(vec![Op::Put { collection, key: Key::Late(key, 0), row }]);
         scene.all_have_it();
-        pass(&mut scene);
+        let before = found(&scene.world);
+        assert!(before.iter().any(|place| place.starts_with(QUARANTINE)), "{before:?}");
         assert_eq!(scene.erase(6), Erasing::Gone, "seed {seed}");
         scene.all_have_it();
         assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
