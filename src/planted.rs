@@ -86,6 +86,14 @@ pub(crate) enum Bug {
     LateNotLookedFor,
     /// The stream does not suspect what comes at or below its document's version.
     LateNotSuspected,
+    /// What is erased is not deleted first, so that a base is written where the document lived.
+    ErasedWithoutDelete,
+    /// An erasure forgets the records of events that came late.
+    ErasureForgetsRecords,
+    /// An erasure forgets the reasons of skips.
+    ErasureForgetsReasons,
+    /// An event that comes late to an erased place is kept whole.
+    LateKeepsErased,
     /// What is skipped is not read again when a base comes that counts events which fill gaps.
     BaseSkipsNotReadAgain,
     /// A segment of the archive is not read back before the log is pruned.

@@ -74,7 +74,7 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
     pub(crate) async fn step(&self, id: &DocumentId) -> Result<Option<i64>> {
         for _ in 0..TRIES_MAX {
             let Some(base) = self.base(id).await? else { return Ok(None) };
-            if base.erased {
+            if base.is_erased() {
                 return Err(RestoreError::Erased);
             }
             let mut events = self.missing(&base).await?;
