@@ -16,7 +16,8 @@ use crate::{
 /// Where the content may still be, which no daemon reaches.
 const LEFT: &str = "\
 what remains: its id, its version and clock, who wrote how many events, and marks of its size
-where copies may still be: MongoDB's oplog until it has moved on, backups of the database, replicas that had read it, and \
+where copies may still be: MongoDB's oplog until it has moved on, backups of the database and of the archive, earlier \
+versions of objects where a bucket keeps them, replicas that had read it, the collection that it was imported from, and \
 your own logs";
 
 #[derive(Args, Debug)]
@@ -55,13 +56,14 @@ impl Erase {
         let count = |field| follow::count(&result, field);
         output::line(format!(
             "erased up to version {}: {} events, {} snapshots and {} records are gone, {} skips and {} jobs tell no more \
-             of it",
+             of it, {} segments of the archive were written anew",
             count("version"),
             count("events"),
             count("snapshots"),
             count("records"),
             count("skips"),
-            count("jobs")
+            count("jobs"),
+            count("segments")
         ))?;
         Ok(output::line(LEFT)?)
     }

@@ -121,7 +121,7 @@ impl SimStore {
         Duration::from_millis(self.node.random(12).saturating_sub(6) as u64)
     }
 
-    fn named(&self, log: LogId) -> SimLog {
+    pub(super) fn named(&self, log: LogId) -> SimLog {
         SimLog { node: self.node.clone(), collection: EVENTS.into(), id: log }
     }
 }
