@@ -8,6 +8,7 @@ mod aside;
 mod budget;
 mod compact;
 mod documents;
+mod erase;
 mod extract;
 mod guard;
 mod health;
@@ -199,6 +200,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/archive/check"), post(restore::check))
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
+        .route(&format!("{DOCUMENT}/erase"), post(erase::post))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
         .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))

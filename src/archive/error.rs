@@ -32,6 +32,11 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A segment was written anew meanwhile, without something that was erased. What is left of it is in another one.
+    #[error(
+        "the archive's segment `{0}` is just written anew, for something of it was erased; try again"
+    )]
+    Moved(String),
     /// The database refused or could not be reached.
     #[error(transparent)]
     Database(#[from] database::Error),

@@ -1,16 +1,18 @@
 //! The archive of one collection's log: what compaction takes away is kept there before, in segments that are created, read
 //! back and compared, and never overwritten. README.md has the format.
 
+mod erase;
 mod error;
 mod objects;
 mod segment;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
 
 pub use crate::model::place::Place;
+pub use erase::Erased;
 pub use error::{ArchiveError, Result};
 pub use objects::Objects;
 
@@ -19,6 +21,7 @@ use crate::{
     planted::{Bug, planted},
     store::archive::{ArchiveRows, Archived},
 };
+use erase::MOVED;
 use segment::{FORMAT, Segment};
 
 /// The object that says whose archive it is.
@@ -130,6 +133,10 @@ impl Archive {
         let (index, bytes) = (segment.rows(), segment.compressed()?);
         let Some(row) = index.first() else { return Ok(0) };
         rows.note_archived(&index).await?;
+        // An erasure that began later finds these rows.
+        if self.is_erased(rows, &index).await? && !planted(Bug::ErasedIsArchived) {
+            return Err(ArchiveError::Moved(row.segment.clone()));
+        }
         let size = bytes.len() as u64;
         if planted(Bug::SegmentOverwritten) {
             self.objects.delete(&row.segment).await?;
@@ -139,20 +146,24 @@ impl Archive {
             return Err(ArchiveError::damaged(&row.segment, "is another than was written"));
         }
         if rows.prove_archived(&index).await? < index.len() as i64 {
-            // A document of it was erased meanwhile, by whoever did not find this segment yet.
-            if is_new {
-                self.objects.delete(&row.segment).await?;
-                rows.forget_archived(&index).await?;
-            }
-            let problem = "was taken away while it was written: a document of it was erased";
-            return Err(ArchiveError::damaged(&row.segment, problem));
+            return Err(ArchiveError::Moved(row.segment.clone()));
         }
         Ok(if is_new { size } else { 0 })
+    }
+
+    /// Whether something of these rows was erased by now.
+    async fn is_erased(&self, rows: &impl ArchiveRows, index: &[Archived]) -> Result<bool> {
+        let Some(log) = index.first().map(|row| row.log) else { return Ok(false) };
+        let mut ids: Vec<DocumentId> = index.iter().map(|row| row.id.clone()).collect();
+        ids.dedup();
+        let erased = rows.erased(log, &ids).await?;
+        Ok(index.iter().any(|row| erased.get(&row.id).is_some_and(|through| row.from <= *through)))
     }
 
     /// The content of the segment of a row, proven by its checksum.
     async fn content(&self, row: &Archived) -> Result<Vec<u8>> {
         match self.objects.read(&row.segment).await? {
+            Some(kept) if kept == MOVED => Err(ArchiveError::Moved(row.segment.clone())),
             Some(kept) => segment::content(row, &kept),
             None if self.manifest().await?.is_none() => Err(ArchiveError::Away(format!(
                 "there is neither a manifest nor the segment `{}`; is it mounted?",
@@ -186,48 +197,6 @@ impl Archive {
         }
         Ok(())
     }
-
-    /// Takes everything of a document out of the archive, for good: each segment that holds something of it is written anew
-    /// without it, under a new name, read back, put in its place in the index, and deleted. May be interrupted anywhere
-    /// and begun again. The base of the document has to be an erased one before, or it may be archived again.
-    ///
-    /// # Errors
-    /// When a segment cannot be read or written: what could not be taken out stays on record, and the same goes on from
-    /// there.
-    pub async fn erase(&self, rows: &impl ArchiveRows, id: &DocumentId) -> Result<Erased> {
-        let mut erased = Erased::default();
-        let mut segments: BTreeMap<String, Vec<Archived>> = BTreeMap::new();
-        for row in rows.archived(std::slice::from_ref(id)).await? {
-            segments.entry(row.segment.clone()).or_default().push(row);
-        }
-        for (name, of_document) in segments {
-            let all = rows.rows_of_segment(&name).await?;
-            let others: Vec<Archived> = all.into_iter().filter(|row| row.id != *id).collect();
-            if let (Some(first), true) = (others.first(), others.iter().any(|row| row.is_proven)) {
-                let content = self.content(first).await?;
-                let mut segment = self.segment(first.log);
-                for row in &others {
-                    segment.copy(row, segment::range(row, &content)?);
-                }
-                self.write(rows, &segment).await?;
-            }
-            self.objects.delete(&name).await?;
-            rows.forget_archived(&others).await?;
-            rows.forget_archived(&of_document).await?;
-            erased.segments += 1;
-            erased.events += of_document.iter().map(|row| row.to - row.from + 1).sum::<i64>();
-        }
-        Ok(erased)
-    }
-}
-
-/// What an erasure has come to in an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Erased {
-    /// How many segments are gone, or were written anew.
-    pub segments: i64,
-    /// How many events of the document they held.
-    pub events: i64,
 }
 
 /// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.

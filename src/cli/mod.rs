@@ -8,6 +8,7 @@ mod compact;
 mod config_check;
 mod demo;
 mod dev;
+mod erase;
 mod follow;
 mod gap;
 mod get;
@@ -93,6 +94,8 @@ enum Command {
     Restore(archive::Restore),
     /// Look at what was archived; exit code 3 when a segment is damaged or missing
     Archive(archive::Archive),
+    /// Remove the content of a document for good: from its log, its row, snapshots, records and jobs
+    Erase(erase::Erase),
     /// Fold the log anew and compare every document with it, or one; exit code 3 when one differs
     Verify(verify::Verify),
     /// Make every projected document again that is not what its log makes of it; exit code 3 when one could not be
@@ -207,6 +210,10 @@ pub async fn run(
         Err(error) if output::is_closed(&*error) => Ok(()),
         Err(error) if is_difference(&*error) => Err(Failure::Difference),
         Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
+        Err(error) if error.is::<erase::Unconfirmed>() => {
+            output::fail(&globals, &*error);
+            Err(Failure::Usage)
+        }
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)
@@ -251,6 +258,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,
         Command::Snapshot(command) => command.run(globals).await,
+        Command::Erase(command) => command.run(globals).await,
         Command::Compact(command) => command.run(globals).await,
         Command::Restore(command) => command.run(globals).await,
         Command::Archive(command) => command.run(globals).await,

@@ -30,7 +30,7 @@ use crate::{
 
 pub use crate::model::names::snapshots_collection;
 pub use archive::{ArchiveRows, Archived};
-pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which};
+pub use bases::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Restore, Which};
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use marks::{MarkRows, NextLook};

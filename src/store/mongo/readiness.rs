@@ -106,6 +106,6 @@ fn sample() -> Base {
         pruned: 1,
         based_at: at,
         mark: None,
-        erased: false,
+        erased_through: 0,
     }
 }
