@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     database::{self, create::CreateError},
     embedded::EmbeddedError,
+    import::ImportError,
     model,
     read::ReadError,
     writer::WriteError,
@@ -50,6 +51,9 @@ pub enum BenchError {
     /// A job that the benchmark asked for failed, or takes for ever.
     #[error("the job failed or did not end in time: {0}")]
     Job(String),
+    /// An import failed.
+    #[error("the import: {0}")]
+    Import(#[from] ImportError),
     /// A daemon does not stand by although another one leads.
     #[error("after {0} s the second daemon does not stand by")]
     NotStandby(u64),

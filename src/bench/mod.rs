@@ -10,6 +10,7 @@ mod compact_live;
 mod daemon;
 mod error;
 mod growth;
+mod import;
 mod jobs;
 mod live;
 mod missing;
@@ -79,11 +80,13 @@ pub enum Scenario {
     Rebuild,
     /// Bases and pruning, 1,000 × 1,000 and 300 × 300.
     Compact,
+    /// A collection that existed before becomes events.
+    Import,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -105,6 +108,7 @@ impl Scenario {
         Self::Verify,
         Self::Rebuild,
         Self::Compact,
+        Self::Import,
     ];
 
     /// As it is written on the command line.
@@ -131,6 +135,7 @@ impl Scenario {
             Self::Verify => "verify",
             Self::Rebuild => "rebuild",
             Self::Compact => "compact",
+            Self::Import => "import",
         }
     }
 }
@@ -237,6 +242,7 @@ async fn measure(
             rows.extend(compact_live::run(server, (scaled(1e3), 1_000), repeat).await?);
             Ok(rows)
         }
+        Scenario::Import => import::run(server, scaled(2e4), repeat).await,
         Scenario::Takeover => takeover::run(server, repeat).await,
     }
 }

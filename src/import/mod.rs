@@ -9,13 +9,12 @@ mod write;
 
 use std::{collections::HashMap, time::Duration};
 
-use bson::RawDocumentBuf;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mongodb::Database;
 
 use self::{
     decide::is_only_of,
-    source::{Item, Source, item},
+    source::{Item, Source, Walk, item},
     write::{AT_ONCE, Done, Writing},
 };
 use crate::{
@@ -35,8 +34,9 @@ pub use source::Refused;
 
 /// How many documents are named that could not be taken over. All are counted.
 const REFUSED_MAX: usize = 10_000;
-/// How often something is tried while the database is away.
-const ATTEMPTS: u32 = 30;
+/// How often something is tried while the database is away. For longer than a server keeps the transaction of an import
+/// that was killed (60 s, or a little more), whose places nobody else gets meanwhile.
+const ATTEMPTS: u32 = 120;
 /// The pause between two of these attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -96,6 +96,19 @@ pub enum ImportError {
     /// The database refused, or was away for too long.
     #[error(transparent)]
     Database(#[from] database::Error),
+}
+
+impl ImportError {
+    /// Whether it may pass by itself.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Read(ReadError::Database(error)) => {
+                error.verdict() == Verdict::Retry
+            }
+            Self::Append(error) => matches!(error, AppendError::Uncertain { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// What an import did and found.
@@ -223,52 +236,53 @@ impl Import {
         report: &mut Report,
         told: &mut (dyn FnMut(Pass, u64) + Send),
     ) -> Result<(), ImportError> {
-        let (mut walk, mut seen) = (self.source.walk(), 0);
+        let (mut walk, mut seen, mut failed) = (self.source.walk(), 0, 0);
         loop {
-            let mut attempts = 0;
-            let batch = loop {
-                match walk.next().await {
-                    Ok(batch) => break batch,
-                    Err(error) => self.again(error.into(), &mut attempts).await?,
+            match self.step(&mut walk, pass, report).await {
+                Ok(0) => return Ok(()),
+                Ok(documents) => (seen, failed) = (seen + documents, 0),
+                // Unlike a daemon, an import has somebody who waits for its end, and who may run it again.
+                Err(error) if error.passes() && failed < ATTEMPTS => {
+                    failed += 1;
+                    walk.go_back();
+                    self.time.sleep(PAUSE).await;
                 }
-            };
-            if batch.is_empty() {
-                return Ok(());
-            }
-            seen += batch.len() as u64;
-            let items = self.items(&batch, pass, report);
-            let mut attempts = 0;
-            let done = loop {
-                match self.batch(&items, pass).await {
-                    Ok(done) => break done,
-                    Err(error) => self.again(error, &mut attempts).await?,
-                }
-            };
-            for (id, done) in done {
-                match (pass, done) {
-                    (Pass::Importing, done) => report.count(&id, done),
-                    (Pass::Verifying, Done::Updated | Done::Created) => report.changed += 1,
-                    (Pass::Verifying, _) => {}
-                }
+                Err(error) => return Err(error),
             }
             told(pass, seen);
         }
     }
 
-    /// The documents of a batch that can become ours; the others are put on the report once.
-    fn items(&self, batch: &[RawDocumentBuf], pass: Pass, report: &mut Report) -> Vec<Item> {
-        let mut items = Vec::with_capacity(batch.len());
-        for raw in batch {
+    /// Deals with the next documents of the source, and says how many there were. After an error the walk has to go back:
+    /// they are read again.
+    async fn step(
+        &self,
+        walk: &mut Walk,
+        pass: Pass,
+        report: &mut Report,
+    ) -> Result<u64, ImportError> {
+        let batch = walk.next().await?;
+        let (mut items, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
+        for raw in &batch {
             match item(raw, self.options.version_field.as_deref()) {
                 Ok(item) => items.push(item),
-                Err(refused) if pass == Pass::Importing => report.refuse(refused),
-                Err(_) => {}
+                Err(why) => refused.push(why),
             }
         }
-        if pass == Pass::Importing {
-            report.documents += batch.len() as u64;
+        let done = self.batch(&items, pass).await?;
+        walk.go_past(&batch)?;
+        match pass {
+            Pass::Importing => {
+                report.documents += batch.len() as u64;
+                refused.into_iter().for_each(|refused| report.refuse(refused));
+                done.into_iter().for_each(|(id, done)| report.count(&id, done));
+            }
+            Pass::Verifying => {
+                let differs = |done: &&_| matches!(done, (_, Done::Updated | Done::Created));
+                report.changed += done.iter().filter(differs).count() as u64;
+            }
         }
-        items
+        Ok(batch.len() as u64)
     }
 
     async fn batch(
@@ -333,22 +347,6 @@ impl Import {
         while !self.writing.may_write_bases(self.options.settled).await? {
             self.time.sleep(PAUSE).await;
         }
-        Ok(())
-    }
-
-    /// Whether to try again after an error: a pause if so.
-    async fn again(&self, error: ImportError, attempts: &mut u32) -> Result<(), ImportError> {
-        *attempts += 1;
-        let passes = match &error {
-            ImportError::Database(error) => error.verdict() == Verdict::Retry,
-            ImportError::Append(AppendError::Uncertain { .. }) => true,
-            ImportError::Read(ReadError::Database(error)) => error.verdict() == Verdict::Retry,
-            _ => false,
-        };
-        if !passes || *attempts >= ATTEMPTS {
-            return Err(error);
-        }
-        self.time.sleep(PAUSE).await;
         Ok(())
     }
 }

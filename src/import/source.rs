@@ -116,16 +116,17 @@ async fn uuid_of(client: &Client, database: &str, name: &str) -> Result<Option<O
     Ok(look.await?.try_next().await?.map(|found| found.info.uuid))
 }
 
-/// A walk over the source, which goes on after a connection was lost.
+/// A walk over the source, which can begin again behind what has been dealt with.
 pub(super) struct Walk {
     source: Source,
-    /// None before the beginning, and after an error.
+    /// None before the beginning, and after it went back.
     cursor: Option<Cursor<RawDocumentBuf>>,
+    /// The last id that has been dealt with.
     last: Option<RawBson>,
 }
 
 impl Walk {
-    /// The next documents; none at the end. After an error the walk is where it was: the last document may come twice.
+    /// The next documents; none at the end.
     pub(super) async fn next(&mut self) -> Result<Vec<RawDocumentBuf>> {
         let mut cursor = match self.cursor.take() {
             Some(cursor) => cursor,
@@ -134,15 +135,33 @@ impl Walk {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
             let Some(document) = cursor.try_next().await? else { break };
+            // A cursor that begins again begins with it.
+            if self.last.is_some() && id_of(&document)? == self.last {
+                continue;
+            }
             bytes += document.as_bytes().len();
             batch.push(document);
-        }
-        if let Some(last) = batch.last() {
-            self.last = last.get("_id")?.map(RawBson::from);
         }
         self.cursor = Some(cursor);
         Ok(batch)
     }
+
+    /// What [`Walk::next`] gave last has been dealt with.
+    pub(super) fn go_past(&mut self, batch: &[RawDocumentBuf]) -> Result<()> {
+        if let Some(last) = batch.last() {
+            self.last = id_of(last)?;
+        }
+        Ok(())
+    }
+
+    /// Back to what has not been dealt with.
+    pub(super) fn go_back(&mut self) {
+        self.cursor = None;
+    }
+}
+
+fn id_of(document: &RawDocument) -> Result<Option<RawBson>> {
+    Ok(document.get("_id")?.map(RawBson::from))
 }
 
 /// Reads a document of the source, whose version stands in `version_field`.

@@ -1,6 +1,10 @@
 //! A collection that existed before becomes events: the real program, on a real server.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod beside;
+mod killed;
 
 use std::process::Command;
 
@@ -13,11 +17,18 @@ use futures::TryStreamExt;
 use mongodb::Collection;
 use serde_json::Value;
 
-/// Ends with its exit code, and what it told.
-async fn import(db: &TestDatabase, options: &[&str]) -> (Option<i32>, Value, String) {
+/// What imports `old` into `games`.
+fn command(db: &TestDatabase, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
     command.args(["import", "games", "--from", "old", "--client", "import", "--json"]);
     command.args(options).args(["--uri", &db.uri, "--database", &db.name]);
+    command.env("ALLUVIUM_DAEMON__LEASE_TIME", "3s");
+    command
+}
+
+/// Ends with its exit code, and what it told.
+async fn import(db: &TestDatabase, options: &[&str]) -> (Option<i32>, Value, String) {
+    let mut command = command(db, options);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let told = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output.status.code(), told, String::from_utf8(output.stderr).unwrap())
@@ -87,6 +98,15 @@ async fn agrees(db: &TestDatabase) {
     .await;
 }
 
+/// Every row is what its log makes of it.
+async fn verified(daemon: &Daemon) {
+    let (code, job) = daemon.post("/v1/collections/games/verify", &serde_json::json!({}));
+    assert_eq!(code, 202, "{job}");
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    wait_until("verify is done", async || daemon.get(&path).1["state"] == "done").await;
+    assert_eq!(daemon.get(&path).1["result"]["differences"], 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn documents_become_events_and_what_changes_later_is_appended_once() {
     let db = prepared().await;
@@ -143,11 +163,7 @@ async fn documents_with_versions_keep_them_and_go_on_from_there() {
         .unwrap();
     assert_eq!(imported(&db, &fields).await, [0, 1, 0, 299]);
     agrees(&db).await;
-    let (code, job) = daemon.post("/v1/collections/games/verify", &serde_json::json!({}));
-    assert_eq!(code, 202, "{job}");
-    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
-    wait_until("verify is done", async || daemon.get(&path).1["state"] == "done").await;
-    assert_eq!(daemon.get(&path).1["result"]["differences"], 0);
+    verified(&daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
