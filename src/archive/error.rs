@@ -11,6 +11,12 @@ pub enum ArchiveError {
     /// It cannot be reached, or refuses.
     #[error("the archive is away: {0}")]
     Away(String),
+    /// Its server does not heed the condition under which objects are created.
+    #[error(
+        "the archive overwrites what is there: its server does not heed `If-None-Match`, without which a segment could be \
+         overwritten; use one that does"
+    )]
+    Overwrites,
     /// It belongs to another log.
     #[error(
         "the archive is not this log's: its manifest names {found}, and this is {expected}. Give each collection, and \

@@ -5,11 +5,13 @@ mod erase;
 mod error;
 mod objects;
 mod segment;
+mod trouble;
 
 use std::{fmt, sync::Arc};
 
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 pub use crate::model::place::Place;
 pub use erase::Erased;
@@ -35,6 +37,8 @@ pub struct Archive {
     objects: Arc<dyn Objects>,
     database: String,
     collection: String,
+    /// Set once it was seen that the place leaves what is there as it is.
+    never_overwrites: Arc<OnceCell<()>>,
 }
 
 /// Some events of one document that are to be kept, ascending and without a gap.
@@ -64,14 +68,16 @@ impl Archive {
 
     /// The archive of a collection in these objects.
     pub fn over(objects: Arc<dyn Objects>, database: &str, collection: &str) -> Self {
-        Self { objects, database: database.to_owned(), collection: collection.to_owned() }
+        let (database, collection) = (database.to_owned(), collection.to_owned());
+        Self { objects, database, collection, never_overwrites: Arc::default() }
     }
 
-    /// Makes sure that the archive is this log's. An empty one becomes it, unless the index says that there was something.
+    /// Makes sure that the archive is this log's, and that nothing there is ever overwritten. An empty one becomes this
+    /// log's, unless the index says that there was something.
     ///
     /// # Errors
-    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Away`] when it cannot be reached or is empty and must
-    /// not be.
+    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Overwrites`] when objects that are there can be
+    /// overwritten, [`ArchiveError::Away`] when it cannot be reached or is empty and must not be.
     pub async fn claim(&self, rows: &impl ArchiveRows, log: LogId) -> Result<()> {
         let ours = json!({
             "format": FORMAT, "database": self.database, "collection": self.collection,
@@ -85,16 +91,28 @@ impl Archive {
                     row.segment
                 )));
             }
-            self.objects.create(MANIFEST, format!("{ours:#}\n").into_bytes()).await?;
+            self.objects.create(MANIFEST, written(&ours)).await?;
         }
         match self.manifest().await? {
-            Some(found) if found == ours => Ok(()),
+            Some(found) if found == ours => self.never_overwrites(&ours).await,
             Some(found) => {
                 let (found, expected) = (found.to_string(), ours.to_string());
                 Err(ArchiveError::Foreign { found, expected })
             }
             None => Err(ArchiveError::Away("what is written there does not stay".into())),
         }
+    }
+
+    /// Creates the manifest that is there once more, which must not be done. A server that speaks S3 may not heed the
+    /// condition under which objects are created.
+    async fn never_overwrites(&self, manifest: &Value) -> Result<()> {
+        let look = || async {
+            match self.objects.create(MANIFEST, written(manifest)).await? {
+                false => Ok(()),
+                true => Err(ArchiveError::Overwrites),
+            }
+        };
+        self.never_overwrites.get_or_try_init(look).await.map(|()| ())
     }
 
     async fn manifest(&self) -> Result<Option<Value>> {
@@ -197,6 +215,11 @@ impl Archive {
         }
         Ok(())
     }
+}
+
+/// A manifest as it is kept.
+fn written(manifest: &Value) -> Vec<u8> {
+    format!("{manifest:#}\n").into_bytes()
 }
 
 /// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.
