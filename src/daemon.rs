@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    access::AccessError,
+    access::FileError,
     api::{self, ApiState},
     config::Config,
     database::{self, create::NewerFormat},
@@ -88,9 +88,9 @@ pub enum DaemonError {
         /// Why not.
         reason: std::io::Error,
     },
-    /// The tokens cannot be read.
+    /// The tokens or the certificate cannot be used.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(#[from] FileError),
     /// The sessions that rows are written in cannot be opened.
     #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),

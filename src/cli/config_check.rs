@@ -25,9 +25,7 @@ impl Config {
         if let Some(warning) = config.mongodb.uri.warning() {
             output::note(format!("warning: {warning}"));
         }
-        if let Some(file) = &config.http.tokens_file {
-            Access::open(file.as_ref())?;
-        }
+        Access::open(&config.http)?;
         if globals.json {
             output::json(&to_json(&config))?;
         } else {
@@ -47,7 +45,15 @@ impl Config {
 fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
-    let HttpConfig { listen, tokens_file, metrics_token, connections_max, head_timeout } = http;
+    let HttpConfig {
+        listen,
+        tokens_file,
+        metrics_token,
+        tls_cert,
+        tls_key,
+        connections_max,
+        head_timeout,
+    } = http;
     let DaemonConfig {
         instance,
         checkpoint_interval,
@@ -63,6 +69,8 @@ fn to_json(config: &config::Config) -> serde_json::Value {
             "listen": listen.to_string(),
             "tokens_file": tokens_file,
             "metrics_token": metrics_token,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
             "connections_max": connections_max,
             "head_timeout": shown(head_timeout),
         },

@@ -14,6 +14,7 @@ mod get;
 mod globals;
 mod health;
 mod history;
+mod http;
 mod import;
 mod init;
 mod jobs;

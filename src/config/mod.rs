@@ -63,6 +63,10 @@ pub struct HttpConfig {
     pub tokens_file: Option<String>,
     /// Whether the metrics need a token too.
     pub metrics_token: bool,
+    /// The file of the certificate that the server shows, with those that signed it; `None`: no TLS. There is a key then.
+    pub tls_cert: Option<String>,
+    /// The file of its private key.
+    pub tls_key: Option<String>,
     /// How many connections there may be at once. Beyond that the idlest is closed.
     pub connections_max: u32,
     /// How long the head of a request may take, and how long a connection may be idle.
@@ -144,6 +148,8 @@ impl Default for HttpConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
             tokens_file: None,
             metrics_token: false,
+            tls_cert: None,
+            tls_key: None,
             connections_max: 512,
             head_timeout: Duration::from_secs(30),
         }

@@ -56,12 +56,7 @@ impl Front {
     /// # Errors
     /// As [`Front::open`].
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
-        let (access, watching) = match &config.http.tokens_file {
-            Some(file) => {
-                Access::open(file.as_ref()).map(|(access, watch)| (access, Some(watch)))?
-            }
-            None => (Access::default(), None),
-        };
+        let (access, watching) = Access::open(&config.http)?;
         let (listener, http) = listen(config.http.listen)?;
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
         metrics.watch_loops(heartbeats.clone(), time.clone())?;
@@ -85,7 +80,8 @@ impl Front {
         };
         let goodbye = CancellationToken::new();
         let mut server = JoinSet::new();
-        let serving = serve(listener, served, http_limits.within_open_files(), goodbye.clone());
+        let http_limits = http_limits.within_open_files();
+        let serving = serve(listener, served, access.clone(), http_limits, goodbye.clone());
         server.spawn(async move {
             serving.await;
             super::STOPPED
@@ -100,10 +96,8 @@ impl Front {
             send: sd_notify::notify,
         };
         server.spawn(super::until(goodbye.clone(), "service manager", supervisor.run()));
-        if let Some(watching) = watching {
-            let (end, time) = (goodbye.clone(), time.clone());
-            server.spawn(super::until(end, "tokens", watching.run(time)));
-        }
+        let (end, watching) = (goodbye.clone(), watching.run(time.clone()));
+        server.spawn(super::until(end, "files of tokens and TLS", watching));
         info!(address = %http, instance, "serving HTTP");
         Ok(Self {
             http,

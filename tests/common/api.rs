@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use alluvium::{
+    access::Access,
     api::{ApiLimits, ApiState, Served, router},
     daemon::{HttpLimits, serve},
     health::Heartbeats,
@@ -80,7 +81,7 @@ impl Api {
             status: receiver,
         };
         let state = ApiState {
-            access: alluvium::access::Access::default(),
+            access: Access::default(),
             instance: "test".into(),
             collections: BTreeMap::from([("games".to_owned(), served)]),
             jobs: MongoJobs::new(db),
@@ -94,7 +95,7 @@ impl Api {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (routes, stop) = (watch::channel(router(state)).1, CancellationToken::new());
         let limits = HttpLimits { connections_max: 64, head_timeout: Duration::from_secs(30) };
-        tokio::spawn(serve(listener, routes, limits, stop.clone()));
+        tokio::spawn(serve(listener, routes, Access::default(), limits, stop.clone()));
         Self { base, status, heartbeats, metrics, _stop: stop.drop_guard() }
     }
 
