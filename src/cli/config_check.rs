@@ -47,6 +47,7 @@ fn to_json(config: &config::Config) -> serde_json::Value {
     let MongoConfig { uri, database } = mongodb;
     let HttpConfig {
         listen,
+        health_listen,
         tokens_file,
         metrics_token,
         tls_cert,
@@ -67,6 +68,7 @@ fn to_json(config: &config::Config) -> serde_json::Value {
         "mongodb": { "uri": uri.to_string(), "database": database },
         "http": {
             "listen": listen.to_string(),
+            "health_listen": health_listen.map(|address| address.to_string()),
             "tokens_file": tokens_file,
             "metrics_token": metrics_token,
             "tls_cert": tls_cert,

@@ -59,6 +59,8 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where it serves health and metrics alone, also to other machines without tokens; `None`: nowhere else.
+    pub health_listen: Option<SocketAddr>,
     /// The file of the tokens that let in; `None`: whoever reaches the address may do everything.
     pub tokens_file: Option<String>,
     /// Whether the metrics need a token too.
@@ -146,6 +148,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            health_listen: None,
             tokens_file: None,
             metrics_token: false,
             tls_cert: None,

@@ -20,11 +20,12 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 16] = [
+pub(super) const SCALAR_KEYS: [&str; 17] = [
     "mongodb.uri",
     "mongodb.uri_file",
     "mongodb.database",
     "http.listen",
+    "http.health_listen",
     "http.tokens_file",
     "http.metrics_token",
     "http.tls_cert",
@@ -143,6 +144,7 @@ fn secret(file: &Path, what: &str) -> Result<String, String> {
 fn read_http(mut section: Section<'_>) -> HttpConfig {
     let HttpConfig {
         listen,
+        health_listen: _,
         tokens_file: _,
         metrics_token,
         tls_cert: _,
@@ -151,6 +153,11 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
         head_timeout,
     } = HttpConfig::default();
     let listen: SocketAddr = section.optional("listen", listen);
+    let health_listen: Option<SocketAddr> = section.given("health_listen");
+    if health_listen == Some(listen) && listen.port() != 0 {
+        section
+            .problem("health_listen", format!("{listen} is http.listen too; give it another port"));
+    }
     let tokens_file: Option<String> = section.given("tokens_file");
     let metrics_token = section.optional("metrics_token", metrics_token);
     if metrics_token && tokens_file.is_none() {
@@ -183,6 +190,7 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
     section.close();
     HttpConfig {
         listen,
+        health_listen,
         tokens_file,
         metrics_token,
         tls_cert,

@@ -38,7 +38,7 @@ use tracing::{debug, warn};
 use super::connections::{Answering, Connections, Place, RESERVE};
 use crate::{
     access::Access,
-    api,
+    api::{self, Door},
     time::{SystemTime, Time},
 };
 
@@ -83,35 +83,47 @@ impl HttpLimits {
     }
 }
 
-/// Serves what `routes` holds until `stop`; then takes no new requests and completes once those under way have
-/// been answered.
-pub async fn serve(
-    listener: TcpListener,
-    routes: watch::Receiver<Router>,
+/// The server, at any number of addresses: they share the connections that there may be.
+#[derive(Clone, Debug)]
+pub struct HttpServer {
+    connections: Connections,
     access: Access,
-    limits: HttpLimits,
+    head_timeout: Duration,
     stop: CancellationToken,
-) {
-    let connections = Connections::new(limits.connections_max);
-    let mut tasks = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let (place, routes, stop) = (connections.admit(), routes.clone(), stop.clone());
-                    let head_timeout = limits.head_timeout;
-                    let connection = Connection { place, routes, head_timeout, stop };
-                    tasks.spawn(connection.serve(stream, access.tls()));
+}
+
+impl HttpServer {
+    /// A server that ends with `stop`.
+    pub fn new(limits: HttpLimits, access: Access, stop: CancellationToken) -> Self {
+        let HttpLimits { connections_max, head_timeout } = limits;
+        Self { connections: Connections::new(connections_max), access, head_timeout, stop }
+    }
+
+    /// Serves what `routes` holds until it is to stop; then takes no new requests and completes once those under way
+    /// have been answered.
+    pub async fn serve(self, listener: TcpListener, door: Door, routes: watch::Receiver<Router>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tasks.spawn(self.connection(door, routes.clone()).serve(stream, self.access.tls()));
+                    }
+                    Err(error) => refused(&error, &self.connections).await,
                 }
-                Err(error) => refused(&error, &connections).await,
             }
         }
+        drop(listener);
+        while tasks.join_next().await.is_some() {}
     }
-    drop(listener);
-    while tasks.join_next().await.is_some() {}
+
+    fn connection(&self, door: Door, routes: watch::Receiver<Router>) -> Connection {
+        let (place, stop) = (self.connections.admit(), self.stop.clone());
+        Connection { place, door, routes, head_timeout: self.head_timeout, stop }
+    }
 }
 
 /// No connection could be taken: when there are too many open files, one connection makes room.
@@ -129,6 +141,7 @@ async fn refused(error: &io::Error, connections: &Connections) {
 /// One connection, until its end.
 struct Connection {
     place: Place,
+    door: Door,
     routes: watch::Receiver<Router>,
     head_timeout: Duration,
     stop: CancellationToken,
@@ -171,8 +184,11 @@ impl Connection {
     }
 
     async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let Self { place, routes, head_timeout, stop } = self;
-        let answer = service_fn(|request| respond(request, &place, routes.borrow().clone()));
+        let Self { place, door, routes, head_timeout, stop } = self;
+        let answer = service_fn(|request| {
+            let routes = routes.borrow().clone();
+            respond(request, &place, door, routes)
+        });
         let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(head_timeout)
@@ -202,13 +218,16 @@ impl Connection {
 async fn respond(
     request: Request<Incoming>,
     place: &Place,
+    door: Door,
     routes: Router,
 ) -> Result<Response, Infallible> {
     let answering = place.answer();
     if place.probes_only && !api::is_probe(request.uri().path()) {
         return Ok(api::too_busy().into_response());
     }
-    let response = match routes.oneshot(request.map(Body::new)).await {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(door);
+    let response = match routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
