@@ -30,11 +30,12 @@ use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
     http::{StatusCode, Uri},
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
 };
@@ -83,6 +84,8 @@ pub struct ApiState {
     pub access: Access,
     /// The bounds of a request.
     pub limits: ApiLimits,
+    /// Cancelled once the daemon is told to stop.
+    pub stop: CancellationToken,
 }
 
 /// One collection, as the API serves it.
@@ -113,8 +116,21 @@ pub struct ApiLimits {
     pub requests_max: usize,
     /// The metrics need a token too.
     pub metrics_token: bool,
-    /// It listens on loopback: a request that names another host is refused.
+}
+
+/// The address that a request came to, as an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// It is on loopback: a request that names another host is refused.
     pub local_only: bool,
+    /// It serves health and metrics alone.
+    pub probes_only: bool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { local_only: true, probes_only: false }
+    }
 }
 
 impl Default for ApiLimits {
@@ -126,7 +142,6 @@ impl Default for ApiLimits {
             ready_lag_max: Duration::from_secs(30),
             requests_max: 256,
             metrics_token: false,
-            local_only: true,
         }
     }
 }
@@ -175,7 +190,7 @@ fn bounded(routes: Router, limits: ApiLimits) -> Router {
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_max))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(limits, guard::guard))
+        .layer(from_fn(guard::guard))
         .layer(map_response(problem::from_the_framework))
 }
 

@@ -15,6 +15,7 @@ mod get;
 mod globals;
 mod health;
 mod history;
+mod http;
 mod import;
 mod init;
 mod jobs;

@@ -79,10 +79,16 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where it serves health and metrics alone, also to other machines without tokens; `None`: nowhere else.
+    pub health_listen: Option<SocketAddr>,
     /// The file of the tokens that let in; `None`: whoever reaches the address may do everything.
     pub tokens_file: Option<String>,
     /// Whether the metrics need a token too.
     pub metrics_token: bool,
+    /// The file of the certificate that the server shows, with those that signed it; `None`: no TLS. There is a key then.
+    pub tls_cert: Option<String>,
+    /// The file of its private key.
+    pub tls_key: Option<String>,
     /// How many connections there may be at once. Beyond that the idlest is closed.
     pub connections_max: u32,
     /// How long the head of a request may take, and how long a connection may be idle.
@@ -162,8 +168,11 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            health_listen: None,
             tokens_file: None,
             metrics_token: false,
+            tls_cert: None,
+            tls_key: None,
             connections_max: 512,
             head_timeout: Duration::from_secs(30),
         }
