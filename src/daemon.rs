@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    access::AccessError,
+    access::FileError,
     api::{self, ApiState},
     config::Config,
     database::{self, create::NewerFormat},
@@ -42,7 +42,7 @@ use crate::{
     },
 };
 pub use front::Front;
-pub use http::{HttpLimits, serve};
+pub use http::{HttpLimits, HttpServer};
 use parts::Parts;
 
 /// What a service says that was told to stop.
@@ -81,16 +81,18 @@ pub enum DaemonError {
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The HTTP server cannot listen.
-    #[error("cannot listen on {address}: {reason}; choose another `http.listen`")]
+    #[error("cannot listen on {address}: {reason}; choose another `{key}`")]
     Listen {
+        /// The key of the configuration.
+        key: &'static str,
         /// The configured address.
         address: SocketAddr,
         /// Why not.
         reason: std::io::Error,
     },
-    /// The tokens cannot be read.
+    /// The tokens or the certificate cannot be used.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(#[from] FileError),
     /// The sessions that rows are written in cannot be opened.
     #[error("the MongoDB driver gives no session: {0}")]
     Sessions(#[from] database::Error),
@@ -121,7 +123,7 @@ impl Daemon {
         config: &Config,
     ) -> Result<Self, DaemonError> {
         let (time, heartbeats) = (front.time.clone(), front.heartbeats.clone());
-        let (stop, goodbye) = (CancellationToken::new(), front.goodbye.clone());
+        let (stop, goodbye) = (front.stop.clone(), front.goodbye.clone());
         let (instance, lease_time) = (front.instance.clone(), config.daemon.lease_time);
         let settings = LeaseSettings { instance: instance.clone(), lease_time };
         let heart = |name| heartbeats.register(name, config.daemon.liveness_limit, time.now());
@@ -175,6 +177,7 @@ impl Daemon {
             heartbeats: heartbeats.clone(),
             time: time.clone(),
             limits: front.limits,
+            stop: stop.clone(),
         };
         let http = front.http;
         let server = front.opens(api::router(state), statuses.clone());

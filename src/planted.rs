@@ -86,6 +86,22 @@ pub(crate) enum Bug {
     LateNotLookedFor,
     /// The stream does not suspect what comes at or below its document's version.
     LateNotSuspected,
+    /// What is erased is not deleted first, so that a base is written where the document lived.
+    ErasedWithoutDelete,
+    /// An erasure forgets the records of events that came late.
+    ErasureForgetsRecords,
+    /// An erasure forgets the reasons of skips.
+    ErasureForgetsReasons,
+    /// An event that comes late to an erased place is kept whole.
+    LateKeepsErased,
+    /// An erasure forgets the segments of the archive.
+    ErasureForgetsSegments,
+    /// A segment that was read before an erasure is written after it.
+    ErasedIsArchived,
+    /// The name of a segment that held something erased is left to whoever is late.
+    SegmentNameLeftFree,
+    /// A restore puts back what was erased.
+    ErasedIsRestored,
     /// What is skipped is not read again when a base comes that counts events which fill gaps.
     BaseSkipsNotReadAgain,
     /// A segment of the archive is not read back before the log is pruned.

@@ -14,14 +14,11 @@ use alluvium::{
     database::create::{CreateError, Report},
     embedded::{Login, Mongod, Options},
     log::create::{Differing, create_log},
-    model::{clock::Clock, id::DocumentId},
-    writer::{EventSourced, WriterOptions},
 };
 use bson::{Document, doc};
 use common::{TestDatabase, database, free_port, wait_until};
 use mongodb::{
-    Client, Database,
-    error::ErrorKind,
+    Client,
     options::{ClientOptions, ServerApi, ServerApiVersion},
 };
 
@@ -192,6 +189,7 @@ async fn what_is_missing_is_made_once_however_many_do_it() {
         assert!(ended.output.status.success(), "{}", ended.all());
     }
     let made = [
+        "alluvium.archive",
         "alluvium.clients",
         "alluvium.jobs",
         "alluvium.marks",
@@ -220,74 +218,6 @@ async fn a_plain_log_is_taken_with_a_warning_and_gets_the_validator() {
     assert!(error.to_string().contains("121"), "{error}");
     let second = init(&db.uri, &db.name, &[]).await;
     assert!(!second.out().contains("updated"), "{}", second.out());
-}
-
-#[tokio::test]
-async fn the_printed_roles_are_enough_and_no_more() {
-    let mongod = with_login().await;
-    let printed = init(mongod.uri(), "game", &["--roles", "--json"]).await;
-    let commands: Vec<serde_json::Value> = serde_json::from_str(&printed.out()).unwrap();
-    let admin = Client::with_uri_str(mongod.uri()).await.unwrap().database("admin");
-    for command in &commands {
-        let command = bson::serialize_to_document(command).unwrap();
-        admin.run_command(command).await.unwrap();
-    }
-    for name in ["daemon", "writer"] {
-        let role = format!("alluvium-game-{name}");
-        let user = doc! { "createUser": name, "pwd": "pw", "roles": [role] };
-        admin.run_command(user).await.unwrap();
-    }
-    let daemon = mongod.uri().replace("root:correct@", "daemon:pw@");
-    let ended = init(&daemon, "game", &[]).await;
-    assert!(ended.output.status.success(), "{}", ended.all());
-    the_daemon_cannot_drop_a_log(&daemon).await;
-
-    let writer = mongod.uri().replace("root:correct@", "writer:pw@");
-    let writer = Client::with_uri_str(writer).await.unwrap().database("game");
-    let events = writer.collection::<Document>("games.events");
-    let event = doc! {
-        "_id": { "d": "a", "s": 1 }, "client": "writer", "op": "create", "state": {},
-        "at": bson::DateTime::now(),
-    };
-    events.insert_one(event).await.unwrap();
-    events.find_one(doc! {}).await.unwrap().unwrap();
-    the_typed_writer_can_do_all_it_does(&writer).await;
-    writer.collection::<Document>("games").find_one(doc! {}).await.unwrap();
-    forbidden(events.update_one(doc! {}, doc! { "$set": { "client": "b" } }).await);
-    forbidden(events.delete_one(doc! {}).await);
-    forbidden(writer.collection::<Document>("games").insert_one(doc! {}).await);
-    let meta = writer.collection::<Document>("alluvium.meta");
-    meta.find_one(doc! {}).await.unwrap().unwrap();
-    forbidden(meta.insert_one(doc! {}).await);
-    forbidden(writer.collection::<Document>("alluvium.leases").find_one(doc! {}).await);
-}
-
-async fn the_daemon_cannot_drop_a_log(uri: &str) {
-    let daemon = Client::with_uri_str(uri).await.unwrap().database("game");
-    forbidden(daemon.collection::<Document>("games.events").drop().await);
-}
-
-async fn the_typed_writer_can_do_all_it_does(writer: &Database) {
-    let options = WriterOptions { cache_bytes: 0, ..WriterOptions::default() };
-    let games = EventSourced::<Document>::with_options(writer, "games", options);
-    let id = DocumentId::Integer(1);
-    games.create(&id, "writer", &doc! { "gold": 1 }).await.unwrap();
-    let change = |game: &mut Document| game.extend(doc! { "gold": 2 });
-    assert_eq!(games.update(&id, "writer", change).await.unwrap().version, 2);
-    assert_eq!(games.get(&id).await.unwrap().unwrap().state, doc! { "gold": 2 });
-    assert_eq!(games.at_version(&id, 1).await.unwrap().unwrap().state, doc! { "gold": 1 });
-    assert_eq!(games.history(&id, 0, 10).await.unwrap().events.len(), 2);
-    let missing = games.missing_events(&id, &Clock::new()).await.unwrap();
-    assert_eq!(missing.events.len(), 2);
-}
-
-fn forbidden<T: std::fmt::Debug>(result: mongodb::error::Result<T>) {
-    let error = result.unwrap_err();
-    let code = match *error.kind {
-        ErrorKind::Command(ref command) => command.code,
-        ref other => panic!("{other}"),
-    };
-    assert_eq!(code, 13, "{error}");
 }
 
 async fn with_login() -> Mongod {

@@ -12,7 +12,7 @@ use axum::{
 use tokio::sync::Semaphore;
 
 use super::{
-    ApiLimits,
+    Door, is_probe,
     problem::{Kind, Problem},
 };
 
@@ -29,14 +29,12 @@ pub const HEADERS_MAX: usize = 100;
 const TURN_MAX: Duration = Duration::from_secs(5);
 
 /// Lets a request pass, or refuses it.
-pub(super) async fn guard(
-    State(limits): State<ApiLimits>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) async fn guard(request: Request, next: Next) -> Response {
     let (uri, headers) = (request.uri(), request.headers());
+    let door = request.extensions().get::<Door>().copied().unwrap_or_default();
     let checks = head(uri, headers)
-        .and_then(|()| host(uri, headers, limits.local_only))
+        .and_then(|()| host(uri, headers, door.local_only))
+        .and_then(|()| beside(uri, door.probes_only))
         .and_then(|()| origin(request.method(), uri, headers));
     match checks {
         Ok(()) => next.run(request).await,
@@ -81,6 +79,16 @@ fn head(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         return Err(Problem::new(Kind::HeadTooLarge, detail));
     }
     Ok(())
+}
+
+/// At the address for probes there is nothing else.
+fn beside(uri: &Uri, probes_only: bool) -> Result<(), Problem> {
+    if !probes_only || is_probe(uri.path()) {
+        return Ok(());
+    }
+    let detail = "only /healthz, /readyz and /metrics are served at `http.health_listen`; ask for everything else at \
+                  `http.listen`";
+    Err(Problem::new(Kind::NotFound, detail))
 }
 
 /// Whom the request is meant for, as the sender sees it.

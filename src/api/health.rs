@@ -51,8 +51,11 @@ pub(super) fn liveness(heartbeats: &Heartbeats, now: Duration) -> Response {
 }
 
 /// `GET /readyz`: 200 when every collection is caught up, but for `lag_max`, or stands by, else 503; the body
-/// says why not.
+/// says why not. One that stops is not ready, whatever it still flushes.
 pub(super) async fn readyz(State(state): State<Arc<ApiState>>) -> Response {
+    if state.stop.is_cancelled() {
+        return readiness(vec!["the daemon is stopping".into()]);
+    }
     let reasons = state
         .collections
         .values()

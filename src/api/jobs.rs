@@ -183,7 +183,7 @@ fn unknown(id: &str) -> Problem {
     Problem::new(Kind::UnknownJob, detail)
 }
 
-/// Writes a job: `{id, kind, collection, document, state, progress: {done, total}, result, error, started_at,
+/// Writes a job: `{id, kind, collection, document, by, state, progress: {done, total}, result, error, started_at,
 /// finished_at}`. A row that was inserted wrongly is written as it stands.
 pub(crate) fn view(row: &RawDocument) -> Value {
     let notation = Notation::default();
@@ -207,6 +207,7 @@ pub(crate) fn view(row: &RawDocument) -> Value {
         "kind": shown("kind"),
         "collection": shown("collection"),
         "document": shown("document"),
+        "by": shown("by"),
         "state": state,
         "progress": progress,
         "result": shown("result"),

@@ -8,6 +8,7 @@ mod aside;
 mod budget;
 mod compact;
 mod documents;
+mod erase;
 mod extract;
 mod guard;
 mod health;
@@ -29,11 +30,12 @@ use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
     http::{StatusCode, Uri},
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer, limit::RequestBodyLimitLayer, timeout::TimeoutLayer,
 };
@@ -82,6 +84,8 @@ pub struct ApiState {
     pub access: Access,
     /// The bounds of a request.
     pub limits: ApiLimits,
+    /// Cancelled once the daemon is told to stop.
+    pub stop: CancellationToken,
 }
 
 /// One collection, as the API serves it.
@@ -112,8 +116,21 @@ pub struct ApiLimits {
     pub requests_max: usize,
     /// The metrics need a token too.
     pub metrics_token: bool,
-    /// It listens on loopback: a request that names another host is refused.
+}
+
+/// The address that a request came to, as an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// It is on loopback: a request that names another host is refused.
     pub local_only: bool,
+    /// It serves health and metrics alone.
+    pub probes_only: bool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { local_only: true, probes_only: false }
+    }
 }
 
 impl Default for ApiLimits {
@@ -125,7 +142,6 @@ impl Default for ApiLimits {
             ready_lag_max: Duration::from_secs(30),
             requests_max: 256,
             metrics_token: false,
-            local_only: true,
         }
     }
 }
@@ -174,7 +190,7 @@ fn bounded(routes: Router, limits: ApiLimits) -> Router {
         .layer(RequestBodyLimitLayer::new(limits.body_bytes_max))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_max))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(limits, guard::guard))
+        .layer(from_fn(guard::guard))
         .layer(map_response(problem::from_the_framework))
 }
 
@@ -199,6 +215,7 @@ fn views() -> Router<Arc<ApiState>> {
         .route(&format!("{COLLECTION}/archive/check"), post(restore::check))
         .route(&format!("{COLLECTION}/compact"), post(compact::collection))
         .route(&format!("{DOCUMENT}/compact"), post(compact::document))
+        .route(&format!("{DOCUMENT}/erase"), post(erase::post))
         .route(&format!("{COLLECTION}/verify"), post(jobs::verify))
         .route(&format!("{COLLECTION}/rebuild"), post(jobs::rebuild))
         .route(&format!("{COLLECTION}/pause"), post(pause::pause))

@@ -21,7 +21,7 @@ pub(super) async fn status(
     Json(whole(&state.instance, collections, &state.access))
 }
 
-/// The whole answer. What is wrong with the file of tokens stands there while it lasts.
+/// The whole answer. What is wrong with the tokens or the certificate stands there while it lasts.
 pub(super) fn whole(instance: &str, collections: Vec<Value>, access: &Access) -> Value {
     let mut shown = json!({
         "instance": instance,
@@ -30,9 +30,9 @@ pub(super) fn whole(instance: &str, collections: Vec<Value>, access: &Access) ->
     });
     if let Some(error) = access.last_error() {
         shown["last_error"] = json!({
-            "class": "tokens",
+            "class": if error.key() == "http.tokens_file" { "tokens" } else { "tls" },
             "message": error.to_string(),
-            "advice": "mend the file; the tokens from before it changed stay",
+            "advice": "mend the file; what was read before goes on being used",
         });
     }
     shown

@@ -11,6 +11,12 @@ pub enum ArchiveError {
     /// It cannot be reached, or refuses.
     #[error("the archive is away: {0}")]
     Away(String),
+    /// Its server does not heed the condition under which objects are created.
+    #[error(
+        "the archive overwrites what is there: its server does not heed `If-None-Match`, without which a segment could be \
+         overwritten; use one that does"
+    )]
+    Overwrites,
     /// It belongs to another log.
     #[error(
         "the archive is not this log's: its manifest names {found}, and this is {expected}. Give each collection, and \
@@ -32,6 +38,11 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A segment was written anew meanwhile, without something that was erased. What is left of it is in another one.
+    #[error(
+        "the archive's segment `{0}` is just written anew, for something of it was erased; try again"
+    )]
+    Moved(String),
     /// The database refused or could not be reached.
     #[error(transparent)]
     Database(#[from] database::Error),

@@ -1,16 +1,20 @@
 //! The archive of one collection's log: what compaction takes away is kept there before, in segments that are created, read
 //! back and compared, and never overwritten. README.md has the format.
 
+mod erase;
 mod error;
 mod objects;
 mod segment;
+mod trouble;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 pub use crate::model::place::Place;
+pub use erase::Erased;
 pub use error::{ArchiveError, Result};
 pub use objects::Objects;
 
@@ -19,6 +23,7 @@ use crate::{
     planted::{Bug, planted},
     store::archive::{ArchiveRows, Archived},
 };
+use erase::MOVED;
 use segment::{FORMAT, Segment};
 
 /// The object that says whose archive it is.
@@ -32,6 +37,8 @@ pub struct Archive {
     objects: Arc<dyn Objects>,
     database: String,
     collection: String,
+    /// Set once it was seen that the place leaves what is there as it is.
+    never_overwrites: Arc<OnceCell<()>>,
 }
 
 /// Some events of one document that are to be kept, ascending and without a gap.
@@ -61,14 +68,16 @@ impl Archive {
 
     /// The archive of a collection in these objects.
     pub fn over(objects: Arc<dyn Objects>, database: &str, collection: &str) -> Self {
-        Self { objects, database: database.to_owned(), collection: collection.to_owned() }
+        let (database, collection) = (database.to_owned(), collection.to_owned());
+        Self { objects, database, collection, never_overwrites: Arc::default() }
     }
 
-    /// Makes sure that the archive is this log's. An empty one becomes it, unless the index says that there was something.
+    /// Makes sure that the archive is this log's, and that nothing there is ever overwritten. An empty one becomes this
+    /// log's, unless the index says that there was something.
     ///
     /// # Errors
-    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Away`] when it cannot be reached or is empty and must
-    /// not be.
+    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Overwrites`] when objects that are there can be
+    /// overwritten, [`ArchiveError::Away`] when it cannot be reached or is empty and must not be.
     pub async fn claim(&self, rows: &impl ArchiveRows, log: LogId) -> Result<()> {
         let ours = json!({
             "format": FORMAT, "database": self.database, "collection": self.collection,
@@ -82,16 +91,28 @@ impl Archive {
                     row.segment
                 )));
             }
-            self.objects.create(MANIFEST, format!("{ours:#}\n").into_bytes()).await?;
+            self.objects.create(MANIFEST, written(&ours)).await?;
         }
         match self.manifest().await? {
-            Some(found) if found == ours => Ok(()),
+            Some(found) if found == ours => self.never_overwrites(&ours).await,
             Some(found) => {
                 let (found, expected) = (found.to_string(), ours.to_string());
                 Err(ArchiveError::Foreign { found, expected })
             }
             None => Err(ArchiveError::Away("what is written there does not stay".into())),
         }
+    }
+
+    /// Creates the manifest that is there once more, which must not be done. A server that speaks S3 may not heed the
+    /// condition under which objects are created.
+    async fn never_overwrites(&self, manifest: &Value) -> Result<()> {
+        let look = || async {
+            match self.objects.create(MANIFEST, written(manifest)).await? {
+                false => Ok(()),
+                true => Err(ArchiveError::Overwrites),
+            }
+        };
+        self.never_overwrites.get_or_try_init(look).await.map(|()| ())
     }
 
     async fn manifest(&self) -> Result<Option<Value>> {
@@ -130,6 +151,10 @@ impl Archive {
         let (index, bytes) = (segment.rows(), segment.compressed()?);
         let Some(row) = index.first() else { return Ok(0) };
         rows.note_archived(&index).await?;
+        // An erasure that began later finds these rows.
+        if self.is_erased(rows, &index).await? && !planted(Bug::ErasedIsArchived) {
+            return Err(ArchiveError::Moved(row.segment.clone()));
+        }
         let size = bytes.len() as u64;
         if planted(Bug::SegmentOverwritten) {
             self.objects.delete(&row.segment).await?;
@@ -139,20 +164,24 @@ impl Archive {
             return Err(ArchiveError::damaged(&row.segment, "is another than was written"));
         }
         if rows.prove_archived(&index).await? < index.len() as i64 {
-            // A document of it was erased meanwhile, by whoever did not find this segment yet.
-            if is_new {
-                self.objects.delete(&row.segment).await?;
-                rows.forget_archived(&index).await?;
-            }
-            let problem = "was taken away while it was written: a document of it was erased";
-            return Err(ArchiveError::damaged(&row.segment, problem));
+            return Err(ArchiveError::Moved(row.segment.clone()));
         }
         Ok(if is_new { size } else { 0 })
+    }
+
+    /// Whether something of these rows was erased by now.
+    async fn is_erased(&self, rows: &impl ArchiveRows, index: &[Archived]) -> Result<bool> {
+        let Some(log) = index.first().map(|row| row.log) else { return Ok(false) };
+        let mut ids: Vec<DocumentId> = index.iter().map(|row| row.id.clone()).collect();
+        ids.dedup();
+        let erased = rows.erased(log, &ids).await?;
+        Ok(index.iter().any(|row| erased.get(&row.id).is_some_and(|through| row.from <= *through)))
     }
 
     /// The content of the segment of a row, proven by its checksum.
     async fn content(&self, row: &Archived) -> Result<Vec<u8>> {
         match self.objects.read(&row.segment).await? {
+            Some(kept) if kept == MOVED => Err(ArchiveError::Moved(row.segment.clone())),
             Some(kept) => segment::content(row, &kept),
             None if self.manifest().await?.is_none() => Err(ArchiveError::Away(format!(
                 "there is neither a manifest nor the segment `{}`; is it mounted?",
@@ -186,48 +215,11 @@ impl Archive {
         }
         Ok(())
     }
-
-    /// Takes everything of a document out of the archive, for good: each segment that holds something of it is written anew
-    /// without it, under a new name, read back, put in its place in the index, and deleted. May be interrupted anywhere
-    /// and begun again. The base of the document has to be an erased one before, or it may be archived again.
-    ///
-    /// # Errors
-    /// When a segment cannot be read or written: what could not be taken out stays on record, and the same goes on from
-    /// there.
-    pub async fn erase(&self, rows: &impl ArchiveRows, id: &DocumentId) -> Result<Erased> {
-        let mut erased = Erased::default();
-        let mut segments: BTreeMap<String, Vec<Archived>> = BTreeMap::new();
-        for row in rows.archived(std::slice::from_ref(id)).await? {
-            segments.entry(row.segment.clone()).or_default().push(row);
-        }
-        for (name, of_document) in segments {
-            let all = rows.rows_of_segment(&name).await?;
-            let others: Vec<Archived> = all.into_iter().filter(|row| row.id != *id).collect();
-            if let (Some(first), true) = (others.first(), others.iter().any(|row| row.is_proven)) {
-                let content = self.content(first).await?;
-                let mut segment = self.segment(first.log);
-                for row in &others {
-                    segment.copy(row, segment::range(row, &content)?);
-                }
-                self.write(rows, &segment).await?;
-            }
-            self.objects.delete(&name).await?;
-            rows.forget_archived(&others).await?;
-            rows.forget_archived(&of_document).await?;
-            erased.segments += 1;
-            erased.events += of_document.iter().map(|row| row.to - row.from + 1).sum::<i64>();
-        }
-        Ok(erased)
-    }
 }
 
-/// What an erasure has come to in an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Erased {
-    /// How many segments are gone, or were written anew.
-    pub segments: i64,
-    /// How many events of the document they held.
-    pub events: i64,
+/// A manifest as it is kept.
+fn written(manifest: &Value) -> Vec<u8> {
+    format!("{manifest:#}\n").into_bytes()
 }
 
 /// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.

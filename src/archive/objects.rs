@@ -4,18 +4,20 @@ use std::{error::Error, io, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig,
-    aws::AmazonS3Builder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig, aws::AmazonS3Builder,
+    local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 use tokio::sync::OnceCell;
 
-use super::error::{ArchiveError, Result};
+use super::{
+    error::{ArchiveError, Result},
+    trouble,
+};
 use crate::model::place::Place;
 
-/// How long one request may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// How often a request that fails is made again.
+/// How often a request that fails is made again, and for how long.
 const RETRIES_MAX: usize = 3;
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Objects by name. What was created is never overwritten.
 pub trait Objects: Send + Sync + 'static {
@@ -45,14 +47,26 @@ impl Kept {
         self.store.get_or_try_init(|| async move { open(&place) }).await
     }
 
-    fn trouble(&self, error: &object_store::Error) -> ArchiveError {
-        ArchiveError::Away(format!("{}: {error}; {}", self.place, advice(error)))
+    fn trouble(&self, name: &str, error: &object_store::Error) -> ArchiveError {
+        let (place, told) = (&self.place, trouble::told(error, to_look_at(&self.place)));
+        ArchiveError::Away(format!("{place}/{name}: {told}"))
+    }
+}
+
+/// What an operator can look at when a place cannot be used, and the error does not say more.
+fn to_look_at(place: &Place) -> &'static str {
+    match place {
+        Place::Directory(_) => "see that it is there and can be reached",
+        Place::Bucket { .. } => {
+            "see that the server can be reached (AWS_ENDPOINT_URL), and that there are credentials in the environment \
+             (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
+        }
     }
 }
 
 fn open(place: &Place) -> Result<Arc<dyn ObjectStore>> {
     let away = |error: &(dyn Error + 'static)| {
-        ArchiveError::Away(format!("{place}: {error}; {}", advice(error)))
+        ArchiveError::Away(format!("{place}: {}", trouble::told(error, to_look_at(place))))
     };
     match place {
         Place::Directory(path) => {
@@ -71,15 +85,11 @@ fn open(place: &Place) -> Result<Arc<dyn ObjectStore>> {
             let _kept = rustls::crypto::ring::default_provider().install_default();
             let retry = RetryConfig {
                 max_retries: RETRIES_MAX,
-                retry_timeout: REQUEST_LIMIT,
+                retry_timeout: RETRY_LIMIT,
                 ..RetryConfig::default()
             };
-            let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "true");
-            let options =
-                ClientOptions::new().with_timeout(REQUEST_LIMIT).with_allow_http(allow_http);
             let store = AmazonS3Builder::from_env()
                 .with_bucket_name(bucket)
-                .with_client_options(options)
                 .with_retry(retry)
                 .build()
                 .map_err(|error| away(&error))?;
@@ -91,35 +101,6 @@ fn open(place: &Place) -> Result<Arc<dyn ObjectStore>> {
     }
 }
 
-/// What an operator can do about an error.
-fn advice(error: &(dyn Error + 'static)) -> &'static str {
-    use object_store::Error::{PermissionDenied, Unauthenticated};
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        match error.downcast_ref::<object_store::Error>() {
-            Some(Unauthenticated { .. }) => {
-                return "its credentials are wrong or have expired: renew them in the environment and start again";
-            }
-            Some(PermissionDenied { .. }) => {
-                return "allow this program to read and write there";
-            }
-            _ => {}
-        }
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                return "make room there";
-            }
-            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-                return "allow this program to read and write there";
-            }
-            Some(io::ErrorKind::NotFound) => return "make or mount the directory",
-            _ => {}
-        }
-        cause = error.source();
-    }
-    "see that it is there and can be reached"
-}
-
 impl Objects for Kept {
     fn create<'a>(&'a self, name: &'a str, bytes: Vec<u8>) -> BoxFuture<'a, Result<bool>> {
         async move {
@@ -128,7 +109,7 @@ impl Objects for Kept {
             match self.store().await?.put_opts(&path, bytes.into(), options).await {
                 Ok(_) => Ok(true),
                 Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-                Err(error) => Err(self.trouble(&error)),
+                Err(error) => Err(self.trouble(name, &error)),
             }
         }
         .boxed()
@@ -141,10 +122,10 @@ impl Objects for Kept {
                 match found {
                     Ok(found) => match found.bytes().await {
                         Ok(bytes) => Ok(Some(bytes.to_vec())),
-                        Err(error) => Err(self.trouble(&error)),
+                        Err(error) => Err(self.trouble(name, &error)),
                     },
-                    Err(object_store::Error::NotFound { .. }) => Ok(None),
-                    Err(error) => Err(self.trouble(&error)),
+                    Err(error) if trouble::is_missing(&error) => Ok(None),
+                    Err(error) => Err(self.trouble(name, &error)),
                 }
             };
             read.await
@@ -155,8 +136,9 @@ impl Objects for Kept {
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>> {
         async move {
             match self.store().await?.delete(&Path::from(name)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(self.trouble(&error)),
+                Ok(()) => Ok(()),
+                Err(error) if trouble::is_missing(&error) => Ok(()),
+                Err(error) => Err(self.trouble(name, &error)),
             }
         }
         .boxed()

@@ -1,6 +1,6 @@
 //! Segments as bytes: what is written into one, and how it is read. See README.md for the format.
 
-use bson::{RawBson, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 use sha2::{Digest, Sha256};
 
 use super::error::{ArchiveError, Result};
@@ -156,6 +156,22 @@ pub(super) fn range<'c>(row: &Archived, content: &'c [u8]) -> Result<&'c [u8]> {
     place().ok_or_else(|| {
         ArchiveError::damaged(&row.segment, "is shorter than the index of the archive says")
     })
+}
+
+/// What of the events of a range is skipped, as it stood on record.
+pub(super) fn skips(row: &Archived, content: &[u8]) -> Result<SkippedVersions> {
+    let unreadable = || ArchiveError::damaged(&row.segment, "holds a range without its header");
+    let range = range(row, content)?;
+    let size = range.first_chunk().map(|size| i32::from_le_bytes(*size));
+    let header = size.and_then(|size| range.get(..usize::try_from(size).ok()?));
+    let header = header.and_then(|header| RawDocument::from_bytes(header).ok());
+    let skips =
+        header.and_then(|header| header.get_document("range").ok()?.get_array("skips").ok());
+    let skip = |skip: Result<RawBsonRef<'_>, _>| {
+        let skip = skip.ok()?.as_document()?;
+        Some((skip.get_i64("s").ok()?, skip.get_i64("through").ok()?))
+    };
+    skips.and_then(|skips| skips.into_iter().map(skip).collect()).ok_or_else(unreadable)
 }
 
 /// The events of a range, each with its version.

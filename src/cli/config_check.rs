@@ -22,12 +22,10 @@ impl Config {
     pub(super) fn run(self, globals: &Globals) -> CommandResult {
         let Self::Check = self;
         let config = globals.load(Expect::Collections)?;
-        if let Some(warning) = config.mongodb.uri.warning() {
+        for warning in config.warnings() {
             output::note(format!("warning: {warning}"));
         }
-        if let Some(file) = &config.http.tokens_file {
-            Access::open(file.as_ref())?;
-        }
+        Access::open(&config.http)?;
         if globals.json {
             output::json(&to_json(&config))?;
         } else {
@@ -47,7 +45,16 @@ impl Config {
 fn to_json(config: &config::Config) -> serde_json::Value {
     let config::Config { mongodb, http, daemon, collections } = config;
     let MongoConfig { uri, database } = mongodb;
-    let HttpConfig { listen, tokens_file, metrics_token, connections_max, head_timeout } = http;
+    let HttpConfig {
+        listen,
+        health_listen,
+        tokens_file,
+        metrics_token,
+        tls_cert,
+        tls_key,
+        connections_max,
+        head_timeout,
+    } = http;
     let DaemonConfig {
         instance,
         checkpoint_interval,
@@ -61,8 +68,11 @@ fn to_json(config: &config::Config) -> serde_json::Value {
         "mongodb": { "uri": uri.to_string(), "database": database },
         "http": {
             "listen": listen.to_string(),
+            "health_listen": health_listen.map(|address| address.to_string()),
             "tokens_file": tokens_file,
             "metrics_token": metrics_token,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
             "connections_max": connections_max,
             "head_timeout": shown(head_timeout),
         },

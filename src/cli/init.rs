@@ -9,7 +9,7 @@ use crate::{config::Expect, database::create::Report, log::create::Differing, se
 
 #[derive(Args, Debug)]
 pub(super) struct Init {
-    /// Make nothing: print the least roles that the daemon and its writers need, to be pasted into mongosh
+    /// Make nothing: print the least roles that the daemon, writers, operators and readers need, to be pasted into mongosh
     #[arg(long)]
     roles: bool,
 }

@@ -8,12 +8,14 @@ mod compact;
 mod config_check;
 mod demo;
 mod dev;
+mod erase;
 mod follow;
 mod gap;
 mod get;
 mod globals;
 mod health;
 mod history;
+mod http;
 mod import;
 mod init;
 mod jobs;
@@ -93,6 +95,8 @@ enum Command {
     Restore(archive::Restore),
     /// Look at what was archived; exit code 3 when a segment is damaged or missing
     Archive(archive::Archive),
+    /// Remove the content of a document for good: from its log, its row, snapshots, records and jobs
+    Erase(erase::Erase),
     /// Fold the log anew and compare every document with it, or one; exit code 3 when one differs
     Verify(verify::Verify),
     /// Make every projected document again that is not what its log makes of it; exit code 3 when one could not be
@@ -205,15 +209,22 @@ pub async fn run(
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if output::is_closed(&*error) => Ok(()),
-        Err(error) if error.is::<verify::Differs>() || error.is::<archive::Bad>() => {
-            Err(Failure::Difference)
-        }
+        Err(error) if is_difference(&*error) => Err(Failure::Difference),
         Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
+        Err(error) if error.is::<erase::Unconfirmed>() => {
+            output::fail(&globals, &*error);
+            Err(Failure::Usage)
+        }
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)
         }
     }
+}
+
+/// Whether a command found what should be otherwise, and has told of it.
+fn is_difference(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.is::<verify::Differs>() || error.is::<archive::Bad>() || error.is::<compact::LeftAlone>()
 }
 
 /// Runs a command that a signal ends at once. It has a task of its own, so that signals are heard also while it
@@ -248,6 +259,7 @@ async fn once(command: Command, globals: &Globals) -> CommandResult {
         Command::History(command) => command.run(globals).await,
         Command::Missing(command) => command.run(globals).await,
         Command::Snapshot(command) => command.run(globals).await,
+        Command::Erase(command) => command.run(globals).await,
         Command::Compact(command) => command.run(globals).await,
         Command::Restore(command) => command.run(globals).await,
         Command::Archive(command) => command.run(globals).await,

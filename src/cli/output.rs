@@ -9,7 +9,14 @@ use std::{
 use serde_json::{Value, json};
 
 use super::Globals;
-use crate::model::document::Quarantine;
+use crate::{
+    database::{self, Verdict},
+    import::ImportError,
+    log::append::AppendError,
+    model::document::Quarantine,
+    read::ReadError,
+    writer::WriteError,
+};
 
 /// Prints a line.
 ///
@@ -34,15 +41,41 @@ pub(super) fn is_closed(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Says why a command failed.
-pub(super) fn fail(globals: &Globals, error: &dyn Error) {
+pub(super) fn fail(globals: &Globals, error: &(dyn Error + 'static)) {
     let mut stderr = io::stderr().lock();
-    let message = error.to_string();
+    let message = match of_database(error).map(database::Error::verdict) {
+        Some(Verdict::Stop(advice)) => format!("{error}; {advice}"),
+        _ => error.to_string(),
+    };
     // With standard error gone there is nobody left to tell.
     drop(if globals.json {
         writeln!(stderr, "{}", json!({ "error": message }))
     } else {
         writeln!(stderr, "error: {message}")
     });
+}
+
+/// What the database has said, if that is why a command failed.
+fn of_database<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a database::Error> {
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return match error {
+            ImportError::Database(error) => Some(error),
+            ImportError::Read(error) => of_database(error),
+            ImportError::Append(error) => of_database(error),
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<WriteError>() {
+        Some(WriteError::Append(error)) => return of_database(error),
+        Some(WriteError::Read(error)) => return of_database(error),
+        _ => {}
+    }
+    match (error.downcast_ref::<ReadError>(), error.downcast_ref::<AppendError>()) {
+        (Some(ReadError::Database(error)), _) | (_, Some(AppendError::Database(error))) => {
+            Some(error)
+        }
+        _ => error.downcast_ref::<database::Error>(),
+    }
 }
 
 /// Says something beside the result, on standard error.

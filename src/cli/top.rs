@@ -7,6 +7,7 @@ mod view;
 
 use std::{
     io::{self, IsTerminal},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,7 @@ use ratatui::{
 use reqwest::Url;
 use serde_json::json;
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, http, output};
 use crate::{
     config::Expect,
     time::{SystemTime, Time},
@@ -42,6 +43,10 @@ pub(super) struct Top {
     /// A token that may read, where the daemon asks for one
     #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// A file with the certificates, in PEM, of who may have signed an instance's [default: those that this machine
+    /// trusts]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// How often to look
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = interval)]
     interval: Duration,
@@ -67,11 +72,10 @@ impl Top {
         let urls = match self.urls.is_empty() {
             false => self.urls.clone(),
             true => {
-                let listen = globals.load(Expect::Connection)?.http.listen;
-                vec![Url::parse(&format!("http://{}", super::health::reachable(listen)))?]
+                vec![Url::parse(&http::own(&globals.load(Expect::Connection)?.http))?]
             }
         };
-        let asking = Asking::new(urls, self.token.as_deref())?;
+        let asking = Asking::new(urls, self.token.as_deref(), self.ca.as_deref())?;
         let has_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
         if self.once || globals.json || !has_terminal {
             if !self.once && !globals.json {

@@ -42,7 +42,27 @@ impl Config {
         let known = self.collections.iter().find(|known| known.name == collection);
         known.map_or_else(FoldLimits::default, CollectionConfig::fold_limits)
     }
+
+    /// What is allowed, and rarely meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let collections = self.collections.iter().enumerate();
+        let collections = collections.filter(|(_, known)| known.compaction.min_age < MIN_AGE_SAFE);
+        let young = collections.map(|(at, known)| {
+            let min_age = humantime::format_duration(known.compaction.min_age);
+            format!(
+                "collections[{at}].compaction.min_age is {min_age}: a writer may take an hour from what it has read to its \
+                 event, whose place is free again by then, and the event comes late; `{}` needs at least \"2h\" unless \
+                 this is for trying out",
+                known.name
+            )
+        });
+        self.mongodb.uri.warning().into_iter().chain(young).collect()
+    }
 }
+
+/// The least age at which events may go: a writer takes at most an hour from reading the last version to its last try, and
+/// a server's clock may be off by a bit.
+const MIN_AGE_SAFE: Duration = Duration::from_secs(2 * 3_600);
 
 /// Where the data is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +79,16 @@ pub struct MongoConfig {
 pub struct HttpConfig {
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where it serves health and metrics alone, also to other machines without tokens; `None`: nowhere else.
+    pub health_listen: Option<SocketAddr>,
     /// The file of the tokens that let in; `None`: whoever reaches the address may do everything.
     pub tokens_file: Option<String>,
     /// Whether the metrics need a token too.
     pub metrics_token: bool,
+    /// The file of the certificate that the server shows, with those that signed it; `None`: no TLS. There is a key then.
+    pub tls_cert: Option<String>,
+    /// The file of its private key.
+    pub tls_key: Option<String>,
     /// How many connections there may be at once. Beyond that the idlest is closed.
     pub connections_max: u32,
     /// How long the head of a request may take, and how long a connection may be idle.
@@ -142,8 +168,11 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8750)),
+            health_listen: None,
             tokens_file: None,
             metrics_token: false,
+            tls_cert: None,
+            tls_key: None,
             connections_max: 512,
             head_timeout: Duration::from_secs(30),
         }

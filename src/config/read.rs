@@ -20,13 +20,16 @@ use super::{
 };
 
 /// The keys that an environment variable can set: all outside `[[collections]]`.
-pub(super) const SCALAR_KEYS: [&str; 14] = [
+pub(super) const SCALAR_KEYS: [&str; 17] = [
     "mongodb.uri",
     "mongodb.uri_file",
     "mongodb.database",
     "http.listen",
+    "http.health_listen",
     "http.tokens_file",
     "http.metrics_token",
+    "http.tls_cert",
+    "http.tls_key",
     "http.connections_max",
     "http.head_timeout",
     "daemon.instance",
@@ -139,9 +142,22 @@ fn secret(file: &Path, what: &str) -> Result<String, String> {
 }
 
 fn read_http(mut section: Section<'_>) -> HttpConfig {
-    let HttpConfig { listen, tokens_file: _, metrics_token, connections_max, head_timeout } =
-        HttpConfig::default();
+    let HttpConfig {
+        listen,
+        health_listen: _,
+        tokens_file: _,
+        metrics_token,
+        tls_cert: _,
+        tls_key: _,
+        connections_max,
+        head_timeout,
+    } = HttpConfig::default();
     let listen: SocketAddr = section.optional("listen", listen);
+    let health_listen: Option<SocketAddr> = section.given("health_listen");
+    if health_listen == Some(listen) && listen.port() != 0 {
+        section
+            .problem("health_listen", format!("{listen} is http.listen too; give it another port"));
+    }
     let tokens_file: Option<String> = section.given("tokens_file");
     let metrics_token = section.optional("metrics_token", metrics_token);
     if metrics_token && tokens_file.is_none() {
@@ -159,10 +175,29 @@ fn read_http(mut section: Section<'_>) -> HttpConfig {
             ),
         );
     }
+    let (tls_cert, tls_key) = (section.given("tls_cert"), section.given("tls_key"));
+    let alone = match (&tls_cert, &tls_key) {
+        (Some(_), None) => Some(("tls_cert", "http.tls_key")),
+        (None, Some(_)) => Some(("tls_key", "http.tls_cert")),
+        _ => None,
+    };
+    if let Some((key, other)) = alone {
+        section
+            .problem(key, format!("has no effect without {other}; set both, or none for no TLS"));
+    }
     let connections_max = section.bounded("connections_max", connections_max, (8, 100_000));
     let head_timeout = section.bounded("head_timeout", head_timeout, (SECOND, 600 * SECOND));
     section.close();
-    HttpConfig { listen, tokens_file, metrics_token, connections_max, head_timeout }
+    HttpConfig {
+        listen,
+        health_listen,
+        tokens_file,
+        metrics_token,
+        tls_cert,
+        tls_key,
+        connections_max,
+        head_timeout,
+    }
 }
 
 fn read_daemon(mut section: Section<'_>) -> DaemonConfig {

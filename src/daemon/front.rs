@@ -10,12 +10,12 @@ use tracing::info;
 
 use super::{
     DaemonError,
-    http::{HttpLimits, serve},
+    http::{HttpLimits, HttpServer},
     supervisor::{Statuses, Supervisor},
 };
 use crate::{
     access::Access,
-    api::{self, ApiLimits, Starting},
+    api::{self, ApiLimits, Door, Starting},
     config::Config,
     health::{Heart, Heartbeats},
     metrics::Metrics,
@@ -34,6 +34,9 @@ pub struct Front {
     pub(super) limits: ApiLimits,
     pub(super) access: Access,
     pub(super) instance: String,
+    /// Cancelled once it is told to stop.
+    pub(super) stop: CancellationToken,
+    /// Cancelled once everything is flushed.
     pub(super) goodbye: CancellationToken,
     routes: watch::Sender<Router>,
     cause: watch::Sender<Option<LastError>>,
@@ -56,17 +59,14 @@ impl Front {
     /// # Errors
     /// As [`Front::open`].
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
-        let (access, watching) = match &config.http.tokens_file {
-            Some(file) => {
-                Access::open(file.as_ref()).map(|(access, watch)| (access, Some(watch)))?
-            }
-            None => (Access::default(), None),
-        };
-        let (listener, http) = listen(config.http.listen)?;
+        let (access, watching) = Access::open(&config.http)?;
+        let (listener, http) = listen("http.listen", config.http.listen)?;
+        let probes = config.http.health_listen.map(|address| listen("http.health_listen", address));
+        let probes = probes.transpose()?;
         let (metrics, heartbeats) = (Metrics::new()?, Heartbeats::default());
         metrics.watch_loops(heartbeats.clone(), time.clone())?;
         let waiting = heartbeats.register("start", config.daemon.liveness_limit, time.now());
-        let (instance, limits) = (instance_name(config), api_limits(config, http));
+        let (instance, limits) = (instance_name(config), api_limits(config));
         let (cause, told) = watch::channel(None);
         let collections = config.collections.iter().map(|collection| collection.name.clone());
         let shown = Starting {
@@ -84,12 +84,16 @@ impl Front {
             head_timeout: config.http.head_timeout,
         };
         let goodbye = CancellationToken::new();
+        let serving =
+            HttpServer::new(http_limits.within_open_files(), access.clone(), goodbye.clone());
         let mut server = JoinSet::new();
-        let serving = serve(listener, served, http_limits.within_open_files(), goodbye.clone());
-        server.spawn(async move {
-            serving.await;
-            super::STOPPED
-        });
+        let doors = [(Some((listener, http)), false), (probes, true)];
+        for (listener, probes_only) in doors {
+            let Some((listener, address)) = listener else { continue };
+            let door = Door { local_only: address.ip().is_loopback(), probes_only };
+            server.spawn(finished(serving.clone().serve(listener, door, served.clone())));
+            info!(%address, instance, probes_only, "serving HTTP");
+        }
         let (statuses, seen) = watch::channel(Statuses::new());
         let supervisor = Supervisor {
             heartbeats: heartbeats.clone(),
@@ -100,11 +104,8 @@ impl Front {
             send: sd_notify::notify,
         };
         server.spawn(super::until(goodbye.clone(), "service manager", supervisor.run()));
-        if let Some(watching) = watching {
-            let (end, time) = (goodbye.clone(), time.clone());
-            server.spawn(super::until(end, "tokens", watching.run(time)));
-        }
-        info!(address = %http, instance, "serving HTTP");
+        let (end, watching) = (goodbye.clone(), watching.run(time.clone()));
+        server.spawn(super::until(end, "files of tokens and TLS", watching));
         Ok(Self {
             http,
             metrics,
@@ -113,6 +114,7 @@ impl Front {
             limits,
             access,
             instance,
+            stop: CancellationToken::new(),
             goodbye,
             routes,
             cause,
@@ -150,22 +152,29 @@ impl Front {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DaemonError> {
+async fn finished(serving: impl Future<Output = ()>) -> &'static str {
+    serving.await;
+    super::STOPPED
+}
+
+fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), DaemonError> {
     let listener = std::net::TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, address))
     });
-    listener.map_err(|reason| DaemonError::Listen { address, reason })
+    listener.map_err(|reason| DaemonError::Listen { key, address, reason })
 }
 
-fn api_limits(config: &Config, http: SocketAddr) -> ApiLimits {
+fn api_limits(config: &Config) -> ApiLimits {
     let clients = config.collections.iter().map(|collection| collection.max_clients).max();
     ApiLimits {
         ready_lag_max: config.daemon.max_ready_lag,
         body_bytes_max: api::body_bytes_for(clients.unwrap_or_default()),
         metrics_token: config.http.metrics_token,
-        local_only: http.ip().is_loopback(),
         ..ApiLimits::default()
     }
 }

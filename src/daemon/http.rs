@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,18 +22,23 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::connections::{Answering, Connections, Place, RESERVE};
 use crate::{
-    api,
+    access::Access,
+    api::{self, Door},
     time::{SystemTime, Time},
 };
 
@@ -54,7 +60,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct HttpLimits {
     /// How many connections there may be at once.
     pub connections_max: usize,
-    /// How long the head of a request may take, and how long a connection may be idle.
+    /// How long a handshake and the head of a request may take, and how long a connection may be idle.
     pub head_timeout: Duration,
 }
 
@@ -77,32 +83,47 @@ impl HttpLimits {
     }
 }
 
-/// Serves what `routes` holds until `stop`; then takes no new requests and completes once those under way have
-/// been answered.
-pub async fn serve(
-    listener: TcpListener,
-    routes: watch::Receiver<Router>,
-    limits: HttpLimits,
+/// The server, at any number of addresses: they share the connections that there may be.
+#[derive(Clone, Debug)]
+pub struct HttpServer {
+    connections: Connections,
+    access: Access,
+    head_timeout: Duration,
     stop: CancellationToken,
-) {
-    let connections = Connections::new(limits.connections_max);
-    let mut tasks = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            Some(_) = tasks.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let (place, routes, stop) = (connections.admit(), routes.clone(), stop.clone());
-                    tasks.spawn(connection(stream, place, routes, limits.head_timeout, stop));
+}
+
+impl HttpServer {
+    /// A server that ends with `stop`.
+    pub fn new(limits: HttpLimits, access: Access, stop: CancellationToken) -> Self {
+        let HttpLimits { connections_max, head_timeout } = limits;
+        Self { connections: Connections::new(connections_max), access, head_timeout, stop }
+    }
+
+    /// Serves what `routes` holds until it is to stop; then takes no new requests and completes once those under way
+    /// have been answered.
+    pub async fn serve(self, listener: TcpListener, door: Door, routes: watch::Receiver<Router>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        tasks.spawn(self.connection(door, routes.clone()).serve(stream, self.access.tls()));
+                    }
+                    Err(error) => refused(&error, &self.connections).await,
                 }
-                Err(error) => refused(&error, &connections).await,
             }
         }
+        drop(listener);
+        while tasks.join_next().await.is_some() {}
     }
-    drop(listener);
-    while tasks.join_next().await.is_some() {}
+
+    fn connection(&self, door: Door, routes: watch::Receiver<Router>) -> Connection {
+        let (place, stop) = (self.connections.admit(), self.stop.clone());
+        Connection { place, door, routes, head_timeout: self.head_timeout, stop }
+    }
 }
 
 /// No connection could be taken: when there are too many open files, one connection makes room.
@@ -118,37 +139,78 @@ async fn refused(error: &io::Error, connections: &Connections) {
 }
 
 /// One connection, until its end.
-async fn connection(
-    stream: TcpStream,
+struct Connection {
     place: Place,
+    door: Door,
     routes: watch::Receiver<Router>,
     head_timeout: Duration,
     stop: CancellationToken,
-) {
-    // Answers are small and wanted at once. A socket that does not know this works all the same.
-    drop(stream.set_nodelay(true));
-    let answer = service_fn(|request| respond(request, &place, routes.borrow().clone()));
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_headers(LIBRARY_HEADERS_MAX)
-        .max_buf_size(LIBRARY_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), answer);
-    tokio::pin!(serving);
-    let mut stopping = false;
-    loop {
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+        // Answers are small and wanted at once. A socket that does not know this works all the same.
+        drop(stream.set_nodelay(true));
+        match tls {
+            None => self.answer(stream).await,
+            Some(tls) => {
+                if let Some(stream) = self.shake_hands(stream, tls).await {
+                    self.answer(stream).await;
+                }
+            }
+        }
+    }
+
+    /// Until then the connection is idle, and makes room for others like any that is.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        tls: Arc<ServerConfig>,
+    ) -> Option<TlsStream<TcpStream>> {
+        let handshake = timeout(self.head_timeout, TlsAcceptor::from(tls).accept(stream));
         tokio::select! {
             biased;
-            () = place.close.cancelled() => return,
-            () = stop.cancelled(), if !stopping => {
-                if place.is_idle() {
-                    return;
+            () = self.place.close.cancelled() => None,
+            () = self.stop.cancelled() => None,
+            shaken = handshake => match shaken {
+                Ok(Ok(stream)) => Some(stream),
+                Ok(Err(error)) => {
+                    debug!(%error, "a connection came to no TLS");
+                    None
                 }
-                stopping = true;
-                serving.as_mut().graceful_shutdown();
+                Err(_) => None,
+            },
+        }
+    }
+
+    async fn answer(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Self { place, door, routes, head_timeout, stop } = self;
+        let answer = service_fn(|request| {
+            let routes = routes.borrow().clone();
+            respond(request, &place, door, routes)
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_headers(LIBRARY_HEADERS_MAX)
+            .max_buf_size(LIBRARY_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), answer);
+        tokio::pin!(serving);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = place.close.cancelled() => return,
+                () = stop.cancelled(), if !stopping => {
+                    if place.is_idle() {
+                        return;
+                    }
+                    stopping = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                // However it ended, it is the other side that has to do something about it.
+                _ = &mut serving => return,
             }
-            // However it ended, it is the other side that has to do something about it.
-            _ = &mut serving => return,
         }
     }
 }
@@ -156,13 +218,16 @@ async fn connection(
 async fn respond(
     request: Request<Incoming>,
     place: &Place,
+    door: Door,
     routes: Router,
 ) -> Result<Response, Infallible> {
     let answering = place.answer();
     if place.probes_only && !api::is_probe(request.uri().path()) {
         return Ok(api::too_busy().into_response());
     }
-    let response = match routes.oneshot(request.map(Body::new)).await {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(door);
+    let response = match routes.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };

@@ -199,7 +199,7 @@ fn verdict_of(code: i32) -> Verdict {
         // BSONObjectTooLarge
         10334 => Verdict::Oversized,
         code::UNAUTHORIZED => Verdict::Stop(
-            "grant the user of mongodb.uri the role that `alluvium init --roles` prints",
+            "grant the user of mongodb.uri the role that `alluvium init --roles` prints for it; if it has that role, update it: a later version may need more",
         ),
         18 => Verdict::Stop("check user name, password and authSource of the connection string"),
         8000 => Verdict::Stop("check user name and password of the connection string"),

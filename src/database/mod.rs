@@ -14,7 +14,7 @@ mod words;
 
 pub use ahead::Ahead;
 pub use causal::Causal;
-pub use clock::server_time;
+pub use clock::{operation_time, server_time};
 pub use connect::{Connected, connect};
 pub use error::{Error, Result, Verdict, is_retryable_read};
 pub use refusal::{ConnectError, check_hello, check_version};

@@ -45,7 +45,9 @@ pub(super) fn brief(message: &str) -> String {
     let whole = match message.split_once("command {") {
         Some((before, command)) => {
             let first = command.split([',', '}']).next().unwrap_or_default();
-            format!("{before}command {{{} }}", first.trim_end())
+            let right = forbidden(before, command).map(|right| format!(", which needs {right}"));
+            let right = right.unwrap_or_default();
+            format!("{before}command {{{} }}{right}", first.trim_end())
         }
         None => message.to_owned(),
     };
@@ -55,14 +57,62 @@ pub(super) fn brief(message: &str) -> String {
     }
 }
 
+/// The actions that a command needs which was forbidden, and on what: as roles name them, which the server does not say.
+fn forbidden(before: &str, command: &str) -> Option<String> {
+    let database = before.strip_prefix("not authorized on ")?.split(' ').next()?;
+    let (verb, rest) = command.trim_start().split_once(':')?;
+    let collection = rest.trim_start().strip_prefix('"').and_then(|name| name.split('"').next());
+    let actions = match verb {
+        "aggregate" if command.contains("$changeStream") => "`changeStream` and `find`",
+        "find" | "aggregate" | "count" => "`find`",
+        "insert" => "`insert`",
+        "update" if command.contains("upsert: true") => "`update` and `insert`",
+        "update" => "`update`",
+        "findAndModify" => "`find` and `update`",
+        "delete" => "`remove`",
+        "create" => "`createCollection` or `insert`",
+        "createIndexes" => "`createIndex`",
+        "collMod" => "`collMod`",
+        "listCollections" => "`listCollections`",
+        _ => return None,
+    };
+    Some(match collection {
+        Some(collection) => format!("{actions} on `{database}.{collection}`"),
+        None => format!("{actions} on the database `{database}`"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn what_is_forbidden_is_told_with_the_action_that_is_missing() {
+        for (command, expected) in [
+            ("{ insert: \"alluvium.jobs\", ordered: true }", "`insert` on `game.alluvium.jobs`"),
+            ("{ delete: \"games.events\", deletes: [] }", "`remove` on `game.games.events`"),
+            (
+                "{ update: \"a\", updates: [ { upsert: true } ] }",
+                "`update` and `insert` on `game.a`",
+            ),
+            (
+                "{ aggregate: 1, pipeline: [ { $changeStream: {} } ] }",
+                "`changeStream` and `find` on the database `game`",
+            ),
+        ] {
+            let told = brief(&format!("not authorized on game to execute command {command}"));
+            let (_, right) = told.split_once(", which needs ").unwrap();
+            assert_eq!(right, expected, "{told}");
+        }
+        let other = brief("not authorized on admin to execute command { shutdown: 1 }");
+        assert_eq!(other, "not authorized on admin to execute command { shutdown: 1 }");
+    }
+
+    #[test]
     fn a_command_that_is_repeated_is_named_only() {
         let said = "not authorized on game to execute command { find: \"games\", filter: {}, lsid: { id: UUID(\"x\") }, $db: \"game\" }";
-        assert_eq!(brief(said), "not authorized on game to execute command { find: \"games\" }");
+        let told = "not authorized on game to execute command { find: \"games\" }, which needs `find` on `game.games`";
+        assert_eq!(brief(said), told);
         assert_eq!(brief("command { ping: 1 } failed"), "command { ping: 1 }");
         assert_eq!(brief("E11000 duplicate key"), "E11000 duplicate key");
     }

@@ -340,7 +340,7 @@ fn based(id: &DocumentId, version: i64, state: &RawDocument, client: &str) -> Ve
         pruned: version - 1,
         based_at: now,
         mark: None,
-        erased: false,
+        erased_through: 0,
     };
     let nothing = NewChange::Patch { patch: rawdoc! {}, array_filters: None };
     let event = NewEvent::new(client, nothing, now);

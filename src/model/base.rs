@@ -47,8 +47,9 @@ pub struct Base {
     pub based_at: DateTime,
     /// The writer's own mark on the first event, so that he knows it for his.
     pub mark: Option<RawBson>,
-    /// Whether the content of the document was erased.
-    pub erased: bool,
+    /// The version up to which the content of the document was erased; 0 where it never was. Later bases know it too, so
+    /// that nothing of it is kept that comes late.
+    pub erased_through: i64,
 }
 
 /// Why a base cannot be used.
@@ -95,7 +96,7 @@ impl Base {
             pruned,
             based_at,
             mark,
-            erased: false,
+            erased_through: erased_through(first),
         })
     }
 
@@ -116,7 +117,7 @@ impl Base {
     }
 
     /// As it stands in the log: `{_id, client, op, version, clock, state | deleted, at, at_max, hash, fold, pruned, based_at,
-    /// id?, erased?}`.
+    /// id?, erased?, erased_through?}`.
     pub fn to_raw(&self) -> RawDocumentBuf {
         let mut raw = rawdoc! {
             "_id": self.key.clone(), "client": FILLER_CLIENT, "op": BASE_OP, "version": self.version,
@@ -136,8 +137,11 @@ impl Base {
         if let Some(mark) = &self.mark {
             raw.append(cstr!("id"), mark.clone());
         }
-        if self.erased {
+        if self.is_erased() {
             raw.append(cstr!("erased"), true);
+        }
+        if self.erased_through > 0 {
+            raw.append(cstr!("erased_through"), self.erased_through);
         }
         raw
     }
@@ -177,7 +181,7 @@ impl Base {
             pruned: number("pruned")?,
             based_at: time("based_at")?,
             mark: mark.map_err(|_| BaseError::Field("id"))?,
-            erased: field("erased") == Some(RawBsonRef::Boolean(true)),
+            erased_through: erased_through(raw),
         };
         base.check(need("hash")?)?;
         Ok(base)
@@ -201,10 +205,43 @@ impl Base {
         }
     }
 
+    /// The same base after an erasure of everything up to `through`. Whoever wrote the first event does not find his mark
+    /// again: that may be content as well.
+    #[must_use]
+    pub fn erased(self, through: i64) -> Self {
+        Self { erased_through: self.erased_through.max(through), mark: None, ..self }
+    }
+
+    /// Whether it stands for a document whose content was erased.
+    pub fn is_erased(&self) -> bool {
+        self.erased_through == self.version
+    }
+
+    /// What goes on record of an event that came late: all of it; or of an erased place, that there was one.
+    pub fn kept_of(&self, event: &RawDocument) -> RawDocumentBuf {
+        let version = EventKey::from_event(event).map_or(0, |key| key.version);
+        if version > self.erased_through {
+            return event.to_owned();
+        }
+        let mut kept = RawDocumentBuf::new();
+        for (name, value) in event.iter().flatten() {
+            if ["_id", "client", "op", "at"].contains(&name.as_str()) {
+                kept.append(name, value);
+            }
+        }
+        kept.append(cstr!("erased"), true);
+        kept
+    }
+
     /// Whether the events that it stands for are gone, but for its own.
     pub fn is_pruned(&self) -> bool {
         self.pruned + 1 >= self.version
     }
+}
+
+fn erased_through(raw: &RawDocument) -> i64 {
+    let version = raw.get("erased_through").ok().flatten().and_then(integral);
+    version.filter(|version| *version > 0).unwrap_or_default()
 }
 
 impl Document {

@@ -162,6 +162,11 @@ pub fn plan(inventory: &Inventory, retention: &Retention) -> Plan {
 }
 
 impl Plan {
+    /// A base at this version, whatever anybody may lack.
+    pub fn at(version: i64) -> Self {
+        Self { cap: version, rule: Rule::Hold, live: Vec::new() }
+    }
+
     /// Whether there is nothing to gain, whatever the events are.
     pub fn is_empty(&self, base: Option<&Base>) -> bool {
         self.cap < VERSION_MIN.max(base.map_or(0, |base| base.version + 1))
@@ -254,7 +259,7 @@ mod tests {
             pruned: 6,
             based_at: seconds(0),
             mark: None,
-            erased: false,
+            erased_through: 0,
         };
         inventory.base = Some(base);
         assert_eq!(asked(&inventory, "a", 60), None, "the base has passed the phone");

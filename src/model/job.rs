@@ -1,90 +1,12 @@
 //! Jobs as data: what anybody may ask the leader of a collection to do, by inserting a row. Whatever was
 //! inserted is read here, once, and refused with a sentence that says what a job looks like.
 
+mod kind;
+
 use bson::{RawBsonRef, RawDocument};
 
 use super::id::{DocumentId, integral};
-
-/// What a job does. The set is closed: it is a metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Takes the snapshot of one document, or of every document of a collection.
-    Snapshot,
-    /// Folds the log anew and compares rows with it: those of a whole collection, or one. May make those again that
-    /// differ.
-    Verify,
-    /// Makes every row of a collection again that is not what its log makes of it.
-    Rebuild,
-    /// Looks again at a document that waits, or at all that are parked.
-    Retry,
-    /// Skips the event at which a document is parked.
-    Skip,
-    /// Inserts events that change nothing where some are missing.
-    GapFill,
-    /// Writes bases, and prunes what they stand for: of one document, or of every document of a collection.
-    Compact,
-    /// Puts back what compaction has taken out: of one document, or of every document of a collection.
-    Restore,
-    /// Reads back everything that was archived of a collection.
-    ArchiveCheck,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Snapshot,
-        Self::Verify,
-        Self::Rebuild,
-        Self::Retry,
-        Self::Skip,
-        Self::GapFill,
-        Self::Compact,
-        Self::Restore,
-        Self::ArchiveCheck,
-    ];
-
-    /// As it stands in rows, metrics and the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Snapshot => "snapshot",
-            Self::Verify => "verify",
-            Self::Rebuild => "rebuild",
-            Self::Retry => "retry",
-            Self::Skip => "skip",
-            Self::GapFill => "gap_fill",
-            Self::Compact => "compact",
-            Self::Restore => "restore",
-            Self::ArchiveCheck => "archive_check",
-        }
-    }
-
-    /// The kind of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// What a job of this kind may be about.
-    pub fn scope(self) -> Scope {
-        match self {
-            Self::Rebuild | Self::ArchiveCheck => Scope::Whole,
-            Self::Snapshot | Self::Verify | Self::Retry | Self::Compact | Self::Restore => {
-                Scope::Either
-            }
-            Self::Skip | Self::GapFill => Scope::One,
-        }
-    }
-}
-
-/// What a kind of job may be about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A whole collection.
-    Whole,
-    /// One document.
-    One,
-    /// Either of them.
-    Either,
-}
+pub use kind::{Kind, Scope};
 
 /// How a job ended. The set is closed: it is a metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +44,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "_id",
     "kind",
     "collection",
@@ -131,6 +53,7 @@ const FIELDS: [&str; 20] = [
     "skip_above",
     "dry_run",
     "repair",
+    "by",
     "state",
     "progress",
     "place",
@@ -162,6 +85,8 @@ pub struct Order {
     pub dry_run: bool,
     /// Whether rows are made again that are not what their log makes of them.
     pub repair: bool,
+    /// Who asks for it.
+    pub by: Option<String>,
 }
 
 /// Why a row is no job.
@@ -201,12 +126,15 @@ pub enum OrderError {
     /// Only rows that are compared can be made again, and they are or not.
     #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
     Repair(String),
+    /// Whoever asks is a name.
+    #[error("`by` is {0}; it is a text that says who asks, or left out")]
+    By(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, by?}}"
     )]
     Field(String),
 }
@@ -216,8 +144,8 @@ impl Order {
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
         let repair = kind == Kind::Rebuild;
-        let (document, version) = (None, None);
-        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair }
+        let (document, version, by) = (None, None, None);
+        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair, by }
     }
 
     /// Reads a row.
@@ -262,7 +190,7 @@ impl Order {
         }
         let version = match field("version") {
             None | Some(RawBsonRef::Null) => None,
-            Some(_) if kind.scope() != Scope::One => {
+            Some(_) if kind.scope() != Scope::One || kind == Kind::Erase => {
                 return Err(OrderError::NoVersion(kind.name()));
             }
             Some(value) => {
@@ -270,23 +198,22 @@ impl Order {
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        let skip_above = match field("skip_above") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
-            other => return Err(OrderError::SkipAbove(shown(other))),
+        let flag = |name: &str, is_its: bool, error: fn(String) -> OrderError| match field(name) {
+            None | Some(RawBsonRef::Null) => Ok(false),
+            Some(RawBsonRef::Boolean(flag)) if is_its => Ok(flag),
+            other => Err(error(shown(other))),
         };
-        let dry_run = match field("dry_run") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
-            other => return Err(OrderError::DryRun(shown(other))),
-        };
-        let repair = match field("repair") {
-            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
-            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
-            other => return Err(OrderError::Repair(shown(other))),
+        let skip_above = flag("skip_above", kind == Kind::GapFill, OrderError::SkipAbove)?;
+        let dry_run = flag("dry_run", kind == Kind::Compact, OrderError::DryRun)?;
+        let repair = flag("repair", kind == Kind::Verify, OrderError::Repair)?;
+        let repair = repair || kind == Kind::Rebuild;
+        let by = match field("by") {
+            None | Some(RawBsonRef::Null) => None,
+            Some(RawBsonRef::String(by)) => Some(by.to_owned()),
+            other => return Err(OrderError::By(shown(other))),
         };
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, by })
     }
 }
 
@@ -343,7 +270,13 @@ mod tests {
     fn whatever_else_is_refused_with_what_was_wrong() {
         for (row, told) in [
             (doc! {}, "`kind` is missing"),
-            (doc! { "kind": "erase", "collection": "games" }, "`kind` is \"erase\""),
+            (doc! { "kind": "clean", "collection": "games" }, "`kind` is \"clean\""),
+            (doc! { "kind": "erase", "collection": "games" }, "give its id in `document`"),
+            (
+                doc! { "kind": "erase", "collection": "games", "document": "a", "version": 3 },
+                "has no `version`",
+            ),
+            (doc! { "kind": "verify", "collection": "games", "by": 1 }, "`by` is of type Int32"),
             (doc! { "kind": 5, "collection": "games" }, "`kind` is of type Int32"),
             (doc! { "kind": "verify" }, "`collection` is missing"),
             (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),

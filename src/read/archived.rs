@@ -24,7 +24,8 @@ impl Reader {
         after: i64,
     ) -> Result<Vec<RawDocumentBuf>> {
         let below = || ReadError::BelowFloor { floor: base.version };
-        let archive = self.archive.as_ref().filter(|_| !base.erased).ok_or_else(below)?;
+        let archive =
+            self.archive.as_ref().filter(|_| after >= base.erased_through).ok_or_else(below)?;
         let store = MongoStore::new(&self.database, self.collection(), Part::WHOLE);
         let rows = store.archived(std::slice::from_ref(&base.id)).await?;
         let row = holding(&rows, log, after + 1).ok_or_else(below)?;

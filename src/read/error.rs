@@ -100,7 +100,8 @@ impl ReadError {
     /// of the one that was read.
     pub(super) fn lost_its_moment(&self) -> bool {
         // CursorNotFound, QueryPlanKilled, CursorKilled, SnapshotTooOld, SnapshotUnavailable, NoSuchTransaction.
-        matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251 | code::LOG_MISMATCH)))
+        matches!(self, Self::Archive(ArchiveError::Moved(_)))
+            || matches!(self, Self::Database(error) if matches!(error.code(), Some(43 | 175 | 237 | 239 | 246 | 251 | code::LOG_MISMATCH)))
     }
 }
 

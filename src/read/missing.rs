@@ -177,7 +177,7 @@ impl Reader {
             }
         }
         let more = clock != standing.clock;
-        let erased = base.erased;
+        let erased = base.is_erased();
         let answer = standing.with(Some(from_base(base)?), events, (clock, more));
         Ok(Missing { erased, ..answer })
     }

@@ -1,6 +1,6 @@
 //! The index of an archive: which events of which document are in which segment.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use crate::{
     database::Result,
@@ -33,7 +33,7 @@ pub struct Archived {
     pub is_proven: bool,
 }
 
-/// The rows of one collection's archive.
+/// The rows of one collection's archive. What is read sees everything that was written before.
 pub trait ArchiveRows: Clone + Send + Sync + 'static {
     /// Puts rows on record, at majority, as not proven. One that is there stays as it is.
     fn note_archived(&self, rows: &[Archived]) -> impl Future<Output = Result<()>> + Send;
@@ -49,6 +49,14 @@ pub trait ArchiveRows: Clone + Send + Sync + 'static {
 
     /// The rows of the first segments by name after `after`, whole segments, at least one if there is one.
     fn segments(&self, after: Option<&str>) -> impl Future<Output = Result<Vec<Archived>>> + Send;
+
+    /// Up to which version the content of each of these documents was erased, by what stands first in the log; none that
+    /// was never erased. Sees every base that was written before.
+    fn erased(
+        &self,
+        log: LogId,
+        ids: &[DocumentId],
+    ) -> impl Future<Output = Result<HashMap<DocumentId, i64>>> + Send;
 
     /// Removes rows, at majority.
     fn forget_archived(&self, rows: &[Archived]) -> impl Future<Output = Result<()>> + Send;

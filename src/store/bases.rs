@@ -47,11 +47,18 @@ pub struct Which {
     pub hash: [u8; 32],
     /// How far its log is pruned.
     pub pruned: i64,
+    /// The version up to which its content was erased, or 0.
+    pub erased_through: i64,
 }
 
 impl From<&Base> for Which {
     fn from(base: &Base) -> Self {
-        Self { version: base.version, hash: base.hash(), pruned: base.pruned }
+        Self {
+            version: base.version,
+            hash: base.hash(),
+            pruned: base.pruned,
+            erased_through: base.erased_through,
+        }
     }
 }
 
@@ -97,6 +104,19 @@ pub struct Restore {
     pub pruned: i64,
     /// The events above that, up to what is pruned now, ascending.
     pub events: Vec<RawDocumentBuf>,
+}
+
+/// What was left of a document that was erased, beside its log and its row, and is gone now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Snapshots.
+    pub snapshots: i64,
+    /// Records of events that came late, or that it was parked at.
+    pub records: i64,
+    /// Skips whose reason told of it. They stay, without that.
+    pub skips: i64,
+    /// Jobs whose outcome told of it. They stay, without that.
+    pub jobs: i64,
 }
 
 /// Bases, marks and clients of one collection.
@@ -183,4 +203,12 @@ pub trait Bases: ArchiveRows {
         base: &Base,
         event: &RawDocumentBuf,
     ) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Removes, at majority, whatever the bookkeeping holds of a document's content up to version `through`: snapshots,
+    /// records, reasons of skips, outcomes of jobs. May be done again.
+    fn forget(
+        &self,
+        id: &DocumentId,
+        through: i64,
+    ) -> impl Future<Output = Result<Forgotten>> + Send;
 }

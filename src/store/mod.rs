@@ -30,7 +30,7 @@ use crate::{
 
 pub use crate::model::names::snapshots_collection;
 pub use archive::{ArchiveRows, Archived};
-pub use bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which};
+pub use bases::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Restore, Which};
 pub use jobs::{Jobs, Lock};
 pub use layouts::{Layout, Layouts};
 pub use marks::{MarkRows, NextLook};
@@ -64,19 +64,6 @@ pub const CLIENTS_COLLECTION: &str = "alluvium.clients";
 
 /// The collection that holds which events are in which segment of an archive.
 pub const ARCHIVE_COLLECTION: &str = "alluvium.archive";
-
-/// All collections of the bookkeeping.
-pub const BOOKKEEPING_COLLECTIONS: [&str; 9] = [
-    ARCHIVE_COLLECTION,
-    META_COLLECTION,
-    CHECKPOINTS_COLLECTION,
-    QUARANTINE_COLLECTION,
-    SKIPS_COLLECTION,
-    LEASES_COLLECTION,
-    JOBS_COLLECTION,
-    MARKS_COLLECTION,
-    CLIENTS_COLLECTION,
-];
 
 /// One collection's projected documents and bookkeeping.
 pub trait Store: Documents + Checkpoints + QuarantineRows + SkipRows {}

@@ -74,10 +74,21 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
     pub(crate) async fn step(&self, id: &DocumentId) -> Result<Option<i64>> {
         for _ in 0..TRIES_MAX {
             let Some(base) = self.base(id).await? else { return Ok(None) };
-            if base.erased {
+            let erased = match planted(Bug::ErasedIsRestored) {
+                true => 0,
+                false => base.erased_through,
+            };
+            if erased == base.version {
                 return Err(RestoreError::Erased);
             }
-            let mut events = self.missing(&base).await?;
+            // What lies above an erasure is a new life, whose base stays.
+            if base.pruned <= erased {
+                return Ok(None);
+            }
+            let mut events = match self.missing(&base, erased).await {
+                Err(RestoreError::Archive(ArchiveError::Moved(_))) => continue,
+                events => events?,
+            };
             let count = events.len() as i64;
             let pruned = base.pruned - count;
             if planted(Bug::RestoredTooFar) && count > 1 {
@@ -108,8 +119,9 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
         first.map_err(|error| RestoreError::Base(error.to_string()))
     }
 
-    /// The last of the events that are gone, as many as one step puts back. The first event of all is gone by its base.
-    async fn missing(&self, base: &Base) -> Result<Vec<RawDocumentBuf>> {
+    /// The last of the events above `after` that are gone, as many as one step puts back. The first event of all is gone by
+    /// its base.
+    async fn missing(&self, base: &Base, after: i64) -> Result<Vec<RawDocumentBuf>> {
         let rows = self.store.archived(std::slice::from_ref(&base.id)).await?;
         let row = holding(&rows, self.log.id(), base.pruned)
             .ok_or(RestoreError::NotArchived { version: base.pruned })?;
@@ -120,7 +132,8 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
             bytes += event.as_bytes().len();
             bytes <= BYTES_MAX
         });
-        let count = from_the_end.count().max(1).min(events.len());
+        let above = usize::try_from(base.pruned - after).unwrap_or(usize::MAX);
+        let count = from_the_end.count().max(1).min(above).min(events.len());
         Ok(events.split_off(events.len() - count))
     }
 }

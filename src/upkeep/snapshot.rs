@@ -146,7 +146,7 @@ pub(super) fn of_folded(
 }
 
 /// The version that a row claims; 0 if it claims none.
-pub(super) fn version_of(row: &RawDocument) -> i64 {
+pub(crate) fn version_of(row: &RawDocument) -> i64 {
     row.get("version").ok().flatten().and_then(integral).unwrap_or_default()
 }
 

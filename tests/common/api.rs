@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use alluvium::{
-    api::{ApiLimits, ApiState, Served, router},
-    daemon::{HttpLimits, serve},
+    access::Access,
+    api::{ApiLimits, ApiState, Door, Served, router},
+    daemon::{HttpLimits, HttpServer},
     health::Heartbeats,
     log::mongo::MongoSource,
     metrics::Metrics,
@@ -80,7 +81,7 @@ impl Api {
             status: receiver,
         };
         let state = ApiState {
-            access: alluvium::access::Access::default(),
+            access: Access::default(),
             instance: "test".into(),
             collections: BTreeMap::from([("games".to_owned(), served)]),
             jobs: MongoJobs::new(db),
@@ -89,12 +90,14 @@ impl Api {
             heartbeats: heartbeats.clone(),
             time: SystemTime::new(),
             limits,
+            stop: CancellationToken::new(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (routes, stop) = (watch::channel(router(state)).1, CancellationToken::new());
         let limits = HttpLimits { connections_max: 64, head_timeout: Duration::from_secs(30) };
-        tokio::spawn(serve(listener, routes, limits, stop.clone()));
+        let server = HttpServer::new(limits, Access::default(), stop.clone());
+        tokio::spawn(server.serve(listener, Door::default(), routes));
         Self { base, status, heartbeats, metrics, _stop: stop.drop_guard() }
     }
 

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a helper is as public as its test binary")]
 
 pub mod api;
+mod authority;
 mod daemon;
 mod guarded;
 pub mod history;
@@ -14,6 +15,7 @@ mod wait;
 
 #[allow(unused_imports, reason = "every test binary uses a part of this")]
 pub use self::{
+    authority::Authority,
     daemon::{Daemon, free_port},
     guarded::Guarded,
     proxy::Proxy,

@@ -10,6 +10,7 @@ mod judge;
 mod scene;
 
 mod compacting;
+mod erasing;
 mod parts;
 mod writers;
 

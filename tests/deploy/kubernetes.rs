@@ -127,6 +127,13 @@ fn prometheus_gets_the_rules_that_are_tested() {
     assert_eq!(fs::read_to_string(file).unwrap(), wanted, "make it anew, as its first lines say");
 }
 
+/// What the container has in its environment.
+fn environment<'a>(container: &'a Value, name: &str) -> &'a str {
+    let variables = container["env"].as_array().unwrap();
+    let found = variables.iter().find(|variable| variable["name"] == name);
+    found.and_then(|variable| variable["value"].as_str()).unwrap()
+}
+
 /// The configuration and the arguments of the container, with the connection string where the pod finds it.
 fn container(overlay: &str, uri: &str) -> (String, Value, TempDir) {
     let (_, all) = built(overlay);
@@ -147,23 +154,23 @@ async fn the_container_projects_with_the_file_of_the_configmap_and_its_probes_fi
     let db = database().await;
     let (file, container, _folder) = container("high-availability", &db.uri);
     assert_eq!(texts(&container["args"]), ["run", "--config", "/etc/alluvium/alluvium.toml"]);
-    let listen = format!("127.0.0.1:{}", free_port());
-    let file = file.replace("\"game\"", &format!("{:?}", db.name))
-        + &format!("[http]\nlisten = {listen:?}\n");
+    let listen = environment(&container, "ALLUVIUM_HTTP__HEALTH_LISTEN");
+    let (everywhere, offered) = listen.rsplit_once(':').unwrap();
+    let port = &container["ports"][0];
+    assert_eq!((everywhere, offered), ("0.0.0.0", port["containerPort"].to_string().as_str()));
+    let (api, probes) = (free_port(), free_port());
+    let http = format!("listen = \"127.0.0.1:{api}\"\nhealth_listen = \"0.0.0.0:{probes}\"\n");
+    let file = file.replace("\"game\"", &format!("{:?}", db.name)) + "[http]\n" + &http;
     let mut daemon = Daemon::start(&file);
     daemon.ready().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mounted = folder.path().join("alluvium.toml");
-    fs::write(&mounted, file).unwrap();
-    for (probe, said) in [("livenessProbe", "alive\n"), ("readinessProbe", "ready\n")] {
-        let command = texts(&container[probe]["exec"]["command"]);
-        assert_eq!(
-            (command[0], command.last()),
-            ("alluvium", Some(&"/etc/alluvium/alluvium.toml"))
-        );
-        let arguments = &command[1..command.len() - 1];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
-        assert_eq!(run(command.args(arguments).arg(&mounted)).0, said);
+    for (probe, said) in [("livenessProbe", "alive"), ("readinessProbe", "ready")] {
+        let asked = &container[probe]["httpGet"];
+        assert_eq!(asked["port"], port["name"], "{probe}");
+        let url = format!("http://127.0.0.1:{probes}{}", asked["path"].as_str().unwrap());
+        // As a kubelet names the pod.
+        let answer = ureq::get(url).header("host", "10.244.0.7:8751").call();
+        let text = answer.unwrap().body_mut().read_to_string().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()[said], true, "{text}");
     }
     assert_eq!(daemon.stop().await.code(), Some(0));
 }

@@ -13,6 +13,7 @@ mod asking;
 mod compacting;
 mod closing;
 mod doing;
+mod erasing;
 mod hindered;
 mod operating;
 mod parts;

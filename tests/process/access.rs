@@ -153,3 +153,40 @@ fn a_start_without_usable_tokens_is_refused_in_a_sentence_by_check_and_run_alike
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_metrics_alone_are_open_at_an_address_of_their_own() {
+    let (db, port) = (database().await, free_port());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let (token, lines) = minted("scraper", "read", &[]);
+    fs::write(&file, lines).unwrap();
+    let guarded = format!("tokens_file = \"{}\"\nmetrics_token = true", file.display());
+    for (keys, metrics) in [("", 200), (guarded.as_str(), 401)] {
+        let keys = format!("health_listen = \"0.0.0.0:{port}\"\n{keys}");
+        let mut daemon = Daemon::start(&config(&db, free_port(), &keys));
+        daemon.ready().await;
+        // Whoever asks names it as they know it: a kubelet by the pod's address, Prometheus by a name.
+        let ask = |method: &str, path: &str, token: &str| {
+            let request = ureq::http::Request::builder().method(method);
+            let request = request.uri(format!("http://127.0.0.1:{port}{path}"));
+            let request = request.header("host", "alluvium.monitoring.svc:8751");
+            let request = request.header("authorization", format!("Bearer {token}"));
+            let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
+            let answer = ureq::Agent::from(agent).run(request.body(()).unwrap()).unwrap();
+            answer.status().as_u16()
+        };
+        assert_eq!((ask("GET", "/healthz", ""), ask("GET", "/readyz", "")), (200, 200));
+        assert_eq!((ask("GET", "/metrics", ""), ask("GET", "/metrics", &token)), (metrics, 200));
+        for (method, path) in [
+            ("GET", "/v1/status"),
+            ("POST", "/v1/collections/games/pause"),
+            ("GET", "/v1/collections/games/documents/a"),
+            ("GET", "/healthz/"),
+        ] {
+            assert_eq!(ask(method, path, &token), 404, "{path}");
+        }
+        assert_eq!(daemon.get("/healthz").0, 200, "they are at the other one too");
+        assert_eq!(daemon.stop().await.code(), Some(0));
+    }
+}

@@ -14,6 +14,7 @@ mod signals;
 mod start;
 mod status;
 mod supervisor;
+mod tls;
 mod top;
 
 use std::{fs, path::Path};

@@ -2,10 +2,8 @@
 //! dump of what the server answered.
 
 use std::{
-    fs,
     io::{ErrorKind, Read},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -16,15 +14,11 @@ use mongodb::{
     Client,
     options::{ClientOptions, Tls, TlsOptions},
 };
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
-};
 use rustls::{ServerConfig, ServerConnection, pki_types::PrivateKeyDer};
-use tempfile::TempDir;
 
 use crate::{
     at,
-    common::{Daemon, free_port, wait_until},
+    common::{Authority, Daemon, free_port, wait_until},
 };
 
 fn args(words: &[&str]) -> Vec<String> {
@@ -149,48 +143,10 @@ async fn something_else_than_mongodb_is_no_riddle() {
     tells(&daemon, &["does not answer as MongoDB does"]).await;
 }
 
-/// An authority and what it has signed, as files.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
 impl Authority {
-    fn new() -> Authority {
-        let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        Authority { folder, issuer: Issuer::new(params, key) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn issue(&self, host: &str, until: i32) -> (Certificate, KeyPair) {
-        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "server of a test");
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    /// A certificate with its key in one file.
-    fn sign(&self, file: &str, host: &str) -> PathBuf {
-        let (certificate, key) = self.issue(host, 2090);
-        let path = self.path(file);
-        fs::write(&path, certificate.pem() + &key.serialize_pem()).unwrap();
-        path
-    }
-
     /// Where somebody shows an expired certificate. MongoDB would not start with one: it expires while it runs.
     fn expired(&self) -> SocketAddr {
-        let (certificate, key) = self.issue("127.0.0.1", 2021);
+        let (certificate, key) = self.issue("server of a test", "127.0.0.1", 2021);
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bson::{DateTime, doc};
+
 use crate::{
     at,
     common::{Daemon, database, free_port, wait_for},
@@ -81,6 +83,38 @@ async fn each_signal_flushes_and_gives_the_lease_back() {
         assert!(daemon.log().contains(&format!("SIG{signal}")), "{}", daemon.log());
         assert!(is_given_back(&db).await, "{signal}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_turns_red_before_anything_is_saved_and_given_back() {
+    let db = database().await;
+    let mut daemon = Daemon::start(&config(&db, free_port(), ""));
+    daemon.ready().await;
+    // Rows take their time, so that the stop does.
+    let slow = doc! {
+        "failCommands": ["insert", "update"], "namespace": format!("{}.games", db.name),
+        "blockConnection": true, "blockTimeMS": 2_000,
+    };
+    let command = doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": slow };
+    let admin = db.client.database("admin");
+    let before = admin.run_command(command).await.unwrap().get_i32("count").unwrap();
+    let event = doc! {
+        "_id": { "d": "a", "s": 1 }, "client": "me", "op": "create", "at": DateTime::now(), "state": {},
+    };
+    db.db.collection("games.events").insert_one(event).await.unwrap();
+    let held_up = doc! {
+        "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 60_000,
+    };
+    admin.run_command(held_up).await.unwrap();
+    daemon.signal("TERM");
+    let said = wait_for("it is not ready", async || {
+        let (status, said) = daemon.get("/readyz");
+        (status == 503).then_some(said)
+    })
+    .await;
+    assert_eq!(said["reasons"], serde_json::json!(["the daemon is stopping"]));
+    assert_eq!(daemon.get("/healthz").0, 200);
+    assert_eq!(daemon.ended().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

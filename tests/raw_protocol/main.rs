@@ -6,7 +6,11 @@ mod replicas;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::process::Command;
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use alluvium::{
     model::{clock::Clock, id::DocumentId},
@@ -142,4 +146,43 @@ async fn mongosh_asks_for_a_job_by_a_row_and_reads_its_result_there() {
     let done = json!({ "state": "done", "progress": progress, "result": found, "error": null });
     assert_eq!(job, [done]);
     assert!(daemon.stop().await.success());
+}
+
+/// Types a text into mongosh, as somebody who pastes it.
+fn paste(uri: &str, text: &str) {
+    let mut mongosh = Command::new("mongosh");
+    mongosh.args(["--quiet", "--norc", uri]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut mongosh = mongosh.stderr(Stdio::null()).spawn().unwrap();
+    mongosh.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    mongosh.wait().unwrap();
+}
+
+#[tokio::test]
+async fn the_printed_roles_can_be_pasted_into_mongosh_again_and_again() {
+    let test = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alluvium.toml");
+    fs::write(&file, "[[collections]]\nname = \"games\"\n").unwrap();
+    let roles = Command::new(env!("CARGO_BIN_EXE_alluvium"))
+        .args(["init", "--roles", "--uri", &test.uri, "--database", &test.name, "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(roles.stdout).unwrap();
+    let writer = format!("alluvium-{}-writer", test.name);
+    let admin = test.client.database("admin");
+    let privileges = async || {
+        let info = doc! { "rolesInfo": &writer, "showPrivileges": true };
+        let info = admin.run_command(info).await.unwrap();
+        let role = info.get_array("roles").unwrap()[0].as_document().unwrap();
+        role.get_array("privileges").unwrap().len()
+    };
+    paste(&test.uri, &text);
+    let granted = privileges().await;
+    assert!(granted > 3, "{granted}");
+    // An earlier version granted less.
+    let less = doc! { "updateRole": &writer, "privileges": [] };
+    admin.run_command(less).await.unwrap();
+    paste(&test.uri, &text);
+    assert_eq!(privileges().await, granted);
 }

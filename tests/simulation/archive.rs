@@ -2,13 +2,14 @@
 //! a scene says so. Both outlive everything.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
+    bases::first_of,
     node::Node,
     store::SimStore,
     world::{COLLECTION, World},
@@ -16,7 +17,10 @@ use super::{
 use crate::{
     archive::{self, Archive, Objects},
     database::Result,
-    model::{id::DocumentId, position::LogId},
+    model::{
+        id::{DocumentId, integral},
+        position::LogId,
+    },
     store::{ArchiveRows, Archived},
 };
 
@@ -99,6 +103,22 @@ impl ArchiveRows for SimStore {
             rows
         })
         .await
+    }
+
+    async fn erased(&self, log: LogId, ids: &[DocumentId]) -> Result<HashMap<DocumentId, i64>> {
+        let (world, named, ids) = (self.node.world.clone(), self.named(log), ids.to_vec());
+        let work = async move {
+            world.named(&named).await?;
+            let newest = world.state().last();
+            world.causal(newest.time).await;
+            let state = world.state();
+            let through = |id: &DocumentId| {
+                let first = first_of(&state.visible, id)?.get("erased_through").ok()??;
+                Some((id.clone(), integral(first)?))
+            };
+            Ok(ids.iter().filter_map(through).collect())
+        };
+        self.node.call("erased", work).await
     }
 
     async fn forget_archived(&self, rows: &[Archived]) -> Result<()> {

@@ -9,6 +9,7 @@ use std::{
 use bson::{Bson, Document, RawDocument, RawDocumentBuf, Timestamp};
 
 use super::{
+    erased::forgetting,
     log::SimLog,
     store::{QUARANTINE, SimStore},
     world::{Data, EVENTS, Key, Op, Row, State, Ticket, World},
@@ -23,7 +24,7 @@ use crate::{
         position::LogId,
     },
     planted::{Bug, planted},
-    store::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
+    store::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
 };
 
 /// What runs in which logs are compacted know besides the data. Marks and clients only ever keep events, so that it does
@@ -120,7 +121,7 @@ impl SimStore {
         Duration::from_millis(self.node.random(12).saturating_sub(6) as u64)
     }
 
-    fn named(&self, log: LogId) -> SimLog {
+    pub(super) fn named(&self, log: LogId) -> SimLog {
         SimLog { node: self.node.clone(), collection: EVENTS.into(), id: log }
     }
 }
@@ -346,9 +347,13 @@ impl Bases for SimStore {
                 // It has to be another one each time.
                 let touched = with(first, "late_at", state.oplog.len() as i64);
                 let record = Key::Late(key.clone(), state.oplog.len());
+                let kept = match planted(Bug::LateKeepsErased) {
+                    true => event,
+                    false => base.kept_of(&event),
+                };
                 let ops = vec![
                     replace(&base.id, touched),
-                    Op::Put { collection: QUARANTINE.into(), key: record, row: Row::Raw(event) },
+                    Op::Put { collection: QUARANTINE.into(), key: record, row: Row::Raw(kept) },
                     Op::Delete { collection: EVENTS.into(), key: Key::Event(key) },
                 ];
                 (Transaction::begin(&state), ops)
@@ -363,6 +368,17 @@ impl Bases for SimStore {
             Ok(true)
         };
         self.node.call(&name, work).await
+    }
+
+    async fn forget(&self, id: &DocumentId, through: i64) -> Result<Forgotten> {
+        let (world, id) = (self.node.world.clone(), id.clone());
+        let work = async move {
+            let (ops, forgotten) = forgetting(&world.state().latest, &id, through);
+            let ticket = world.apply(ops);
+            world.majority(ticket).await?;
+            Ok(forgotten)
+        };
+        self.node.call("forget", work).await
     }
 }
 

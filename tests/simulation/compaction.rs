@@ -26,7 +26,7 @@ use crate::{
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
-        compaction::{LiveClient, Mark, Notice, Retention},
+        compaction::{GRACE_MAX, LiveClient, Mark, Notice, Retention},
         document,
         id::DocumentId,
         part::Part,
@@ -34,7 +34,7 @@ use crate::{
     },
     store::{ArchiveRows, Bases},
     upkeep::{
-        compact::{Compacted, Compactor},
+        compact::{Compacted, Compactor, Erasing},
         restore::Restorer,
     },
 };
@@ -289,6 +289,30 @@ pub(super) async fn keep_again(
         })
         .collect();
     archive_of(node).keep(&store, log.id(), &kept).await.ok().map(drop)
+}
+
+/// Erases a document as a job does, once it is deleted.
+pub(super) async fn erase(
+    node: &Node,
+    monitor: &Monitor,
+    (id, version): (&DocumentId, i64),
+) -> Erasing {
+    let source = SimLogSource { node: node.clone() };
+    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
+    loop {
+        let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
+        let retention = Retention { min_age: GRACE_MAX, keep_events: 9, client_ttl: GRACE_MAX };
+        let (source, log, store) = (&source, &log, &store);
+        let compactor = Compactor { source, log, store, retention, archive: None, is_asked: true };
+        match compactor.erase(id, version).await {
+            Ok(Erasing::Gone) => match store.forget(id, version).await {
+                Ok(_) => return Erasing::Gone,
+                Err(_) => continue,
+            },
+            Ok(Erasing::Wrong(why)) => return Erasing::Wrong(why),
+            Ok(Erasing::Going(_)) | Err(_) => {}
+        }
+    }
 }
 
 /// The same in a run: but for rows that somebody has touched there is nothing to find.

@@ -11,6 +11,7 @@ mod compaction;
 mod conformance;
 mod daemon;
 mod ending;
+mod erased;
 mod executor;
 mod layouts;
 mod leases;

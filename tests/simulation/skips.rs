@@ -5,7 +5,7 @@ use bson::Timestamp;
 
 use super::{
     store::{SimStore, refuses, row_of, version_of},
-    world::{COLLECTION, Data, EVENTS, Key, Op, Row, State},
+    world::{COLLECTION, Data, EVENTS, Key, Op, Row, State, World},
 };
 use crate::{
     database::{Error, Result},
@@ -169,4 +169,17 @@ pub(super) fn skipped(data: &Data) -> Vec<Skip> {
 pub(super) fn skipped_of(data: &Data, document: &DocumentId) -> SkippedVersions {
     let skips = skipped(data).into_iter().filter(|skip| skip.key.document == *document);
     skips.map(|skip| (skip.key.version, skip.through)).collect()
+}
+
+impl World {
+    /// Lets the reasons of skips tell of this text, as those of the server's words may.
+    pub(super) fn tell_in_skips(&self, text: &str) {
+        let skips = skipped(&self.state().visible);
+        let put = |skip: Skip| Op::Put {
+            collection: SKIPS.into(),
+            key: Key::Event(skip.key.clone()),
+            row: Row::Skip(Skip { reason: text.into(), ..skip }),
+        };
+        self.apply(skips.into_iter().map(put).collect());
+    }
 }

@@ -219,7 +219,7 @@ pub(super) struct World {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     entry: usize,
-    time: Timestamp,
+    pub(super) time: Timestamp,
 }
 
 impl World {

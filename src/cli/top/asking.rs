@@ -1,6 +1,6 @@
 //! Asking the instances, each with a time limit, all at once.
 
-use std::time::Duration;
+use std::path::Path;
 
 use futures::future::join_all;
 use reqwest::{
@@ -9,8 +9,8 @@ use reqwest::{
 };
 use serde_json::Value;
 
-/// How long an instance may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+use super::http::{self, AuthorityError, words};
+
 /// How many jobs are asked for.
 const JOBS: &str = "v1/jobs?limit=20";
 
@@ -38,6 +38,8 @@ pub(super) struct Told {
 pub(super) enum AskError {
     #[error("the token holds characters that no header can have; check ALLUVIUM_TOKEN")]
     Token,
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error("HTTP cannot be set up: {0}")]
     Client(reqwest::Error),
     #[error("`{0}` is no address of a daemon: it begins with http:// or https://")]
@@ -45,7 +47,11 @@ pub(super) enum AskError {
 }
 
 impl Asking {
-    pub(super) fn new(mut urls: Vec<Url>, token: Option<&str>) -> Result<Self, AskError> {
+    pub(super) fn new(
+        mut urls: Vec<Url>,
+        token: Option<&str>,
+        authority: Option<&Path>,
+    ) -> Result<Self, AskError> {
         if let Some(url) = urls.iter().find(|url| !matches!(url.scheme(), "http" | "https")) {
             return Err(AskError::Scheme(url.clone()));
         }
@@ -62,9 +68,11 @@ impl Asking {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        // There may be one already, which is the same.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let client = Client::builder().timeout(ANSWER_MAX).default_headers(headers);
+        let client = http::client().default_headers(headers);
+        let client = match authority {
+            Some(file) => http::trusting(client, file)?,
+            None => client,
+        };
         let client = client.build().map_err(AskError::Client)?;
         Ok(Self { client, urls })
     }
@@ -98,16 +106,4 @@ impl Asking {
             other => Err(format!("it answers /{path} with {other}")),
         }
     }
-}
-
-/// What went wrong, without the library's own words around it.
-fn words(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", ANSWER_MAX.as_secs());
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -6,11 +6,11 @@ mod log;
 mod named;
 mod tail;
 
-use bson::{Timestamp, doc};
-use mongodb::{ClientSession, Database};
+use bson::Timestamp;
+use mongodb::Database;
 
 use super::{Bodies, LogSource, Start};
-use crate::database::{Error, Result};
+use crate::database::{Result, operation_time};
 pub use known::KnownLog;
 pub use log::{MongoLog, MongoScan};
 pub use named::NamedLog;
@@ -35,9 +35,7 @@ impl LogSource for MongoSource {
     type Log = MongoLog;
 
     async fn now(&self) -> Result<Timestamp> {
-        let mut session = self.database.client().start_session().causal_consistency(true).await?;
-        self.database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
-        operation_time(&session)
+        operation_time(&self.database).await
     }
 
     async fn tail(
@@ -53,11 +51,4 @@ impl LogSource for MongoSource {
         let log = NamedLog::open(&self.database, collection).await?;
         Ok(log.map(MongoLog::new))
     }
-}
-
-/// The time of the last answer in a session.
-fn operation_time(session: &ClientSession) -> Result<Timestamp> {
-    session.operation_time().ok_or_else(|| {
-        Error::damaged("the server answers without an operationTime: it is no replica set member")
-    })
 }

@@ -1,16 +1,18 @@
 //! The index of an archive on MongoDB, in `alluvium.archive`: `{_id: {c, d, s, segment}, log, to, segment, offset, length,
 //! bytes, hash, proven}`, where `s` is the version of the first event and `to` that of the last.
 
+use std::collections::HashMap;
+
 use bson::{
-    Binary, Document, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc,
-    spec::BinarySubtype,
+    Binary, Document, RawArrayBuf, RawBson, RawDocument, RawDocumentBuf, Timestamp, doc, raw::cstr,
+    rawdoc, spec::BinarySubtype,
 };
-use futures::TryStreamExt;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use mongodb::options::ReadConcern;
 
 use super::{MongoStore, event_key, no_write_errors, skips::events_of};
 use crate::{
-    database::{Error, Result},
+    database::{Error, Result, operation_time},
     model::{
         event::EventKey,
         id::{DocumentId, integral},
@@ -22,6 +24,8 @@ use crate::{
 
 /// How many rows one command writes, and one look at segments reads at least.
 const ROWS_MAX: usize = 1_000;
+/// How many logs are looked at at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 impl ArchiveRows for MongoStore {
     async fn note_archived(&self, rows: &[Archived]) -> Result<()> {
@@ -82,6 +86,17 @@ impl ArchiveRows for MongoStore {
         Ok(rows)
     }
 
+    async fn erased(&self, log: LogId, ids: &[DocumentId]) -> Result<HashMap<DocumentId, i64>> {
+        let at_least = operation_time(&self.database).await?;
+        // What is read of the index from now on is no older either.
+        self.causal.observe_time(at_least);
+        let look = |id| self.erased_through(log, id, at_least).boxed();
+        let looks: Vec<_> = ids.iter().map(look).collect();
+        let found: Vec<(DocumentId, i64)> =
+            stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().filter(|(_, through)| *through > 0).collect())
+    }
+
     async fn forget_archived(&self, rows: &[Archived]) -> Result<()> {
         for rows in rows.chunks(ROWS_MAX) {
             let statement = |row| rawdoc! { "q": { "_id": self.archive_key(row) }, "limit": 1 };
@@ -101,11 +116,30 @@ impl MongoStore {
         key
     }
 
+    async fn erased_through(
+        &self,
+        log: LogId,
+        id: &DocumentId,
+        at_least: Timestamp,
+    ) -> Result<(DocumentId, i64)> {
+        let key = EventKey { document: id.clone(), version: 1 }.to_raw();
+        let find = rawdoc! {
+            "filter": { "_id": key }, "limit": 1, "projection": { "erased_through": 1 },
+            "readConcern": { "level": "majority", "afterClusterTime": at_least },
+        };
+        let find = self.on_log("find", log, find)?;
+        let found = self.database.run_raw_cursor_command(find).await?;
+        let found: Vec<RawDocumentBuf> = found.with_type::<RawDocumentBuf>().try_collect().await?;
+        let through = found.first().and_then(|first| first.get("erased_through").ok()?);
+        Ok((id.clone(), through.and_then(integral).unwrap_or_default()))
+    }
+
     async fn index(&self, filter: Document, sort: Document, limit: i64) -> Result<Vec<Archived>> {
         let rows = self.database.collection::<RawDocumentBuf>(ARCHIVE_COLLECTION);
+        let mut session = self.causal.session().await?;
         let find = rows.find(filter).sort(sort).limit(limit);
-        let rows: Vec<RawDocumentBuf> =
-            find.read_concern(ReadConcern::majority()).await?.try_collect().await?;
+        let mut found = find.read_concern(ReadConcern::majority()).session(&mut session).await?;
+        let rows: Vec<RawDocumentBuf> = found.stream(&mut session).try_collect().await?;
         let read = |row: &RawDocumentBuf| {
             let damaged = || {
                 let what = format!("the row {} of `{ARCHIVE_COLLECTION}` is unusable", id_of(row));

@@ -28,7 +28,7 @@ use crate::{
     planted::{Bug, planted},
     store::{
         CLIENTS_COLLECTION, MARKS_COLLECTION, QUARANTINE_COLLECTION,
-        bases::{Bases, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
+        bases::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
     },
 };
 
@@ -152,6 +152,10 @@ impl Bases for MongoStore {
             ended => ended.and(outcome.or_else(unless_busy)),
         }
     }
+
+    async fn forget(&self, id: &DocumentId, through: i64) -> Result<Forgotten> {
+        self.forget_content(id, through).await
+    }
 }
 
 impl MongoStore {
@@ -220,7 +224,7 @@ impl MongoStore {
         if self.write_in(session, update).await? != 1 {
             return Ok(false);
         }
-        let record = self.late_record(event, since)?;
+        let record = self.late_record((event, base), since)?;
         let insert = rawdoc! { "insert": QUARANTINE_COLLECTION, "documents": [record] };
         self.write_in(session, insert).await?;
         let key = rawdoc! { "_id": event.get_document("_id")?.to_owned() };
@@ -245,8 +249,12 @@ impl MongoStore {
         written(&reply_of(self.database.run_raw_command(command).session(session)).await?)
     }
 
-    /// The record of a late event, which keeps it whole.
-    fn late_record(&self, event: &RawDocument, since: DateTime) -> Result<RawDocumentBuf> {
+    /// The record of a late event, which keeps it whole unless its place is one of those that were erased.
+    fn late_record(
+        &self,
+        (event, base): (&RawDocument, &Base),
+        since: DateTime,
+    ) -> Result<RawDocumentBuf> {
         let key = event.get_document("_id")?;
         let mut id = rawdoc! { "late": self.collection.as_str() };
         for field in key {
@@ -255,10 +263,14 @@ impl MongoStore {
         }
         id.append(cstr!("n"), bson::oid::ObjectId::new());
         let mut record = rawdoc! { "_id": id, "class": "late" };
-        record.append(cstr!("event"), event.to_owned());
+        record.append(cstr!("event"), late_as_kept(base, event));
         record.append(cstr!("since"), since);
         Ok(record)
     }
+}
+
+fn late_as_kept(base: &Base, event: &RawDocument) -> RawDocumentBuf {
+    if planted(Bug::LateKeepsErased) { event.to_owned() } else { base.kept_of(event) }
 }
 
 /// How many documents a write has matched, inserted or deleted, by its reply.
@@ -269,9 +281,14 @@ fn written(reply: &Document) -> Result<i64> {
 
 pub(super) fn which_base(key: RawDocumentBuf, which: &Which) -> RawDocumentBuf {
     let hash = Binary { subtype: BinarySubtype::Generic, bytes: which.hash.to_vec() };
-    rawdoc! {
+    let mut filter = rawdoc! {
         "_id": key, "op": BASE_OP, "version": which.version, "hash": hash, "pruned": which.pruned,
+    };
+    match which.erased_through {
+        0 => filter.append(cstr!("erased_through"), rawdoc! { "$exists": false }),
+        through => filter.append(cstr!("erased_through"), through),
     }
+    filter
 }
 
 /// Whether a transaction may succeed when it is taken again, or in smaller pieces: another one wrote there, it took too

@@ -6,6 +6,7 @@ mod archive;
 mod bases;
 mod checkpoints;
 mod documents;
+mod erase;
 mod instances;
 mod jobs;
 mod layouts;

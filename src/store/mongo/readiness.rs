@@ -43,9 +43,15 @@ impl MongoStore {
         let Some(found) = look.await?.try_next().await? else { return Ok(true) };
         let Some(validator) = found.options.validator else { return Ok(true) };
         let sample = Document::try_from(sample().to_raw())?;
-        let pipeline =
-            [doc! { "$documents": [{ "$literal": sample }] }, doc! { "$match": validator }];
-        let mut fits = self.database.aggregate(pipeline).await?;
+        // `$documents` would need the right to read the whole database. A facet gives one document, whatever the collection
+        // holds.
+        let pipeline = [
+            doc! { "$facet": { "none": [{ "$limit": 1 }] } },
+            doc! { "$replaceWith": { "$literal": sample } },
+            doc! { "$match": validator },
+        ];
+        let meta = self.database.collection::<Document>(META_COLLECTION);
+        let mut fits = meta.aggregate(pipeline).await?;
         Ok(fits.try_next().await?.is_some())
     }
 
@@ -106,6 +112,6 @@ fn sample() -> Base {
         pruned: 1,
         based_at: at,
         mark: None,
-        erased: false,
+        erased_through: 0,
     }
 }

@@ -38,7 +38,9 @@ where
                 for look in looks {
                     look.work = Work::None;
                 }
-                Ok(Keeping { bytes: 0, stands: Some(error.to_string()) })
+                // One that was erased meanwhile is another one in the next pass.
+                let passes = matches!(error, ArchiveError::Moved(_));
+                Ok(Keeping { bytes: 0, stands: (!passes).then(|| error.to_string()) })
             }
         }
     }
@@ -109,12 +111,13 @@ where
     }
 }
 
-/// The first and the last version that would go.
+/// The first and the last version that would go and were not erased.
 fn going(work: &Work) -> Option<(i64, i64)> {
-    match work {
-        Work::None => None,
-        Work::Prune(base) => Some((base.pruned + 1, base.version - 1)),
-        Work::Write { base, over: Over::Create } => Some((1, base.version - 1)),
-        Work::Write { base, over: Over::Base(which) } => Some((which.pruned + 1, base.version - 1)),
-    }
+    let (base, from) = match work {
+        Work::None => return None,
+        Work::Prune(base) => (base, base.pruned + 1),
+        Work::Write { base, over: Over::Create } => (base, 1),
+        Work::Write { base, over: Over::Base(which) } => (base, which.pruned + 1),
+    };
+    Some((from.max(base.erased_through + 1), base.version - 1))
 }

@@ -233,16 +233,31 @@ where
         (now, at_least): (DateTime, Timestamp),
     ) -> Result<Look> {
         let until = version_of(row);
-        let mut fold = match Folding::new(&look.id, first, old, planned) {
+        match self.fold(&look.id, (row, first, old), planned, at_least).await? {
+            Ok(fold) => Ok(fold.end(look, (first, old), (until, planned.rule, now))),
+            Err(problem) => self.judge(look, first, (until, problem)).await,
+        }
+    }
+
+    /// Folds the log up to the row; or how the end differs from that.
+    pub(super) async fn fold<'p>(
+        &self,
+        id: &DocumentId,
+        (row, first, old): (&RawDocument, &RawDocument, Option<&Base>),
+        planned: &'p Plan,
+        at_least: Timestamp,
+    ) -> Result<std::result::Result<Folding<'p>, String>> {
+        let until = version_of(row);
+        let mut fold = match Folding::new(id, first, old, planned) {
             Ok(fold) => fold,
-            Err(error) => return Ok(look.wrong(until, error.to_string())),
+            Err(error) => return Ok(Err(error.to_string())),
         };
         // After the row, which moves over an event together with the record.
-        let mut skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
+        let mut skips = self.store.load_skips_of(id, Some(at_least)).await?;
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
             let means = (self.log, self.store);
-            let page = page_above(means, (&look.id, reached), &mut skips, at_least).await?;
+            let page = page_above(means, (id, reached), &mut skips, at_least).await?;
             for event in page.documents()? {
                 fold.take(event?, until, &skips);
             }
@@ -251,22 +266,20 @@ where
             }
         }
         let stop = fold.stop.clone().unwrap_or(Stop::End);
-        if let Some(problem) = difference(row, &fold.document, &stop)
-            && !planted(Bug::BaseNotProven)
-        {
-            return self.judge(look, first, (until, problem)).await;
+        match difference(row, &fold.document, &stop).filter(|_| !planted(Bug::BaseNotProven)) {
+            Some(problem) => Ok(Err(problem)),
+            None => Ok(Ok(fold)),
         }
-        Ok(fold.end(look, (first, old), (until, planned.rule, now)))
     }
 }
 
 /// A fold on its way from the base, or the first event, to the row.
-struct Folding<'p> {
+pub(super) struct Folding<'p> {
     document: Document,
     stop: Option<Stop>,
     plan: &'p Plan,
     /// What the document was at the highest version at which a base may stand, as far as it has come.
-    candidate: Option<Document>,
+    pub(super) candidate: Option<Document>,
     /// Who needs the event after that.
     needed_by: Option<(String, DateTime)>,
     /// The bytes of the events below the candidate that could go.

@@ -2,6 +2,7 @@
 //! is pruned after a while. What may be cut is decided in [`crate::model::compaction`]. Each step may be taken twice, by two
 //! instances even, and interrupted anywhere.
 
+mod erase;
 mod keep;
 mod look;
 pub mod policy;
@@ -28,6 +29,7 @@ use crate::{
     store::{Bases, Documents, Hindrance, NextLook, Over, QuarantineRows, SkipRows},
     time::Time,
 };
+pub(crate) use erase::{Erasing, is_bare_delete};
 pub(super) use look::{Finding, Look, Work};
 pub(super) use prune::Pruned;
 

@@ -175,7 +175,7 @@ where
     }
 
     /// Waits until the collection may be compacted: it is projected, and not late.
-    async fn may_compact(&self, clear: &mut Clear) -> std::result::Result<(), Undone> {
+    pub(super) async fn may_compact(&self, clear: &mut Clear) -> std::result::Result<(), Undone> {
         if self.order.dry_run {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 
 mod archive;
 mod compact;
+mod erase;
 mod findings;
 mod gap_fill;
 mod proofs;
@@ -134,8 +135,10 @@ where
             (Kind::Retry, None) => self.retry_all().await,
             (Kind::Skip, Some(document)) => self.skip(&document).await,
             (Kind::GapFill, Some(document)) => self.gap_fill(&document).await,
+            (Kind::Erase, Some(document)) => self.erase(&document).await,
             // Reading the row has refused these.
-            (Kind::Rebuild | Kind::ArchiveCheck, Some(_)) | (Kind::Skip | Kind::GapFill, None) => {
+            (Kind::Rebuild | Kind::ArchiveCheck, Some(_))
+            | (Kind::Skip | Kind::GapFill | Kind::Erase, None) => {
                 Err(Undone::Failed("a job of this kind is about something else".into()))
             }
         }

@@ -40,7 +40,7 @@ fn base(document: &str, version: i64, pruned: i64) -> Base {
         pruned,
         based_at: DateTime::from_millis(5),
         mark: None,
-        erased: false,
+        erased_through: 0,
     }
 }
 

@@ -1,0 +1,200 @@
+//! Scenes of a document that is erased while its daemon follows the log: nothing of its content is anywhere afterwards.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bson::{Document, RawDocumentBuf, doc};
+
+use super::{
+    compaction,
+    executor::Owner,
+    monitor::Monitor,
+    node::Node,
+    plan::Help,
+    regressions::{Scene, id},
+    skips::{SKIPS, skipped},
+    store::{QUARANTINE, waiting},
+    world::{Data, EVENTS, Key, Op, Row, World},
+};
+use crate::{
+    model::{event::EventKey, id::DocumentId, skip::Skip},
+    planted::{Bug, plant, planted},
+    store::Forgotten,
+    upkeep::compact::Erasing,
+};
+
+/// What is searched for.
+const MARKER: &str = "strictly-private";
+
+fn private(version: i64) -> Document {
+    match version {
+        1 => doc! { "op": "create", "state": { "name": MARKER, "n": 0 } },
+        _ => {
+            doc! { "op": "update", "patch": { "$set": { "name": format!("{MARKER} {version}") } } }
+        }
+    }
+}
+
+fn delete() -> Document {
+    doc! { "op": "delete" }
+}
+
+/// Where the marker is, of what the majority holds.
+fn found(world: &World) -> Vec<String> {
+    let state = world.state();
+    let rows = state
+        .visible
+        .collections
+        .iter()
+        .flat_map(|(name, found)| found.rows.iter().map(move |(key, row)| (name, key, row)));
+    let holds = |row: &Row| match row.raw() {
+        Some(raw) => raw.as_bytes().windows(MARKER.len()).any(|bytes| bytes == MARKER.as_bytes()),
+        None => format!("{row:?}").contains(MARKER),
+    };
+    rows.filter(|(_, _, row)| holds(row)).map(|(name, key, _)| format!("{name} {key:?}")).collect()
+}
+
+impl Scene {
+    fn erase(&mut self, version: i64) -> Erasing {
+        let done = Arc::new(Mutex::new(None));
+        let (node, told) = (Node::new(&self.world, Owner::Actor(61), &[]), Arc::clone(&done));
+        self.sim.spawn(Owner::Actor(61), async move {
+            let what = (&id(), version);
+            let erased = compaction::erase(&node, &Monitor::default(), what).await;
+            *told.lock().unwrap() = Some(erased);
+        });
+        let is_done = Arc::clone(&done);
+        self.until("it is erased", move |_| is_done.lock().unwrap().is_some());
+        done.lock().unwrap().take().unwrap()
+    }
+
+    fn all_have_it(&mut self) {
+        self.until("the majority has it", |world| {
+            let state = world.state();
+            state.seen == state.oplog.len()
+        });
+    }
+}
+
+/// Six events, with one that is skipped for a reason that tells of the content, and the deletion.
+fn deleted(seed: u64) -> Scene {
+    let mut scene = Scene::new(seed, None);
+    let poison = doc! { "op": "update", "patch": { "$inc": { "name": 1 } } };
+    scene.append(&[(1, private(1)), (2, private(2)), (3, poison)]);
+    scene.until("it waits", |world| {
+        !waiting(&world.state().visible).is_empty() && Scene::is_at(world, 2)
+    });
+    scene.operate(Help::Skip, Vec::new());
+    scene.until("it is skipped", |world| !skipped(&world.state().visible).is_empty());
+    scene.append(&[(4, private(4)), (5, private(5)), (6, delete())]);
+    scene.until_version(6);
+    scene.world.tell_in_skips(MARKER);
+    scene.all_have_it();
+    scene
+}
+
+/// What an erasure of everything up to `through` writes beside the log. There are neither snapshots nor jobs here.
+pub(super) fn forgetting(data: &Data, id: &DocumentId, through: i64) -> (Vec<Op>, Forgotten) {
+    let (mut ops, mut forgotten) = (Vec::new(), Forgotten::default());
+    let rows = |name: &str| data.collections.get(name).into_iter().flat_map(|found| &found.rows);
+    for (key, row) in rows(QUARANTINE) {
+        let is_its = match (key, row) {
+            (Key::Late(event, _), _) => event.document == *id && event.version <= through,
+            (_, Row::Quarantine(row)) => row.document == *id && row.mark.version <= through,
+            _ => false,
+        };
+        if is_its && !planted(Bug::ErasureForgetsRecords) {
+            ops.push(Op::Delete { collection: QUARANTINE.into(), key: key.clone() });
+            forgotten.records += 1;
+        }
+    }
+    for (key, row) in rows(SKIPS) {
+        let Row::Skip(skip) = row else { continue };
+        let is_its = skip.key.document == *id && skip.key.version <= through;
+        if is_its && skip.reason != "erased" && !planted(Bug::ErasureForgetsReasons) {
+            let row = Row::Skip(Skip { reason: "erased".into(), ..skip.clone() });
+            ops.push(Op::Put { collection: SKIPS.into(), key: key.clone(), row });
+            forgotten.skips += 1;
+        }
+    }
+    (ops, forgotten)
+}
+
+#[test]
+fn nothing_is_left_of_what_is_erased_nor_of_what_comes_late() {
+    for seed in 0..20 {
+        let mut scene = deleted(seed);
+        assert_eq!(scene.erase(6), Erasing::Gone, "seed {seed}");
+        scene.all_have_it();
+        assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+        let versions: Vec<i64> =
+            scene.world.state().visible.events(&id(), 0).map(|(version, _)| version).collect();
+        assert_eq!(versions, [1, 6], "seed {seed}");
+        // It lives again. What comes late then is still of the life before.
+        scene.append(&[(7, doc! { "op": "create", "state": { "n": 7 } }), (4, private(4))]);
+        scene.until_version(7);
+        let node = Node::new(&scene.world, Owner::Actor(62), &[]);
+        scene.sim.spawn(Owner::Actor(62), async move {
+            let all = crate::model::compaction::Retention {
+                min_age: Duration::ZERO,
+                keep_events: 0,
+                client_ttl: Duration::ZERO,
+            };
+            compaction::pass(&node, &Monitor::default(), all, (&[id()], false)).await;
+        });
+        scene.until("it is taken out", |world| {
+            world.state().visible.events(&id(), 1).all(|(version, _)| version >= 6)
+        });
+        scene.all_have_it();
+        assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+        assert!(scene.world.state().visible.collections.contains_key(EVENTS));
+    }
+}
+
+#[test]
+fn an_event_on_record_as_late_is_erased_with_the_document() {
+    for seed in 0..20 {
+        let mut scene = deleted(seed);
+        let key = EventKey { document: id(), version: 3 };
+        let row = Row::Raw(RawDocumentBuf::try_from(&private(3)).unwrap());
+        let collection = QUARANTINE.into();
+        scene.world.apply(vec![Op::Put { collection, key: Key::Late(key, 0), row }]);
+        scene.all_have_it();
+        let before = found(&scene.world);
+        assert!(before.iter().any(|place| place.starts_with(QUARANTINE)), "{before:?}");
+        assert_eq!(scene.erase(6), Erasing::Gone, "seed {seed}");
+        scene.all_have_it();
+        assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_not_deleted_is_not_erased() {
+    for seed in 0..20 {
+        let mut scene = Scene::new(seed, None);
+        scene.append(&[(1, private(1)), (2, private(2))]);
+        scene.until_version(2);
+        scene.all_have_it();
+        let erased = scene.erase(2);
+        assert!(matches!(erased, Erasing::Wrong(_)), "seed {seed}: {erased:?}");
+    }
+}
+
+#[test]
+fn bugs_of_erasures_are_found_by_their_scenes() {
+    let scenes: [(Bug, fn()); 4] = [
+        (Bug::ErasedWithoutDelete, what_is_not_deleted_is_not_erased),
+        (Bug::ErasureForgetsRecords, an_event_on_record_as_late_is_erased_with_the_document),
+        (Bug::ErasureForgetsReasons, nothing_is_left_of_what_is_erased_nor_of_what_comes_late),
+        (Bug::LateKeepsErased, nothing_is_left_of_what_is_erased_nor_of_what_comes_late),
+    ];
+    for (bug, scene) in scenes {
+        let found = std::thread::spawn(move || {
+            plant(Some(bug));
+            scene();
+        });
+        assert!(found.join().is_err(), "{bug:?}");
+    }
+}
