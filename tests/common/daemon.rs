@@ -33,12 +33,21 @@ impl Daemon {
         Self::under(&[], config, &[])
     }
 
+    /// Starts `run` of another build.
+    pub fn of(program: &str, config: &str) -> Daemon {
+        Self::line(&[program], config, &[])
+    }
+
     /// Starts it under a program that is given the command line to run, with further arguments.
     pub fn under(wrapper: &[&str], config: &str, arguments: &[&str]) -> Daemon {
+        Self::line(&[wrapper, &[env!("CARGO_BIN_EXE_alluvium")]].concat(), config, arguments)
+    }
+
+    fn line(program: &[&str], config: &str, arguments: &[&str]) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("alluvium.toml");
         fs::write(&file, config).unwrap();
-        let line = [wrapper, &[env!("CARGO_BIN_EXE_alluvium"), "run", "--config"]].concat();
+        let line = [program, &["run", "--config"]].concat();
         let process = Command::new(line[0])
             .args(&line[1..])
             .arg(&file)

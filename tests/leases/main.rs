@@ -8,6 +8,8 @@ mod judge;
 #[path = "../common/scene.rs"]
 mod scene;
 
+mod updates;
+
 use alluvium::store::format::FORMAT;
 use bson::doc;
 use common::{Daemon, free_port, wait_until};
@@ -20,7 +22,11 @@ const STARTS_PER_DATABASE: i64 = 10;
 
 /// A daemon of `games`.
 fn daemon(scene: &Scene, lease_time: &str) -> Daemon {
-    Daemon::start(&format!(
+    Daemon::start(&config(scene, lease_time))
+}
+
+fn config(scene: &Scene, lease_time: &str) -> String {
+    format!(
         r#"
         [mongodb]
         uri = "{}"
@@ -35,7 +41,7 @@ fn daemon(scene: &Scene, lease_time: &str) -> Daemon {
         scene.uri,
         scene.db.name(),
         free_port()
-    ))
+    )
 }
 
 /// Whether a daemon that is ready leads.

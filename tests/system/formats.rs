@@ -6,8 +6,6 @@
 //! ```
 
 use std::{
-    fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,17 +17,16 @@ use alluvium::{
     setup::prepare,
     store::format::FORMAT,
 };
-use bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId, uuid};
+use bson::{Bson, Document, doc, oid::ObjectId, uuid};
 use futures::TryStreamExt;
 
 use crate::{
     common::wait_for,
+    dump::{Identities, dump, dumped, restore},
     scene::{Scene, change, event, events},
 };
 
 const DUMPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/formats");
-/// How the collections were made, as `listCollections` tells it.
-const COLLECTIONS: &str = "collections.bson";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_now_is_opened_after_a_restore() {
@@ -37,7 +34,7 @@ async fn what_is_written_now_is_opened_after_a_restore() {
     let folder = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("ALLUVIUM_DUMP").map(|_| dump_of(FORMAT));
     let folder = kept.as_deref().unwrap_or(folder.path());
-    dump(&scene, folder).await;
+    dump(&scene.db, folder).await;
     scene.db.drop().await.unwrap();
     open(folder).await;
 }
@@ -125,75 +122,17 @@ async fn done(scene: &Scene, job: Document) -> Document {
     .await
 }
 
-/// Writes a file for each collection.
-async fn dump(scene: &Scene, folder: &Path) {
-    fs::create_dir_all(folder).unwrap();
-    let listed = scene.db.run_cursor_command(doc! { "listCollections": 1 }).await.unwrap();
-    let mut listed: Vec<Document> = listed.try_collect().await.unwrap();
-    listed.sort_by(|one, other| one.get_str("name").unwrap().cmp(other.get_str("name").unwrap()));
-    for collection in &listed {
-        let name = collection.get_str("name").unwrap();
-        let rows = scene.db.collection::<RawDocumentBuf>(name).find(doc! {}).await.unwrap();
-        let rows: Vec<RawDocumentBuf> = rows.try_collect().await.unwrap();
-        write_file(&file(folder, name), rows.iter().map(|row| row.as_bytes().to_vec()));
-    }
-    write_file(&folder.join(COLLECTIONS), listed.iter().map(|made| made.to_vec().unwrap()));
-}
-
-fn file(folder: &Path, collection: &str) -> PathBuf {
-    folder.join(format!("{collection}.bson"))
-}
-
-fn write_file(path: &Path, documents: impl Iterator<Item = Vec<u8>>) {
-    let mut file = File::create(path).unwrap();
-    documents.for_each(|document| file.write_all(&document).unwrap());
-}
-
-fn read_file(path: &Path) -> Vec<Document> {
-    let bytes = fs::read(path).unwrap();
-    let mut rest = bytes.as_slice();
-    let mut documents = Vec::new();
-    while let Some(length) = rest.first_chunk() {
-        let length = usize::try_from(i32::from_le_bytes(*length)).unwrap();
-        documents.push(Document::from_reader(&rest[..length]).unwrap());
-        rest = &rest[length..];
-    }
-    documents
-}
-
-/// Makes the collections with the identities that they had, so that the log is the one that was projected.
-async fn restore(scene: &Scene, folder: &Path) {
-    scene.db.drop().await.unwrap();
-    for collection in read_file(&folder.join(COLLECTIONS)) {
-        let name = collection.get_str("name").unwrap();
-        let mut create = doc! { "create": name };
-        create.extend(collection.get_document("options").unwrap().clone());
-        if let Ok(index) = collection.get_document("idIndex") {
-            create.insert("idIndex", index.clone());
-        }
-        let identity = collection.get_document("info").unwrap().get("uuid").unwrap().clone();
-        let namespace = format!("{}.$cmd", scene.db.name());
-        let made = doc! { "op": "c", "ns": namespace, "ui": identity, "o": create };
-        let admin = scene.db.client().database("admin");
-        admin.run_command(doc! { "applyOps": [made] }).await.unwrap();
-        let rows = read_file(&file(folder, name));
-        if !rows.is_empty() {
-            scene.collection(name).insert_many(rows).await.unwrap();
-        }
-    }
-}
-
 /// Restores a dump, starts a daemon on it, and has everything read and verified.
 async fn open(folder: &Path) {
     let scene = Scene::new().await;
-    restore(&scene, folder).await;
-    let rows = read_file(&file(folder, "games"));
+    restore(&scene.db, folder, Identities::Kept).await;
+    let rows = dumped(folder, "games");
     assert!(rows.len() > 5, "{}", folder.display());
     let epochs = |leases: Vec<Document>| {
         let epochs = leases.iter().filter_map(|lease| lease.get_i64("epoch").ok());
         epochs.max().unwrap()
     };
-    let before = epochs(read_file(&file(folder, "alluvium.leases")));
+    let before = epochs(dumped(folder, "alluvium.leases"));
     let daemon = scene.start().await;
     let reader = Reader::new(&scene.db, "games", ReadLimits::default());
     for row in &rows {
@@ -228,7 +167,7 @@ async fn open(folder: &Path) {
 
 /// How many events of a document the dump of the log has.
 fn events_of(folder: &Path, id: &DocumentId) -> i64 {
-    let log = read_file(&file(folder, "games.events"));
+    let log = dumped(folder, "games.events");
     let is_of = |event: &&Document| {
         let key = event.get_document("_id").unwrap();
         DocumentId::from_bson(key.get("d").unwrap()).as_ref() == Ok(id)

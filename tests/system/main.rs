@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/dump.rs"]
+mod dump;
 #[path = "../judge/mod.rs"]
 mod judge;
 #[path = "../common/scene.rs"]
