@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 pub use crate::model::place::Place;
-pub use erase::Erased;
+pub use erase::{Erased, Shredder};
 pub use error::{ArchiveError, Result};
 pub use objects::Objects;
 

@@ -9,7 +9,7 @@ use super::{
     snapshot::version_of,
 };
 use crate::{
-    archive::{Archive, ArchiveError},
+    archive::{Archive, ArchiveError, Shredder},
     database,
     log::{EventLog, LogSource, Mend},
     model::{
@@ -198,7 +198,8 @@ where
         begun.gone += self.store.forget(id, begun.version).await?;
         let archive = self.archive.filter(|_| !planted(Bug::ErasureForgetsSegments));
         let Some(archive) = archive else { return Ok(Stepped::Done) };
-        match archive.erase_next(self.store, self.log.id(), id).await {
+        let shredder = Shredder::new(archive, self.store, self.log.id());
+        match shredder.next(id).await {
             Ok(None) => Ok(Stepped::Done),
             Ok(Some(erased)) => {
                 (begun.segments, begun.idle) = (begun.segments + erased.segments, 0);
