@@ -122,7 +122,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "_id",
     "kind",
     "collection",
@@ -131,6 +131,7 @@ const FIELDS: [&str; 20] = [
     "skip_above",
     "dry_run",
     "repair",
+    "deep",
     "state",
     "progress",
     "place",
@@ -162,6 +163,8 @@ pub struct Order {
     pub dry_run: bool,
     /// Whether rows are made again that are not what their log makes of them.
     pub repair: bool,
+    /// Whether documents are folded from their very first event, through the archive.
+    pub deep: bool,
 }
 
 /// Why a row is no job.
@@ -192,21 +195,15 @@ pub enum OrderError {
     /// This kind asks for no version.
     #[error("a job of kind \"{0}\" has no `version`; leave it out")]
     NoVersion(&'static str),
-    /// Only a gap has something above it, and it is done or not.
-    #[error("`skip_above` is {0}; it is true or false, and only for a job of kind \"gap_fill\"")]
-    SkipAbove(String),
-    /// Only compaction can be tried, and it is or not.
-    #[error("`dry_run` is {0}; it is true or false, and only for a job of kind \"compact\"")]
-    DryRun(String),
-    /// Only rows that are compared can be made again, and they are or not.
-    #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
-    Repair(String),
+    /// It is done or not, and only by one kind.
+    #[error("`{0}` is {1}; it is true or false, and only for a job of kind \"{2}\"")]
+    Flag(&'static str, String, &'static str),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, deep?}}"
     )]
     Field(String),
 }
@@ -215,9 +212,18 @@ impl Order {
     /// A job about a whole collection.
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
-        let repair = kind == Kind::Rebuild;
+        let (repair, deep) = (kind == Kind::Rebuild, false);
         let (document, version) = (None, None);
-        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair }
+        Self {
+            kind,
+            collection,
+            document,
+            version,
+            skip_above: false,
+            dry_run: false,
+            repair,
+            deep,
+        }
     }
 
     /// Reads a row.
@@ -270,23 +276,17 @@ impl Order {
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        let skip_above = match field("skip_above") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
-            other => return Err(OrderError::SkipAbove(shown(other))),
+        let flag = |name: &'static str, of: Kind| match field(name) {
+            None | Some(RawBsonRef::Null) => Ok(false),
+            Some(RawBsonRef::Boolean(flag)) if kind == of => Ok(flag),
+            other => Err(OrderError::Flag(name, shown(other), of.name())),
         };
-        let dry_run = match field("dry_run") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
-            other => return Err(OrderError::DryRun(shown(other))),
-        };
-        let repair = match field("repair") {
-            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
-            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
-            other => return Err(OrderError::Repair(shown(other))),
-        };
+        let (skip_above, dry_run) =
+            (flag("skip_above", Kind::GapFill)?, flag("dry_run", Kind::Compact)?);
+        let repair = flag("repair", Kind::Verify)? || kind == Kind::Rebuild;
+        let deep = flag("deep", Kind::Verify)?;
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, deep })
     }
 }
 
@@ -332,6 +332,8 @@ mod tests {
         assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a.clone()) }));
         let repair = doc! { "kind": "verify", "collection": "games", "repair": true };
         assert_eq!(read(repair), Ok(Order { repair: true, ..order(Kind::Verify, None) }));
+        let deep = doc! { "kind": "verify", "collection": "games", "deep": true };
+        assert_eq!(read(deep), Ok(Order { deep: true, ..order(Kind::Verify, None) }));
         let rebuild = doc! { "kind": "rebuild", "collection": "games" };
         assert_eq!(read(rebuild), Ok(Order { repair: true, ..order(Kind::Rebuild, None) }));
         let fill =
@@ -359,6 +361,10 @@ mod tests {
             (
                 doc! { "kind": "retry", "collection": "games", "repair": true },
                 "only for a job of kind \"verify\"",
+            ),
+            (
+                doc! { "kind": "rebuild", "collection": "games", "deep": true },
+                "`deep` is of type Boolean; it is true or false, and only for a job of kind \"verify\"",
             ),
             (doc! { "kind": "gap_fill", "collection": "games" }, "give its id in `document`"),
             (

@@ -78,6 +78,9 @@ impl Jobs for MongoJobs {
         if order.repair && order.kind == Kind::Verify {
             row.insert("repair", true);
         }
+        if order.deep {
+            row.insert("deep", true);
+        }
         row.insert("state", QUEUED);
         let row = RawDocumentBuf::try_from(&row)?;
         self.jobs.insert_one(&row).write_concern(WriteConcern::majority()).await?;
