@@ -2,6 +2,7 @@
 //! machine in the same minute, because absolute numbers of a shared machine mean little.
 
 mod append;
+mod archive;
 mod backlog;
 mod bare;
 mod catch_up;
@@ -79,11 +80,13 @@ pub enum Scenario {
     Rebuild,
     /// Bases and pruning, 1,000 × 1,000 and 300 × 300.
     Compact,
+    /// Compaction with an archive beside the same without one, 1,000 × 1,000, and what is put back and read from it.
+    Archive,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -105,6 +108,7 @@ impl Scenario {
         Self::Verify,
         Self::Rebuild,
         Self::Compact,
+        Self::Archive,
     ];
 
     /// As it is written on the command line.
@@ -131,6 +135,7 @@ impl Scenario {
             Self::Verify => "verify",
             Self::Rebuild => "rebuild",
             Self::Compact => "compact",
+            Self::Archive => "archive",
         }
     }
 }
@@ -237,6 +242,7 @@ async fn measure(
             rows.extend(compact_live::run(server, (scaled(1e3), 1_000), repeat).await?);
             Ok(rows)
         }
+        Scenario::Archive => archive::run(server, (scaled(1e3), 1_000), repeat).await,
         Scenario::Takeover => takeover::run(server, repeat).await,
     }
 }
