@@ -58,17 +58,18 @@ pub(super) async fn snapshot(
 #[serde(deny_unknown_fields, default)]
 pub(super) struct VerifyBody {
     repair: bool,
+    deep: bool,
 }
 
 /// `POST /v1/collections/C/verify`
 pub(super) async fn verify(
     state: State<Arc<ApiState>>,
     collection: Collection,
-    OptionalBody(VerifyBody { repair }): OptionalBody<VerifyBody>,
+    OptionalBody(VerifyBody { repair, deep }): OptionalBody<VerifyBody>,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
     let order = Order::new(job::Kind::Verify, served.reader.collection());
-    ask(&state, &Order { repair, ..order }).await
+    ask(&state, &Order { repair, deep, ..order }).await
 }
 
 /// `POST /v1/collections/C/rebuild`

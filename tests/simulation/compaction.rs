@@ -23,7 +23,7 @@ use super::{
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
-    archive::Kept,
+    archive::{Kept, LastRead},
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
@@ -263,7 +263,8 @@ pub(super) async fn restore(node: &Node, monitor: &Monitor, id: &DocumentId) -> 
     let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
     let log = source.open(COLLECTION).await.ok().flatten()?;
     let archive = archive_of(node);
-    let restorer = Restorer { source: &source, log: &log, store: &store, archive: &archive };
+    let (source, log, store, archive) = (&source, &log, &store, &archive);
+    let restorer = Restorer { source, log, store, archive, last: LastRead::default() };
     store.hold(log.id(), id, true).await.ok()?;
     while let Some(events) = restorer.step(id).await.ok()? {
         node.sim().tell(|| format!("{:?} has restored {events} events of {id}", node.owner));
