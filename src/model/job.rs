@@ -122,7 +122,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "_id",
     "kind",
     "collection",
@@ -131,6 +131,7 @@ const FIELDS: [&str; 20] = [
     "skip_above",
     "dry_run",
     "repair",
+    "by",
     "state",
     "progress",
     "place",
@@ -162,6 +163,8 @@ pub struct Order {
     pub dry_run: bool,
     /// Whether rows are made again that are not what their log makes of them.
     pub repair: bool,
+    /// Who asks for it.
+    pub by: Option<String>,
 }
 
 /// Why a row is no job.
@@ -201,12 +204,15 @@ pub enum OrderError {
     /// Only rows that are compared can be made again, and they are or not.
     #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
     Repair(String),
+    /// Whoever asks is a name.
+    #[error("`by` is {0}; it is a text that says who asks, or left out")]
+    By(String),
     /// The state is unknown.
     #[error("`state` is {0}; leave it out: a job without a state waits for its turn")]
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, by?}}"
     )]
     Field(String),
 }
@@ -216,8 +222,8 @@ impl Order {
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
         let repair = kind == Kind::Rebuild;
-        let (document, version) = (None, None);
-        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair }
+        let (document, version, by) = (None, None, None);
+        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair, by }
     }
 
     /// Reads a row.
@@ -270,23 +276,22 @@ impl Order {
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        let skip_above = match field("skip_above") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(skip_above)) if kind == Kind::GapFill => skip_above,
-            other => return Err(OrderError::SkipAbove(shown(other))),
+        let flag = |name: &str, is_its: bool, error: fn(String) -> OrderError| match field(name) {
+            None | Some(RawBsonRef::Null) => Ok(false),
+            Some(RawBsonRef::Boolean(flag)) if is_its => Ok(flag),
+            other => Err(error(shown(other))),
         };
-        let dry_run = match field("dry_run") {
-            None | Some(RawBsonRef::Null) => false,
-            Some(RawBsonRef::Boolean(dry_run)) if kind == Kind::Compact => dry_run,
-            other => return Err(OrderError::DryRun(shown(other))),
-        };
-        let repair = match field("repair") {
-            None | Some(RawBsonRef::Null) => kind == Kind::Rebuild,
-            Some(RawBsonRef::Boolean(repair)) if kind == Kind::Verify => repair,
-            other => return Err(OrderError::Repair(shown(other))),
+        let skip_above = flag("skip_above", kind == Kind::GapFill, OrderError::SkipAbove)?;
+        let dry_run = flag("dry_run", kind == Kind::Compact, OrderError::DryRun)?;
+        let repair = flag("repair", kind == Kind::Verify, OrderError::Repair)?;
+        let repair = repair || kind == Kind::Rebuild;
+        let by = match field("by") {
+            None | Some(RawBsonRef::Null) => None,
+            Some(RawBsonRef::String(by)) => Some(by.to_owned()),
+            other => return Err(OrderError::By(shown(other))),
         };
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, by })
     }
 }
 
@@ -344,6 +349,7 @@ mod tests {
         for (row, told) in [
             (doc! {}, "`kind` is missing"),
             (doc! { "kind": "erase", "collection": "games" }, "`kind` is \"erase\""),
+            (doc! { "kind": "verify", "collection": "games", "by": 1 }, "`by` is of type Int32"),
             (doc! { "kind": 5, "collection": "games" }, "`kind` is of type Int32"),
             (doc! { "kind": "verify" }, "`collection` is missing"),
             (doc! { "kind": "verify", "collection": ["games"] }, "`collection` is of type Array"),

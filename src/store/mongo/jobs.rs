@@ -1,5 +1,5 @@
 //! Jobs on MongoDB, in `alluvium.jobs`. A row begins as `{kind, collection, document?, version?, skip_above?,
-//! repair?}`, inserted by anyone; its
+//! repair?, by?}`, inserted by anyone; its
 //! leader adds `{state, owner, epoch, beat, progress, place, tally}` and at the end `{result | error, finished_at}`.
 //! Rows that have ended are deleted by a TTL index.
 
@@ -77,6 +77,9 @@ impl Jobs for MongoJobs {
         }
         if order.repair && order.kind == Kind::Verify {
             row.insert("repair", true);
+        }
+        if let Some(by) = &order.by {
+            row.insert("by", by);
         }
         row.insert("state", QUEUED);
         let row = RawDocumentBuf::try_from(&row)?;
