@@ -55,7 +55,8 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     let (reader, reads) = minted("reader", "read", &["--collections", "games"]);
     let (admin, administers) = minted("chief", "admin", &[]);
     fs::write(&file, format!("{reads}{administers}")).unwrap();
-    let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
+    let port = free_port();
+    let mut daemon = Daemon::start(&open_to_all(&db, port, &file));
     daemon.ready().await;
     let status = |token: &str, method: &str, path: &str| ask(&daemon, token, method, path).0;
 
@@ -67,6 +68,28 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     assert_eq!(daemon.get("/metrics").0, 401);
     assert_eq!(daemon.get("/v1/jobs").0, 401);
     assert_eq!(status(&reader, "GET", "/metrics"), 200);
+
+    // The commands that ask over HTTP: health needs no token, everything else the file, the option or the variable.
+    let own = folder.path().join("alluvium.toml");
+    fs::write(&own, open_to_all(&db, port, &file)).unwrap();
+    let secret = folder.path().join("token");
+    fs::write(&secret, format!("{admin}\n")).unwrap();
+    let (own, secret) = (own.to_str().unwrap(), secret.to_str().unwrap());
+    let asked = |arguments: &[&str]| {
+        let ended = alluvium(&[arguments, &["--config", own]].concat());
+        (ended.status.code(), String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap())
+    };
+    assert_eq!(asked(&["health"]), (Some(0), "ready\n".into()));
+    assert_eq!(asked(&["top", "--once", "--token-file", secret]).0, Some(0));
+    assert_eq!(asked(&["top", "--once", "--token", &reader]).0, Some(0));
+    for (arguments, wanted) in [
+        (&[][..], "it asks for a token"),
+        (&["--token-file", "/nowhere"], "--token-file: /nowhere cannot be read"),
+        (&["--token-file", "/dev/null"], "is empty"),
+    ] {
+        let (code, said) = asked(&[&["top", "--once"], arguments].concat());
+        assert!(code == Some(1) && said.contains(wanted), "{said}");
+    }
 
     // The reader sees one collection, and changes nothing.
     let shown = |token: &str| ask(&daemon, token, "GET", "/v1/status").2["collections"].clone();
