@@ -360,6 +360,7 @@ async fn a_refused_collection_says_what_to_do_and_turns_readiness_red() {
         + env!("CARGO_PKG_VERSION")
         + r#"","collections":[{"name":"games","role":"leader","paused":false,"phase":"refused","version_gaps":null,"quarantined":null,"#
         + r#""lag_seconds":0.0,"lag_events":null,"oplog_headroom_seconds":null,"checkpoint_lost_in_seconds":null,"#
+        + r#""compaction":{"events":0,"bytes":0,"late_events":0,"kept":null},"#
         + r#""last_error":{"at":"1970-01-01T00:00:00Z","class":"refused","message":"the log is another one","advice":"restore it"}}]}"#;
     assert_eq!(status.text, expected);
 }

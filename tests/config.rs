@@ -241,6 +241,19 @@ fn an_environment_variable_wins_over_the_file_and_the_command_line_over_both() {
 }
 
 #[test]
+fn an_age_at_which_events_may_go_before_their_writers_are_done_is_warned_of() {
+    assert_eq!(read(GOOD, &[]).unwrap().warnings(), Vec::<String>::new());
+    let warnings = |age: &str| {
+        let young = format!("{GOOD}[collections.compaction]\nmin_age = {age:?}\n");
+        read(&young, &[]).unwrap().warnings()
+    };
+    assert_eq!(warnings("2h"), Vec::<String>::new());
+    let told = warnings("90m");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("collections[0].compaction.min_age is 1h 30m"), "{told:?}");
+}
+
+#[test]
 fn variables_that_kubernetes_makes_for_a_service_are_passed_over() {
     let environment = [
         ("ALLUVIUM_SERVICE_HOST", "10.0.0.1"),

@@ -192,6 +192,7 @@ async fn what_is_missing_is_made_once_however_many_do_it() {
         assert!(ended.output.status.success(), "{}", ended.all());
     }
     let made = [
+        "alluvium.archive",
         "alluvium.clients",
         "alluvium.jobs",
         "alluvium.marks",

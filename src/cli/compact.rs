@@ -1,5 +1,6 @@
 //! `alluvium compact`: writes bases, and prunes what they stand for; or tells what could go, and what keeps the rest.
 
+use bson::{Document, RawDocument};
 use clap::Args;
 use serde_json::Value;
 
@@ -24,42 +25,55 @@ pub(super) struct Compact {
     dry_run: bool,
 }
 
+/// Documents were left as they are, since something is wrong with them. What there is to say has been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} documents were left as they are")]
+pub(super) struct LeftAlone(i64);
+
 impl Compact {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let connected = globals.connect().await?;
         let Self { collection, id, dry_run } = self;
         let order = Order { document: id, dry_run, ..Order::new(Kind::Compact, &collection) };
         let row = follow::follow(&connected.database, &order).await?;
-        let job = view(&row);
-        if globals.json {
-            return Ok(output::json(&job)?);
-        }
         let result = follow::result(&row)?;
-        let count = |field| follow::count(&result, field);
-        let (events, documents, bytes) = (count("events"), count("documents"), count("bytes"));
-        output::line(match dry_run {
-            true => format!(
-                "{events} events of {documents} documents could go, {bytes} bytes of them in new bases"
-            ),
-            false => format!(
-                "{} bases written for {bytes} bytes of events, {events} events pruned, of {documents} documents",
-                count("bases")
-            ),
-        })?;
-        let late = count("late");
-        if late > 0 {
-            output::line(format!(
-                "{late} events had come late and are on record: alluvium quarantine list {collection} --late"
-            ))?;
+        match globals.json {
+            true => output::json(&view(&row))?,
+            false => print(&order, &row, &result)?,
         }
-        print_pins(&job)?;
-        let differences = count("differences");
-        if differences > 0 {
-            output::line(format!("{differences} documents were left as they are:"))?;
-            follow::print_findings(&row)?;
+        match follow::count(&result, "differences") {
+            0 => Ok(()),
+            left => Err(LeftAlone(left).into()),
         }
-        Ok(())
     }
+}
+
+/// Prints what was done, or could be.
+fn print(order: &Order, row: &RawDocument, result: &Document) -> CommandResult {
+    let count = |field| follow::count(result, field);
+    let (events, documents, bytes) = (count("events"), count("documents"), count("bytes"));
+    output::line(match order.dry_run {
+        true => format!(
+            "{events} events of {documents} documents could go, {bytes} bytes of them in new bases"
+        ),
+        false => format!(
+            "{} bases written for {bytes} bytes of events, {events} events pruned, of {documents} documents",
+            count("bases")
+        ),
+    })?;
+    let late = count("late");
+    if late > 0 {
+        output::line(format!(
+            "{late} events had come late and are on record: alluvium quarantine list {} --late",
+            order.collection
+        ))?;
+    }
+    print_pins(&view(row))?;
+    if count("differences") > 0 {
+        output::line(format!("{} documents were left as they are:", count("differences")))?;
+        follow::print_findings(row)?;
+    }
+    Ok(())
 }
 
 /// Prints what keeps the largest of what stays, a line for each document.

@@ -22,7 +22,7 @@ impl Config {
     pub(super) fn run(self, globals: &Globals) -> CommandResult {
         let Self::Check = self;
         let config = globals.load(Expect::Collections)?;
-        if let Some(warning) = config.mongodb.uri.warning() {
+        for warning in config.warnings() {
             output::note(format!("warning: {warning}"));
         }
         Access::open(&config.http)?;

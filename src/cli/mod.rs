@@ -207,15 +207,18 @@ pub async fn run(
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if output::is_closed(&*error) => Ok(()),
-        Err(error) if error.is::<verify::Differs>() || error.is::<archive::Bad>() => {
-            Err(Failure::Difference)
-        }
+        Err(error) if is_difference(&*error) => Err(Failure::Difference),
         Err(error) if error.is::<NeedsAttention>() => Err(Failure::Attention),
         Err(error) => {
             output::fail(&globals, &*error);
             Err(Failure::Failed)
         }
     }
+}
+
+/// Whether a command found what should be otherwise, and has told of it.
+fn is_difference(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.is::<verify::Differs>() || error.is::<archive::Bad>() || error.is::<compact::LeftAlone>()
 }
 
 /// Runs a command that a signal ends at once. It has a task of its own, so that signals are heard also while it

@@ -50,7 +50,7 @@ impl NotYet {
 impl Run {
     pub(super) async fn run(self, globals: &Globals, mut signals: Signals) -> CommandResult {
         let config = globals.load(Expect::Collections)?;
-        if let Some(warning) = config.mongodb.uri.warning() {
+        for warning in config.warnings() {
             warn!("{warning}");
         }
         let front = Front::open(&config)?;

@@ -42,7 +42,27 @@ impl Config {
         let known = self.collections.iter().find(|known| known.name == collection);
         known.map_or_else(FoldLimits::default, CollectionConfig::fold_limits)
     }
+
+    /// What is allowed, and rarely meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let collections = self.collections.iter().enumerate();
+        let collections = collections.filter(|(_, known)| known.compaction.min_age < MIN_AGE_SAFE);
+        let young = collections.map(|(at, known)| {
+            let min_age = humantime::format_duration(known.compaction.min_age);
+            format!(
+                "collections[{at}].compaction.min_age is {min_age}: a writer may take an hour from what it has read to its \
+                 event, whose place is free again by then, and the event comes late; `{}` needs at least \"2h\" unless \
+                 this is for trying out",
+                known.name
+            )
+        });
+        self.mongodb.uri.warning().into_iter().chain(young).collect()
+    }
 }
+
+/// The least age at which events may go: a writer takes at most an hour from reading the last version to its last try, and
+/// a server's clock may be off by a bit.
+const MIN_AGE_SAFE: Duration = Duration::from_secs(2 * 3_600);
 
 /// Where the data is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -69,16 +69,7 @@ impl Checked {
 
     /// What is wrong with the base of its log, or below that.
     pub(super) fn wrong_base(&self) -> Option<String> {
-        let SeenBase { version, has_own, late, .. } = self.base?;
-        if !has_own {
-            return Some(format!("the event of its base, at version {version}, is missing"));
-        }
-        (late > 0).then(|| {
-            format!(
-                "{late} events stand below its base, at version {version}, where none is left: they came late. \
-                 `alluvium compact` puts them on record"
-            )
-        })
+        self.base.and_then(|base| base.problem())
     }
 
     /// The walk has come to its next event.
@@ -117,6 +108,7 @@ impl Checked {
         let mut checked = Self::new(id.clone(), row);
         let now = source.now().await?;
         checked.stop = read_on(log, store, &mut checked.folded, checked.until, now).await?;
+        checked.base = SeenBase::look(log, id, source.now().await?).await?;
         checked.last = checked.folded.version;
         loop {
             let batch = log.read(id, checked.last, READ_EVENTS_MAX, Some(now)).await?;
@@ -355,12 +347,8 @@ async fn complete<L: EventLog>(
     source: &impl LogSource<Log = L>,
 ) -> Result<()> {
     for checked in step.values_mut() {
-        if let Some(base) = checked.base.as_mut().filter(|base| !base.has_own) {
-            // It went with the others if a newer base has been written since.
-            let id = &checked.folded.id;
-            let first = log.first(id, Some(source.now().await?)).await?;
-            let first = first.documents()?.next().transpose()?;
-            base.has_own = first.is_none_or(|first| claimed_version(first) != base.version);
+        if let Some(base) = checked.base.as_mut().filter(|base| !base.is_whole()) {
+            base.look_again(log, &checked.folded.id, source.now().await?).await?;
         }
     }
     let is_short =

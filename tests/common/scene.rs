@@ -140,9 +140,17 @@ impl Scene {
         self.collection("alluvium.meta").update_one(key, update).upsert(true).await.unwrap();
     }
 
-    /// Throws the leases away, which only save work: the next daemon need not wait until they run out.
+    /// Throws the leases away, which only save work: the next daemon need not wait until they run out. What whoever had them
+    /// has left open in the database is ended, as a successor does.
     pub async fn forget_leases(&self) {
-        self.collection("alluvium.leases").delete_many(doc! {}).await.unwrap();
+        let leases = self.collection("alluvium.leases");
+        let open = doc! { "sessions.0": { "$exists": true } };
+        let mut instances = leases.find(open).await.unwrap();
+        while let Some(instance) = instances.try_next().await.unwrap() {
+            let sessions = instance.get_array("sessions").unwrap().clone();
+            self.db.run_command(doc! { "killSessions": sessions }).await.unwrap();
+        }
+        leases.delete_many(doc! {}).await.unwrap();
     }
 
     /// One of its collections: `games`, `games.events`, `alluvium.quarantine`.

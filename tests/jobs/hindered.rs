@@ -108,3 +108,29 @@ async fn notes_that_make_no_sense_are_written_anew_and_hinder_nobody() {
     }
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_says_wrongly_what_is_pruned_is_found_by_verify_and_left_by_compact() {
+    let (scene, daemon) = started(10, 100).await;
+    compact(&scene, doc! {}).await;
+    let says = async |pruned: i64| {
+        let first = doc! { "_id": { "d": "a", "s": 1 } };
+        let update = doc! { "$set": { "pruned": pruned } };
+        let events = scene.collection("games.events");
+        assert_eq!(events.update_one(first, update).await.unwrap().modified_count, 1);
+    };
+    let commands: [&[&str]; 3] =
+        [&["verify", "games"], &["verify", "games", "a"], &["compact", "games"]];
+    says(50).await;
+    for command in commands {
+        let told = run(&scene, command).await;
+        assert_eq!(told.code, Some(3), "{told:?}");
+        assert!(told.out.contains("below its base, at version 90"), "{told:?}");
+    }
+    says(89).await;
+    for command in commands {
+        let told = run(&scene, command).await;
+        assert_eq!(told.code, Some(0), "{told:?}");
+    }
+    daemon.stop().await;
+}

@@ -220,8 +220,14 @@ impl Sim {
 
     /// The violation, if there was one, and the story so far.
     pub(super) fn outcome(&self) -> (Option<String>, Vec<String>) {
-        let mut core = self.core();
-        (core.violation.clone(), core.story.take().unwrap_or_default())
+        let core = self.core();
+        (core.violation.clone(), core.story.clone().unwrap_or_default())
+    }
+
+    /// Whether the last line of the story ends with this.
+    pub(super) fn was_told(&self, end: &str) -> bool {
+        let core = self.core();
+        core.story.iter().flatten().next_back().is_some_and(|line| line.ends_with(end))
     }
 }
 

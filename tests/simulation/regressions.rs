@@ -60,7 +60,7 @@ impl Scene {
 
     /// The same with a cache of another size.
     pub(super) fn with_cache(seed: u64, lease_time: Option<Duration>, cache_bytes: usize) -> Self {
-        let sim = Sim::new(seed, false);
+        let sim = Sim::new(seed, true);
         let world = World::new(&sim);
         sim.spawn(Owner::World, world.clone().replicate());
         sim.spawn(Owner::World, world.clone().heartbeat());

@@ -72,6 +72,7 @@ async fn a_checkpoint_that_the_oplog_is_about_to_forget_is_warned_of_and_one_tha
     let known = daemon.status();
     assert_eq!(known.checkpoint_lost_in_seconds, None, "the oplog has not forgotten anything yet");
     assert_eq!(daemon.metric("checkpoint_lost_in_seconds", ""), None);
+    assert!(!known.is_oplog_short, "nothing is in the way of compaction");
 
     let checkpoint = pause(&scene, &daemon, true).await;
     forget(&scene, checkpoint).await;
@@ -94,6 +95,7 @@ async fn a_checkpoint_that_the_oplog_is_about_to_forget_is_warned_of_and_one_tha
     let near = daemon.status();
     assert!(near.checkpoint_lost_in_seconds.is_some_and(|seconds| seconds > 0.0), "{near:?}");
     assert_eq!(daemon.metric("checkpoint_lost_in_seconds", ""), near.checkpoint_lost_in_seconds);
+    assert!(near.is_oplog_short, "compaction, which moves the oplog, waits");
     let last = near.last_error.unwrap();
     assert_eq!(last.class, "oplog_headroom");
     assert!(last.message.contains("will have forgotten it in"), "{last:?}");

@@ -83,19 +83,31 @@ impl<L: EventLog, D: Store, T: Time> Documents<L, D, T> {
         };
         let page = self.ask.read(id, version - 1).await?;
         let event = page.documents()?.next().transpose()?;
-        if event
-            .and_then(|event| EventKey::from_event(event).ok())
-            .is_some_and(|key| key.version == version)
-        {
-            return Ok(Some(page));
+        match event.and_then(|event| EventKey::from_event(event).ok()) {
+            Some(key) if key.version == version => Ok(Some(page)),
+            _ => self.without_its_event(id, base, version).await,
         }
+    }
+
+    /// The event of a base that was taken is missing: that parks the document, unless the base was replaced by a newer one,
+    /// and its event pruned, since it was read. Then what follows the document's row.
+    async fn without_its_event(
+        &mut self,
+        id: &DocumentId,
+        base: &RawDocument,
+        version: i64,
+    ) -> Result<Option<Batch>> {
         self.memory.cache.evict(id);
         self.load(slice::from_ref(id)).await?;
+        let Some(loaded) = self.unparked(id) else { return Ok(None) };
+        let first = self.ask.first(id).await?;
+        if first.documents()?.next().transpose()? != Some(base) {
+            return self.ask.read(id, loaded).await.map(Some);
+        }
         let reason = format!(
             "the event of the base, at version {version}, is missing: put it back, then retry"
         );
-        let version = self.unparked(id).unwrap_or_default() + 1;
-        self.memory.park(id, Quarantine { class: Class::BadBase, version, reason });
+        self.memory.park(id, Quarantine { class: Class::BadBase, version: loaded + 1, reason });
         Ok(None)
     }
 
