@@ -89,7 +89,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,

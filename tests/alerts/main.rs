@@ -88,7 +88,7 @@ async fn wait_for_stop(stop: &AtomicBool, mut step: impl AsyncFnMut()) {
 }
 
 async fn pause(scene: &Scene, paused: bool) {
-    MongoPauses::new(&scene.db).set_paused("games", paused).await.unwrap();
+    MongoPauses::new(&scene.db).set_paused("games", paused, "test").await.unwrap();
 }
 
 /// Has the oplog forget what is before the checkpoint, or is about to.
