@@ -50,7 +50,7 @@ fn words(command: &str) -> Vec<String> {
     if let Some(at) = words.iter().position(|word| word == "--config") {
         words[at + 1] = path("deploy/alluvium.toml").to_str().unwrap().to_owned();
     }
-    if words[0] == "erase" {
+    if words[0] == "erase" && words.len() > 1 {
         // Nobody is at a terminal.
         words.push("--yes".into());
     }
