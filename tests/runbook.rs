@@ -50,6 +50,10 @@ fn words(command: &str) -> Vec<String> {
     if let Some(at) = words.iter().position(|word| word == "--config") {
         words[at + 1] = path("deploy/alluvium.toml").to_str().unwrap().to_owned();
     }
+    if words[0] == "erase" && words.len() > 1 {
+        // Nobody is at a terminal.
+        words.push("--yes".into());
+    }
     let is_a_name = words.len() == 1 && !["status", "health", "init"].contains(&words[0].as_str());
     match is_a_name || LONG.contains(&words[0].as_str()) {
         true => words.push("--help".into()),
