@@ -48,7 +48,8 @@ impl Caller {
         self.0.as_ref().and_then(|token| token.collections.as_deref())
     }
 
-    fn name(&self) -> &str {
+    /// The name of the token.
+    pub(super) fn name(&self) -> &str {
         self.0.as_ref().map_or("anybody", |token| &token.name)
     }
 }
