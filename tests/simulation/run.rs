@@ -22,6 +22,7 @@ use super::{
     operator,
     plan::{Action, CallFault, Mishap, Plan, What, WriterPlan},
     reader::{self, Answers},
+    restoring,
     skips::skipped,
     store::{CHECKPOINTS, log_id, row_of, saved, waiting},
     touching::{repair, touch},
@@ -47,6 +48,8 @@ const WATCH_TIME: Duration = Duration::from_secs(20);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(8);
 /// The first number of a reader among the actors.
 const READERS: usize = 50;
+/// The number of who restores.
+const RESTORER: usize = 81;
 /// The number of the operator among the actors.
 const OPERATOR: usize = 80;
 /// The first number of a compactor among the actors.
@@ -139,8 +142,11 @@ impl Run {
         if !plan.compaction.is_empty() {
             self.compact_all(plan)?;
             self.judge_what_is_left();
+            self.read_through()?;
             self.project_again()?;
             self.settle("made again from what is left", false, None)?;
+            self.put_back()?;
+            self.settle("after everything was put back", false, None)?;
         }
         self.judge()
     }
@@ -214,6 +220,17 @@ impl Run {
             self.nodes.push(node.clone());
             let (monitor, steps) = (self.monitor.clone(), compactor.steps.clone());
             self.actor(owner, compaction::run(node, monitor, compaction.retention(), steps));
+        }
+        let restoring = &compaction.restoring;
+        if !restoring.steps.is_empty() {
+            let node = Node::new(&self.world, Owner::Actor(RESTORER), &restoring.faults);
+            self.nodes.push(node.clone());
+            let (monitor, steps) = (self.monitor.clone(), restoring.steps.clone());
+            self.actor(Owner::Actor(RESTORER), restoring::run(node, monitor, steps));
+        }
+        if let Some(when) = restoring.lies {
+            let (sim, world) = (self.sim.clone(), self.world.clone());
+            self.actor(Owner::World, restoring::lie(sim, world, when));
         }
         for (number, client) in compaction.clients.iter().enumerate() {
             let (sim, world) = (self.sim.clone(), self.world.clone());

@@ -4,6 +4,7 @@
 use super::{
     compaction::CompactionPlan,
     plan::{Plan, Step},
+    restoring::RestoringPlan,
     run::{Outcome, run},
 };
 
@@ -66,6 +67,14 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     offer(&|plan| plan.compaction.clients.clear());
     offer(&|plan| plan.compaction.late.clear());
     offer(&|plan| plan.compaction.busy = 0);
+    offer(&|plan| plan.compaction.restoring = RestoringPlan::default());
+    offer(&|plan| plan.compaction.restoring.lies = None);
+    offer(&|plan| plan.compaction.restoring.faults.clear());
+    for at in 0..plan.compaction.restoring.steps.len() {
+        offer(&|plan| {
+            let _out = plan.compaction.restoring.steps.remove(at);
+        });
+    }
     for at in 0..plan.compaction.late.len() {
         offer(&|plan| {
             let _out = plan.compaction.late.remove(at);
