@@ -106,6 +106,8 @@ pub(crate) enum Bug {
     BaseSkipsNotReadAgain,
     /// A segment of the archive is not read back before the log is pruned.
     ArchiveNotReadBack,
+    /// What is on record of a segment is relied on before that was read back.
+    UnprovenReliedOn,
     /// A segment of the archive is written over one of its name.
     SegmentOverwritten,
     /// A restore says that more is back than is.

@@ -37,8 +37,20 @@ pub(super) struct Archives {
     pub(super) truncates: bool,
     /// Whoever this is comes to nothing with what he creates until he is let go.
     pub(super) held_back: Option<Owner>,
+    /// What was cut.
+    cut: Vec<String>,
     /// Documents that are held.
     pub(super) held: HashSet<(LogId, DocumentId)>,
+}
+
+impl Archives {
+    /// The disk lies no longer, and somebody deletes what it has cut.
+    pub(super) fn heal(&mut self) {
+        self.truncates = false;
+        for name in self.cut.drain(..) {
+            self.objects.remove(&name);
+        }
+    }
 }
 
 fn key(row: &Archived) -> (DocumentId, i64, String) {
@@ -172,6 +184,7 @@ impl Objects for SimObjects {
             }
             if archives.truncates && name.starts_with("segments/") {
                 bytes.truncate(bytes.len() / 2);
+                archives.cut.push(name.clone());
             }
             archives.objects.insert(name, bytes);
             true

@@ -14,6 +14,7 @@ use super::{
     monitor::Monitor,
     node::Node,
     regressions::{Scene, id},
+    restoring,
 };
 use crate::planted::{Bug, plant};
 
@@ -24,7 +25,7 @@ impl Scene {
         let node = Node::new(&self.world, Owner::Actor(61), &[]);
         let told = Arc::clone(&done);
         self.sim.spawn(Owner::Actor(61), async move {
-            let restored = compaction::restore(&node, &Monitor::default(), &id()).await;
+            let restored = restoring::restore(&node, &Monitor::default(), &id()).await;
             *told.lock().unwrap() = Some(restored.is_some());
         });
         let is_done = Arc::clone(&done);

@@ -68,7 +68,8 @@ impl Scene {
         let told = Arc::clone(&done);
         self.sim.spawn(Owner::Actor(60), async move {
             let monitor = Monitor::default();
-            let compacted = compaction::pass(&node, &monitor, retention, (&[id()], false)).await;
+            let compacted =
+                compaction::pass(&node, &monitor, retention, (&[id()], false, false)).await;
             *told.lock().unwrap() = compacted;
         });
         let is_done = Arc::clone(&done);

@@ -18,12 +18,13 @@ use super::{
     plan::{
         Action, CallFault, Help, Mishap, OperatorStep, Plan, Step, Trouble, What, When, WriterPlan,
     },
+    restoring::RestoringPlan,
     store::{SimStore, log_id, row_of, version_of},
     world::{COLLECTION, World},
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
-    archive::{Kept, LastRead},
+    archive::Kept,
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
@@ -34,10 +35,7 @@ use crate::{
         skip::SkippedVersions,
     },
     store::{ArchiveRows, Bases},
-    upkeep::{
-        compact::{Compacted, Compactor},
-        restore::Restorer,
-    },
+    upkeep::compact::{Compacted, Compactor},
 };
 
 /// How long a client counts. Some runs are longer.
@@ -56,6 +54,7 @@ pub(super) struct CompactionPlan {
     pub(super) clients: Vec<ClientPlan>,
     pub(super) late: Vec<LatePlan>,
     pub(super) erasures: Vec<ErasePlan>,
+    pub(super) restoring: RestoringPlan,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +89,7 @@ pub(super) struct LatePlan {
     pub(super) down: i64,
 }
 
-fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
+pub(super) fn millis(rng: &mut Rng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.u64(range))
 }
 
@@ -157,6 +156,7 @@ pub(super) fn compact(plan: &mut Plan, length: Duration) {
         clients,
         late,
         erasures: erasing::planned(plan.seed, span, documents),
+        restoring: RestoringPlan::new(&mut rng, documents, span),
     };
 }
 
@@ -205,7 +205,9 @@ pub(super) async fn run(
             Some(document) => vec![document_id(document)],
             None => (0..DOCUMENTS).map(document_id).collect(),
         };
-        let work = sound_pass(&node, &monitor, retention, (&ids, step.is_dry));
+        // As a job about one document is.
+        let is_asked = step.document.is_some();
+        let work = sound_pass(&node, &monitor, retention, (&ids, step.is_dry, is_asked));
         let Some(killed) = step.killed else {
             work.await;
             continue;
@@ -222,19 +224,24 @@ pub(super) async fn pass(
     node: &Node,
     monitor: &Monitor,
     retention: Retention,
-    (ids, is_dry): (&[DocumentId], bool),
+    (ids, is_dry, is_asked): (&[DocumentId], bool, bool),
 ) -> Option<Compacted> {
     let source = SimLogSource { node: node.clone() };
     let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
     let log = source.open(COLLECTION).await.ok().flatten()?;
     let archive = archive_of(node);
+    if is_asked && !is_dry {
+        for id in ids {
+            store.hold(log.id(), id, false).await.ok()?;
+        }
+    }
     let compactor = Compactor {
         source: &source,
         log: &log,
         store: &store,
         retention,
         archive: Some(&archive),
-        is_asked: false,
+        is_asked,
     };
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
@@ -255,21 +262,6 @@ pub(super) async fn clear_late(node: Node, monitor: Monitor, mut notices: mpsc::
         // What fails is found by whoever compacts.
         drop(compactor.clear_late(&ids).await);
     }
-}
-
-/// Puts back everything of a document; whether that was done.
-pub(super) async fn restore(node: &Node, monitor: &Monitor, id: &DocumentId) -> Option<()> {
-    let source = SimLogSource { node: node.clone() };
-    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
-    let log = source.open(COLLECTION).await.ok().flatten()?;
-    let archive = archive_of(node);
-    let (source, log, store, archive) = (&source, &log, &store, &archive);
-    let restorer = Restorer { source, log, store, archive, last: LastRead::default() };
-    store.hold(log.id(), id, true).await.ok()?;
-    while let Some(events) = restorer.step(id).await.ok()? {
-        node.sim().tell(|| format!("{:?} has restored {events} events of {id}", node.owner));
-    }
-    Some(())
 }
 
 /// Keeps events once more, in the same segments.
@@ -300,7 +292,7 @@ pub(super) async fn sound_pass(
     node: &Node,
     monitor: &Monitor,
     retention: Retention,
-    what: (&[DocumentId], bool),
+    what: (&[DocumentId], bool, bool),
 ) {
     let done = pass(node, monitor, retention, what).await;
     let found = done.map(|done| done.findings).unwrap_or_default();
@@ -376,9 +368,17 @@ pub(super) fn told(plans: impl Iterator<Item = Plan>, words: &[&str]) -> Vec<usi
 #[test]
 fn bases_are_written_logs_pruned_and_late_events_taken_out_in_many_runs() {
     let plans = || (0..1_000).map(Plan::new).filter(|plan| !plan.compaction.is_empty());
-    let words = ["put_base", " prune ", "comes late", "remove_late", "is killed"];
-    let counts = told(plans().take(120), &words);
-    for (word, (count, least)) in words.iter().zip(counts.iter().zip([40, 30, 15, 5, 60])) {
-        assert!(*count >= least, "`{word}` in {count} of 120 runs");
+    let words = [
+        ("put_base", 40),
+        (" prune ", 30),
+        ("comes late", 15),
+        ("remove_late", 5),
+        ("is killed", 60),
+        ("has restored", 10),
+        ("keeps halves", 15),
+    ];
+    let counts = told(plans().take(120), &words.map(|(word, _)| word));
+    for ((word, least), count) in words.iter().zip(&counts) {
+        assert!(count >= least, "`{word}` in {count} of 120 runs");
     }
 }

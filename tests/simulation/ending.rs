@@ -49,14 +49,14 @@ impl Run {
             for _ in 0..PASSES {
                 compaction::note_sizes(&node.world);
                 sim.sleep(retention.min_age + Duration::from_millis(100)).await;
-                compaction::sound_pass(&node, &monitor, retention, (&ids, false)).await;
+                compaction::sound_pass(&node, &monitor, retention, (&ids, false, true)).await;
             }
         });
         self.come_to_rest("the last compaction")
     }
 
     /// Waits until all actors are done, and the majority knows.
-    fn come_to_rest(&mut self, what: &str) -> Option<()> {
+    pub(super) fn come_to_rest(&mut self, what: &str) -> Option<()> {
         let (busy, world) = (Arc::clone(&self.busy), self.world.clone());
         let limit = self.sim.now() + REST_LIMIT;
         let done = self.executor.run(limit, || {

@@ -150,7 +150,7 @@ fn nothing_is_left_of_what_is_erased_nor_of_what_comes_late() {
                 keep_events: 0,
                 client_ttl: Duration::ZERO,
             };
-            compaction::pass(&node, &Monitor::default(), all, (&[id()], false)).await;
+            compaction::pass(&node, &Monitor::default(), all, (&[id()], false, false)).await;
         });
         scene.until("it is taken out", |world| {
             world.state().visible.events(&id(), 1).all(|(version, _)| version >= 6)

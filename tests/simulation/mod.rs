@@ -26,6 +26,7 @@ mod plan;
 mod reader;
 mod refused;
 mod regressions;
+mod restoring;
 mod elsewhere;
 mod run;
 mod seeds;

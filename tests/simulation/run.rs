@@ -74,7 +74,7 @@ pub(super) struct Run {
     pub(super) monitor: Monitor,
     appends: Appends,
     pub(super) answers: Answers,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     pub(super) daemons: Vec<Node>,
     pub(super) busy: Arc<AtomicUsize>,
 }
@@ -141,8 +141,11 @@ impl Run {
         if !plan.compaction.is_empty() {
             self.compact_all(plan)?;
             self.judge_what_is_left();
+            self.read_through()?;
             self.project_again()?;
             self.settle("made again from what is left", false, None)?;
+            self.put_back()?;
+            self.settle("after everything was put back", false, None)?;
         }
         self.judge()
     }
@@ -224,6 +227,7 @@ impl Run {
             let monitor = self.monitor.clone();
             self.actor(owner, erasing::run(node, monitor, erasure.clone()));
         }
+        self.restoring(&compaction.restoring);
         for (number, client) in compaction.clients.iter().enumerate() {
             let (sim, world) = (self.sim.clone(), self.world.clone());
             self.actor(Owner::World, compaction::read(sim, world, number, client.clone()));

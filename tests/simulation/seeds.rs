@@ -124,6 +124,9 @@ fn every_planted_bug_is_found() {
         LeftoversFolded,
         LateNotLookedFor,
         OvertakenIsWrong,
+        ArchiveNotReadBack,
+        UnprovenReliedOn,
+        RestoredTooFar,
         WriterTakesDuplicateKeyForSuccess,
     ];
     let only = std::env::var("ALLUVIUM_BUG").ok();

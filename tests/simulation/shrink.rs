@@ -4,6 +4,7 @@
 use super::{
     compaction::CompactionPlan,
     plan::{Plan, Step},
+    restoring::RestoringPlan,
     run::{Outcome, run},
 };
 
@@ -68,6 +69,14 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         offer(&|plan| drop(plan.compaction.erasures.remove(at)));
     }
     offer(&|plan| plan.compaction.busy = 0);
+    offer(&|plan| plan.compaction.restoring = RestoringPlan::default());
+    offer(&|plan| plan.compaction.restoring.lies = None);
+    offer(&|plan| plan.compaction.restoring.faults.clear());
+    for at in 0..plan.compaction.restoring.steps.len() {
+        offer(&|plan| {
+            let _out = plan.compaction.restoring.steps.remove(at);
+        });
+    }
     for at in 0..plan.compaction.late.len() {
         offer(&|plan| drop(plan.compaction.late.remove(at)));
     }

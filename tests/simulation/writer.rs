@@ -180,23 +180,30 @@ impl Writer {
             return Ok(true);
         }
         let is_compacted = self.node.world.state().compaction.is_on;
-        let floor = match is_compacted {
-            false => 0,
-            true => {
-                let floor = |mut events: std::vec::IntoIter<(i64, RawDocumentBuf)>| {
-                    let (_, first) = events.next()?;
-                    Some(if is_base(&first) { claimed_version(&first) } else { 0 })
-                };
-                let floor = self.read(document, floor).await?;
-                // Nothing is there at all: the log is away.
-                floor.ok_or_else(|| Error::unreachable("there is no log"))?
-            }
+        let mut floor = 0;
+        let mut log = None;
+        if is_compacted {
+            let all = self.read(document, |events| events.collect::<Vec<_>>()).await?;
+            // Nothing is there at all: the log is away.
+            let first = all.first().ok_or_else(|| Error::unreachable("there is no log"))?;
+            floor = if is_base(&first.1) { claimed_version(&first.1) } else { 0 };
+            log = Some(all);
+        }
+        // What came late may have made room for what was put back.
+        let stands = |event: &Document, version: i64| {
+            log.as_ref().is_none_or(|log| {
+                let stored = log.iter().find(|(at, _)| *at == version);
+                let stored = stored.and_then(|(_, stored)| Document::try_from(stored).ok());
+                stored.is_some_and(|stored| stored.get("id") == event.get("id"))
+            })
         };
-        let is_above = |event: &Document| key_of(event).is_some_and(|(_, version)| version > floor);
-        let done = events.iter().filter(|event| is_above(event)).cloned();
+        let is_done = |event: &Document| {
+            key_of(event).is_some_and(|(_, version)| version > floor && stands(event, version))
+        };
+        let done = events.iter().filter(|event| is_done(event)).cloned();
         let mut acknowledged = self.appends.inner.lock().unwrap();
         acknowledged.events.extend(done);
-        Ok(events.iter().all(is_above))
+        Ok(events.iter().all(is_done))
     }
 
     /// Reads the last version, and inserts an event after a nap: at the next place, or so much further down.

@@ -9,6 +9,7 @@ pub(super) use super::compacting::{
     marks_and_clients_are_those_of_the_log_and_of_the_documents,
     steps_of_pruning_are_taken_together_or_not_at_all,
     what_came_late_is_kept_on_record_and_taken_out,
+    what_is_put_back_takes_free_places_together_with_its_base_or_not_at_all,
 };
 pub(super) use super::mending::{
     a_skip_is_on_record_together_with_its_row_or_not_at_all,

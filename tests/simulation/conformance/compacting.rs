@@ -15,7 +15,7 @@ use crate::{
         position::LogId,
     },
     simulation::world::COLLECTION,
-    store::{Bases, Over, Prune, PruneOutcome, QuarantineRows, Which},
+    store::{Bases, Over, Prune, PruneOutcome, QuarantineRows, Restore, Which},
 };
 
 fn create(document: &str) -> RawDocumentBuf {
@@ -169,6 +169,50 @@ pub(super) async fn what_came_late_is_kept_on_record_and_taken_out(server: &impl
     assert_eq!(store.load_quarantine().await.unwrap(), []);
     // It is the same base still.
     assert_eq!(Base::from_raw(&stored(server, "a").await), Ok(pruned));
+}
+
+pub(super) async fn what_is_put_back_takes_free_places_together_with_its_base_or_not_at_all(
+    server: &impl Server,
+) {
+    let (store, a) = (server.store(), base("a", 5, 1));
+    based(server, "a", 6, &a).await;
+    let log = log_of(server).await.id();
+    let prune = Prune { id: id("a"), base: (&a).into(), through: 4 };
+    assert_eq!(store.prune(log, &[prune]).await.unwrap(), PruneOutcome::Done);
+    let step = |base: &Base, pruned, events: &[RawDocumentBuf]| Restore {
+        id: id("a"),
+        base: base.into(),
+        pruned,
+        events: events.to_vec(),
+    };
+    let (all, half) = (Base { pruned: 4, ..a.clone() }, Base { pruned: 2, ..a.clone() });
+    let upper = step(&all, 2, &[event("a", 3), event("a", 4)]);
+    let lower = step(&half, 0, &[create("a"), event("a", 2)]);
+    let restored = async |step: &Restore| store.restore(log, step).await.unwrap();
+    assert!(!restored(&step(&a, 2, &upper.events)).await, "the base has moved");
+    assert!(!restored(&lower).await, "it is not so far yet");
+    assert!(store.restore(LogId(Uuid::new()), &upper).await.is_err());
+    // Something came late, and stands in the way.
+    server.append(&[event("a", 4)]).await;
+    assert!(!restored(&upper).await);
+    assert_eq!(versions(server, "a").await, [1, 4, 5, 6]);
+    assert_eq!(Base::from_raw(&stored(server, "a").await), Ok(all.clone()));
+    assert!(store.remove_late(log, &all, &event("a", 4)).await.unwrap());
+    assert!(restored(&upper).await);
+    assert!(!restored(&upper).await, "as after a lost answer");
+    assert_eq!(versions(server, "a").await, [1, 3, 4, 5, 6]);
+    assert!(restored(&lower).await);
+    assert!(!restored(&lower).await);
+    assert_eq!(versions(server, "a").await, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(stored(server, "a").await, create("a"));
+
+    let ids = [id("a"), id("b")];
+    store.hold(log, &ids[0], true).await.unwrap();
+    assert_eq!(store.held(log, &ids).await.unwrap().into_iter().collect::<Vec<_>>(), [id("a")]);
+    assert!(store.held(LogId(Uuid::new()), &ids).await.unwrap().is_empty());
+    store.hold(log, &ids[0], false).await.unwrap();
+    store.hold(log, &ids[1], false).await.unwrap();
+    assert!(store.held(log, &ids).await.unwrap().is_empty());
 }
 
 pub(super) async fn marks_and_clients_are_those_of_the_log_and_of_the_documents(

@@ -144,5 +144,6 @@ conform!(
     steps_of_pruning_are_taken_together_or_not_at_all,
     a_step_of_pruning_that_finds_too_little_does_nothing,
     what_came_late_is_kept_on_record_and_taken_out,
+    what_is_put_back_takes_free_places_together_with_its_base_or_not_at_all,
     marks_and_clients_are_those_of_the_log_and_of_the_documents,
 );
