@@ -59,14 +59,14 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     offer(&|plan| plan.operator.steps.clear());
     offer(&|plan| plan.operator.faults.clear());
     for at in 0..plan.operator.steps.len() {
-        offer(&|plan| drop(plan.operator.steps.remove(at)));
+        offer(&|plan| without(&mut plan.operator.steps, at));
     }
     offer(&|plan| plan.compaction = CompactionPlan::default());
     offer(&|plan| plan.compaction.clients.clear());
     offer(&|plan| plan.compaction.late.clear());
     offer(&|plan| plan.compaction.erasures.clear());
     for at in 0..plan.compaction.erasures.len() {
-        offer(&|plan| drop(plan.compaction.erasures.remove(at)));
+        offer(&|plan| without(&mut plan.compaction.erasures, at));
     }
     offer(&|plan| plan.compaction.busy = 0);
     offer(&|plan| plan.compaction.restoring = RestoringPlan::default());
@@ -78,14 +78,14 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         });
     }
     for at in 0..plan.compaction.late.len() {
-        offer(&|plan| drop(plan.compaction.late.remove(at)));
+        offer(&|plan| without(&mut plan.compaction.late, at));
     }
     for at in 0..plan.compaction.compactors.len() {
         offer(&|plan| plan.compaction.compactors[at].faults.clear());
         // Silenced and not removed, as writers are.
         offer(&|plan| plan.compaction.compactors[at].steps.clear());
         for step in 0..plan.compaction.compactors[at].steps.len() {
-            offer(&|plan| drop(plan.compaction.compactors[at].steps.remove(step)));
+            offer(&|plan| without(&mut plan.compaction.compactors[at].steps, step));
         }
     }
     offer(&|plan| plan.lease_time = None);
@@ -102,25 +102,25 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         }
     }
     for at in 1..plan.daemons.len() {
-        offer(&|plan| drop(plan.daemons.remove(at)));
+        offer(&|plan| without(&mut plan.daemons, at));
     }
     for at in 0..plan.mishaps.len() {
-        offer(&|plan| drop(plan.mishaps.remove(at)));
+        offer(&|plan| without(&mut plan.mishaps, at));
     }
     for at in 0..plan.daemons.len() {
         offer(&|plan| plan.daemons[at].faults.clear());
         for fault in 0..plan.daemons[at].faults.len() {
-            offer(&|plan| drop(plan.daemons[at].faults.remove(fault)));
+            offer(&|plan| without(&mut plan.daemons[at].faults, fault));
         }
         offer(&|plan| plan.daemons[at].wall_ahead_millis = 0);
     }
     for at in 0..plan.writers.len() {
         offer(&|plan| plan.writers[at].careless = false);
         for fault in 0..plan.writers[at].faults.len() {
-            offer(&|plan| drop(plan.writers[at].faults.remove(fault)));
+            offer(&|plan| without(&mut plan.writers[at].faults, fault));
         }
         for step in 0..plan.writers[at].steps.len() {
-            offer(&|plan| drop(plan.writers[at].steps.remove(step)));
+            offer(&|plan| without(&mut plan.writers[at].steps, step));
         }
         for step in 0..plan.writers[at].steps.len() {
             let simple = |step: &mut Step| {
@@ -135,6 +135,10 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         candidate.mishaps.iter().all(|mishap| mishap.daemon() < candidate.daemons.len().max(1))
     });
     candidates
+}
+
+fn without<T>(items: &mut Vec<T>, at: usize) {
+    let _out = items.remove(at);
 }
 
 /// Ranges that leave out a half, a quarter, and so on.
