@@ -26,84 +26,72 @@ pub struct Erased {
     pub events: i64,
 }
 
-impl Archive {
-    /// Takes what was erased of a document out of one segment that holds some of it: `None` when none does. The segment is
-    /// written anew without that and without whatever else was erased, under a new name, read back, put in its place in
-    /// the index, and its content goes. May be interrupted anywhere and begun again. What was erased is what the base of
-    /// the document says.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Moved`] when others erase or write there: try again. Otherwise when a segment cannot be read or
-    /// written: it stays on record, and the same goes on from there.
-    pub async fn erase_next(
-        &self,
-        rows: &impl ArchiveRows,
-        log: LogId,
-        id: &DocumentId,
-    ) -> Result<Option<Erased>> {
-        let only = std::slice::from_ref(id);
-        let through = rows.erased(log, only).await?.get(id).copied().unwrap_or_default();
-        let archived = rows.archived(only).await?;
-        let Some(found) = archived.iter().find(|row| row.log == log && row.from <= through) else {
-            return Ok(None);
-        };
-        let all = rows.rows_of_segment(&found.segment).await?;
-        let was_there = self.write_anew(rows, found, &all).await?;
-        let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|row| row.id == *id);
-        // While one of its own is on record this goes on after a crash.
-        rows.forget_archived(&others).await?;
-        self.bury(&found.segment).await?;
-        rows.forget_archived(&own).await?;
-        let gone = |row: &Archived| (row.to.min(through) - row.from + 1).max(0);
-        let events = own.iter().map(gone).sum();
-        Ok(Some(match was_there {
-            true => Erased { segments: 1, events },
-            false => Erased::default(),
-        }))
-    }
+/// See [`Archive::erase_next`].
+pub(super) async fn next(
+    archive: &Archive,
+    rows: &impl ArchiveRows,
+    (log, id): (LogId, &DocumentId),
+) -> Result<Option<Erased>> {
+    let only = std::slice::from_ref(id);
+    let through = rows.erased(log, only).await?.get(id).copied().unwrap_or_default();
+    let archived = rows.archived(only).await?;
+    let Some(found) = archived.iter().find(|row| row.log == log && row.from <= through) else {
+        return Ok(None);
+    };
+    let all = rows.rows_of_segment(&found.segment).await?;
+    let was_there = write_anew(archive, rows, (found, &all)).await?;
+    let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|row| row.id == *id);
+    // While one of its own is on record this goes on after a crash.
+    rows.forget_archived(&others).await?;
+    bury(archive, &found.segment).await?;
+    rows.forget_archived(&own).await?;
+    let gone = |row: &Archived| (row.to.min(through) - row.from + 1).max(0);
+    let events = own.iter().map(gone).sum();
+    Ok(Some(match was_there {
+        true => Erased { segments: 1, events },
+        false => Erased::default(),
+    }))
+}
 
-    /// Keeps what is left of a segment in a new one; whether there was something of it.
-    async fn write_anew(
-        &self,
-        rows: &impl ArchiveRows,
-        found: &Archived,
-        all: &[Archived],
-    ) -> Result<bool> {
-        let is_proven = all.iter().any(|row| row.is_proven);
-        // Whoever was to make it finds its name taken, and takes nothing out of a log.
-        if !is_proven && self.objects.create(&found.segment, MOVED.to_vec()).await? {
-            return Ok(false);
-        }
-        let content = match self.content(found).await {
-            Ok(content) => content,
-            Err(ArchiveError::Moved(_)) => return Ok(false),
-            // Nobody relies on it, and nobody can prove it as it is.
-            Err(ArchiveError::Damaged { .. }) if !is_proven => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        let mut ids: Vec<DocumentId> = all.iter().map(|row| row.id.clone()).collect();
-        ids.dedup();
-        let erased = rows.erased(found.log, &ids).await?;
-        let mut left = self.segment(found.log);
-        for row in all {
-            let through = erased.get(&row.id).copied().unwrap_or_default();
-            leave(&mut left, row, &content, through)?;
-        }
-        if !left.is_empty() {
-            self.write(rows, &left).await?;
-        }
-        Ok(true)
+/// Keeps what is left of a segment in a new one; whether there was something of it.
+async fn write_anew(
+    archive: &Archive,
+    rows: &impl ArchiveRows,
+    (found, all): (&Archived, &[Archived]),
+) -> Result<bool> {
+    let is_proven = all.iter().any(|row| row.is_proven);
+    // Whoever was to make it finds its name taken, and takes nothing out of a log.
+    if !is_proven && archive.objects.create(&found.segment, MOVED.to_vec()).await? {
+        return Ok(false);
     }
+    let content = match archive.content(found).await {
+        Ok(content) => content,
+        Err(ArchiveError::Moved(_)) => return Ok(false),
+        // Nobody relies on it, and nobody can prove it as it is.
+        Err(ArchiveError::Damaged { .. }) if !is_proven => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let mut ids: Vec<DocumentId> = all.iter().map(|row| row.id.clone()).collect();
+    ids.dedup();
+    let erased = rows.erased(found.log, &ids).await?;
+    let mut left = archive.segment(found.log);
+    for row in all {
+        let through = erased.get(&row.id).copied().unwrap_or_default();
+        leave(&mut left, row, &content, through)?;
+    }
+    if !left.is_empty() {
+        archive.write(rows, &left).await?;
+    }
+    Ok(true)
+}
 
-    /// Takes the content of a segment away, and its name.
-    async fn bury(&self, name: &str) -> Result<()> {
-        loop {
-            self.objects.delete(name).await?;
-            if planted(Bug::SegmentNameLeftFree)
-                || self.objects.create(name, MOVED.to_vec()).await?
-            {
-                return Ok(());
-            }
+/// Takes the content of a segment away, and its name.
+async fn bury(archive: &Archive, name: &str) -> Result<()> {
+    loop {
+        archive.objects.delete(name).await?;
+        let is_left_free = planted(Bug::SegmentNameLeftFree);
+        if is_left_free || archive.objects.create(name, MOVED.to_vec()).await? {
+            return Ok(());
         }
     }
 }

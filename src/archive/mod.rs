@@ -197,6 +197,23 @@ impl Archive {
         }
         Ok(())
     }
+
+    /// Takes what was erased of a document out of one segment that holds some of it: `None` when none does. The segment is
+    /// written anew without that and without whatever else was erased, under a new name, read back, put in its place in
+    /// the index, and its content goes. May be interrupted anywhere and begun again. What was erased is what the base of
+    /// the document says.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Moved`] when others erase or write there: try again. Otherwise when a segment cannot be read or
+    /// written: it stays on record, and the same goes on from there.
+    pub async fn erase_next(
+        &self,
+        rows: &impl ArchiveRows,
+        log: LogId,
+        id: &DocumentId,
+    ) -> Result<Option<Erased>> {
+        erase::next(self, rows, (log, id)).await
+    }
 }
 
 /// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.

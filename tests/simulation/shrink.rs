@@ -65,7 +65,6 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     offer(&|plan| plan.compaction = CompactionPlan::default());
     offer(&|plan| plan.compaction.clients.clear());
     offer(&|plan| plan.compaction.late.clear());
-    offer(&|plan| plan.compaction.erasures.clear());
     for at in 0..plan.compaction.erasures.len() {
         offer(&|plan| {
             let _out = plan.compaction.erasures.remove(at);
