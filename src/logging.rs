@@ -14,6 +14,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{filter::Targets, fmt, prelude::*};
 
+/// The target of lines that say who has had something changed.
+pub const AUDIT: &str = "alluvium::audit";
+
 /// How many lines wait for a slow reader. What comes beyond them is lost.
 const LINES_MAX: usize = 10_000;
 

@@ -54,6 +54,8 @@ async fn games() -> (Database, Api) {
 fn check_problem(answer: &Answer, kind: Kind, part: &str) {
     assert_eq!(answer.status, kind.status().as_u16(), "{answer:?}");
     assert_eq!(answer.header("content-type"), CONTENT_TYPE, "{answer:?}");
+    let wait = if answer.status == 503 { "1" } else { "" };
+    assert_eq!(answer.header("retry-after"), wait, "{answer:?}");
     let body = answer.json();
     assert_eq!(body["type"], format!("urn:alluvium:problem:{}", kind.name()));
     assert_eq!(body["status"], answer.status);
@@ -350,7 +352,7 @@ async fn a_refused_collection_says_what_to_do_and_turns_readiness_red() {
         "the log is another one; restore it",
     );
     let ready = api.get("/readyz").await;
-    assert_eq!(ready.status, 503);
+    assert_eq!((ready.status, ready.header("retry-after")), (503, "1"));
     assert_eq!(ready.json()["reasons"], json!(["`games` is refused: the log is another one"]));
     assert_eq!(api.get("/healthz").await.status, 200);
     let status = api.get("/v1/status").await;

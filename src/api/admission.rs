@@ -1,18 +1,21 @@
 //! Who may ask for what: what a token's role allows, in which collections, and the record of what was changed.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     RequestExt,
-    extract::{MatchedPath, RawPathParams, Request, State},
-    http::{HeaderMap, Method, header},
+    extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    http::{HeaderMap, Method, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::info;
 
 use super::problem::{Kind, Problem};
-use crate::access::{Access, Role, Token};
+use crate::{
+    access::{Access, Role, Token},
+    logging::AUDIT,
+};
 
 /// Who asks. Without a token, where none are asked for, it is anybody.
 #[derive(Clone, Debug)]
@@ -48,8 +51,17 @@ impl Caller {
         self.0.as_ref().and_then(|token| token.collections.as_deref())
     }
 
-    fn name(&self) -> &str {
-        self.0.as_ref().map_or("anybody", |token| &token.name)
+    /// Under which name it is on record: the token's, or that somebody came by HTTP.
+    pub(super) fn name(&self) -> &str {
+        self.0.as_ref().map_or("http", |token| &token.name)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or(Self(None)))
     }
 }
 
@@ -75,7 +87,7 @@ pub(super) async fn admit(
     };
     if needed > Role::Read {
         info!(
-            target: "alluvium::audit",
+            target: AUDIT,
             by = caller.name(),
             %method,
             path = about.path,

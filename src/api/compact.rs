@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiState,
+    admission::Caller,
     extract::{Collection, Target},
     jobs,
     problem::{Kind, Problem},
@@ -38,22 +39,28 @@ struct Asked {
 
 pub(super) async fn collection(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     Collection(served): Collection,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    ask(&state, Order::new(job::Kind::Compact, served.reader.collection()), &body).await
+    ask((&state, &caller), Order::new(job::Kind::Compact, served.reader.collection()), &body).await
 }
 
 pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     target: Target,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let order = Order::new(job::Kind::Compact, target.served.reader.collection());
-    ask(&state, Order { document: Some(target.id), ..order }, &body).await
+    ask((&state, &caller), Order { document: Some(target.id), ..order }, &body).await
 }
 
-async fn ask(state: &ApiState, order: Order, body: &[u8]) -> Result<Response, Problem> {
+async fn ask(
+    (state, caller): (&ApiState, &Caller),
+    order: Order,
+    body: &[u8],
+) -> Result<Response, Problem> {
     let asked: Asked = match body.is_empty() {
         true => Asked::default(),
         false => serde_json::from_slice(body).map_err(|error| {
@@ -62,9 +69,9 @@ async fn ask(state: &ApiState, order: Order, body: &[u8]) -> Result<Response, Pr
         })?,
     };
     if !asked.dry_run {
-        return jobs::ask(state, &order).await;
+        return jobs::ask(state, caller, order).await;
     }
-    let row = state.jobs.insert_job(&Order { dry_run: true, ..order }).await?;
+    let row = jobs::insert(state, caller, Order { dry_run: true, ..order }).await?;
     let id = row.get("_id").ok().flatten().and_then(|id| id.try_into().ok());
     let id: bson::Bson = id.unwrap_or_default();
     let begun = state.time.now();

@@ -6,6 +6,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     ApiState,
+    admission::Caller,
     extract::{Params, Target},
     jobs,
     operate::NoParams,
@@ -19,6 +20,7 @@ use crate::{
 
 pub(super) async fn post(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     Target { served, id }: Target,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
@@ -39,7 +41,6 @@ pub(super) async fn post(
         let detail = format!("`{collection}` has no document {id}");
         return Err(Problem::new(Kind::UnknownDocument, detail));
     }
-    let by = Some("http".to_owned());
-    let order = Order { document: Some(id), by, ..Order::new(job::Kind::Erase, collection) };
-    jobs::ask(&state, &order).await
+    let order = Order { document: Some(id), ..Order::new(job::Kind::Erase, collection) };
+    jobs::ask(&state, &caller, order).await
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bson::{Bson, RawDocument};
+use bson::{Bson, RawDocument, RawDocumentBuf};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -47,10 +47,11 @@ pub(super) struct ListParams {
 /// `POST /v1/collections/C/snapshot`
 pub(super) async fn snapshot(
     state: State<Arc<ApiState>>,
+    caller: Caller,
     collection: Collection,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
-    ask(&state, &Order::new(job::Kind::Snapshot, served.reader.collection())).await
+    ask(&state, &caller, Order::new(job::Kind::Snapshot, served.reader.collection())).await
 }
 
 /// What a verify may be asked for. An empty body asks for nothing.
@@ -58,31 +59,48 @@ pub(super) async fn snapshot(
 #[serde(deny_unknown_fields, default)]
 pub(super) struct VerifyBody {
     repair: bool,
+    deep: bool,
 }
 
 /// `POST /v1/collections/C/verify`
 pub(super) async fn verify(
     state: State<Arc<ApiState>>,
+    caller: Caller,
     collection: Collection,
-    OptionalBody(VerifyBody { repair }): OptionalBody<VerifyBody>,
+    OptionalBody(VerifyBody { repair, deep }): OptionalBody<VerifyBody>,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
     let order = Order::new(job::Kind::Verify, served.reader.collection());
-    ask(&state, &Order { repair, ..order }).await
+    ask(&state, &caller, Order { repair, deep, ..order }).await
 }
 
 /// `POST /v1/collections/C/rebuild`
 pub(super) async fn rebuild(
     state: State<Arc<ApiState>>,
+    caller: Caller,
     collection: Collection,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
-    ask(&state, &Order::new(job::Kind::Rebuild, served.reader.collection())).await
+    ask(&state, &caller, Order::new(job::Kind::Rebuild, served.reader.collection())).await
 }
 
 /// Asks for a job: 202 with it.
-pub(super) async fn ask(state: &ApiState, order: &Order) -> Result<Response, Problem> {
-    Ok(accepted(&state.jobs.insert_job(order).await?))
+pub(super) async fn ask(
+    state: &ApiState,
+    caller: &Caller,
+    order: Order,
+) -> Result<Response, Problem> {
+    Ok(accepted(&insert(state, caller, order).await?))
+}
+
+/// Inserts a job, with who asks for it.
+pub(super) async fn insert(
+    state: &ApiState,
+    caller: &Caller,
+    order: Order,
+) -> Result<RawDocumentBuf, Problem> {
+    let by = Some(caller.name().to_owned());
+    Ok(state.jobs.insert_job(&Order { by, ..order }).await?)
 }
 
 /// 202 with a job, and where it is.
@@ -96,7 +114,7 @@ pub(super) fn accepted(row: &RawDocument) -> Response {
 /// `GET /v1/jobs`
 pub(super) async fn list(
     State(state): State<Arc<ApiState>>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Params(params): Params<ListParams>,
 ) -> Result<Json<Value>, Problem> {
     let limit = limit(params.limit, LIST_LIMIT, Kind::MalformedQuery)?.min(LIST_LIMIT);
@@ -138,7 +156,7 @@ pub(super) async fn list(
 /// `GET /v1/jobs/ID`
 pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
@@ -149,7 +167,7 @@ pub(super) async fn get(
 /// `DELETE /v1/jobs/ID`
 pub(super) async fn cancel(
     State(state): State<Arc<ApiState>>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     if caller.collections().is_some() {

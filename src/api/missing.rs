@@ -51,12 +51,16 @@ pub(super) struct MissingParams {
     #[serde(default)]
     reset: bool,
     #[serde(default)]
+    archive: bool,
+    #[serde(default)]
     ejson: Notation,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NotationParams {
+pub(super) struct PostParams {
+    #[serde(default)]
+    archive: bool,
     #[serde(default)]
     ejson: Notation,
 }
@@ -65,10 +69,10 @@ pub(super) async fn post(
     State(state): State<Arc<ApiState>>,
     Extension(budget): Extension<Budget>,
     target: Target,
-    Params(params): Params<NotationParams>,
+    Params(params): Params<PostParams>,
     JsonBody(body): JsonBody<MissingBody>,
 ) -> Result<Response, Problem> {
-    let query = query(body, Kind::MalformedBody)?;
+    let query = MissingQuery { archive: params.archive, ..query(body, Kind::MalformedBody)? };
     let reading = budget.read().await?;
     let answer = ask(&target, &query).await?;
     let (bytes, now) = (size(&answer), state.time.wall());
@@ -86,9 +90,9 @@ pub(super) async fn get(
         Some(clock) => Some(json_param("clock", clock).await?),
         None => None,
     };
-    let MissingParams { limit, log, reset, .. } = params;
+    let MissingParams { limit, log, reset, archive, .. } = params;
     let body = MissingBody { clock, limit, log, reset };
-    let query = query(body, Kind::MalformedQuery)?;
+    let query = MissingQuery { archive, ..query(body, Kind::MalformedQuery)? };
     let reading = budget.read().await?;
     let answer = ask(&target, &query).await?;
     let tag = tag(&query, params.ejson, &answer);
@@ -131,7 +135,8 @@ fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
             return Err(Problem::new(kind, detail));
         }
     };
-    Ok(MissingQuery { clock, limit, log: log.transpose()?, reset: body.reset })
+    let (log, reset) = (log.transpose()?, body.reset);
+    Ok(MissingQuery { clock, limit, log, reset, archive: false })
 }
 
 async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> {
@@ -160,9 +165,10 @@ async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> 
 fn tag(query: &MissingQuery, notation: Notation, answer: &Missing) -> String {
     let Missing { log, version, clock, snapshot, events, next_clock, more, .. } = answer;
     let told = (&answer.skips, answer.skips_total, &answer.waits);
-    let question = (&query.log, &query.clock, query.limit, query.reset, notation);
     let mut hash = Sha256::new();
-    hash.update(format!("{question:?} {log} {version} {clock:?} {next_clock:?} {more} {told:?}"));
+    hash.update(format!(
+        "{query:?} {notation:?} {log} {version} {clock:?} {next_clock:?} {more} {told:?}"
+    ));
     if let Some(document) = snapshot {
         hash.update(document.to_raw().as_bytes());
     }

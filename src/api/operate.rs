@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 
 use super::{
     ApiState,
+    admission::Caller,
     documents::limit,
     extract::{Named, Params, Target},
-    jobs::view,
+    jobs::{insert, view},
     problem::{Kind, Problem},
     value::{Notation, time},
 };
@@ -119,33 +120,36 @@ pub(crate) fn row(row: &QuarantineRow) -> Value {
 /// `POST /v1/collections/C/quarantine/ID/retry`
 pub(super) async fn retry(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     target: Target,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, (job::Kind::Retry, None, false)).await
+    perform((&state, &caller), target, (job::Kind::Retry, None, false)).await
 }
 
 /// `POST /v1/collections/C/quarantine/ID/skip`
 pub(super) async fn skip(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     target: Target,
     Params(VersionParams { version }): Params<VersionParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, (job::Kind::Skip, version, false)).await
+    perform((&state, &caller), target, (job::Kind::Skip, version, false)).await
 }
 
 /// `POST /v1/collections/C/gaps/ID/fill`
 pub(super) async fn fill(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     target: Target,
     Params(FillParams { version, skip_above }): Params<FillParams>,
 ) -> Result<Response, Problem> {
-    perform(&state, target, (job::Kind::GapFill, version, skip_above)).await
+    perform((&state, &caller), target, (job::Kind::GapFill, version, skip_above)).await
 }
 
 /// Has the leader do it: 200 with the job if that is done in time, else 202 with the job as it is.
 async fn perform(
-    state: &ApiState,
+    (state, caller): (&ApiState, &Caller),
     Target { served, id }: Target,
     (kind, version, skip_above): (job::Kind, Option<i64>, bool),
 ) -> Result<Response, Problem> {
@@ -156,7 +160,7 @@ async fn perform(
     let collection = served.reader.collection().to_owned();
     let version = version.or(waits_for(&served.snapshotter.store, &collection, &id, kind).await?);
     let order = Order { document: Some(id), version, skip_above, ..Order::new(kind, &collection) };
-    let row = state.jobs.insert_job(&order).await?;
+    let row = insert(state, caller, order).await?;
     let key: Bson =
         row.get("_id").ok().flatten().map_or(Bson::Null, |id| id.try_into().unwrap_or(Bson::Null));
     let deadline = state.time.now() + WAIT_MAX;

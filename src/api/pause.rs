@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     ApiState,
+    admission::Caller,
     extract::{Named, Params},
     problem::Problem,
 };
@@ -24,28 +25,30 @@ pub(super) struct PauseParams {
 
 pub(super) async fn pause(
     state: State<Arc<ApiState>>,
+    caller: Caller,
     named: Named,
     params: Params<PauseParams>,
 ) -> Result<Json<Value>, Problem> {
-    set(state, named, params, true).await
+    set((state, caller), named, params, true).await
 }
 
 pub(super) async fn resume(
     state: State<Arc<ApiState>>,
+    caller: Caller,
     named: Named,
     params: Params<PauseParams>,
 ) -> Result<Json<Value>, Problem> {
-    set(state, named, params, false).await
+    set((state, caller), named, params, false).await
 }
 
 async fn set(
-    State(state): State<Arc<ApiState>>,
+    (State(state), caller): (State<Arc<ApiState>>, Caller),
     Named(served): Named,
     Params(params): Params<PauseParams>,
     paused: bool,
 ) -> Result<Json<Value>, Problem> {
     let name = served.reader.collection();
     let what = if params.compaction { compaction_of(name) } else { name.to_owned() };
-    let changed = state.pauses.set_paused(&what, paused).await?;
+    let changed = state.pauses.set_paused(&what, paused, caller.name()).await?;
     Ok(Json(json!({ "name": name, "paused": paused, "changed": changed })))
 }

@@ -208,15 +208,21 @@ impl IntoResponse for Problem {
         }
         let content_type = [(header::CONTENT_TYPE, CONTENT_TYPE)];
         let mut response = (self.kind.status(), content_type, body.to_string()).into_response();
-        let (headers, status) = (response.headers_mut(), self.kind.status());
-        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
         if self.kind == Kind::Unauthorized {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
-        response
+        with_retry_after(response)
     }
+}
+
+/// Says when to ask again, where the answer is that it is not possible now.
+fn with_retry_after(mut response: Response) -> Response {
+    if matches!(response.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// Makes a problem of an error response that the framework made, keeping its headers.
@@ -225,7 +231,7 @@ pub(super) async fn from_the_framework(response: Response) -> Response {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     let ours = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/"));
     if ours || !(status.is_client_error() || status.is_server_error()) {
-        return response;
+        return with_retry_after(response);
     }
     let problem = match status {
         StatusCode::METHOD_NOT_ALLOWED => Problem::new(
@@ -245,7 +251,7 @@ pub(super) async fn from_the_framework(response: Response) -> Response {
     parts.status = made.status;
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    Response::from_parts(parts, Body::new(body))
+    with_retry_after(Response::from_parts(parts, Body::new(body)))
 }
 
 pub(super) fn too_large() -> Problem {

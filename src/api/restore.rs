@@ -7,6 +7,7 @@ use axum::{extract::State, response::Response};
 
 use super::{
     ApiState,
+    admission::Caller,
     extract::{Collection, Target},
     jobs,
     problem::Problem,
@@ -15,22 +16,25 @@ use crate::model::job::{Kind, Order};
 
 pub(super) async fn collection(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     Collection(served): Collection,
 ) -> Result<Response, Problem> {
-    jobs::ask(&state, &Order::new(Kind::Restore, served.reader.collection())).await
+    jobs::ask(&state, &caller, Order::new(Kind::Restore, served.reader.collection())).await
 }
 
 pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     target: Target,
 ) -> Result<Response, Problem> {
     let order = Order::new(Kind::Restore, target.served.reader.collection());
-    jobs::ask(&state, &Order { document: Some(target.id), ..order }).await
+    jobs::ask(&state, &caller, Order { document: Some(target.id), ..order }).await
 }
 
 pub(super) async fn check(
     State(state): State<Arc<ApiState>>,
+    caller: Caller,
     Collection(served): Collection,
 ) -> Result<Response, Problem> {
-    jobs::ask(&state, &Order::new(Kind::ArchiveCheck, served.reader.collection())).await
+    jobs::ask(&state, &caller, Order::new(Kind::ArchiveCheck, served.reader.collection())).await
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::State,
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -79,10 +79,7 @@ async fn metrics(State(starting): State<Arc<Starting>>) -> Result<Response, Prob
     health::exposition(&starting.metrics)
 }
 
-async fn shown(
-    State(starting): State<Arc<Starting>>,
-    Extension(caller): Extension<Caller>,
-) -> Json<Value> {
+async fn shown(State(starting): State<Arc<Starting>>, caller: Caller) -> Json<Value> {
     let collection = |name: &String| {
         let last_error = starting.cause.borrow().clone();
         status::collection(&CollectionStatus { last_error, ..CollectionStatus::new(name) })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, Json, extract::State};
+use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
 use super::{ApiState, admission::Caller, value};
@@ -12,10 +12,7 @@ use crate::{
     status::{CollectionStatus, PartStatus, Phase, Role},
 };
 
-pub(super) async fn status(
-    State(state): State<Arc<ApiState>>,
-    Extension(caller): Extension<Caller>,
-) -> Json<Value> {
+pub(super) async fn status(State(state): State<Arc<ApiState>>, caller: Caller) -> Json<Value> {
     let seen = state.collections.iter().filter(|(name, _)| caller.opens(name));
     let collections = seen.map(|(_, served)| collection(&served.status.borrow())).collect();
     Json(whole(&state.instance, collections, &state.access))

@@ -26,7 +26,20 @@ pub struct Erased {
     pub events: i64,
 }
 
-impl Archive {
+/// An archive that what was erased is to be taken out of, and where it is on record what stands in which segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Shredder<'a, R> {
+    archive: &'a Archive,
+    rows: &'a R,
+    log: LogId,
+}
+
+impl<'a, R: ArchiveRows> Shredder<'a, R> {
+    /// In the archive of this log.
+    pub fn new(archive: &'a Archive, rows: &'a R, log: LogId) -> Self {
+        Self { archive, rows, log }
+    }
+
     /// Takes what was erased of a document out of one segment that holds some of it: `None` when none does. The segment is
     /// written anew without that and without whatever else was erased, under a new name, read back, put in its place in
     /// the index, and its content goes. May be interrupted anywhere and begun again. What was erased is what the base of
@@ -35,12 +48,8 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Moved`] when others erase or write there: try again. Otherwise when a segment cannot be read or
     /// written: it stays on record, and the same goes on from there.
-    pub async fn erase_next(
-        &self,
-        rows: &impl ArchiveRows,
-        log: LogId,
-        id: &DocumentId,
-    ) -> Result<Option<Erased>> {
+    pub async fn next(&self, id: &DocumentId) -> Result<Option<Erased>> {
+        let Self { rows, log, .. } = *self;
         let only = std::slice::from_ref(id);
         let through = rows.erased(log, only).await?.get(id).copied().unwrap_or_default();
         let archived = rows.archived(only).await?;
@@ -48,7 +57,7 @@ impl Archive {
             return Ok(None);
         };
         let all = rows.rows_of_segment(&found.segment).await?;
-        let was_there = self.write_anew(rows, found, &all).await?;
+        let was_there = self.write_anew(found, &all).await?;
         let (own, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|row| row.id == *id);
         // While one of its own is on record this goes on after a crash.
         rows.forget_archived(&others).await?;
@@ -63,18 +72,14 @@ impl Archive {
     }
 
     /// Keeps what is left of a segment in a new one; whether there was something of it.
-    async fn write_anew(
-        &self,
-        rows: &impl ArchiveRows,
-        found: &Archived,
-        all: &[Archived],
-    ) -> Result<bool> {
+    async fn write_anew(&self, found: &Archived, all: &[Archived]) -> Result<bool> {
+        let Self { archive, rows, .. } = *self;
         let is_proven = all.iter().any(|row| row.is_proven);
         // Whoever was to make it finds its name taken, and takes nothing out of a log.
-        if !is_proven && self.objects.create(&found.segment, MOVED.to_vec()).await? {
+        if !is_proven && archive.objects.create(&found.segment, MOVED.to_vec()).await? {
             return Ok(false);
         }
-        let content = match self.content(found).await {
+        let content = match archive.content(found).await {
             Ok(content) => content,
             Err(ArchiveError::Moved(_)) => return Ok(false),
             // Nobody relies on it, and nobody can prove it as it is.
@@ -84,24 +89,23 @@ impl Archive {
         let mut ids: Vec<DocumentId> = all.iter().map(|row| row.id.clone()).collect();
         ids.dedup();
         let erased = rows.erased(found.log, &ids).await?;
-        let mut left = self.segment(found.log);
+        let mut left = archive.segment(found.log);
         for row in all {
             let through = erased.get(&row.id).copied().unwrap_or_default();
             leave(&mut left, row, &content, through)?;
         }
         if !left.is_empty() {
-            self.write(rows, &left).await?;
+            archive.write(rows, &left).await?;
         }
         Ok(true)
     }
 
     /// Takes the content of a segment away, and its name.
     async fn bury(&self, name: &str) -> Result<()> {
+        let objects = &self.archive.objects;
         loop {
-            self.objects.delete(name).await?;
-            if planted(Bug::SegmentNameLeftFree)
-                || self.objects.create(name, MOVED.to_vec()).await?
-            {
+            objects.delete(name).await?;
+            if planted(Bug::SegmentNameLeftFree) || objects.create(name, MOVED.to_vec()).await? {
                 return Ok(());
             }
         }

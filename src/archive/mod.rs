@@ -11,10 +11,10 @@ use std::{fmt, sync::Arc};
 
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 pub use crate::model::place::Place;
-pub use erase::Erased;
+pub use erase::{Erased, Shredder};
 pub use error::{ArchiveError, Result};
 pub use objects::Objects;
 
@@ -40,6 +40,13 @@ pub struct Archive {
     /// Set once it was seen that the place leaves what is there as it is.
     never_overwrites: Arc<OnceCell<()>>,
 }
+
+/// The segment that was read last. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct LastRead(Arc<Mutex<LastSegment>>);
+
+/// Its name, its checksum and its content.
+type LastSegment = Option<(String, [u8; 32], Vec<u8>)>;
 
 /// Some events of one document that are to be kept, ascending and without a gap.
 #[derive(Clone, Debug)]
@@ -112,7 +119,7 @@ impl Archive {
                 true => Err(ArchiveError::Overwrites),
             }
         };
-        self.never_overwrites.get_or_try_init(look).await.map(|()| ())
+        self.never_overwrites.get_or_try_init(look).await.copied()
     }
 
     async fn manifest(&self) -> Result<Option<Value>> {
@@ -197,6 +204,27 @@ impl Archive {
     /// [`ArchiveError::Damaged`] when its segment is not what was written, [`ArchiveError::Away`] when it cannot be read.
     pub async fn events(&self, row: &Archived) -> Result<Vec<RawDocumentBuf>> {
         segment::events(row, &self.content(row).await?)
+    }
+
+    /// The same for whoever reads many ranges one after the other, most of them out of one segment.
+    ///
+    /// # Errors
+    /// As [`Archive::events`].
+    pub async fn events_with(
+        &self,
+        row: &Archived,
+        last: &LastRead,
+    ) -> Result<Vec<RawDocumentBuf>> {
+        let mut last = last.0.lock().await;
+        if let Some((segment, hash, content)) = &*last
+            && (segment, hash) == (&row.segment, &row.hash)
+        {
+            return segment::events(row, content);
+        }
+        let content = self.content(row).await?;
+        let events = segment::events(row, &content);
+        *last = Some((row.segment.clone(), row.hash, content));
+        events
     }
 
     /// Reads a segment back and compares it with what its rows say.

@@ -30,7 +30,8 @@ const MISSING: i64 = 10;
 /// How many questions it asks, one after the other.
 const QUESTIONS: usize = 2_000;
 /// What is kept by age, so that what bases stand for is not pruned before it is time to measure that.
-pub(super) const TUNING: Tuning = Tuning { cache_mib: None, every_events: 0, min_age: Some("1h") };
+pub(super) const TUNING: Tuning =
+    Tuning { cache_mib: None, every_events: 0, min_age: Some("1h"), archive: None };
 
 /// Compacts logs of so many documents of so many events.
 ///
@@ -155,8 +156,13 @@ pub(super) async fn base_grows_old(database: &Database) -> Result<()> {
 
 /// Has the collection compacted; the seconds by the server's clock, and how many events went.
 pub(super) async fn compact(database: &Database) -> Result<(f64, f64)> {
+    run_job(database, "compact").await
+}
+
+/// Has a job about the whole collection done; the same of it.
+pub(super) async fn run_job(database: &Database, kind: &str) -> Result<(f64, f64)> {
     let jobs = Jobs { database };
-    let id = jobs.ask("compact").await?;
+    let id = jobs.ask(kind).await?;
     let is_done =
         |job: &Document| job.get_str("state").is_ok_and(|state| state == Outcome::Done.name());
     let job = jobs.until(&id, is_done).await?;
@@ -164,7 +170,7 @@ pub(super) async fn compact(database: &Database) -> Result<(f64, f64)> {
     Ok((jobs::seconds(&job)?, events as f64))
 }
 
-async fn mebibytes(database: &Database) -> Result<f64> {
+pub(super) async fn mebibytes(database: &Database) -> Result<f64> {
     let stats = database.run_command(doc! { "collStats": events_collection(COLLECTION) }).await?;
     let bytes = stats.get_i32("size").map(f64::from).or_else(|_| {
         stats.get_i64("size").map(|size| size as f64).or_else(|_| stats.get_f64("size"))

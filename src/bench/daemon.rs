@@ -41,6 +41,8 @@ pub(super) struct Tuning {
     pub(super) every_events: i64,
     /// `compaction.min_age`.
     pub(super) min_age: Option<&'static str>,
+    /// `compaction.archive`: a directory.
+    pub(super) archive: Option<std::path::PathBuf>,
 }
 
 /// A running daemon. Dropping it kills it.
@@ -265,6 +267,9 @@ fn configuration(uri: &str, database: &str, tuning: &Tuning) -> String {
     }
     if let Some(min_age) = tuning.min_age {
         let _infallible = writeln!(text, "[collections.compaction]\nmin_age = \"{min_age}\"");
+        if let Some(archive) = &tuning.archive {
+            let _infallible = writeln!(text, "archive = \"file://{}\"", archive.display());
+        }
     }
     text
 }

@@ -2,6 +2,7 @@
 //! machine in the same minute, because absolute numbers of a shared machine mean little.
 
 mod append;
+mod archive;
 mod backlog;
 mod bare;
 mod catch_up;
@@ -82,11 +83,13 @@ pub enum Scenario {
     Compact,
     /// A collection that existed before becomes events.
     Import,
+    /// Compaction with an archive beside the same without one, 1,000 × 1,000, and what is put back and read from it.
+    Archive,
 }
 
 impl Scenario {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TailDense,
         Self::TailMiddle,
         Self::TailSparse,
@@ -109,6 +112,7 @@ impl Scenario {
         Self::Rebuild,
         Self::Compact,
         Self::Import,
+        Self::Archive,
     ];
 
     /// As it is written on the command line.
@@ -136,6 +140,7 @@ impl Scenario {
             Self::Rebuild => "rebuild",
             Self::Compact => "compact",
             Self::Import => "import",
+            Self::Archive => "archive",
         }
     }
 }
@@ -243,6 +248,7 @@ async fn measure(
             Ok(rows)
         }
         Scenario::Import => import::run(server, scaled(2e4), repeat).await,
+        Scenario::Archive => archive::run(server, (scaled(1e3), 1_000), repeat).await,
         Scenario::Takeover => takeover::run(server, repeat).await,
     }
 }

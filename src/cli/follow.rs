@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mongodb::Database;
 use serde_json::Value;
 
-use super::output;
+use super::{output, who::who};
 use crate::{
     api::jobs::view,
     database::{Error, Result},
@@ -35,7 +35,7 @@ pub(super) async fn follow(
     order: &Order,
 ) -> std::result::Result<RawDocumentBuf, Failure> {
     let jobs = MongoJobs::new(database);
-    let row = jobs.insert_job(order).await?;
+    let row = jobs.insert_job(&Order { by: Some(who()), ..order.clone() }).await?;
     let id: Bson = row.get("_id")?.ok_or("the new job has no id")?.try_into()?;
     let shown = shown_id(&row);
     let bar = bar(order);

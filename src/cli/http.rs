@@ -15,10 +15,11 @@ use crate::config::HttpConfig;
 /// How long a daemon may take to answer.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// A file of certificates that cannot be used.
+/// A file that an option names and that cannot be used. Nothing of what it holds is shown.
 #[derive(Debug, thiserror::Error)]
-#[error("--ca: {file} {problem}", file = file.display())]
-pub(super) struct AuthorityError {
+#[error("{option}: {file} {problem}", file = file.display())]
+pub(super) struct FileError {
+    option: &'static str,
     file: PathBuf,
     problem: String,
 }
@@ -50,16 +51,27 @@ pub(super) fn client() -> ClientBuilder {
 ///
 /// # Errors
 /// When there is none in it.
-pub(super) fn trusting(
-    client: ClientBuilder,
-    file: &Path,
-) -> Result<ClientBuilder, AuthorityError> {
-    let refused = |problem| AuthorityError { file: file.to_owned(), problem };
+pub(super) fn trusting(client: ClientBuilder, file: &Path) -> Result<ClientBuilder, FileError> {
+    let refused = |problem| FileError { option: "--ca", file: file.to_owned(), problem };
     let text = fs::read(file).map_err(|error| refused(format!("cannot be read: {error}")))?;
     let rule = "holds no certificate; it has to be those of the authorities, in PEM";
     match Certificate::from_pem_bundle(&text) {
         Ok(authorities) if !authorities.is_empty() => Ok(client.tls_certs_only(authorities)),
         _ => Err(refused(rule.into())),
+    }
+}
+
+/// The token that a file holds.
+///
+/// # Errors
+/// When there is none in it.
+pub(super) fn token(file: &Path) -> Result<String, FileError> {
+    let refused = |problem| FileError { option: "--token-file", file: file.to_owned(), problem };
+    let text =
+        fs::read_to_string(file).map_err(|error| refused(format!("cannot be read: {error}")))?;
+    match text.trim() {
+        "" => Err(refused("is empty; write the token into it, as its only line".into())),
+        token => Ok(token.to_owned()),
     }
 }
 

@@ -92,7 +92,7 @@ fn unknown(id: &DocumentId) -> String {
     )
 }
 
-/// One job in one line: id, state, kind, what it is about, how far it is.
+/// One job in one line: id, state, kind, what it is about, how far it is, who asked for it.
 fn line(row: &RawDocument) -> std::io::Result<()> {
     let job = view(row);
     let at = |path: &str| match job.pointer(path) {
@@ -105,7 +105,8 @@ fn line(row: &RawDocument) -> std::io::Result<()> {
         total => total,
     };
     let (id, state, kind, done) = (at("/id"), at("/state"), at("/kind"), at("/progress/done"));
+    let by = at("/by");
     let text =
-        format!("{id}  {state:<9}  {kind:<8}  {about:<24}  {done}/{total}  {}", at("/error"));
+        format!("{id}  {state:<9}  {kind:<8}  {about:<24}  {done}/{total}  {by}  {}", at("/error"));
     output::line(text.trim_end())
 }

@@ -23,6 +23,9 @@ pub(super) struct Missing {
     /// Take the state anew, whatever the client has seen: it has applied an event that is skipped, say
     #[arg(long)]
     reset: bool,
+    /// Show every event, also through the archive, and no base in their place
+    #[arg(long)]
+    archive: bool,
     /// The most events
     #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
@@ -36,7 +39,8 @@ impl Missing {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let reader = self.target.reader(globals).await?;
         let clock = self.clock.unwrap_or_default();
-        let query = MissingQuery { clock, limit: self.limit, log: None, reset: self.reset };
+        let Self { limit, reset, archive, .. } = self;
+        let query = MissingQuery { clock, limit, log: None, reset, archive };
         let answer = reader.missing(&self.target.id, &query).await?;
         let answer = answer.ok_or_else(|| self.target.unknown())?;
         if globals.json {

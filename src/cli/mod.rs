@@ -36,6 +36,7 @@ mod token;
 mod top;
 mod verify;
 mod waiting;
+mod who;
 
 use std::ffi::OsString;
 

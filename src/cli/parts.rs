@@ -3,7 +3,7 @@
 use clap::{Args, value_parser};
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, output, who::who};
 use crate::{
     model::part::{PARTS_MAX, Part},
     store::{
@@ -36,7 +36,7 @@ impl Parts {
             Some(of) => {
                 let layouts = MongoLayouts::new(&database);
                 let before = layouts.layout(&collection).await?;
-                layouts.set_layout(&collection, of).await?;
+                layouts.set_layout(&collection, of, &who()).await?;
                 divided(globals, &collection, before, of)
             }
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, output, who::who};
 use crate::store::{
     Jobs, Pauses,
     mongo::{MongoJobs, MongoPauses},
@@ -31,7 +31,8 @@ impl Pause {
             .into());
         }
         let name = if compaction { compaction_of(&collection) } else { collection.clone() };
-        let changed = MongoPauses::new(&connected.database).set_paused(&name, paused).await?;
+        let changed =
+            MongoPauses::new(&connected.database).set_paused(&name, paused, &who()).await?;
         if globals.json {
             let report = json!({ "name": collection, "paused": paused, "changed": changed });
             return Ok(output::json(&report)?);

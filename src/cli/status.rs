@@ -53,7 +53,7 @@ impl Status {
                 let told = alive.iter().find(|instance| instance.name == leader);
                 (leader.clone(), told.and_then(|instance| instance.of_collection(name)))
             });
-            let (leaders, paused) = (leaders.collect(), paused.contains(name));
+            let (leaders, paused) = (leaders.collect(), paused.contains_key(name));
             let seen = Seen { name, overview, paused, leaders };
             let reasons = reasons(&seen, &config);
             is_well &= reasons.is_empty();

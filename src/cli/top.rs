@@ -43,6 +43,9 @@ pub(super) struct Top {
     /// A token that may read, where the daemon asks for one
     #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// A file that holds the token, as its only line: other users of this machine see what the command line holds
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     /// A file with the certificates, in PEM, of who may have signed an instance's [default: those that this machine
     /// trusts]
     #[arg(long, value_name = "FILE")]
@@ -75,7 +78,11 @@ impl Top {
                 vec![Url::parse(&http::own(&globals.load(Expect::Connection)?.http))?]
             }
         };
-        let asking = Asking::new(urls, self.token.as_deref(), self.ca.as_deref())?;
+        let token = match &self.token_file {
+            Some(file) => Some(http::token(file)?),
+            None => self.token.clone(),
+        };
+        let asking = Asking::new(urls, token.as_deref(), self.ca.as_deref())?;
         let has_terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
         if self.once || globals.json || !has_terminal {
             if !self.once && !globals.json {

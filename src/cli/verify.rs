@@ -22,6 +22,9 @@ pub(super) struct Verify {
     /// Have rows that differ made again from the log
     #[arg(long)]
     repair: bool,
+    /// Fold every document from its very first event, also through the archive, and prove by it what bases say
+    #[arg(long)]
+    deep: bool,
 }
 
 #[derive(Args, Debug)]
@@ -37,9 +40,9 @@ pub(super) struct Differs(i64);
 
 impl Verify {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        let Self { collection, id, repair } = self;
+        let Self { collection, id, repair, deep } = self;
         let order = Order::new(Kind::Verify, &collection);
-        have(globals, Order { document: id, repair, ..order }).await
+        have(globals, Order { document: id, repair, deep, ..order }).await
     }
 }
 
@@ -67,6 +70,12 @@ async fn have(globals: &Globals, order: Order) -> CommandResult {
         output::line(format!(
             "{documents} documents of {events} events compared, {differences} differ{made_again}"
         ))?;
+        let (proven, unproven) = (count("proven"), count("unproven"));
+        if proven + unproven > 0 {
+            output::line(format!(
+                "{proven} bases proven through the archive, {unproven} stand for events that were pruned without one"
+            ))?;
+        }
         follow::print_findings(&row)?;
     }
     match differences - repaired {

@@ -67,11 +67,12 @@ impl Error {
     /// The class of an error with which a collection refuses every write.
     pub const UNWRITABLE: &'static str = "unwritable";
 
-    /// An error that the server reported under `code`.
+    /// An error that the server reported under `code`. What its message repeats of commands and documents is left out.
     pub fn server(code: i32, message: impl Into<String>) -> Self {
         let is_of_moment = code::is_passing(code) || NOT_OF_A_ROW.contains(&code);
         let blames = if is_of_moment { Blames::Moment } else { Blames::Sent };
-        Self { code: Some(code), verdict: verdict_of(code), blames, message: message.into() }
+        let message = words::brief(&message.into());
+        Self { code: Some(code), verdict: verdict_of(code), blames, message }
     }
 
     /// The server could not be reached, or the connection broke: the outcome is unknown.
@@ -245,7 +246,7 @@ impl std::error::Error for Error {}
 impl From<mongodb::error::Error> for Error {
     fn from(error: mongodb::error::Error) -> Self {
         if let Some((code, said)) = reply::failure(&error) {
-            return Self::server(code, words::brief(&said));
+            return Self::server(code, said);
         }
         let message = words::of(&error);
         let is_passing = code::PASSING_LABELS.iter().any(|label| error.contains_label(label));

@@ -40,15 +40,16 @@ pub(super) fn of(error: &Error) -> String {
     }
 }
 
-/// The message without the rest of a command that it repeats.
+/// The message without what it repeats in braces: of a command only its name stays, and nothing of a key or a document,
+/// which are somebody's data.
 pub(super) fn brief(message: &str) -> String {
-    let whole = match message.split_once("command {") {
-        Some((before, command)) => {
+    let whole = match message.split_once('{') {
+        Some((before, command)) if before.ends_with("command ") => {
             let first = command.split([',', '}']).next().unwrap_or_default();
             let right = forbidden(before, command).map(|right| format!(", which needs {right}"));
-            let right = right.unwrap_or_default();
-            format!("{before}command {{{} }}{right}", first.trim_end())
+            format!("{before}{{{} }}{}", first.trim_end(), right.unwrap_or_default())
         }
+        Some((before, _)) => format!("{before}{{ … }}"),
         None => message.to_owned(),
     };
     match whole.char_indices().nth(CHARS_MAX) {
@@ -115,6 +116,18 @@ mod tests {
         assert_eq!(brief(said), told);
         assert_eq!(brief("command { ping: 1 } failed"), "command { ping: 1 }");
         assert_eq!(brief("E11000 duplicate key"), "E11000 duplicate key");
+    }
+
+    #[test]
+    fn the_data_that_is_repeated_is_not_told() {
+        let said = "E11000 duplicate key error collection: g.games index: state.mail_1 dup key: { state.mail: \"a}b\" }";
+        let told =
+            "E11000 duplicate key error collection: g.games index: state.mail_1 dup key: { … }";
+        assert_eq!(brief(said), told);
+        assert_eq!(
+            brief("Can't extract geo keys: { _id: 1, state: { at: 5"),
+            "Can't extract geo keys: { … }"
+        );
     }
 
     #[test]

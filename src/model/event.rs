@@ -148,8 +148,8 @@ pub enum EventError {
     #[error("`seen`: {0}")]
     Seen(#[from] ClockError),
     /// The operation is unknown.
-    #[error("`op` must be create, update or delete, not `{0}`")]
-    Op(String),
+    #[error("`op` must be create, update or delete")]
+    Op,
     /// A field that does not go with the operation.
     #[error("an event with op `{op}` {rule}")]
     Shape {

@@ -44,7 +44,7 @@ pub fn is_final(state: &str) -> bool {
 }
 
 /// The fields that whoever inserts a job sets, and those that its leader does.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 22] = [
     "_id",
     "kind",
     "collection",
@@ -54,6 +54,7 @@ const FIELDS: [&str; 21] = [
     "dry_run",
     "repair",
     "by",
+    "deep",
     "state",
     "progress",
     "place",
@@ -87,6 +88,8 @@ pub struct Order {
     pub repair: bool,
     /// Who asks for it.
     pub by: Option<String>,
+    /// Whether documents are folded from their very first event, through the archive.
+    pub deep: bool,
 }
 
 /// Why a row is no job.
@@ -117,15 +120,9 @@ pub enum OrderError {
     /// This kind asks for no version.
     #[error("a job of kind \"{0}\" has no `version`; leave it out")]
     NoVersion(&'static str),
-    /// Only a gap has something above it, and it is done or not.
-    #[error("`skip_above` is {0}; it is true or false, and only for a job of kind \"gap_fill\"")]
-    SkipAbove(String),
-    /// Only compaction can be tried, and it is or not.
-    #[error("`dry_run` is {0}; it is true or false, and only for a job of kind \"compact\"")]
-    DryRun(String),
-    /// Only rows that are compared can be made again, and they are or not.
-    #[error("`repair` is {0}; it is true or false, and only for a job of kind \"verify\"")]
-    Repair(String),
+    /// It is done or not, and only by one kind.
+    #[error("`{0}` is {1}; it is true or false, and only for a job of kind \"{2}\"")]
+    Flag(&'static str, String, &'static str),
     /// Whoever asks is a name.
     #[error("`by` is {0}; it is a text that says who asks, or left out")]
     By(String),
@@ -134,7 +131,7 @@ pub enum OrderError {
     State(String),
     /// A field that means nothing.
     #[error(
-        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, by?}}"
+        "`{0}` is not a field of a job; a job is {{kind, collection, document?, version?, skip_above?, dry_run?, repair?, deep?, by?}}"
     )]
     Field(String),
 }
@@ -143,9 +140,19 @@ impl Order {
     /// A job about a whole collection.
     pub fn new(kind: Kind, collection: &str) -> Self {
         let collection = collection.to_owned();
-        let repair = kind == Kind::Rebuild;
+        let (repair, deep) = (kind == Kind::Rebuild, false);
         let (document, version, by) = (None, None, None);
-        Self { kind, collection, document, version, skip_above: false, dry_run: false, repair, by }
+        Self {
+            kind,
+            collection,
+            document,
+            version,
+            skip_above: false,
+            dry_run: false,
+            repair,
+            deep,
+            by,
+        }
     }
 
     /// Reads a row.
@@ -198,22 +205,22 @@ impl Order {
                 Some(version.ok_or_else(|| OrderError::Version(shown(Some(value))))?)
             }
         };
-        let flag = |name: &str, is_its: bool, error: fn(String) -> OrderError| match field(name) {
+        let flag = |name: &'static str, of: Kind| match field(name) {
             None | Some(RawBsonRef::Null) => Ok(false),
-            Some(RawBsonRef::Boolean(flag)) if is_its => Ok(flag),
-            other => Err(error(shown(other))),
+            Some(RawBsonRef::Boolean(flag)) if kind == of => Ok(flag),
+            other => Err(OrderError::Flag(name, shown(other), of.name())),
         };
-        let skip_above = flag("skip_above", kind == Kind::GapFill, OrderError::SkipAbove)?;
-        let dry_run = flag("dry_run", kind == Kind::Compact, OrderError::DryRun)?;
-        let repair = flag("repair", kind == Kind::Verify, OrderError::Repair)?;
-        let repair = repair || kind == Kind::Rebuild;
         let by = match field("by") {
             None | Some(RawBsonRef::Null) => None,
             Some(RawBsonRef::String(by)) => Some(by.to_owned()),
             other => return Err(OrderError::By(shown(other))),
         };
+        let (skip_above, dry_run) =
+            (flag("skip_above", Kind::GapFill)?, flag("dry_run", Kind::Compact)?);
+        let repair = flag("repair", Kind::Verify)? || kind == Kind::Rebuild;
+        let deep = flag("deep", Kind::Verify)?;
         let collection = collection.to_owned();
-        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, by })
+        Ok(Self { kind, collection, document, version, skip_above, dry_run, repair, deep, by })
     }
 }
 
@@ -259,6 +266,8 @@ mod tests {
         assert_eq!(read(skip), Ok(Order { version: Some(4), ..order(Kind::Skip, a.clone()) }));
         let repair = doc! { "kind": "verify", "collection": "games", "repair": true };
         assert_eq!(read(repair), Ok(Order { repair: true, ..order(Kind::Verify, None) }));
+        let deep = doc! { "kind": "verify", "collection": "games", "deep": true };
+        assert_eq!(read(deep), Ok(Order { deep: true, ..order(Kind::Verify, None) }));
         let rebuild = doc! { "kind": "rebuild", "collection": "games" };
         assert_eq!(read(rebuild), Ok(Order { repair: true, ..order(Kind::Rebuild, None) }));
         let fill =
@@ -292,6 +301,10 @@ mod tests {
             (
                 doc! { "kind": "retry", "collection": "games", "repair": true },
                 "only for a job of kind \"verify\"",
+            ),
+            (
+                doc! { "kind": "rebuild", "collection": "games", "deep": true },
+                "`deep` is of type Boolean; it is true or false, and only for a job of kind \"verify\"",
             ),
             (doc! { "kind": "gap_fill", "collection": "games" }, "give its id in `document`"),
             (

@@ -1,5 +1,5 @@
-//! What a message repeats of a value that may be hostile: enough to find it, never enough to make the
-//! message, and the row that it is written into, too large.
+//! What a message repeats of a name, a path or an id that may be hostile: enough to find it, never enough to make the
+//! message, and the row that it is written into, too large. Values are never repeated: they are users' data.
 
 use bson::{Bson, RawDocument};
 

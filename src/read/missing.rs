@@ -7,6 +7,7 @@ use mongodb::options::ReadConcern;
 
 use super::{
     Current, Reader,
+    archived::Page,
     error::{ReadError, Result},
     from_base,
     moment::{Moment, Pick, ToldSkips, by_id},
@@ -39,6 +40,8 @@ pub struct MissingQuery {
     pub log: Option<LogId>,
     /// Whether it takes the state anew, whatever it has seen: it has applied an event that is skipped, say.
     pub reset: bool,
+    /// Whether it wants every event, also those that only the archive still has, and no base in their place.
+    pub archive: bool,
 }
 
 /// What a client is missing.
@@ -72,11 +75,12 @@ pub struct Missing {
 impl Reader {
     /// The events that a client with `query.clock` lacks, the oldest `query.limit` of them, or a
     /// snapshot where events cannot do: when the clock belongs to another log, or the log no longer
-    /// reaches back. `None` for a document that was never written.
+    /// reaches back (nor the archive, if that may be read). `None` for a document that was never written.
     ///
     /// # Errors
     /// [`ReadError::ClockAhead`] when the clock claims more than exists, also after waiting for all that
-    /// the primary had accepted; [`ReadError::NoLog`] when there is no log.
+    /// the primary had accepted; [`ReadError::NoLog`] when there is no log; [`ReadError::Archive`] when the archive is to be
+    /// read, and cannot be.
     pub async fn missing(&self, id: &DocumentId, query: &MissingQuery) -> Result<Option<Missing>> {
         self.check_format().await?;
         let ahead = |answer: &Result<Option<Missing>>| {
@@ -129,14 +133,28 @@ impl Reader {
         // A clock that is ahead is told so before anything else.
         Walk::new(&document.clock, &query.clock)?;
         let base = moment.base(id).await?;
+        let mut page = Page::default();
         if let Some(base) = base.as_ref().filter(|base| !query.clock.includes(&base.clock)) {
-            return self.above_base(&mut moment, standing, base, limit).await.map(Some);
+            let below = match query.archive {
+                true => self.missing_below(&mut moment, (base, &query.clock), limit).await?,
+                false => None,
+            };
+            match below {
+                Some(below) => page = below,
+                None => {
+                    return self.above_base(&mut moment, standing, base, limit).await.map(Some);
+                }
+            }
         }
-        let asked = (&document, base.as_ref());
-        let Some(places) = oldest(&mut moment, asked, &query.clock, limit).await? else {
-            return Ok(Some(standing.snapshot(document)));
-        };
-        let Some(mut events) = self.bodies(&mut moment, id, &places).await? else {
+        let known = clock_after(&query.clock, &page.events);
+        let room = limit - u32::try_from(page.events.len()).unwrap_or(limit);
+        let mut places = Some(Vec::new());
+        if room > 0 && !page.is_full {
+            let asked = (&document, base.as_ref());
+            places = oldest(&mut moment, asked, &known, room).await?;
+        }
+        let Some(places) = places else { return Ok(Some(standing.snapshot(document))) };
+        let Some(mut events) = self.bodies(&mut moment, id, (page, &places)).await? else {
             return Ok(Some(standing.snapshot(document)));
         };
         // So that a client passes them over as the projection did.
@@ -182,15 +200,16 @@ impl Reader {
         Ok(Missing { erased, ..answer })
     }
 
-    /// The events at `places` (ascending), as many as fit into one answer. `None` if one is not there.
+    /// The events of a page and those at `places` (ascending) behind them, as many as fit into one answer. `None` if one is
+    /// not there.
     async fn bodies(
         &self,
         moment: &mut Moment<'_>,
         id: &DocumentId,
-        places: &[Place],
+        (page, places): (Page, &[Place]),
     ) -> Result<Option<Vec<MissingEvent>>> {
-        let mut events: Vec<MissingEvent> = Vec::with_capacity(places.len());
-        let mut bytes = 0;
+        let Page { events, mut bytes, .. } = page;
+        let mut events = Vec::from(events);
         for run in places.chunk_by(|a, b| b.version - a.version <= ALONG_MAX + 1) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             let range = first.version..=last.version;
@@ -222,6 +241,13 @@ impl Reader {
     }
 }
 
+/// A client's clock once it has taken events in.
+fn clock_after<'e>(clock: &Clock, events: impl IntoIterator<Item = &'e MissingEvent>) -> Clock {
+    let mut clock = clock.clone();
+    events.into_iter().for_each(|event| clock.set(&event.client, event.seq));
+    clock
+}
+
 /// Where a document stands at the moment of an answer.
 struct Standing {
     log: LogId,
@@ -234,8 +260,7 @@ struct Standing {
 impl Standing {
     /// The answer of these events.
     fn answer(self, query: &MissingQuery, events: Vec<MissingEvent>) -> Missing {
-        let mut next_clock = query.clock.clone();
-        events.iter().for_each(|event| next_clock.set(&event.client, event.seq));
+        let next_clock = clock_after(&query.clock, &events);
         let more = next_clock != self.clock;
         self.with(None, events, (next_clock, more))
     }

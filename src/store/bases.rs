@@ -119,6 +119,15 @@ pub struct Forgotten {
     pub jobs: i64,
 }
 
+impl std::ops::AddAssign for Forgotten {
+    fn add_assign(&mut self, more: Self) {
+        self.snapshots += more.snapshots;
+        self.records += more.records;
+        self.skips += more.skips;
+        self.jobs += more.jobs;
+    }
+}
+
 /// Bases, marks and clients of one collection.
 pub trait Bases: ArchiveRows {
     /// Takes a step of restoring, at majority: the events and what the base says of them, or neither. `false` when the base

@@ -15,12 +15,19 @@ pub enum Layout {
 
 /// The layouts of a database.
 pub trait Layouts: Clone + Send + Sync + 'static {
-    /// The layouts that are stored, as the majority holds them. A collection that is not among them is
-    /// one part.
-    fn load_layouts(&self) -> impl Future<Output = Result<BTreeMap<String, Layout>>> + Send;
+    /// The layouts that are stored, as the majority holds them, and who has set each, where that is known. A
+    /// collection that is not among them is one part.
+    fn load_layouts(
+        &self,
+    ) -> impl Future<Output = Result<BTreeMap<String, (Layout, Option<String>)>>> + Send;
 
-    /// Divides a collection into `of` parts, at majority.
-    fn set_layout(&self, collection: &str, of: u32) -> impl Future<Output = Result<()>> + Send;
+    /// Divides a collection into `of` parts, at majority, on behalf of `by`.
+    fn set_layout(
+        &self,
+        collection: &str,
+        of: u32,
+        by: &str,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Forgets the checkpoints and leases of earlier divisions of a collection that is now divided into
     /// `of` parts. Keeps them while they are needed: until each of these parts has a place of its own,

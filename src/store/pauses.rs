@@ -1,6 +1,6 @@
 //! Which collections an operator has paused: durable, and the same for every instance.
 
-use std::{collections::BTreeSet, future::Future};
+use std::{collections::BTreeMap, future::Future};
 
 use crate::database::Result;
 
@@ -11,13 +11,14 @@ pub fn compaction_of(collection: &str) -> String {
 
 /// The pauses of a database.
 pub trait Pauses: Clone + Send + Sync + 'static {
-    /// The collections that are paused.
-    fn load_pauses(&self) -> impl Future<Output = Result<BTreeSet<String>>> + Send;
+    /// The collections that are paused, and who has paused each, where that is known.
+    fn load_pauses(&self) -> impl Future<Output = Result<BTreeMap<String, Option<String>>>> + Send;
 
-    /// Pauses a collection, or has it go on, at majority; whether that changed anything.
+    /// Pauses a collection, or has it go on, at majority, on behalf of `by`; whether that changed anything.
     fn set_paused(
         &self,
         collection: &str,
         paused: bool,
+        by: &str,
     ) -> impl Future<Output = Result<bool>> + Send;
 }

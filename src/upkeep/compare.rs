@@ -67,6 +67,11 @@ impl Checked {
         Self { row, folded: history::start(&id), stop: Stop::End, last: 0, base: None, until }
     }
 
+    /// Whether the walk met a base at the beginning of its log.
+    pub(super) fn begins_with_base(&self) -> bool {
+        self.base.is_some()
+    }
+
     /// What is wrong with the base of its log, or below that.
     pub(super) fn wrong_base(&self) -> Option<String> {
         self.base.and_then(|base| base.problem())

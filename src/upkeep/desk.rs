@@ -17,8 +17,9 @@ use crate::{
     health::{Heart, beating},
     lease::Standing,
     log::{LogSource, Mend},
+    logging::AUDIT,
     model::{
-        id::integral,
+        id::{DocumentId, integral},
         job::{Order, Outcome, RUNNING},
     },
     retry::{Backoff, limited},
@@ -111,7 +112,7 @@ where
                 }
                 Ok(false) => {}
                 // A row that cannot be written to must not keep the others waiting.
-                Err(error) => warn!(id = ?row.get("_id"), %error, "a job could not be taken"),
+                Err(error) => warn!(id = shown(&row), %error, "a job could not be taken"),
             }
         }
         Ok(false)
@@ -124,7 +125,7 @@ where
         (lock, mut led): (&Lock, watch::Receiver<Standing>),
     ) -> Result<()> {
         let kind = order.kind;
-        info!(collection = ward.collection, kind = kind.name(), id = ?row.get("_id"), "a job begins");
+        info!(collection = ward.collection, kind = kind.name(), id = shown(row), "a job begins");
         let (jobs, time) = (&self.jobs, &self.time);
         let mut job = Performance::new(jobs, ward, time, (row, order), lock.clone())?;
         let id = job.id.clone();
@@ -151,7 +152,16 @@ where
             Err(_) => self.jobs.outcome(&id).await?.filter(|ended| *ended == Outcome::Cancelled),
         };
         let ended = outcome.map_or("taken over by another instance", Outcome::name);
-        info!(collection = ward.collection, kind = kind.name(), outcome = ended, "the job is over");
+        info!(
+            target: AUDIT,
+            by = job.order.by,
+            collection = ward.collection,
+            kind = kind.name(),
+            document = job.order.document.as_ref().map(ToString::to_string),
+            id = shown(row),
+            outcome = ended,
+            "the job is over"
+        );
         if let Some(outcome) = outcome {
             ward.snapshotter.metrics.upkeep.finished(kind, outcome).inc();
         }
@@ -247,8 +257,8 @@ where
         let refused =
             limited(&self.time, self.backoff.attempt_limit, self.jobs.refuse_job(row, reason));
         match refused.await {
-            Ok(_) => warn!(id = ?row.get("_id"), reason, "a job is refused"),
-            Err(error) => warn!(id = ?row.get("_id"), %error, "a job could not be refused"),
+            Ok(_) => warn!(id = shown(row), reason, "a job is refused"),
+            Err(error) => warn!(id = shown(row), %error, "a job could not be refused"),
         }
     }
 }
@@ -272,6 +282,12 @@ impl Silence {
         }
         now.saturating_sub(seen.2) >= SILENCE_MAX
     }
+}
+
+/// The id of a job as it is written for people.
+fn shown(row: &RawDocument) -> Option<String> {
+    let id = row.get("_id").ok().flatten()?;
+    DocumentId::from_raw(id).ok().map(|id| id.to_string())
 }
 
 #[cfg(test)]

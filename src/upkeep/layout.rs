@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use crate::{
     health::{Heart, beating},
     lease::Standing,
+    logging::AUDIT,
     observe::Observer,
     retry::{ATTEMPT_LIMIT, limited},
     store::{Layout, Layouts},
@@ -58,7 +59,9 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
                         self.observers().for_each(Observer::recovered);
                     }
                     for (name, watched) in &self.collections {
-                        if watched.follow(name, layouts.remove(name).unwrap_or(Layout::Parts(1))) {
+                        if watched
+                            .follow(name, layouts.remove(name).unwrap_or((Layout::Parts(1), None)))
+                        {
                             retire_at = self.time.now() + RETIRE_SOON;
                         }
                     }
@@ -111,7 +114,7 @@ impl<L: Layouts, T: Time> LayoutWatch<L, T> {
 
 impl Watched {
     /// Takes over what was read; whether the collection is divided anew.
-    fn follow(&self, collection: &str, layout: Layout) -> bool {
+    fn follow(&self, collection: &str, (layout, by): (Layout, Option<String>)) -> bool {
         let of = match layout {
             Layout::Parts(of) => of,
             Layout::Damaged(found) => {
@@ -128,7 +131,7 @@ impl Watched {
         let known = self.layout.send_replace(Some(of));
         let is_new = known.is_some_and(|known| known != of);
         if is_new {
-            info!(collection, parts = of, "divided anew by an operator");
+            info!(target: AUDIT, collection, parts = of, by, "divided anew by an operator");
         }
         is_new
     }

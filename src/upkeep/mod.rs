@@ -4,6 +4,7 @@
 pub mod desk;
 pub mod compact;
 mod compare;
+pub(crate) mod erase;
 mod fold;
 mod jobs;
 pub mod layout;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use crate::{
     database::Error,
     health::{Heart, beating},
+    logging::AUDIT,
     retry::{ATTEMPT_LIMIT, limited},
     store::Pauses,
     time::Time,
@@ -37,12 +38,13 @@ impl<P: Pauses, T: Time> PauseWatch<P, T> {
             match beating(&self.heart, &self.time, look).await {
                 Ok(paused) => {
                     for (name, sender) in &self.collections {
-                        let is_paused = Some(paused.contains(name));
+                        let by = paused.get(name);
+                        let is_paused = Some(by.is_some());
                         let changed = sender.send_if_modified(|known| {
                             std::mem::replace(known, is_paused) != is_paused
                         });
-                        if changed && is_paused == Some(true) {
-                            info!(collection = name, "paused by an operator");
+                        if let Some(by) = by.filter(|_| changed) {
+                            info!(target: AUDIT, collection = name, by, "paused by an operator");
                         }
                     }
                 }

@@ -5,7 +5,7 @@
 use bson::RawDocumentBuf;
 
 use crate::{
-    archive::{Archive, ArchiveError, holding},
+    archive::{Archive, ArchiveError, LastRead, holding},
     database,
     log::{EventLog, LogSource},
     model::{base::Base, event::is_base, id::DocumentId},
@@ -27,6 +27,8 @@ pub(crate) struct Restorer<'a, S: LogSource, D> {
     pub(crate) log: &'a S::Log,
     pub(crate) store: &'a D,
     pub(crate) archive: &'a Archive,
+    /// What was read of the archive for the documents before.
+    pub(crate) last: LastRead,
 }
 
 /// Why a document is not restored.
@@ -125,7 +127,7 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
         let rows = self.store.archived(std::slice::from_ref(&base.id)).await?;
         let row = holding(&rows, self.log.id(), base.pruned)
             .ok_or(RestoreError::NotArchived { version: base.pruned })?;
-        let mut events = self.archive.events(row).await?;
+        let mut events = self.archive.events_with(row, &self.last).await?;
         events.truncate(usize::try_from(base.pruned - row.from + 1).unwrap_or_default());
         let mut bytes = 0;
         let from_the_end = events.iter().rev().take(EVENTS_MAX).take_while(|event| {

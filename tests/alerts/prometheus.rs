@@ -103,12 +103,20 @@ impl Prometheus {
         alerts.iter().filter(|alert| alert["state"] == "firing").map(name).collect()
     }
 
-    /// Waits until this alert fires, and gives all that do.
-    pub(crate) async fn fires(&self, alert: &str) -> Alerts {
-        wait_for(&format!("{alert} fires"), async || {
-            Some(self.firing()).filter(|firing| firing.contains(alert))
-        })
-        .await
+    /// Sees that no rule has failed, as one does that makes two series of one name and labels.
+    pub(crate) fn has_evaluated_all(&self) {
+        let answer = self.get("/api/v1/rules").unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let groups = answer["data"]["groups"].as_array().unwrap().iter();
+        let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
+        let rules: Vec<&Value> = rules.collect();
+        assert!(rules.len() > 20, "{rules:?}");
+        assert!(rules.iter().all(|rule| rule["health"] == "ok"), "{rules:#?}");
+    }
+
+    /// Waits until this alert fires.
+    pub(crate) async fn fires(&self, alert: &str) {
+        wait_until(&format!("{alert} fires"), async || self.firing().contains(alert)).await;
     }
 
     /// Waits until no alert fires but these.

@@ -183,6 +183,8 @@ async fn what_is_compacted_is_kept_in_the_bucket_read_from_there_and_restored_by
     assert_eq!(serde_json::from_str::<Value>(&got).unwrap()["version"], 7);
     let checked = site.done(&["archive", "check", "games"]).await;
     assert!(checked.contains("558 events read back, 0 are bad"), "{checked}");
+    let verified = site.done(&["verify", "games", "--deep"]).await;
+    assert!(verified.contains("2 bases proven through the archive"), "{verified}");
 
     // Whatever is wrong with a segment.
     let after = site.log().await;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A scene with an archive in a directory, and a daemon that has projected `upto` events.
-async fn archived(upto: i64) -> (Scene, Running, tempfile::TempDir) {
+pub(super) async fn archived(upto: i64) -> (Scene, Running, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut scene = scene(20).await;
     scene.games_config().compaction.archive =
@@ -32,7 +32,7 @@ async fn archived(upto: i64) -> (Scene, Running, tempfile::TempDir) {
     (scene, daemon, directory)
 }
 
-fn reader(scene: &Scene, directory: &Path) -> Reader {
+pub(super) fn reader(scene: &Scene, directory: &Path) -> Reader {
     let place = Place::Directory(directory.join("archive"));
     let archive = Archive::at(&place, scene.db.name(), "games");
     Reader::new(&scene.db, "games", ReadLimits::default()).with_archive(Some(archive))
@@ -46,12 +46,12 @@ async fn raw_log(scene: &Scene) -> Vec<Vec<u8>> {
     events.into_iter().map(bson::RawDocumentBuf::into_bytes).collect()
 }
 
-fn segments(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn segments(directory: &Path) -> Vec<PathBuf> {
     let found = std::fs::read_dir(directory.join("archive/segments")).unwrap();
     found.map(|entry| entry.unwrap().path()).collect()
 }
 
-async fn ended(scene: &Scene, job: Document, state: &str) -> Document {
+pub(super) async fn ended(scene: &Scene, job: Document, state: &str) -> Document {
     let id = insert(scene, job).await;
     became(scene, &id, state).await
 }

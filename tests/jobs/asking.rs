@@ -32,7 +32,8 @@ async fn http_asks_for_jobs_shows_them_and_lists_them_page_by_page() {
     assert_eq!(
         asked.json,
         json!({
-            "id": id, "kind": "snapshot", "collection": "games", "document": null, "state": "queued",
+            "id": id, "kind": "snapshot", "collection": "games", "document": null, "by": "http",
+            "state": "queued",
             "progress": { "done": 0, "total": null }, "result": null, "error": null,
             "started_at": null, "finished_at": null,
         })

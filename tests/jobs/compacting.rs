@@ -37,7 +37,7 @@ pub(super) fn turn(document: &str, version: i64) -> Document {
     event
 }
 
-fn clock(upto: i64) -> Clock {
+pub(super) fn clock(upto: i64) -> Clock {
     let mut clock = Clock::new();
     (1..=upto).for_each(|version| {
         clock.increment(CLIENTS[usize::try_from(version).unwrap() % CLIENTS.len()]);

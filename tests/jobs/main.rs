@@ -12,6 +12,7 @@ mod archiving;
 mod asking;
 mod compacting;
 mod closing;
+mod deep;
 mod doing;
 mod erasing;
 mod hindered;

@@ -6,6 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
+use bson::{DateTime, Document, doc};
 use serde_json::Value;
 
 use crate::{
@@ -54,7 +55,8 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     let (reader, reads) = minted("reader", "read", &["--collections", "games"]);
     let (admin, administers) = minted("chief", "admin", &[]);
     fs::write(&file, format!("{reads}{administers}")).unwrap();
-    let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
+    let port = free_port();
+    let mut daemon = Daemon::start(&open_to_all(&db, port, &file));
     daemon.ready().await;
     let status = |token: &str, method: &str, path: &str| ask(&daemon, token, method, path).0;
 
@@ -66,6 +68,28 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     assert_eq!(daemon.get("/metrics").0, 401);
     assert_eq!(daemon.get("/v1/jobs").0, 401);
     assert_eq!(status(&reader, "GET", "/metrics"), 200);
+
+    // The commands that ask over HTTP: health needs no token, everything else the file, the option or the variable.
+    let own = folder.path().join("alluvium.toml");
+    fs::write(&own, open_to_all(&db, port, &file)).unwrap();
+    let secret = folder.path().join("token");
+    fs::write(&secret, format!("{admin}\n")).unwrap();
+    let (own, secret) = (own.to_str().unwrap(), secret.to_str().unwrap());
+    let asked = |arguments: &[&str]| {
+        let ended = alluvium(&[arguments, &["--config", own]].concat());
+        (ended.status.code(), String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap())
+    };
+    assert_eq!(asked(&["health"]), (Some(0), "ready\n".into()));
+    assert_eq!(asked(&["top", "--once", "--token-file", secret]).0, Some(0));
+    assert_eq!(asked(&["top", "--once", "--token", &reader]).0, Some(0));
+    for (arguments, wanted) in [
+        (&[][..], "it asks for a token"),
+        (&["--token-file", "/nowhere"], "--token-file: /nowhere cannot be read"),
+        (&["--token-file", "/dev/null"], "is empty"),
+    ] {
+        let (code, said) = asked(&[&["top", "--once"], arguments].concat());
+        assert!(code == Some(1) && said.contains(wanted), "{said}");
+    }
 
     // The reader sees one collection, and changes nothing.
     let shown = |token: &str| ask(&daemon, token, "GET", "/v1/status").2["collections"].clone();
@@ -189,4 +213,82 @@ async fn health_and_metrics_alone_are_open_at_an_address_of_their_own() {
         assert_eq!(daemon.get("/healthz").0, 200, "they are at the other one too");
         assert_eq!(daemon.stop().await.code(), Some(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_something_changed_is_on_record_in_the_job_and_in_the_log() {
+    let db = database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens.toml");
+    let (chief, lines) = minted("chief", "admin", &[]);
+    fs::write(&file, lines).unwrap();
+    let keys = format!("tokens_file = \"{}\"", file.display());
+    let text = config(&db, free_port(), &keys);
+    let path = folder.path().join("alluvium.toml");
+    fs::write(&path, &text).unwrap();
+    let mut daemon = Daemon::start(&text);
+    daemon.ready().await;
+    let event = |s: i64, op: &str, more: Document| {
+        let mut event = doc! {
+            "_id": { "d": "a", "s": s }, "client": "me", "op": op, "at": DateTime::now(),
+        };
+        event.extend(more);
+        event
+    };
+    let broken = event(2, "update", doc! { "patch": { "$inc": { "name": 1 } } });
+    let events = [event(1, "create", doc! { "state": { "name": "one" } }), broken];
+    db.db.collection("games.events").insert_many(events).await.unwrap();
+
+    // By a token over HTTP.
+    let mut skipped = Value::Null;
+    wait_until("it is parked, and then skipped", async || {
+        let (code, _, said) =
+            ask(&daemon, &chief, "POST", "/v1/collections/games/quarantine/a/skip");
+        skipped = said;
+        code == 200
+    })
+    .await;
+    assert_eq!((&skipped["kind"], &skipped["by"]), (&"skip".into(), &"chief".into()), "{skipped}");
+    let job = ask(&daemon, &chief, "POST", "/v1/collections/games/compact").2;
+    assert_eq!(job["by"], "chief", "{job}");
+
+    // By the command line.
+    let by_hand = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
+        let command = command.args(arguments).arg("--config").arg(&path);
+        let ended = command.env("USER", "ops").env("HOSTNAME", "desk").output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        String::from_utf8(ended.stdout).unwrap()
+    };
+    by_hand(&["verify", "games"]);
+    let listed = by_hand(&["jobs", "list"]);
+    let of =
+        |kind: &str, by: &str| listed.lines().any(|job| job.contains(kind) && job.contains(by));
+    assert!(of("verify", "cli:ops@desk") && of("skip", "chief"), "{listed}");
+    by_hand(&["pause", "games"]);
+    by_hand(&["parts", "games", "2"]);
+    let meta = db.db.collection::<Document>("alluvium.meta");
+    for id in [doc! { "pause": "games" }, doc! { "parts": "games" }] {
+        let row = meta.find_one(doc! { "_id": &id }).await.unwrap().unwrap();
+        assert_eq!(row.get_str("by").unwrap(), "cli:ops@desk", "{id}");
+    }
+    let is_told = |by: &str, what: &[(&str, &str)]| {
+        daemon.log().lines().any(|line| {
+            let line: Value = serde_json::from_str(line).unwrap_or_default();
+            let has = |(field, value): &(&str, &str)| line[field] == *value;
+            line["target"] == "alluvium::audit" && line["by"] == by && what.iter().all(has)
+        })
+    };
+    let skip = [("kind", "skip"), ("document", "a"), ("outcome", "done"), ("collection", "games")];
+    for (by, what) in [
+        ("chief", &skip[..]),
+        ("chief", &[("method", "POST"), ("document", "a")]),
+        ("chief", &[("kind", "compact"), ("collection", "games")]),
+        ("cli:ops@desk", &[("kind", "verify"), ("outcome", "done")]),
+        ("cli:ops@desk", &[("message", "paused by an operator"), ("collection", "games")]),
+        ("cli:ops@desk", &[("message", "divided anew by an operator"), ("collection", "games")]),
+    ] {
+        wait_until(&format!("{by} {what:?} is on record"), async || is_told(by, what)).await;
+    }
+    assert_eq!(daemon.stop().await.code(), Some(0));
 }

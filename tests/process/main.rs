@@ -16,6 +16,7 @@ mod status;
 mod supervisor;
 mod tls;
 mod top;
+mod unsaid;
 
 use std::{fs, path::Path};
 

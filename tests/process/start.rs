@@ -65,6 +65,28 @@ async fn ends(uri: &str, arguments: &[&str]) -> String {
     said
 }
 
+#[test]
+fn an_address_that_is_in_use_ends_it_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alluvium.toml");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let used = taken.local_addr().unwrap().port();
+    let uri = format!("mongodb://127.0.0.1:{}/", free_port());
+    let beside = format!("health_listen = \"127.0.0.1:{used}\"");
+    for (port, http, key) in
+        [(used, "", "http.listen"), (free_port(), beside.as_str(), "http.health_listen")]
+    {
+        std::fs::write(&file, at(&uri, "game", port, http)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
+        let ended = command.args(["run", "--config"]).arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let sentence = format!(
+            "error: cannot listen on 127.0.0.1:{used}: Address already in use (os error 98); choose another `{key}`\n"
+        );
+        assert_eq!((ended.status.code(), said.as_ref()), (Some(1), sentence.as_str()));
+    }
+}
+
 #[tokio::test]
 async fn who_wants_the_end_gets_it() {
     let uri = format!("mongodb://127.0.0.1:{}/", free_port());

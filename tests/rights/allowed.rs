@@ -263,3 +263,31 @@ async fn the_commands_can_be_pasted_again_and_bring_roles_up_to_date() {
     let names: Vec<_> = names.try_collect().await.unwrap();
     assert!(names.is_empty(), "nothing is made with --roles");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_daemon_left_half_done_is_ended_by_one_of_the_same_user_alone() {
+    let secured = prepared().await;
+    let dead = secured.user("daemon", "pw", "daemon").await;
+    let other = secured.user("another", "pw", "daemon").await;
+    let database = async |uri: &str| Client::with_uri_str(uri).await.unwrap().database(DATABASE);
+    let (next, dead) = (database(&dead).await, database(&dead).await);
+    let other = database(&other).await;
+    let mut session = dead.client().start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let rows = dead.collection::<Document>("games");
+    rows.insert_one(doc! { "_id": "a" }).session(&mut session).await.unwrap();
+    let kill = doc! { "killSessions": [session.id()] };
+    let open = [
+        doc! { "$currentOp": { "allUsers": true, "idleSessions": true } },
+        doc! { "$match": { "lsid.id": session.id().get("id").unwrap(), "transaction": { "$exists": true } } },
+    ];
+    let is_open = async || {
+        let mut open = secured.admin.aggregate(open.clone()).await.unwrap();
+        open.advance().await.unwrap()
+    };
+    other.run_command(kill.clone()).await.unwrap();
+    assert!(is_open().await);
+    next.run_command(kill).await.unwrap();
+    assert!(!is_open().await);
+    assert_eq!(secured.refused(), Vec::<String>::new());
+}

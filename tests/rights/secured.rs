@@ -193,7 +193,7 @@ fn role_name(role: &str) -> String {
 pub(crate) fn config(uri: &str, collections: &str) -> String {
     format!(
         "[mongodb]\n{uri}\ndatabase = \"{DATABASE}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n\
-         [daemon]\nlease_time = \"3s\"\n{collections}",
+         [daemon]\nlease_time = \"5s\"\n{collections}",
         free_port()
     )
 }

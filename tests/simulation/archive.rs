@@ -4,12 +4,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 
 use super::{
     bases::first_of,
+    executor::Owner,
     node::Node,
     store::SimStore,
     world::{COLLECTION, World},
@@ -33,6 +35,8 @@ pub(super) struct Archives {
     pub(super) objects: BTreeMap<String, Vec<u8>>,
     /// What is created is cut to half of its size, as by a disk that lies.
     pub(super) truncates: bool,
+    /// Whoever this is comes to nothing with what he creates until he is let go.
+    pub(super) held_back: Option<Owner>,
     /// Documents that are held.
     pub(super) held: HashSet<(LogId, DocumentId)>,
 }
@@ -132,6 +136,14 @@ impl ArchiveRows for SimStore {
     }
 }
 
+impl Archives {
+    /// Every segment as it is read.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (&String, Vec<u8>)> {
+        let segments = self.objects.iter().filter(|(name, _)| name.starts_with("segments/"));
+        segments.filter_map(|(name, bytes)| Some((name, zstd::decode_all(&bytes[..]).ok()?)))
+    }
+}
+
 /// The objects, as one process reaches them.
 struct SimObjects(Node);
 
@@ -152,8 +164,8 @@ impl Objects for SimObjects {
         name: &'a str,
         mut bytes: Vec<u8>,
     ) -> BoxFuture<'a, archive::Result<bool>> {
-        let name = name.to_owned();
-        self.on(format!("create {name}"), move |world| {
+        let (name, node) = (name.to_owned(), self.0.clone());
+        let work = self.on(format!("create {name}"), move |world| {
             let archives = &mut world.state().archives;
             if archives.objects.contains_key(&name) {
                 return false;
@@ -163,7 +175,14 @@ impl Objects for SimObjects {
             }
             archives.objects.insert(name, bytes);
             true
-        })
+        });
+        async move {
+            while node.world.state().archives.held_back == Some(node.owner) {
+                node.sim().sleep(Duration::from_millis(10)).await;
+            }
+            work.await
+        }
+        .boxed()
     }
 
     fn read<'a>(&'a self, name: &'a str) -> BoxFuture<'a, archive::Result<Option<Vec<u8>>>> {

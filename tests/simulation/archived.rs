@@ -19,7 +19,7 @@ use crate::planted::{Bug, plant};
 
 impl Scene {
     /// Puts back what was archived, as the daemon does; whether all of it was.
-    fn restore(&mut self) -> bool {
+    pub(super) fn restore(&mut self) -> bool {
         let done = Arc::new(Mutex::new(None));
         let node = Node::new(&self.world, Owner::Actor(61), &[]);
         let told = Arc::clone(&done);
@@ -32,7 +32,7 @@ impl Scene {
         done.lock().unwrap().take().unwrap()
     }
 
-    fn log(&self) -> Vec<RawDocumentBuf> {
+    pub(super) fn log(&self) -> Vec<RawDocumentBuf> {
         let state = self.world.state();
         state.visible.events(&id(), 0).map(|(_, event)| event.clone()).collect()
     }

@@ -25,6 +25,7 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{Bases, Forgotten, Hindrance, Over, Prune, PruneOutcome, Restore, Which},
+    upkeep::erase::Begun,
 };
 
 /// What runs in which logs are compacted know besides the data. Marks and clients only ever keep events, so that it does
@@ -41,6 +42,10 @@ pub(super) struct Known {
     pub(super) busy: usize,
     pub(super) marks: BTreeMap<DocumentId, (LogId, Vec<Mark>)>,
     pub(super) clients: BTreeMap<(DocumentId, String), LiveClient>,
+    /// Documents that somebody erases, with how far that is.
+    pub(super) erasing: BTreeMap<DocumentId, Begun>,
+    /// Documents of which nothing is left up to this version.
+    pub(super) erased: BTreeMap<DocumentId, i64>,
 }
 
 /// A transaction: what it saw when it began. It is over when others have written meanwhile what it writes.

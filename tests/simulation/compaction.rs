@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     archive::archive_of,
+    erasing::{self, ErasePlan},
     executor::Sim,
     log::SimLogSource,
     monitor::Monitor,
@@ -22,11 +23,11 @@ use super::{
     writer::{Appends, DOCUMENTS, Writer, document_id},
 };
 use crate::{
-    archive::Kept,
+    archive::{Kept, LastRead},
     log::{EventLog, LogSource},
     model::{
         clock::Clock,
-        compaction::{GRACE_MAX, LiveClient, Mark, Notice, Retention},
+        compaction::{LiveClient, Mark, Notice, Retention},
         document,
         id::DocumentId,
         part::Part,
@@ -34,7 +35,7 @@ use crate::{
     },
     store::{ArchiveRows, Bases},
     upkeep::{
-        compact::{Compacted, Compactor, Erasing},
+        compact::{Compacted, Compactor},
         restore::Restorer,
     },
 };
@@ -54,6 +55,7 @@ pub(super) struct CompactionPlan {
     pub(super) compactors: Vec<CompactorPlan>,
     pub(super) clients: Vec<ClientPlan>,
     pub(super) late: Vec<LatePlan>,
+    pub(super) erasures: Vec<ErasePlan>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -154,10 +156,11 @@ pub(super) fn compact(plan: &mut Plan, length: Duration) {
         compactors,
         clients,
         late,
+        erasures: erasing::planned(plan.seed, span, documents),
     };
 }
 
-fn faults(rng: &mut Rng) -> Vec<CallFault> {
+pub(super) fn faults(rng: &mut Rng) -> Vec<CallFault> {
     let count = if rng.bool() { 0 } else { rng.usize(1..6) };
     let fault = |rng: &mut Rng| CallFault {
         call: rng.u32(..80),
@@ -260,7 +263,8 @@ pub(super) async fn restore(node: &Node, monitor: &Monitor, id: &DocumentId) -> 
     let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
     let log = source.open(COLLECTION).await.ok().flatten()?;
     let archive = archive_of(node);
-    let restorer = Restorer { source: &source, log: &log, store: &store, archive: &archive };
+    let (source, log, store, archive) = (&source, &log, &store, &archive);
+    let restorer = Restorer { source, log, store, archive, last: LastRead::default() };
     store.hold(log.id(), id, true).await.ok()?;
     while let Some(events) = restorer.step(id).await.ok()? {
         node.sim().tell(|| format!("{:?} has restored {events} events of {id}", node.owner));
@@ -289,30 +293,6 @@ pub(super) async fn keep_again(
         })
         .collect();
     archive_of(node).keep(&store, log.id(), &kept).await.ok().map(drop)
-}
-
-/// Erases a document as a job does, once it is deleted.
-pub(super) async fn erase(
-    node: &Node,
-    monitor: &Monitor,
-    (id, version): (&DocumentId, i64),
-) -> Erasing {
-    let source = SimLogSource { node: node.clone() };
-    let store = SimStore::new(node.clone(), monitor.clone(), Part::WHOLE);
-    loop {
-        let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
-        let retention = Retention { min_age: GRACE_MAX, keep_events: 9, client_ttl: GRACE_MAX };
-        let (source, log, store) = (&source, &log, &store);
-        let compactor = Compactor { source, log, store, retention, archive: None, is_asked: true };
-        match compactor.erase(id, version).await {
-            Ok(Erasing::Gone) => match store.forget(id, version).await {
-                Ok(_) => return Erasing::Gone,
-                Err(_) => continue,
-            },
-            Ok(Erasing::Wrong(why)) => return Erasing::Wrong(why),
-            Ok(Erasing::Going(_)) | Err(_) => {}
-        }
-    }
 }
 
 /// The same in a run: but for rows that somebody has touched there is nothing to find.
@@ -380,7 +360,7 @@ pub(super) fn late_body(version: i64) -> Document {
 }
 
 /// What the stories of runs tell.
-fn told(plans: impl Iterator<Item = Plan>, words: &[&str]) -> Vec<usize> {
+pub(super) fn told(plans: impl Iterator<Item = Plan>, words: &[&str]) -> Vec<usize> {
     let mut counts = vec![0; words.len()];
     for plan in plans {
         let story = super::run::run(&plan, true).story;

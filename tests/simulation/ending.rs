@@ -6,7 +6,7 @@ use bson::RawDocumentBuf;
 
 use super::{
     bases::{base_of, late_on_record},
-    compaction,
+    compaction, erasing,
     executor::Owner,
     monitor::text,
     node::Node,
@@ -44,6 +44,7 @@ impl Run {
         let retention = plan.compaction.retention();
         self.world.state().compaction.busy = 0;
         self.actor(owner, async move {
+            erasing::finish(&node, &monitor).await;
             let ids: Vec<DocumentId> = (0..DOCUMENTS).map(document_id).collect();
             for _ in 0..PASSES {
                 compaction::note_sizes(&node.world);
@@ -87,6 +88,9 @@ impl Run {
             let late = late(&state, &id).filter(|_| !waits);
             if let Some(late) = late {
                 self.sim.violation(format!("the late event {late} of {id} is still in the log"));
+            }
+            if let Some(left) = erasing::left(&state, &id) {
+                self.sim.violation(left);
             }
             let unkept = unkept(&state, &id);
             if let Some(event) = unkept {
@@ -149,9 +153,10 @@ fn unkept(state: &State, id: &DocumentId) -> Option<RawDocumentBuf> {
     });
     let mut late =
         came.filter(|(key, event)| key.document == *id && history.get(key) != Some(*event));
+    let erased = base_of(&state.visible, id).map_or(0, |base| base.erased_through);
     let is_kept = |key: &EventKey, event: &RawDocumentBuf| {
         let stands = state.visible.get(EVENTS, &Key::Event(key.clone())).and_then(Row::raw);
-        stands == Some(event) || on_record.contains(event)
+        key.version <= erased || stands == Some(event) || on_record.contains(event)
     };
     late.find(|(key, event)| !is_kept(key, event)).map(|(_, event)| event.clone())
 }

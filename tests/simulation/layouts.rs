@@ -24,14 +24,14 @@ pub(super) struct SimLayouts {
 }
 
 impl Layouts for SimLayouts {
-    async fn load_layouts(&self) -> Result<BTreeMap<String, Layout>> {
+    async fn load_layouts(&self) -> Result<BTreeMap<String, (Layout, Option<String>)>> {
         let world = self.node.world.clone();
         let work = async move { Ok(layout(&world.state().visible)) };
         let found = self.node.call("next of the layouts", work).await?;
-        Ok(BTreeMap::from([(COLLECTION.to_owned(), Layout::Parts(found))]))
+        Ok(BTreeMap::from([(COLLECTION.to_owned(), (Layout::Parts(found), None))]))
     }
 
-    async fn set_layout(&self, _collection: &str, of: u32) -> Result<()> {
+    async fn set_layout(&self, _collection: &str, of: u32, _by: &str) -> Result<()> {
         let world = self.node.world.clone();
         let work = async move { world.majority(world.divide(of)).await };
         self.node.call("set_layout", work).await

@@ -12,6 +12,7 @@ mod conformance;
 mod daemon;
 mod ending;
 mod erased;
+mod erasing;
 mod executor;
 mod layouts;
 mod leases;

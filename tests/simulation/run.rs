@@ -14,7 +14,7 @@ use bson::Document;
 use futures::FutureExt;
 
 use super::{
-    compaction, daemon,
+    compaction, daemon, erasing,
     executor::{Executor, Owner, Sim},
     leases::misled,
     monitor::Monitor,
@@ -53,6 +53,8 @@ const OPERATOR: usize = 80;
 const COMPACTORS: usize = 60;
 /// The first number of a writer that comes late.
 const LATE_WRITERS: usize = 70;
+/// The first number of who erases.
+const ERASERS: usize = 90;
 /// The leadership of the last start: above all others.
 const LAST_EPOCH: i64 = 1_000;
 
@@ -214,6 +216,13 @@ impl Run {
             self.nodes.push(node.clone());
             let (monitor, steps) = (self.monitor.clone(), compactor.steps.clone());
             self.actor(owner, compaction::run(node, monitor, compaction.retention(), steps));
+        }
+        for (number, erasure) in compaction.erasures.iter().enumerate() {
+            let owner = Owner::Actor(ERASERS + number);
+            let node = Node::new(&self.world, owner, &erasure.faults);
+            self.nodes.push(node.clone());
+            let monitor = self.monitor.clone();
+            self.actor(owner, erasing::run(node, monitor, erasure.clone()));
         }
         for (number, client) in compaction.clients.iter().enumerate() {
             let (sim, world) = (self.sim.clone(), self.world.clone());

@@ -58,27 +58,25 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     offer(&|plan| plan.operator.steps.clear());
     offer(&|plan| plan.operator.faults.clear());
     for at in 0..plan.operator.steps.len() {
-        offer(&|plan| {
-            let _out = plan.operator.steps.remove(at);
-        });
+        offer(&|plan| drop(plan.operator.steps.remove(at)));
     }
     offer(&|plan| plan.compaction = CompactionPlan::default());
     offer(&|plan| plan.compaction.clients.clear());
     offer(&|plan| plan.compaction.late.clear());
+    offer(&|plan| plan.compaction.erasures.clear());
+    for at in 0..plan.compaction.erasures.len() {
+        offer(&|plan| drop(plan.compaction.erasures.remove(at)));
+    }
     offer(&|plan| plan.compaction.busy = 0);
     for at in 0..plan.compaction.late.len() {
-        offer(&|plan| {
-            let _out = plan.compaction.late.remove(at);
-        });
+        offer(&|plan| drop(plan.compaction.late.remove(at)));
     }
     for at in 0..plan.compaction.compactors.len() {
         offer(&|plan| plan.compaction.compactors[at].faults.clear());
         // Silenced and not removed, as writers are.
         offer(&|plan| plan.compaction.compactors[at].steps.clear());
         for step in 0..plan.compaction.compactors[at].steps.len() {
-            offer(&|plan| {
-                let _out = plan.compaction.compactors[at].steps.remove(step);
-            });
+            offer(&|plan| drop(plan.compaction.compactors[at].steps.remove(step)));
         }
     }
     offer(&|plan| plan.lease_time = None);
@@ -95,35 +93,25 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         }
     }
     for at in 1..plan.daemons.len() {
-        offer(&|plan| {
-            let _out = plan.daemons.remove(at);
-        });
+        offer(&|plan| drop(plan.daemons.remove(at)));
     }
     for at in 0..plan.mishaps.len() {
-        offer(&|plan| {
-            let _out = plan.mishaps.remove(at);
-        });
+        offer(&|plan| drop(plan.mishaps.remove(at)));
     }
     for at in 0..plan.daemons.len() {
         offer(&|plan| plan.daemons[at].faults.clear());
         for fault in 0..plan.daemons[at].faults.len() {
-            offer(&|plan| {
-                let _out = plan.daemons[at].faults.remove(fault);
-            });
+            offer(&|plan| drop(plan.daemons[at].faults.remove(fault)));
         }
         offer(&|plan| plan.daemons[at].wall_ahead_millis = 0);
     }
     for at in 0..plan.writers.len() {
         offer(&|plan| plan.writers[at].careless = false);
         for fault in 0..plan.writers[at].faults.len() {
-            offer(&|plan| {
-                let _out = plan.writers[at].faults.remove(fault);
-            });
+            offer(&|plan| drop(plan.writers[at].faults.remove(fault)));
         }
         for step in 0..plan.writers[at].steps.len() {
-            offer(&|plan| {
-                let _out = plan.writers[at].steps.remove(step);
-            });
+            offer(&|plan| drop(plan.writers[at].steps.remove(step)));
         }
         for step in 0..plan.writers[at].steps.len() {
             let simple = |step: &mut Step| {

@@ -47,8 +47,10 @@ impl Monitor {
         let follows = match &old {
             None => base.pruned == 1,
             Some(old) => {
-                let goes_on = old.version < version && old.pruned == base.pruned;
-                goes_on && old.is_pruned()
+                let goes_on = old.version < version && old.is_pruned();
+                // One that stands at an erasure, or above it, says so from now on.
+                let is_erased = old.version == version && old.erased_through < base.erased_through;
+                old.pruned == base.pruned && (goes_on || is_erased)
             }
         };
         if !follows {
@@ -85,7 +87,8 @@ impl Monitor {
         if *through >= base.version {
             return Err(format!("{id} is pruned to {through}, with a base at {}", base.version));
         }
-        match age >= state.compaction.grace {
+        // What is erased goes at once.
+        match age >= state.compaction.grace || state.compaction.erasing.contains_key(id) {
             true => Ok(()),
             false => Err(format!("{id} is pruned {age:?} after its base was written")),
         }

@@ -48,7 +48,7 @@ async fn forget(scene: &Scene, time: Timestamp) {
 
 /// Pauses the projection, or lets it go on; its checkpoint.
 async fn pause(scene: &Scene, daemon: &Running, paused: bool) -> Timestamp {
-    MongoPauses::new(&scene.db).set_paused("games", paused).await.unwrap();
+    MongoPauses::new(&scene.db).set_paused("games", paused, "test").await.unwrap();
     let is_it = |phase| (phase == Phase::Paused) == paused;
     daemon.says("it pauses, or goes on", |status| is_it(status.phase)).await;
     let checkpoints = scene.collection("alluvium.checkpoints");

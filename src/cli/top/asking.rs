@@ -9,7 +9,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::http::{self, AuthorityError, words};
+use super::http::{self, FileError, words};
 
 /// How many jobs are asked for.
 const JOBS: &str = "v1/jobs?limit=20";
@@ -36,10 +36,12 @@ pub(super) struct Told {
 /// Why nothing can be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    #[error("the token holds characters that no header can have; check ALLUVIUM_TOKEN")]
+    #[error(
+        "the token holds characters that no header can have; check --token-file, --token or ALLUVIUM_TOKEN"
+    )]
     Token,
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
+    Authority(#[from] FileError),
     #[error("HTTP cannot be set up: {0}")]
     Client(reqwest::Error),
     #[error("`{0}` is no address of a daemon: it begins with http:// or https://")]
@@ -100,7 +102,7 @@ impl Asking {
         let address = url.join(path).map_err(|error| error.to_string())?;
         let answer = self.client.get(address).send().await.map_err(|error| words(&error))?;
         match answer.status().as_u16() {
-            401 => Err("it asks for a token: --token or ALLUVIUM_TOKEN".into()),
+            401 => Err("it asks for a token: --token-file, --token or ALLUVIUM_TOKEN".into()),
             403 => Err("the token may not read this".into()),
             200 => answer.text().await.map_err(|error| words(&error)),
             other => Err(format!("it answers /{path} with {other}")),

@@ -6,7 +6,6 @@ use bson::{DateTime, RawArray, RawBsonRef, RawDocument, oid::ObjectId};
 use super::{Change, EventError, string, wrong_type};
 use crate::model::{
     clock::Clock,
-    shown::shown,
     state::{
         Malformed,
         raw::{Element, Elements, RawValue, tag},
@@ -88,7 +87,7 @@ impl<'a> Fields<'a> {
             ("delete", ..) => {
                 shape("delete", "carries none of `state`, `patch`, `merge` and `array_filters`")
             }
-            (other, ..) => Err(EventError::Op(shown(other.as_bytes()))),
+            _ => Err(EventError::Op),
         }
     }
 }

@@ -78,6 +78,9 @@ impl Jobs for MongoJobs {
         if order.repair && order.kind == Kind::Verify {
             row.insert("repair", true);
         }
+        if order.deep {
+            row.insert("deep", true);
+        }
         if let Some(by) = &order.by {
             row.insert("by", by);
         }

@@ -1,4 +1,4 @@
-//! Layouts on MongoDB: `{_id: {parts: <collection>}, of, since}` in `alluvium.meta`.
+//! Layouts on MongoDB: `{_id: {parts: <collection>}, of, since, by}` in `alluvium.meta`.
 
 use std::collections::BTreeMap;
 
@@ -46,20 +46,22 @@ impl MongoLayouts {
 }
 
 impl Layouts for MongoLayouts {
-    async fn load_layouts(&self) -> Result<BTreeMap<String, Layout>> {
+    async fn load_layouts(&self) -> Result<BTreeMap<String, (Layout, Option<String>)>> {
         let found = self.meta.find(doc! { "_id.parts": { "$type": "string" } });
         let rows: Vec<RawDocumentBuf> =
             found.read_concern(ReadConcern::majority()).await?.try_collect().await?;
         let named = |row: &RawDocumentBuf| {
             let name = row.get_document("_id").ok()?.get_str("parts").ok()?;
-            Some((name.to_owned(), decode(row)))
+            let by = row.get_str("by").ok().map(str::to_owned);
+            Some((name.to_owned(), (decode(row), by)))
         };
         Ok(rows.iter().filter_map(named).collect())
     }
 
-    async fn set_layout(&self, collection: &str, of: u32) -> Result<()> {
+    async fn set_layout(&self, collection: &str, of: u32, by: &str) -> Result<()> {
         let key = doc! { "_id": { "parts": collection } };
-        let update = doc! { "$set": { "of": i64::from(of), "since": bson::DateTime::now() } };
+        let since = bson::DateTime::now();
+        let update = doc! { "$set": { "of": i64::from(of), "since": since, "by": by } };
         let majority = WriteConcern::majority();
         self.meta.update_one(key, update).upsert(true).write_concern(majority).await?;
         Ok(())

@@ -1,6 +1,6 @@
-//! Pauses on MongoDB: `{_id: {pause: <collection>}, since}` in `alluvium.meta`.
+//! Pauses on MongoDB: `{_id: {pause: <collection>}, since, by}` in `alluvium.meta`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use bson::{Document, doc};
 use futures::TryStreamExt;
@@ -28,16 +28,18 @@ impl MongoPauses {
 }
 
 impl Pauses for MongoPauses {
-    async fn load_pauses(&self) -> Result<BTreeSet<String>> {
+    async fn load_pauses(&self) -> Result<BTreeMap<String, Option<String>>> {
         let found = self.meta.find(doc! { "_id.pause": { "$type": "string" } });
         let rows: Vec<Document> =
             found.read_concern(ReadConcern::majority()).await?.try_collect().await?;
-        let name =
-            |row: &Document| Some(row.get_document("_id").ok()?.get_str("pause").ok()?.into());
-        Ok(rows.iter().filter_map(name).collect())
+        let known = |row: &Document| {
+            let name = row.get_document("_id").ok()?.get_str("pause").ok()?;
+            Some((name.to_owned(), row.get_str("by").ok().map(str::to_owned)))
+        };
+        Ok(rows.iter().filter_map(known).collect())
     }
 
-    async fn set_paused(&self, collection: &str, paused: bool) -> Result<bool> {
+    async fn set_paused(&self, collection: &str, paused: bool, by: &str) -> Result<bool> {
         let key = doc! { "_id": { "pause": collection } };
         let majority = WriteConcern::majority();
         if !paused {
@@ -45,7 +47,7 @@ impl Pauses for MongoPauses {
             return Ok(deleted.deleted_count > 0);
         }
         // When two pause it at once, one of them finds the row, or gets error 11000.
-        let update = doc! { "$setOnInsert": { "since": bson::DateTime::now() } };
+        let update = doc! { "$setOnInsert": { "since": bson::DateTime::now(), "by": by } };
         let put = self.meta.update_one(key, update).upsert(true).write_concern(majority).await;
         match put.map_err(crate::database::Error::from) {
             Ok(put) => Ok(put.upserted_id.is_some()),

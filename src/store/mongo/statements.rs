@@ -83,15 +83,14 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
 /// When it says nothing about the row: the server was stepping down, say.
 pub(super) fn judge(error: &Document) -> Result<Option<RowOutcome>> {
     let code = error.get_i32("code").unwrap_or_default();
-    // The server's message repeats the key of a unique index in full, so it is cut here.
-    let reason = shown(error.get_str("errmsg").unwrap_or("the server refused the row").as_bytes());
+    let said = error.get_str("errmsg").unwrap_or("the server refused the row");
     let key = error.get_document("keyPattern");
     if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {
         Ok(None)
     } else if is_passing(code) {
-        Err(Error::server(code, reason))
+        Err(Error::server(code, said))
     } else {
-        Ok(Some(RowOutcome::Rejected { code, reason }))
+        Ok(Some(rejected(&Error::server(code, said))))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod archive;
 mod compact;
+mod deep;
 mod erase;
 mod findings;
 mod gap_fill;

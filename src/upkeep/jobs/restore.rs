@@ -7,7 +7,7 @@ use bson::{Document, doc};
 
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
-    archive::Archive,
+    archive::{Archive, LastRead},
     log::{EventLog, LogSource, Mend},
     model::id::DocumentId,
     retry::limited,
@@ -27,6 +27,7 @@ struct Tallied {
     /// Events that are back.
     events: i64,
     findings: Findings,
+    last: LastRead,
 }
 
 impl Tally for Tallied {
@@ -36,7 +37,8 @@ impl Tally for Tallied {
 
     fn from_bson(saved: &Document) -> Self {
         let (restored, events) = (count(saved, "documents"), count(saved, "events"));
-        Self { restored, events, findings: Findings::from_bson(saved) }
+        let (findings, last) = (Findings::from_bson(saved), LastRead::default());
+        Self { restored, events, findings, last }
     }
 }
 
@@ -88,7 +90,8 @@ where
     ) -> std::result::Result<Option<String>, Undone> {
         let archive = self.archive()?;
         let (source, store) = (&self.snapshotter().source, &self.snapshotter().store);
-        let restorer = Restorer { source, log, store, archive };
+        let last = tallied.last.clone();
+        let restorer = Restorer { source, log, store, archive, last };
         let mut is_held = false;
         loop {
             let held = &mut is_held;

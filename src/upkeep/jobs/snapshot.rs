@@ -9,7 +9,6 @@ use super::{
     walk::{Compared, Steps},
 };
 use crate::{
-    database::Result,
     log::{LogSource, Mend},
     model::{id::DocumentId, snapshot::Reason},
     store::{Bases, Jobs, MarkRows, PutOutcome, Snapshots, Store},
@@ -47,7 +46,11 @@ where
         &mut self.findings
     }
 
-    async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+    async fn step(
+        &mut self,
+        job: &Performance<'_, J, S, D, T>,
+        step: Compared<'_>,
+    ) -> std::result::Result<(), Undone> {
         for (checked, problem) in &step.wrong {
             self.findings.find(&checked.folded.id, checked.version(), problem);
         }

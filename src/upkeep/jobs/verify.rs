@@ -1,5 +1,6 @@
 //! `verify`, of a whole collection or of one document, and `rebuild`: folds the log anew and compares every row with it,
-//! byte for byte. Counts documents and events, what differs, and what of that was made again.
+//! byte for byte. Counts documents and events, what differs, and what of that was made again. A rebuild, and a verify that
+//! is deep, also fold what compaction has taken out ([`super::deep`]).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,7 +10,8 @@ use std::{
 use bson::{Document, RawDocumentBuf};
 
 use super::{
-    Done, Performance, Tally,
+    Done, Performance, Tally, Undone,
+    deep::Deep,
     findings::Findings,
     repair::Wrong,
     walk::{Behind, Compared, Steps},
@@ -36,17 +38,18 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Verified {
     findings: Findings,
+    deep: Deep,
     /// How often it has looked again.
     looks: u32,
 }
 
 impl Tally for Verified {
     fn to_bson(&self) -> Document {
-        self.findings.to_bson(Document::new())
+        self.findings.to_bson(self.deep.to_bson())
     }
 
     fn from_bson(saved: &Document) -> Self {
-        Self { findings: Findings::from_bson(saved), looks: 0 }
+        Self { findings: Findings::from_bson(saved), deep: Deep::from_bson(saved), looks: 0 }
     }
 }
 
@@ -83,9 +86,14 @@ where
 
     /// Documents whose log goes on behind their rows: the projection may be a little behind, or they wait. Everything
     /// before a checkpoint is in the rows or on record, so whatever is in neither although one has passed it was lost.
-    async fn step(&mut self, job: &Performance<'_, J, S, D, T>, step: Compared<'_>) -> Result<()> {
+    async fn step(
+        &mut self,
+        job: &Performance<'_, J, S, D, T>,
+        step: Compared<'_>,
+    ) -> std::result::Result<(), Undone> {
         let right: Vec<&Checked> = step.right.iter().map(|(_, checked)| *checked).collect();
         job.check_snapshots(step.all, &right, &mut self.findings).await?;
+        job.prove_bases(step.all, (&mut self.findings, &mut self.deep)).await?;
         self.judge(job, step.wrong.into_iter().map(Wrong::differs).collect()).await?;
         let mut behind = step.behind;
         if behind.is_empty() {
@@ -110,7 +118,7 @@ where
         }
         // Where nothing is projected at present, it may come yet.
         behind.retain(|behind| behind.version == 0 || behind.is_passed);
-        self.judge(job, behind.into_iter().map(Wrong::behind).collect()).await
+        Ok(self.judge(job, behind.into_iter().map(Wrong::behind).collect()).await?)
     }
 }
 

@@ -7,7 +7,6 @@ use futures::future::join;
 
 use super::{Performance, Tally, Undone, findings::Findings};
 use crate::{
-    database::Result,
     log::{LogSource, Mend},
     model::id::DocumentId,
     retry::limited,
@@ -28,7 +27,11 @@ pub(super) trait Steps<P>: Tally + Send {
     fn findings(&mut self) -> &mut Findings;
 
     /// Deals with the documents of a step of `job`.
-    fn step(&mut self, job: &P, step: Compared<'_>) -> impl Future<Output = Result<()>> + Send;
+    fn step(
+        &mut self,
+        job: &P,
+        step: Compared<'_>,
+    ) -> impl Future<Output = std::result::Result<(), Undone>> + Send;
 }
 
 /// The documents of a step, compared with their rows.
@@ -102,7 +105,7 @@ where
         &self,
         tally: &mut C,
         checked: &[Checked],
-    ) -> Result<()> {
+    ) -> std::result::Result<(), Undone> {
         let compared = compare(tally.findings(), checked);
         tally.step(self, compared).await
     }

@@ -95,9 +95,9 @@ pub(super) async fn a_division_is_what_was_set_last_and_what_is_left_of_others_g
     let third = server.store_of(Part { index: 0, of: 3 });
     third.save_checkpoint(&checkpoint(3)).await.unwrap();
     for of in [3, 2] {
-        layouts.set_layout(COLLECTION, of).await.unwrap();
+        layouts.set_layout(COLLECTION, of, "me").await.unwrap();
         let known = layouts.load_layouts().await.unwrap();
-        assert_eq!(known.get(COLLECTION), Some(&Layout::Parts(of)));
+        assert_eq!(known.get(COLLECTION).map(|known| &known.0), Some(&Layout::Parts(of)));
     }
     let halves = [0, 1].map(|index| Part { index, of: 2 });
     let saved = async || -> Vec<Part> {

@@ -70,9 +70,7 @@ impl<'p> Pattern<'p> {
         options: &'p [u8],
         left: &Patterns,
     ) -> Result<Self, String> {
-        let refuse = |reason: &str| {
-            Err(format!("regular expression {:?} cannot be used: {reason}", shown(source)))
-        };
+        let refuse = |reason: &str| Err(format!("the regular expression cannot be used: {reason}"));
         match left.0.get().checked_sub(1) {
             Some(fewer) => left.0.set(fewer),
             None => {
