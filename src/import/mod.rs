@@ -4,6 +4,7 @@
 //! decided anew from what the log holds, so it may be killed anywhere and run again, also twice at once.
 
 mod decide;
+mod last;
 mod source;
 mod write;
 
@@ -291,15 +292,15 @@ impl Import {
         pass: Pass,
     ) -> Result<Vec<(DocumentId, Done)>, ImportError> {
         let rows = self.writing.rows(items).await?;
-        let (rows_read, writing) = (&rows, &self.writing);
+        let last = match rows.is_empty() {
+            true => HashMap::new(),
+            false => self.writing.last_versions(items).await?,
+        };
+        let (rows_read, last_read, writing) = (&rows, &last, &self.writing);
         let looks = items.iter().map(|item| {
-            async move {
-                Ok::<_, database::Error>((
-                    item,
-                    writing.is_same(rows_read.get(&item.id), item).await?,
-                ))
-            }
-            .boxed()
+            let (row, last) = (rows_read.get(&item.id), last_read.get(&item.id).copied());
+            async move { Ok::<_, database::Error>((item, writing.is_same(row, last, item).await?)) }
+                .boxed()
         });
         let looked: Vec<(&Item, bool)> =
             stream::iter(looks.collect::<Vec<_>>()).buffered(AT_ONCE).try_collect().await?;

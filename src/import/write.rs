@@ -13,6 +13,7 @@ use mongodb::{
 use super::{
     ImportError, Options,
     decide::{Step, decide, proven},
+    last::last_versions,
     source::Item,
 };
 use crate::{
@@ -107,13 +108,27 @@ impl Writing {
         Ok(rows.into_iter().filter_map(|row| Some((DocumentId::of_row(&row)?, row))).collect())
     }
 
-    /// Whether a row holds this state, and its log nothing above it.
-    pub(super) async fn is_same(&self, row: Option<&RawDocumentBuf>, item: &Item) -> Result<bool> {
+    /// The last versions of some of these documents.
+    pub(super) async fn last_versions(&self, items: &[Item]) -> Result<HashMap<DocumentId, i64>> {
+        last_versions(&self.log, items).await
+    }
+
+    /// Whether a row holds this state, and its log nothing above it. `last` is its last version, where that is known.
+    pub(super) async fn is_same(
+        &self,
+        row: Option<&RawDocumentBuf>,
+        last: Option<i64>,
+        item: &Item,
+    ) -> Result<bool> {
         let held = row
             .and_then(|row| Some((row.get_document("state").ok()?, row.get_i64("version").ok()?)));
         match held {
             Some((state, version)) if state.as_bytes() == item.state.as_bytes() => {
-                Ok(self.appender.last_version(&item.id).await? == version)
+                let last = match last {
+                    Some(last) => last,
+                    None => self.appender.last_version(&item.id).await?,
+                };
+                Ok(last == version)
             }
             _ => Ok(false),
         }
