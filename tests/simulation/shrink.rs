@@ -63,33 +63,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             let _out = plan.operator.steps.remove(at);
         });
     }
-    offer(&|plan| plan.compaction = CompactionPlan::default());
-    offer(&|plan| plan.compaction.clients.clear());
-    offer(&|plan| plan.compaction.late.clear());
-    offer(&|plan| plan.compaction.busy = 0);
-    offer(&|plan| plan.compaction.restoring = RestoringPlan::default());
-    offer(&|plan| plan.compaction.restoring.lies = None);
-    offer(&|plan| plan.compaction.restoring.faults.clear());
-    for at in 0..plan.compaction.restoring.steps.len() {
-        offer(&|plan| {
-            let _out = plan.compaction.restoring.steps.remove(at);
-        });
-    }
-    for at in 0..plan.compaction.late.len() {
-        offer(&|plan| {
-            let _out = plan.compaction.late.remove(at);
-        });
-    }
-    for at in 0..plan.compaction.compactors.len() {
-        offer(&|plan| plan.compaction.compactors[at].faults.clear());
-        // Silenced and not removed, as writers are.
-        offer(&|plan| plan.compaction.compactors[at].steps.clear());
-        for step in 0..plan.compaction.compactors[at].steps.len() {
-            offer(&|plan| {
-                let _out = plan.compaction.compactors[at].steps.remove(step);
-            });
-        }
-    }
+    compacting(plan, &mut offer);
     offer(&|plan| plan.lease_time = None);
     offer(&|plan| plan.loses_leases = false);
     offer(&|plan| plan.parts = 1);
@@ -147,6 +121,37 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         candidate.mishaps.iter().all(|mishap| mishap.daemon() < candidate.daemons.len().max(1))
     });
     candidates
+}
+
+/// Plans with less compaction in them.
+fn compacting(plan: &Plan, offer: &mut impl FnMut(&dyn Fn(&mut Plan))) {
+    offer(&|plan| plan.compaction = CompactionPlan::default());
+    offer(&|plan| plan.compaction.clients.clear());
+    offer(&|plan| plan.compaction.late.clear());
+    offer(&|plan| plan.compaction.busy = 0);
+    offer(&|plan| plan.compaction.restoring = RestoringPlan::default());
+    offer(&|plan| plan.compaction.restoring.lies = None);
+    offer(&|plan| plan.compaction.restoring.faults.clear());
+    for at in 0..plan.compaction.restoring.steps.len() {
+        offer(&|plan| {
+            let _out = plan.compaction.restoring.steps.remove(at);
+        });
+    }
+    for at in 0..plan.compaction.late.len() {
+        offer(&|plan| {
+            let _out = plan.compaction.late.remove(at);
+        });
+    }
+    for at in 0..plan.compaction.compactors.len() {
+        offer(&|plan| plan.compaction.compactors[at].faults.clear());
+        // Silenced and not removed, as writers are.
+        offer(&|plan| plan.compaction.compactors[at].steps.clear());
+        for step in 0..plan.compaction.compactors[at].steps.len() {
+            offer(&|plan| {
+                let _out = plan.compaction.compactors[at].steps.remove(step);
+            });
+        }
+    }
 }
 
 /// Ranges that leave out a half, a quarter, and so on.
