@@ -150,15 +150,16 @@ async fn folded(
     };
     let floor = base.map_or(1, |base| base.version);
     let rows = store.archived(std::slice::from_ref(id)).await.map_err(|error| error.to_string())?;
+    let place = |version: i64| usize::try_from(version).unwrap();
     let mut events = Vec::new();
     while events.len() as i64 + 1 < floor {
         let next = events.len() as i64 + 1;
         let row = holding(&rows, log, next);
         let row = row.ok_or_else(|| format!("event {next} of {id} is in no segment"))?;
         let archived = archive_of(node).events(row).await.map_err(|error| error.to_string())?;
-        events.extend(archived.into_iter().skip((next - row.from) as usize));
+        events.extend(archived.into_iter().skip(place(next - row.from)));
     }
-    events.truncate((floor - 1) as usize);
+    events.truncate(place(floor - 1));
     events.extend(node.world.state().visible.events(id, floor - 1).map(|(_, raw)| raw.clone()));
     let mut document = Document::new(id.clone());
     for event in &events {
