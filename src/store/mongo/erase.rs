@@ -1,11 +1,16 @@
 //! What is left of an erased document beside its log and its row, on MongoDB, and how that goes.
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc};
+use mongodb::options::ReadConcern;
 
 use super::{MongoStore, no_write_errors, skips::events_of};
 use crate::{
     database::Result,
-    model::{id::DocumentId, job::Outcome},
+    model::{
+        id::{DocumentId, integral},
+        job::Outcome,
+        names::events_collection,
+    },
     store::{
         Forgotten, JOBS_COLLECTION, QUARANTINE_COLLECTION, SKIPS_COLLECTION, snapshots_collection,
     },
@@ -35,6 +40,35 @@ impl MongoStore {
         let skips = self.update(SKIPS_COLLECTION, (skips, reason, Vec::new())).await?;
         let jobs = self.forget_outcomes(id).await?;
         Ok(Forgotten { snapshots, records, skips, jobs })
+    }
+
+    /// Deletes snapshots that were just stored of what was erased: whoever had read it before does not see the erasure, which
+    /// has its base first and deletes those that it finds after that. So one of them sees the other.
+    pub(super) async fn take_back_erased(&self, stored: &[&DocumentId]) -> Result<()> {
+        if stored.is_empty() {
+            return Ok(());
+        }
+        // Only jobs erase, and they are on record for longer than anybody holds what he has read.
+        let erases = doc! { "collection": &self.collection, "kind": "erase" };
+        let jobs = self.database.collection::<RawDocumentBuf>(JOBS_COLLECTION);
+        if jobs.find_one(erases).read_concern(ReadConcern::majority()).await?.is_none() {
+            return Ok(());
+        }
+        let log = events_collection(&self.collection);
+        let log = self.database.collection::<RawDocumentBuf>(&log);
+        for id in stored {
+            let first = doc! { "_id": { "d": id.to_bson(), "s": 1_i64 } };
+            let erased = doc! { "erased_through": 1 };
+            let find = log.find_one(first).projection(erased);
+            let first = find.read_concern(ReadConcern::majority()).await?;
+            let through = first.and_then(|first| integral(first.get("erased_through").ok()??));
+            if let Some(through) = through {
+                let key = |version: i64| doc! { "d": id.to_bson(), "s": version };
+                let erased = doc! { "_id": { "$gte": key(0), "$lte": key(through) } };
+                self.delete(&snapshots_collection(&self.collection), erased).await?;
+            }
+        }
+        Ok(())
     }
 
     /// What jobs tell of a document: the outcome of those that were about it, and what others found.

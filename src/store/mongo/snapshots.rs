@@ -56,6 +56,13 @@ impl Snapshots for MongoStore {
             outcomes.extend(self.judge(now, &reply).await?);
             rest = later;
         }
+        let mut stored = Vec::new();
+        for (snapshot, outcome) in snapshots.iter().zip(&outcomes) {
+            if *outcome == PutOutcome::Stored {
+                stored.push(&snapshot.id);
+            }
+        }
+        self.take_back_erased(&stored).await?;
         Ok(outcomes)
     }
 
