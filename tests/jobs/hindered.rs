@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use alluvium::{
+    model::{
+        document::{Class, Quarantine},
+        id::DocumentId,
+        part::Part,
+    },
+    store::{QuarantineRow, QuarantineRows, mongo::MongoStore},
+};
 use bson::{Bson, doc};
 
 use super::compacting::{compact, log_of, scene, started, turn, versions};
@@ -132,5 +140,22 @@ async fn a_base_that_says_wrongly_what_is_pruned_is_found_by_verify_and_left_by_
         let told = run(&scene, command).await;
         assert_eq!(told.code, Some(0), "{told:?}");
     }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_a_former_leader_writes_late_is_taken_back() {
+    let (scene, daemon) = started(10, 100).await;
+    let id = DocumentId::from_text("a").unwrap();
+    let record = |version: i64| {
+        let mark = Quarantine { class: Class::BadPatch, version, reason: "late".into() };
+        QuarantineRow { document: id.clone(), mark, since: bson::DateTime::now() }
+    };
+    let store = MongoStore::new(&scene.db, "games", Part::WHOLE);
+    store.put_quarantine(&[record(100)]).await.unwrap();
+    assert_eq!(store.load_quarantine().await.unwrap(), []);
+    // What its row has not come to may be waited for.
+    store.put_quarantine(&[record(101)]).await.unwrap();
+    assert_eq!(store.load_quarantine().await.unwrap().len(), 1);
     daemon.stop().await;
 }

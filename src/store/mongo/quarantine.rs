@@ -1,7 +1,9 @@
 //! Records of documents that wait, on MongoDB: `{_id: {c, d}, class, version, reason, since}` in
 //! `alluvium.quarantine`.
 
-use bson::{DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use bson::{
+    Bson, DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, doc, raw::cstr, rawdoc,
+};
 use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
@@ -11,7 +13,11 @@ use super::{
 };
 use crate::{
     database::{Error, Result, code::DUPLICATE_KEY, server_time},
-    model::{document::Quarantine, id::DocumentId, shown::id_of},
+    model::{
+        document::Quarantine,
+        id::{DocumentId, integral},
+        shown::id_of,
+    },
     store::{QUARANTINE_COLLECTION, QuarantineRow, QuarantineRows},
 };
 
@@ -59,6 +65,7 @@ impl QuarantineRows for MongoStore {
                 .collect();
             let reply = self.bulk("update", QUARANTINE_COLLECTION, "updates", statements).await?;
             no_write_errors_but(&[DUPLICATE_KEY], &reply)?;
+            self.remove_passed(rows).await?;
         }
         Ok(())
     }
@@ -77,6 +84,29 @@ impl QuarantineRows for MongoStore {
             no_write_errors(&reply)?;
         }
         Ok(())
+    }
+}
+
+impl MongoStore {
+    /// Removes records that were just written of what a document has passed meanwhile. Whoever was stopped before he wrote
+    /// one may come after the event was skipped, or erased, by another instance, which has removed the record that it found.
+    async fn remove_passed(&self, written: &[QuarantineRow]) -> Result<()> {
+        let ids: Vec<Bson> = written.iter().map(|row| row.document.to_bson()).collect();
+        let rows = self.database.collection::<RawDocumentBuf>(&self.collection);
+        let rows = rows.find(doc! { "_id": { "$in": ids } });
+        let rows = rows.projection(doc! { "version": 1 }).read_concern(ReadConcern::majority());
+        let rows: Vec<RawDocumentBuf> = rows.await?.try_collect().await?;
+        let passed = rows.iter().filter_map(|row| {
+            let version = row.get("version").ok().flatten().and_then(integral)?;
+            let of_row = DocumentId::of_row(row)?;
+            let record = written.iter().find(|record| record.document == of_row)?;
+            (record.mark.version <= version).then_some((of_row, version))
+        });
+        let passed: Vec<(DocumentId, i64)> = passed.collect();
+        match passed.is_empty() {
+            true => Ok(()),
+            false => self.remove_quarantine(&passed).await,
+        }
     }
 }
 
