@@ -7,7 +7,7 @@ use axum::{extract::State, response::Response};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Params, Target},
+    extract::{NoBody, Params, Target},
     jobs,
     operate::NoParams,
     problem::{Kind, Problem},
@@ -23,6 +23,7 @@ pub(super) async fn post(
     caller: Caller,
     Target { served, id }: Target,
     Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let (store, collection) = (&served.snapshotter.store, served.reader.collection());
     let row = store.load(std::slice::from_ref(&id)).await?.pop();
