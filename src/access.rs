@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 
-use crate::{config::HttpConfig, time::Time};
+use crate::{
+    config::{CollectionConfig, HttpConfig},
+    time::Time,
+};
 pub use files::FileError;
 use files::{Held, Holder, NamedFile, hold};
 pub use tokens::{Role, Token, mint};
@@ -64,6 +67,21 @@ impl Access {
     /// The token with this secret.
     pub fn token(&self, secret: &str) -> Option<Arc<Token>> {
         tokens::find(&self.tokens.as_ref()?.get(), secret)
+    }
+
+    /// Which tokens name a collection that is not among these: it opens nothing, and may be a typo.
+    pub fn warnings(&self, collections: &[CollectionConfig]) -> Vec<String> {
+        let tokens = self.tokens.as_ref().map(Held::get);
+        let is_known = |name: &str| collections.iter().any(|known| known.name == name);
+        let mut warnings = Vec::new();
+        for token in tokens.iter().flat_map(|tokens| tokens.iter()) {
+            let names = token.collections.iter().flatten();
+            warnings.extend(names.filter(|name| !is_known(name)).map(|name| {
+                let token = &token.name;
+                format!("http.tokens_file: the token `{token}` names the collection {name:?}, which is not configured")
+            }));
+        }
+        warnings
     }
 
     /// How TLS is spoken, if it is.
