@@ -118,6 +118,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_token_for_a_collection_that_is_not_configured_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.toml");
+        let names = ["games", "gmaes"].map(str::to_owned);
+        let (_, all) = mint("all", Role::Read, None).unwrap();
+        let (_, some) = mint("some", Role::Read, Some(&names)).unwrap();
+        fs::write(&file, all + &some).unwrap();
+        let tokens_file = Some(file.to_str().unwrap().to_owned());
+        let (access, _) =
+            Access::open(&HttpConfig { tokens_file, ..HttpConfig::default() }).unwrap();
+        let warnings = access.warnings(&[CollectionConfig::new("games")]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("`some` names the collection \"gmaes\""), "{warnings:?}");
+    }
+
+    #[test]
     fn a_file_that_becomes_unusable_changes_nothing_but_what_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokens.toml");

@@ -44,7 +44,7 @@ pub struct Globals {
 /// so a typo nothing.
 fn log_level(text: &str) -> Result<Targets, String> {
     let mut alone = text.split(',').map(str::trim).filter(|directive| !directive.contains('='));
-    if let Some(word) = alone.find(|word| word.parse::<LevelFilter>().is_err()) {
+    if let Some(word) = alone.find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
         return Err(format!(
             "{word:?} is no level: error, warn, info, debug, trace and off are, and MODULE=LEVEL is a directive"
         ));
