@@ -7,9 +7,8 @@ use axum::{extract::State, response::Response};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{NoBody, Params, Target},
+    extract::{NoBody, NoParams, Params, Target},
     jobs,
-    operate::NoParams,
     problem::{Kind, Problem},
 };
 use crate::{

@@ -38,6 +38,11 @@ pub(super) struct JsonBody<T>(pub(super) T);
 /// for in one place alone must not go unheard in the other.
 pub(super) struct OptionalBody<T>(pub(super) T);
 
+/// No query.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParams {}
+
 /// No body: what would be asked for in it must not go unheard.
 pub(super) struct NoBody;
 

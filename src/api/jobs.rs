@@ -17,8 +17,7 @@ use super::{
     ApiState,
     admission::Caller,
     documents::limit,
-    extract::{Collection, NoBody, OptionalBody, Params, configured},
-    operate::NoParams,
+    extract::{Collection, NoBody, NoParams, OptionalBody, Params, configured},
     problem::{Kind, Problem},
     value::{self, Notation},
 };

@@ -18,7 +18,7 @@ use super::{
     ApiState,
     admission::Caller,
     documents::limit,
-    extract::{Named, NoBody, Params, Target},
+    extract::{Named, NoBody, NoParams, Params, Target},
     jobs::{insert, view},
     problem::{Kind, Problem},
     value::{Notation, time},
@@ -49,10 +49,6 @@ pub(super) struct ListParams {
     after: Option<String>,
     limit: Option<u32>,
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParams {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,9 +8,8 @@ use axum::{extract::State, response::Response};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Collection, NoBody, Params, Target},
+    extract::{Collection, NoBody, NoParams, Params, Target},
     jobs,
-    operate::NoParams,
     problem::Problem,
 };
 use crate::model::job::{Kind, Order};

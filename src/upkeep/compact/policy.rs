@@ -166,12 +166,7 @@ where
         if passes.epoch != epoch {
             *passes = begin();
         }
-        let stopped = self.compaction.stopped();
-        if stopped.is_some() || std::mem::take(&mut passes.is_stopped) {
-            // What else stands in the way is looked for at once when it goes on.
-            (passes.is_stopped, passes.look_at) = (stopped.is_some(), now);
-            self.compaction.observer.compaction_stands(stopped);
-        }
+        self.tell_stopped(passes, now);
         if *self.compaction.paused.borrow() != Some(false) {
             return Ok(Duration::from_secs(1));
         }
@@ -211,6 +206,16 @@ where
         passes.look_at = now + LOOK_INTERVAL;
         passes.pass_at = now + self.every.unwrap_or(LOOK_INTERVAL);
         Ok(Duration::ZERO)
+    }
+
+    /// Tells that an operator has stopped compaction, for as long as that lasts.
+    fn tell_stopped(&self, passes: &mut Passes, now: Duration) {
+        let stopped = self.compaction.stopped();
+        if stopped.is_some() || passes.is_stopped {
+            // What else stands in the way is looked for at once when it goes on.
+            (passes.is_stopped, passes.look_at) = (stopped.is_some(), now);
+            self.compaction.observer.compaction_stands(stopped);
+        }
     }
 
     /// Puts on record what came late of some documents that are suspected. Whoever sees it does it, leader or not.
