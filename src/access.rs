@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 
-use crate::{config::HttpConfig, time::Time};
+use crate::{
+    config::{CollectionConfig, HttpConfig},
+    time::Time,
+};
 pub use files::FileError;
 use files::{Held, Holder, NamedFile, hold};
 pub use tokens::{Role, Token, mint};
@@ -66,6 +69,21 @@ impl Access {
         tokens::find(&self.tokens.as_ref()?.get(), secret)
     }
 
+    /// Which tokens name a collection that is not among these: it opens nothing, and may be a typo.
+    pub fn warnings(&self, collections: &[CollectionConfig]) -> Vec<String> {
+        let tokens = self.tokens.as_ref().map(Held::get);
+        let is_known = |name: &str| collections.iter().any(|known| known.name == name);
+        let mut warnings = Vec::new();
+        for token in tokens.iter().flat_map(|tokens| tokens.iter()) {
+            let names = token.collections.iter().flatten();
+            warnings.extend(names.filter(|name| !is_known(name)).map(|name| {
+                let token = &token.name;
+                format!("http.tokens_file: the token `{token}` names the collection {name:?}, which is not configured")
+            }));
+        }
+        warnings
+    }
+
     /// How TLS is spoken, if it is.
     pub fn tls(&self) -> Option<Arc<ServerConfig>> {
         self.certificate.as_ref().map(Held::get)
@@ -98,6 +116,22 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_token_for_a_collection_that_is_not_configured_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.toml");
+        let names = ["games", "gmaes"].map(str::to_owned);
+        let (_, all) = mint("all", Role::Read, None).unwrap();
+        let (_, some) = mint("some", Role::Read, Some(&names)).unwrap();
+        fs::write(&file, all + &some).unwrap();
+        let tokens_file = Some(file.to_str().unwrap().to_owned());
+        let (access, _) =
+            Access::open(&HttpConfig { tokens_file, ..HttpConfig::default() }).unwrap();
+        let warnings = access.warnings(&[CollectionConfig::new("games")]);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("`some` names the collection \"gmaes\""), "{warnings:?}");
+    }
 
     #[test]
     fn a_file_that_becomes_unusable_changes_nothing_but_what_is_told() {

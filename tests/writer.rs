@@ -236,6 +236,9 @@ async fn hand_made_events_are_proven_to_fit_before_they_are_appended() {
     unfit(patch("a", rawdoc! { "$inc": { "name": 1 } }), "name").await;
     unfit(patch("a", rawdoc! { "$nope": { "gold": 1 } }), "$nope").await;
     unfit(patch("a.b", rawdoc! {}), "`client`").await;
+    let reserved = games.append(&id, patch("alluvium", rawdoc! {})).await.unwrap_err();
+    assert!(matches!(reserved, WriteError::ReservedClient), "{reserved}");
+    assert!(reserved.to_string().contains("choose another name"), "{reserved}");
     let create = NewChange::Create { state: rawdoc! {} };
     unfit(NewEvent::new("a", create, DateTime::now()), "exists").await;
 

@@ -10,6 +10,7 @@ use super::{
     Tokens,
     files::{FileError, NamedFile},
 };
+use crate::config::collection_problem;
 
 /// The longest name of a token, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -87,13 +88,16 @@ pub(super) fn find(tokens: &[Arc<Token>], secret: &str) -> Option<Arc<Token>> {
 /// A new secret, and the lines of the file for it.
 ///
 /// # Errors
-/// When the system has no random numbers, or the name cannot be used.
+/// When the system has no random numbers, or a name cannot be used.
 pub fn mint(
     name: &str,
     role: Role,
     collections: Option<&[String]>,
 ) -> Result<(String, String), String> {
     name_problem(name).map_or(Ok(()), |problem| Err(format!("the name {problem}")))?;
+    // In which database they are is not known here.
+    let problem = collections.into_iter().flatten().find_map(|name| collection_problem(name, ""));
+    problem.map_or(Ok(()), |problem| Err(format!("--collections: {problem}")))?;
     let mut bytes = [0; 32];
     let random = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| "the system gives no random numbers".to_owned())?;
@@ -193,6 +197,15 @@ mod tests {
         assert_eq!((token.name.as_str(), token.role), ("backend", Role::Client));
         assert!(token.opens("games") && token.opens("a \"b\"") && !token.opens("others"));
         assert!(find(&tokens, &format!("{secret}0")).is_none() && find(&tokens, "").is_none());
+    }
+
+    #[test]
+    fn a_token_for_what_can_be_no_collection_is_not_minted() {
+        for names in [["games", ""], ["games", "ga$mes"], ["games", "games.events"]] {
+            let names = names.map(str::to_owned);
+            let said = mint("backend", Role::Read, Some(&names)).unwrap_err();
+            assert!(said.starts_with("--collections: "), "{said}");
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Bytes,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Collection, Target},
+    extract::{Collection, OptionalBody, Target},
     jobs,
     problem::{Kind, Problem},
 };
@@ -32,7 +31,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub(super) struct Asked {
     #[serde(default)]
     dry_run: bool,
 }
@@ -41,33 +40,26 @@ pub(super) async fn collection(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     Collection(served): Collection,
-    body: Bytes,
+    OptionalBody(asked): OptionalBody<Asked>,
 ) -> Result<Response, Problem> {
-    ask((&state, &caller), Order::new(job::Kind::Compact, served.reader.collection()), &body).await
+    ask((&state, &caller), Order::new(job::Kind::Compact, served.reader.collection()), asked).await
 }
 
 pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     target: Target,
-    body: Bytes,
+    OptionalBody(asked): OptionalBody<Asked>,
 ) -> Result<Response, Problem> {
     let order = Order::new(job::Kind::Compact, target.served.reader.collection());
-    ask((&state, &caller), Order { document: Some(target.id), ..order }, &body).await
+    ask((&state, &caller), Order { document: Some(target.id), ..order }, asked).await
 }
 
 async fn ask(
     (state, caller): (&ApiState, &Caller),
     order: Order,
-    body: &[u8],
+    asked: Asked,
 ) -> Result<Response, Problem> {
-    let asked: Asked = match body.is_empty() {
-        true => Asked::default(),
-        false => serde_json::from_slice(body).map_err(|error| {
-            let detail = format!("the body is not {{\"dry_run\": true}}, or nothing: {error}");
-            Problem::new(Kind::MalformedBody, detail)
-        })?,
-    };
     if !asked.dry_run {
         return jobs::ask(state, caller, order).await;
     }

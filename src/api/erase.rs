@@ -7,9 +7,8 @@ use axum::{extract::State, response::Response};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Params, Target},
+    extract::{NoBody, NoParams, Params, Target},
     jobs,
-    operate::NoParams,
     problem::{Kind, Problem},
 };
 use crate::{
@@ -23,6 +22,7 @@ pub(super) async fn post(
     caller: Caller,
     Target { served, id }: Target,
     Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let (store, collection) = (&served.snapshotter.store, served.reader.collection());
     let row = store.load(std::slice::from_ref(&id)).await?.pop();

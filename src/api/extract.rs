@@ -34,8 +34,17 @@ pub(super) struct Params<T>(pub(super) T);
 /// A JSON body, whatever content type it claims.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-/// The same of a few words, where nothing at all asks for nothing.
+/// The same of a few words, where nothing at all asks for nothing. No query stands beside it: an option that is looked
+/// for in one place alone must not go unheard in the other.
 pub(super) struct OptionalBody<T>(pub(super) T);
+
+/// No query.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoParams {}
+
+/// No body: what would be asked for in it must not go unheard.
+pub(super) struct NoBody;
 
 #[derive(Deserialize)]
 struct CollectionPath {
@@ -55,20 +64,22 @@ async fn path<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, Proble
     path.map(|Path(path)| path).map_err(|rejection| malformed(rejection.body_text()))
 }
 
+/// A collection by its name, if it is configured.
+pub(super) fn configured<'a>(state: &'a ApiState, name: &str) -> Result<&'a Served, Problem> {
+    state.collections.get(name).ok_or_else(|| {
+        let known: Vec<&str> = state.collections.keys().map(String::as_str).collect();
+        let known = known.join(", ");
+        let detail = format!("`{name}` is not among the configured collections: {known}");
+        Problem::new(Kind::UnknownCollection, detail)
+    })
+}
+
 impl FromRequestParts<Arc<ApiState>> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, Problem> {
         let CollectionPath { collection } = path(parts).await?;
-        let Some(served) = state.collections.get(&collection) else {
-            let known: Vec<&str> = state.collections.keys().map(String::as_str).collect();
-            let detail = format!(
-                "`{collection}` is not among the configured collections: {}",
-                known.join(", ")
-            );
-            return Err(Problem::new(Kind::UnknownCollection, detail));
-        };
-        Ok(Self(served.clone()))
+        Ok(Self(configured(state, &collection)?.clone()))
     }
 }
 
@@ -131,6 +142,13 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<ApiState>> for OptionalBody<
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {
+            let name = query.split(['=', '&']).next().unwrap_or_default();
+            let detail = format!(
+                "`{name}` is in the query, where nothing is looked for here: what is asked for goes into the body, as JSON"
+            );
+            return Err(Problem::new(Kind::MalformedQuery, detail));
+        }
         let bytes = body(request, state).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
@@ -142,6 +160,26 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<ApiState>> for OptionalBody<
             );
             Problem::new(Kind::MalformedBody, detail)
         })
+    }
+}
+
+impl FromRequest<Arc<ApiState>> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<ApiState>) -> Result<Self, Problem> {
+        let bytes = body(request, state).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self);
+        }
+        let found = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&bytes);
+        let detail = match found.map(|fields| fields.into_iter().next()) {
+            Ok(None) => return Ok(Self),
+            Ok(Some((name, _))) => {
+                format!("`{name}` is in the body, but this takes none: leave the body out")
+            }
+            Err(_) => "this takes no body: leave it out".to_owned(),
+        };
+        Err(Problem::new(Kind::MalformedBody, detail))
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     ApiState,
     admission::Caller,
     documents::limit,
-    extract::{Collection, OptionalBody, Params},
+    extract::{Collection, NoBody, NoParams, OptionalBody, Params, configured},
     problem::{Kind, Problem},
     value::{self, Notation},
 };
@@ -49,6 +49,8 @@ pub(super) async fn snapshot(
     state: State<Arc<ApiState>>,
     caller: Caller,
     collection: Collection,
+    Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
     ask(&state, &caller, Order::new(job::Kind::Snapshot, served.reader.collection())).await
@@ -79,6 +81,8 @@ pub(super) async fn rebuild(
     state: State<Arc<ApiState>>,
     caller: Caller,
     collection: Collection,
+    Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let Collection(served) = collection;
     ask(&state, &caller, Order::new(job::Kind::Rebuild, served.reader.collection())).await
@@ -134,6 +138,7 @@ pub(super) async fn list(
     let collections = match params.collection {
         Some(collection) => {
             caller.enter(&collection)?;
+            configured(&state, &collection)?;
             Some(vec![collection])
         }
         None => caller.collections().map(<[String]>::to_vec),
@@ -158,6 +163,7 @@ pub(super) async fn get(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     Path(id): Path<String>,
+    Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<Value>, Problem> {
     let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;
     caller.enter(row.get_str("collection").unwrap_or_default())?;
@@ -169,6 +175,7 @@ pub(super) async fn cancel(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     Path(id): Path<String>,
+    Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<Value>, Problem> {
     if caller.collections().is_some() {
         let row = state.jobs.job(&read(&id)?).await?.ok_or_else(|| unknown(&id))?;

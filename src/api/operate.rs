@@ -18,7 +18,7 @@ use super::{
     ApiState,
     admission::Caller,
     documents::limit,
-    extract::{Named, Params, Target},
+    extract::{Named, NoBody, NoParams, Params, Target},
     jobs::{insert, view},
     problem::{Kind, Problem},
     value::{Notation, time},
@@ -49,10 +49,6 @@ pub(super) struct ListParams {
     after: Option<String>,
     limit: Option<u32>,
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoParams {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +119,7 @@ pub(super) async fn retry(
     caller: Caller,
     target: Target,
     Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     perform((&state, &caller), target, (job::Kind::Retry, None, false)).await
 }
@@ -133,6 +130,7 @@ pub(super) async fn skip(
     caller: Caller,
     target: Target,
     Params(VersionParams { version }): Params<VersionParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     perform((&state, &caller), target, (job::Kind::Skip, version, false)).await
 }
@@ -143,6 +141,7 @@ pub(super) async fn fill(
     caller: Caller,
     target: Target,
     Params(FillParams { version, skip_above }): Params<FillParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     perform((&state, &caller), target, (job::Kind::GapFill, version, skip_above)).await
 }

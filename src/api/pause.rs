@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Named, Params},
+    extract::{Named, NoBody, Params},
     problem::Problem,
 };
 use crate::store::{Pauses, pauses::compaction_of};
@@ -28,6 +28,7 @@ pub(super) async fn pause(
     caller: Caller,
     named: Named,
     params: Params<PauseParams>,
+    NoBody: NoBody,
 ) -> Result<Json<Value>, Problem> {
     set((state, caller), named, params, true).await
 }
@@ -37,6 +38,7 @@ pub(super) async fn resume(
     caller: Caller,
     named: Named,
     params: Params<PauseParams>,
+    NoBody: NoBody,
 ) -> Result<Json<Value>, Problem> {
     set((state, caller), named, params, false).await
 }

@@ -8,7 +8,7 @@ use axum::{extract::State, response::Response};
 use super::{
     ApiState,
     admission::Caller,
-    extract::{Collection, Target},
+    extract::{Collection, NoBody, NoParams, Params, Target},
     jobs,
     problem::Problem,
 };
@@ -18,6 +18,8 @@ pub(super) async fn collection(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     Collection(served): Collection,
+    Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     jobs::ask(&state, &caller, Order::new(Kind::Restore, served.reader.collection())).await
 }
@@ -26,6 +28,8 @@ pub(super) async fn document(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     target: Target,
+    Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let order = Order::new(Kind::Restore, target.served.reader.collection());
     jobs::ask(&state, &caller, Order { document: Some(target.id), ..order }).await
@@ -35,6 +39,8 @@ pub(super) async fn check(
     State(state): State<Arc<ApiState>>,
     caller: Caller,
     Collection(served): Collection,
+    Params(NoParams {}): Params<NoParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     jobs::ask(&state, &caller, Order::new(Kind::ArchiveCheck, served.reader.collection())).await
 }

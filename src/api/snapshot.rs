@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     budget::Budget,
-    extract::{Params, Target},
+    extract::{NoBody, Params, Target},
     problem::{Kind, Problem},
     value::Notation,
     written::Taken,
@@ -24,6 +24,7 @@ pub(super) async fn post(
     Extension(budget): Extension<Budget>,
     target: Target,
     Params(params): Params<SnapshotParams>,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let reading = budget.read().await?;
     let taken = target.served.snapshotter.take(&target.id, Reason::Request).await?;

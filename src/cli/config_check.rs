@@ -25,7 +25,10 @@ impl Config {
         for warning in config.warnings() {
             output::note(format!("warning: {warning}"));
         }
-        Access::open(&config.http)?;
+        let (access, _) = Access::open(&config.http)?;
+        for warning in access.warnings(&config.collections) {
+            output::note(format!("warning: {warning}"));
+        }
         if globals.json {
             output::json(&to_json(&config))?;
         } else {

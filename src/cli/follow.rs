@@ -26,14 +26,33 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// A failure that is told as it stands.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Refuses a collection that no daemon has ever led: what is asked about it would be answered as if all were well, and
+/// what is asked of it would wait for ever.
+///
+/// # Errors
+/// When it is refused, or the database is away.
+pub(super) async fn known(
+    database: &Database,
+    collection: &str,
+) -> std::result::Result<(), Failure> {
+    if MongoJobs::new(database).is_led(collection).await? {
+        return Ok(());
+    }
+    Err(format!(
+        "no daemon has ever led `{collection}` in this database; check the name and --database"
+    )
+    .into())
+}
+
 /// Asks for a job and waits until it is done; its row, as it was then.
 ///
 /// # Errors
-/// Why the job failed, or that it was cancelled.
+/// Nobody could ever do it; or why the job failed, or that it was cancelled.
 pub(super) async fn follow(
     database: &Database,
     order: &Order,
 ) -> std::result::Result<RawDocumentBuf, Failure> {
+    known(database, &order.collection).await?;
     let jobs = MongoJobs::new(database);
     let row = jobs.insert_job(&Order { by: Some(who()), ..order.clone() }).await?;
     let id: Bson = row.get("_id")?.ok_or("the new job has no id")?.try_into()?;

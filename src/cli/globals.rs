@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use mongodb::Client;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::{
     config::{Config, ConfigError, Expect, MongoConfig, Sources, load},
@@ -33,11 +33,23 @@ pub struct Globals {
     pub json: bool,
     /// What is logged on standard error: error, warn, info, debug, trace, or directives such as
     /// "info,alluvium::projector=debug" [default: info, and warn for `demo` and `dev`]
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = log_level)]
     pub log_level: Option<Targets>,
     /// The connections of this command
     #[arg(skip)]
     pub clients: Clients,
+}
+
+/// Reads what is to be logged. A word alone must be a level: as the name of a module it would log everything of that, and
+/// so a typo nothing.
+fn log_level(text: &str) -> Result<Targets, String> {
+    let mut alone = text.split(',').map(str::trim).filter(|directive| !directive.contains('='));
+    if let Some(word) = alone.find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
+        return Err(format!(
+            "{word:?} is no level: error, warn, info, debug, trace and off are, and MODULE=LEVEL is a directive"
+        ));
+    }
+    text.parse().map_err(|error| format!("{error}; a directive is MODULE=LEVEL"))
 }
 
 /// How long the end of a command waits for its connections to be closed.
@@ -102,5 +114,21 @@ impl Globals {
         clients.push(connected.client.clone());
         drop(clients);
         Ok(connected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_level_and_no_directive_is_refused() {
+        for good in ["warn", "OFF", "info,alluvium::projector=debug", "alluvium=trace, warn"] {
+            log_level(good).unwrap_or_else(|error| panic!("{good}: {error}"));
+        }
+        for bad in ["inof", "", "info,alluvium::projector", "alluvium=inof", "a=b=c"] {
+            let error = log_level(bad).unwrap_err();
+            assert!(error.contains("MODULE=LEVEL"), "{bad}: {error}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use bson::{Bson, RawDocument};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, output};
+use super::{CommandResult, Globals, follow, output};
 use crate::{
     api::jobs::view,
     model::id::DocumentId,
@@ -51,6 +51,9 @@ impl Jobs {
         let jobs = MongoJobs::new(&connected.database);
         match self {
             Self::List(List { collection, state, limit }) => {
+                if let Some(collection) = &collection {
+                    follow::known(&connected.database, collection).await?;
+                }
                 let query = JobsQuery {
                     collections: collection.map(|name| vec![name]),
                     state,

@@ -3,12 +3,12 @@
 use clap::{Args, value_parser};
 use serde_json::{Value, json};
 
-use super::{CommandResult, Globals, output, who::who};
+use super::{CommandResult, Globals, follow, output, who::who};
 use crate::{
     model::part::{PARTS_MAX, Part},
     store::{
-        Jobs, Layout, Layouts,
-        mongo::{MongoJobs, MongoLayouts, Overview, overview},
+        Layout, Layouts,
+        mongo::{MongoLayouts, Overview, overview},
     },
 };
 
@@ -25,12 +25,7 @@ impl Parts {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let database = globals.connect().await?.database;
         let Self { collection, parts } = self;
-        if !MongoJobs::new(&database).is_led(&collection).await? {
-            return Err(format!(
-                "no daemon has ever led `{collection}` in this database; check the name and --database"
-            )
-            .into());
-        }
+        follow::known(&database, &collection).await?;
         match parts {
             None => show(globals, &collection, &overview(&database, &collection).await?),
             Some(of) => {

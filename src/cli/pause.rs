@@ -3,12 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::{CommandResult, Globals, output, who::who};
-use crate::store::{
-    Jobs, Pauses,
-    mongo::{MongoJobs, MongoPauses},
-    pauses::compaction_of,
-};
+use super::{CommandResult, Globals, follow, output, who::who};
+use crate::store::{Pauses, mongo::MongoPauses, pauses::compaction_of};
 
 #[derive(Args, Debug)]
 pub(super) struct Pause {
@@ -24,12 +20,7 @@ impl Pause {
     pub(super) async fn run(self, globals: &Globals, paused: bool) -> CommandResult {
         let connected = globals.connect().await?;
         let Self { collection, compaction } = self;
-        if !MongoJobs::new(&connected.database).is_led(&collection).await? {
-            return Err(format!(
-                "no daemon has ever led `{collection}` in this database; check the name and --database"
-            )
-            .into());
-        }
+        follow::known(&connected.database, &collection).await?;
         let name = if compaction { compaction_of(&collection) } else { collection.clone() };
         let changed =
             MongoPauses::new(&connected.database).set_paused(&name, paused, &who()).await?;

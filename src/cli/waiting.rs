@@ -46,6 +46,7 @@ pub(super) struct One {
 impl List {
     pub(super) async fn run(self, globals: &Globals, behind_gaps: bool) -> CommandResult {
         let connected = globals.connect().await?;
+        follow::known(&connected.database, &self.collection).await?;
         let mut query = WaitingQuery { behind_gaps, after: None, limit: PAGE };
         let mut all: Vec<Value> = Vec::new();
         let mut count = 0;
@@ -74,6 +75,7 @@ impl List {
     /// Lists events that came after their places were pruned.
     pub(super) async fn run_late(self, globals: &Globals) -> CommandResult {
         let connected = globals.connect().await?;
+        follow::known(&connected.database, &self.collection).await?;
         let mut last: Option<RawDocumentBuf> = None;
         let mut all: Vec<Value> = Vec::new();
         let mut count = 0;
@@ -122,6 +124,7 @@ impl One {
     ) -> Result<RawDocumentBuf, Box<dyn std::error::Error + Send + Sync>> {
         let database = globals.connect().await?.database;
         let Self { collection, id, .. } = self;
+        follow::known(&database, collection).await?;
         let store = MongoStore::new(&database, collection, Part::WHOLE);
         let version = match self.if_version {
             Some(version) => Some(version),

@@ -13,6 +13,7 @@ mod values;
 use std::{net::SocketAddr, time::Duration};
 
 pub use load::{Expect, Sources, load};
+pub(crate) use names::collection_problem;
 pub use section::{ConfigError, Problem};
 pub use uri::Uri;
 

@@ -27,7 +27,7 @@ pub(super) fn database_problem(name: &str) -> Option<String> {
 }
 
 /// What is wrong with the name of a collection, if anything.
-pub(super) fn collection_problem(name: &str, database: &str) -> Option<String> {
+pub(crate) fn collection_problem(name: &str, database: &str) -> Option<String> {
     let longest = NAMESPACE_BYTES_MAX.saturating_sub(1 + database.len() + SNAPSHOTS_SUFFIX.len());
     if let Some(problem) = control_problem(name) {
         Some(problem)

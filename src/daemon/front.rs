@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use axum::Router;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     DaemonError,
@@ -60,6 +60,7 @@ impl Front {
     /// As [`Front::open`].
     pub fn open_by(time: SystemTime, config: &Config) -> Result<Self, DaemonError> {
         let (access, watching) = Access::open(&config.http)?;
+        access.warnings(&config.collections).iter().for_each(|warning| warn!("{warning}"));
         let (listener, http) = listen("http.listen", config.http.listen)?;
         let probes = config.http.health_listen.map(|address| listen("http.health_listen", address));
         let probes = probes.transpose()?;

@@ -141,12 +141,15 @@ impl<'a> Parts<'a> {
         // Who leads the first part does what is done once for the whole collection.
         let (first, led) = watch::channel(Standing::Unknown);
         let parts = revisit::Parts::default();
+        let (pause, paused) = watch::channel(None);
+        self.pauses.insert(compaction_of(name), pause);
         let compaction = Compaction {
             retention: collection.compaction.retention(),
             archive,
             // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
             settled: self.config.daemon.lease_time,
             observer: observer.clone(),
+            paused,
         };
         self.wards.push(Ward {
             collection: name.clone(),
@@ -183,8 +186,6 @@ impl<'a> Parts<'a> {
         (notices, led): (mpsc::Receiver<Notice>, watch::Receiver<Standing>),
     ) {
         let name = &collection.name;
-        let (pause, paused) = watch::channel(None);
-        self.pauses.insert(compaction_of(name), pause);
         self.log_policies.push(LogPolicy {
             collection: name.clone(),
             source: MongoSource::new(self.database.clone()),
@@ -194,7 +195,6 @@ impl<'a> Parts<'a> {
             every: collection.compaction.every,
             notices,
             led,
-            paused,
             time: self.time.clone(),
             heart: self.heart("compaction", name),
         });

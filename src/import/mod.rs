@@ -26,6 +26,7 @@ use crate::{
         document::FoldLimits,
         id::DocumentId,
         names::{BOOKKEEPING_PREFIX, snapshots_collection},
+        skip::{FILLER_CLIENT, FILLER_RULE},
     },
     read::ReadError,
     time::{SystemTime, Time},
@@ -80,6 +81,9 @@ pub enum ImportError {
     /// The client's name is none.
     #[error("`{0}` is no client name: {CLIENT_RULE}")]
     Client(String),
+    /// The client's name is not a writer's to take.
+    #[error("the client name `{FILLER_CLIENT}` {FILLER_RULE}")]
+    ReservedClient,
     /// There is no log to append to.
     #[error(
         "`{0}` does not exist: add the collection to the configuration and run `alluvium init`"
@@ -182,6 +186,9 @@ impl Import {
     pub async fn open(database: &Database, options: Options) -> Result<Self, ImportError> {
         if !is_client_name(&options.client) {
             return Err(ImportError::Client(options.client));
+        }
+        if options.client == FILLER_CLIENT {
+            return Err(ImportError::ReservedClient);
         }
         let source = Source::find(database, &options.from).await?;
         let Options { collection, .. } = &options;

@@ -20,6 +20,10 @@ pub const NAMELESS: &str = "?";
 /// clock counts one, reads again which events of the document are skipped.
 pub const FILLER_CLIENT: &str = "alluvium";
 
+/// What there is to say to a writer who takes it, after the name.
+pub const FILLER_RULE: &str =
+    "is reserved for events that fill gaps, and for bases: choose another name for this client";
+
 /// How many skipped events a record or an answer names; they are the newest.
 pub const TOLD_MAX: usize = 1_000;
 

@@ -31,6 +31,7 @@ use crate::{
         id::DocumentId,
         new_event::NewEvent,
         position::LogId,
+        skip::FILLER_CLIENT,
         state::State,
     },
     read::{ReadLimits, Reader},
@@ -215,6 +216,9 @@ impl Decider {
     ) -> Result<(Option<(Document, Row)>, R)> {
         let Decision { event, outcome } = decision?;
         let Some(mut event) = event else { return Ok((None, outcome)) };
+        if event.client == FILLER_CLIENT {
+            return Err(WriteError::ReservedClient);
+        }
         if (1..=self.options.seen_clients_max).contains(&base.clock.clients()) {
             event.seen = Some(base.clock.clone());
         }

@@ -6,6 +6,7 @@ use crate::{
     model::{
         document::Quarantine,
         id::{DocumentId, IdError},
+        skip::{FILLER_CLIENT, FILLER_RULE},
     },
     read::ReadError,
 };
@@ -73,6 +74,9 @@ pub enum WriteError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The client's name is not a writer's to take.
+    #[error("the client name `{FILLER_CLIENT}` {FILLER_RULE}")]
+    ReservedClient,
     /// The document is parked, so nothing that is appended now would be applied.
     #[error(
         "document {id} is parked at version {}: {} ({}); an operator has to retry or skip that event first",

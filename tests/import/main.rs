@@ -219,12 +219,17 @@ async fn an_import_that_makes_no_sense_is_refused_before_it_writes() {
         assert!(complaint.contains(part), "{complaint} does not say {part}");
     };
     check(&[], "`old` in ").await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
-    command.args(["import", "games", "--from", "games", "--client", "import"]);
-    command.args(["--uri", &db.uri, "--database", &db.name]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(complaint.contains("rename the original first"), "{complaint}");
+    for (from, client, part) in [
+        ("games", "import", "rename the original first"),
+        ("old", "alluvium", "the client name `alluvium` is reserved"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_alluvium"));
+        command.args(["import", "games", "--from", from, "--client", client]);
+        command.args(["--uri", &db.uri, "--database", &db.name]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(part), "{complaint}");
+    }
     old(&db).insert_one(doc! { "_id": 1 }).await.unwrap();
     db.db.collection::<Document>("games.events").drop().await.unwrap();
     check(&[], "run `alluvium init`").await;

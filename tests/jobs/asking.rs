@@ -4,7 +4,7 @@ use bson::doc;
 use serde_json::{Value, json};
 
 use crate::{
-    ask,
+    ask, ask_with,
     common::wait_for,
     documents, insert, run,
     scene::{Running, Scene},
@@ -60,6 +60,7 @@ async fn http_asks_for_jobs_shows_them_and_lists_them_page_by_page() {
         ("DELETE", "/v1/jobs/6921c1d2e3f405162738495a", 404, "unknown-job"),
         ("DELETE", asked.location.as_str(), 409, "job-finished"),
         ("GET", "/v1/jobs/%7B", 400, "malformed-id"),
+        ("GET", "/v1/jobs?collection=gmaes", 404, "unknown-collection"),
         ("GET", "/v1/jobs?state=soon", 400, "malformed-query"),
         ("PUT", "/v1/jobs", 405, "method-not-allowed"),
     ] {
@@ -67,6 +68,37 @@ async fn http_asks_for_jobs_shows_them_and_lists_them_page_by_page() {
         let expected = format!("urn:alluvium:problem:{name}");
         assert_eq!((answer.status, &answer.json["type"]), (status, &json!(expected)), "{path}");
     }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_option_that_is_not_where_it_is_looked_for_is_refused_and_nothing_is_done() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    documents(&scene, 1, 2).await;
+    let in_body = ["compact", "documents/d0001/compact", "verify"];
+    let nowhere = ["rebuild", "snapshot", "restore", "archive/check", "documents/d0001/restore"];
+    let others = ["documents/d0001/erase", "quarantine/d0001/retry", "pause", "resume"];
+    let by_query = ["documents/d0001/snapshot", "quarantine/d0001/skip", "gaps/d0001/fill"];
+    let all = in_body.iter().chain(&nowhere).chain(&others).chain(&by_query);
+    for path in all {
+        let path = format!("/v1/collections/games/{path}");
+        let answer = ask(&daemon, "POST", &format!("{path}?dry_run=true")).await;
+        let kind = &answer.json["type"];
+        assert_eq!((answer.status, kind), (400, &json!("urn:alluvium:problem:malformed-query")));
+        assert!(answer.json["detail"].as_str().unwrap().contains("`dry_run`"), "{answer:?}");
+        let answer = ask_with(&daemon, "POST", &path, r#"{"wet_run": true}"#).await;
+        let kind = &answer.json["type"];
+        assert_eq!((answer.status, kind), (400, &json!("urn:alluvium:problem:malformed-body")));
+        assert!(answer.json["detail"].as_str().unwrap().contains("`wet_run`"), "{answer:?}");
+    }
+    let answer = ask(&daemon, "POST", "/v1/collections/games/compact?dry_run=true").await;
+    let detail = answer.json["detail"].as_str().unwrap();
+    assert!(detail.contains("goes into the body"), "{detail}");
+    let answer = ask(&daemon, "DELETE", "/v1/jobs/mine?dry_run=true").await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let jobs = scene.collection("alluvium.jobs").count_documents(doc! {}).await.unwrap();
+    assert_eq!(jobs, 0, "no job was asked for");
     daemon.stop().await;
 }
 
@@ -97,12 +129,37 @@ async fn commands_insert_a_job_and_follow_it_and_a_difference_ends_verify_with_3
     let failed = run(&scene, &["snapshot", "games", "nobody"]).await;
     assert_eq!((failed.code, failed.out.as_str()), (Some(1), ""));
     assert!(failed.err.contains("failed: document nobody has no projected row"), "{failed:?}");
-    let failed = run(&scene, &["verify", "gmaes"]).await;
-    assert!(
-        failed.err.contains("`gmaes` is not among the collections of any daemon"),
-        "{failed:?}"
-    );
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_about_a_collection_that_no_daemon_has_led_is_refused_and_leaves_no_job() {
+    let scene = Scene::new().await;
+    let one_and_all = [
+        "verify gmaes",
+        "verify gmaes d",
+        "rebuild gmaes",
+        "compact gmaes",
+        "snapshot gmaes",
+        "erase gmaes d --yes",
+        "restore gmaes",
+        "archive check gmaes",
+        "quarantine retry gmaes",
+        "quarantine skip gmaes d",
+        "gap fill gmaes d",
+        "quarantine list gmaes",
+        "gap list gmaes",
+        "quarantine list gmaes --late",
+        "jobs list --collection gmaes",
+    ];
+    for line in one_and_all {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let ended = run(&scene, &arguments).await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{line}: {ended:?}");
+        assert!(ended.err.contains("no daemon has ever led `gmaes`"), "{line}: {ended:?}");
+    }
+    let jobs = scene.collection("alluvium.jobs").count_documents(doc! {}).await.unwrap();
+    assert_eq!(jobs, 0, "no job was asked for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,8 +83,14 @@ struct Answer {
 
 /// Asks a daemon.
 async fn ask(daemon: &Running, method: &str, path: &str) -> Answer {
+    ask_with(daemon, method, path, "").await
+}
+
+/// The same with a body.
+async fn ask_with(daemon: &Running, method: &str, path: &str, body: &str) -> Answer {
     let request = ureq::http::Request::builder().method(method);
-    let request = request.uri(format!("http://{}{path}", daemon.http)).body(String::new()).unwrap();
+    let request =
+        request.uri(format!("http://{}{path}", daemon.http)).body(body.to_owned()).unwrap();
     let answer = tokio::task::spawn_blocking(move || {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).build().into();

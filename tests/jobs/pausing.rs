@@ -4,9 +4,9 @@ use alluvium::status::Phase;
 use bson::doc;
 
 use crate::{
-    ask,
+    ask, became,
     common::wait_until,
-    run,
+    insert, run,
     scene::{Scene, event, events},
 };
 
@@ -62,4 +62,47 @@ async fn a_paused_collection_stays_where_it_is_also_after_a_restart_until_it_is_
     assert!(unknown.err.contains("no daemon has ever led `gmaes`"), "{unknown:?}");
     second.stop().await;
     scene.judged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_compaction_is_paused_nothing_is_compacted_and_everybody_is_told() {
+    let scene = Scene::new().await;
+    let daemon = scene.start().await;
+    scene.append(events("a", 1..=3)).await;
+    scene.reached("a", 3).await;
+    daemon.says("it tails", |status| status.lag_seconds == Some(0.0)).await;
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(0), "{paused:?}");
+    daemon.says("it tells", |status| status.compaction_stands.is_some()).await;
+    let why = "compaction of `games` is paused; `alluvium resume games --compaction` first";
+    let status = ask(&daemon, "GET", "/v1/status").await.json;
+    assert_eq!(status["collections"][0]["compaction_stands"], why, "{status}");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("alluvium.toml");
+    std::fs::write(&config, "[[collections]]\nname = \"games\"\n").unwrap();
+    let config = config.to_str().unwrap();
+    // The presence row follows with a beat.
+    wait_until("the command tells", async || {
+        let told = run(&scene, &["status", "--config", config]).await;
+        told.code == Some(4) && told.out.contains(why)
+    })
+    .await;
+    let refused = run(&scene, &["compact", "games"]).await;
+    assert!(refused.code == Some(1) && refused.err.contains(why), "{refused:?}");
+    for fields in [doc! {}, doc! { "document": "a" }] {
+        let mut job = doc! { "kind": "compact", "collection": "games" };
+        job.extend(fields);
+        let id = insert(&scene, job).await;
+        let failed = became(&scene, &id, "failed").await;
+        assert_eq!(failed.get_str("error").unwrap(), why);
+    }
+    let dry = run(&scene, &["compact", "games", "--dry-run"]).await;
+    assert_eq!(dry.code, Some(0), "{dry:?}");
+
+    let resumed = run(&scene, &["resume", "games", "--compaction"]).await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    daemon.says("it tells no more", |status| status.compaction_stands.is_none()).await;
+    let compacted = run(&scene, &["compact", "games"]).await;
+    assert!(!compacted.err.contains("is paused"), "{compacted:?}");
+    daemon.stop().await;
 }

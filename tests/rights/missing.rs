@@ -94,6 +94,9 @@ async fn a_command_with_the_role_of_somebody_else_says_what_it_lacks() {
     let secured = Secured::new(GAMES).await;
     let reader = secured.user("reader", "pw", "reader").await;
     let writer = secured.user("writer", "pw", "writer").await;
+    // A daemon has led it.
+    let lease = doc! { "_id": { "c": "games" } };
+    secured.db.collection("alluvium.leases").insert_one(lease).await.unwrap();
     for (uri, arguments, right) in [
         (&reader, vec!["verify", "games"], "`insert` on `game.alluvium.jobs`"),
         (&reader, vec!["init"], "`insert` on `game.alluvium.meta`"),

@@ -12,6 +12,7 @@ use std::{collections::HashSet, time::Duration};
 
 use bson::DateTime;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::watch;
 
 use crate::{
     archive::Archive,
@@ -55,9 +56,19 @@ pub struct Compaction {
     pub archive: Option<Archive>,
     /// Knows how the collection is, and is told what becomes of its logs.
     pub observer: Observer,
+    /// Whether an operator has stopped compaction; `None` until that is known.
+    pub paused: watch::Receiver<Option<bool>>,
 }
 
 impl Compaction {
+    /// What there is to say while an operator has stopped it.
+    pub(super) fn stopped(&self) -> Option<String> {
+        let name = self.observer.status().name.clone();
+        (*self.paused.borrow() == Some(true)).then(|| {
+            format!("compaction of `{name}` is paused; `alluvium resume {name} --compaction` first")
+        })
+    }
+
     /// Why it cannot be compacted, by its status.
     pub(super) fn hindrance(&self) -> Option<Hindrance> {
         let status = self.observer.status();
@@ -332,6 +343,7 @@ mod tests {
                     metrics.clone(),
                     SystemTime::new(),
                 ),
+                paused: watch::channel(Some(false)).1,
             };
             (compaction.hindrance(), compaction.needs())
         };

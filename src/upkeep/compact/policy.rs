@@ -57,8 +57,6 @@ pub struct LogPolicy<S: LogSource, D, T> {
     pub notices: mpsc::Receiver<Notice>,
     /// Whether this instance leads the collection.
     pub led: watch::Receiver<Standing>,
-    /// Whether an operator has stopped compaction.
-    pub paused: watch::Receiver<Option<bool>>,
     /// The time that it goes by.
     pub time: T,
     /// Beats on every turn.
@@ -74,6 +72,8 @@ struct Passes {
     clear: Clear,
     /// Whether it is told what an operator has to do before anything is compacted.
     has_needs: bool,
+    /// Whether it is told that an operator has stopped compaction.
+    is_stopped: bool,
     /// When it is looked again for what is to be finished.
     look_at: Duration,
     /// When what is due is compacted again.
@@ -112,6 +112,7 @@ where
                     // The projectors have ended, and the daemon with them.
                     None => return std::future::pending().await,
                 },
+                Ok(()) = self.compaction.paused.changed() => {}
                 () = self.time.sleep(pause.min(self.heart.pause())) => {}
             }
         }
@@ -140,21 +141,24 @@ where
         passes: &mut Option<Passes>,
         suspects: &mut BTreeSet<DocumentId>,
     ) -> Result<Duration> {
-        if !suspects.is_empty() && *self.paused.borrow() == Some(false) {
+        if !suspects.is_empty() && *self.compaction.paused.borrow() == Some(false) {
             return self.clear_late(suspects).await.map(|()| Duration::ZERO);
         }
         let Standing::Leader(epoch) = *self.led.borrow() else {
-            *passes = None;
+            if passes.take().is_some() {
+                self.compaction.observer.compaction_stands(None);
+            }
             return Ok(Duration::from_secs(1));
         };
         let now = self.time.now();
         let first = self.every.unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL);
-        let (has_swept, has_needs, at) = (false, false, now + first);
+        let (has_swept, has_needs, is_stopped, at) = (false, false, false, now + first);
         let begin = || Passes {
             epoch,
             has_swept,
             clear: Clear::default(),
             has_needs,
+            is_stopped,
             look_at: at,
             pass_at: at,
         };
@@ -162,12 +166,13 @@ where
         if passes.epoch != epoch {
             *passes = begin();
         }
+        self.tell_stopped(passes, now);
+        if *self.compaction.paused.borrow() != Some(false) {
+            return Ok(Duration::from_secs(1));
+        }
         let next = passes.look_at.min(passes.pass_at);
         if now < next {
             return Ok(next - now);
-        }
-        if *self.paused.borrow() != Some(false) {
-            return Ok(Duration::from_secs(1));
         }
         let needs = self.compaction.needs();
         if needs.is_some() || std::mem::take(&mut passes.has_needs) {
@@ -201,6 +206,16 @@ where
         passes.look_at = now + LOOK_INTERVAL;
         passes.pass_at = now + self.every.unwrap_or(LOOK_INTERVAL);
         Ok(Duration::ZERO)
+    }
+
+    /// Tells that an operator has stopped compaction, for as long as that lasts.
+    fn tell_stopped(&self, passes: &mut Passes, now: Duration) {
+        let stopped = self.compaction.stopped();
+        if stopped.is_some() || passes.is_stopped {
+            // What else stands in the way is looked for at once when it goes on.
+            (passes.is_stopped, passes.look_at) = (stopped.is_some(), now);
+            self.compaction.observer.compaction_stands(stopped);
+        }
     }
 
     /// Puts on record what came late of some documents that are suspected. Whoever sees it does it, leader or not.

@@ -8,7 +8,7 @@ use bson::{Bson, DateTime, Document, doc};
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
     log::{EventLog, LogSource, Mend},
-    model::{compaction::Pin, id::DocumentId},
+    model::{compaction::Pin, id::DocumentId, job::Kind},
     retry::limited,
     store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
@@ -181,10 +181,15 @@ where
         }
         let (store, compaction) = (&self.snapshotter().store, &self.ward.compaction);
         loop {
+            // An erasure goes on: what is to be forgotten must not wait for a dump.
+            if let Some(why) = compaction.stopped().filter(|_| self.order.kind == Kind::Compact) {
+                return Err(Undone::Failed(why));
+            }
+            let is_known = compaction.paused.borrow().is_some();
             match clear.hindrance((store, compaction), self.time).await? {
-                None => return Ok(()),
+                None if is_known => return Ok(()),
                 Some(Hindrance::Stands(why)) => return Err(Undone::Failed(why)),
-                Some(Hindrance::Passing) => {}
+                Some(Hindrance::Passing) | None => {}
             }
             self.time.sleep(PAUSE).await;
             // This also finds out whether the job was cancelled.
