@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{CommandResult, Globals, output};
 use crate::access::Access;
 use crate::config::{
-    self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig,
-    SnapshotsConfig,
+    self, CollectionConfig, CompactionConfig, ConfigError, DaemonConfig, Expect, HttpConfig,
+    MongoConfig, Problem, SnapshotsConfig,
 };
 
 #[derive(Debug, Subcommand)]
@@ -25,7 +25,13 @@ impl Config {
         for warning in config.warnings() {
             output::note(format!("warning: {warning}"));
         }
-        Access::open(&config.http)?;
+        let problems: Vec<Problem> = Access::problems(&config.http)
+            .iter()
+            .map(|error| Problem { key: error.key().to_owned(), message: error.message() })
+            .collect();
+        if !problems.is_empty() {
+            return Err(ConfigError { problems }.into());
+        }
         if globals.json {
             output::json(&to_json(&config))?;
         } else {
