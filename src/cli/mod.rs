@@ -89,8 +89,10 @@ enum Command {
     Missing(missing::Missing),
     /// Take the snapshot of a document, or of every document of a collection
     Snapshot(snapshot::Snapshot),
-    /// Write bases and prune what they stand for, of one document or of a whole collection; exit code 3 when documents were
-    /// left as they are. What stays is decided by the configuration of the daemon that leads the collection, not by --config
+    /// Write bases and prune what they stand for, of one document or of a whole collection
+    ///
+    /// What stays is decided by the configuration of the daemon that leads the collection, not by --config. Exit code 3 when
+    /// documents were left as they are.
     Compact(compact::Compact),
     /// Put back what compaction has taken out, from the archive: of one document or of a whole collection
     Restore(archive::Restore),
