@@ -59,6 +59,24 @@ impl Access {
         Ok((access, watch))
     }
 
+    /// What is wrong with the files that the configuration names: all of it, where [`Access::open`] ends with the first.
+    pub fn problems(http: &HttpConfig) -> Vec<FileError> {
+        let mut found = Vec::new();
+        if let Some(path) = &http.tokens_file {
+            found.extend(hold([NamedFile::new("http.tokens_file", path)], tokens::parse).err());
+        }
+        if let Some((cert, key)) = http.tls_cert.as_ref().zip(http.tls_key.as_ref()) {
+            let files =
+                [NamedFile::new("http.tls_cert", cert), NamedFile::new("http.tls_key", key)];
+            let alone = tls::problems(&files);
+            match alone.is_empty() {
+                true => found.extend(hold(files, tls::parse).err()),
+                false => found.extend(alone),
+            }
+        }
+        found
+    }
+
     /// Whether anybody may do anything.
     pub fn is_open(&self) -> bool {
         self.tokens.is_none()
@@ -131,6 +149,29 @@ mod tests {
         let warnings = access.warnings(&[CollectionConfig::new("games")]);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains("`some` names the collection \"gmaes\""), "{warnings:?}");
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let file = folder.path().join(name);
+            fs::write(&file, text).unwrap();
+            file.to_str().unwrap().to_owned()
+        };
+        let (tokens, cert) = (file("tokens.toml", "[[tokens"), file("tls.crt", "no PEM"));
+        let http = HttpConfig {
+            tokens_file: Some(tokens),
+            tls_cert: Some(cert.clone()),
+            tls_key: Some("/nonexistent".into()),
+            ..HttpConfig::default()
+        };
+        let keys = |http: &HttpConfig| {
+            Access::problems(http).iter().map(FileError::key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&http), ["http.tokens_file", "http.tls_cert", "http.tls_key"]);
+        let http = HttpConfig { tls_key: Some(cert), ..http };
+        assert_eq!(keys(&http), ["http.tokens_file", "http.tls_cert", "http.tls_key"]);
     }
 
     #[test]

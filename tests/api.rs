@@ -292,6 +292,8 @@ async fn what_is_refused_is_a_problem_that_says_why() {
         (game("/events?limit=0"), MalformedQuery, "`limit` is 0"),
         (game("/events?limit=-1"), MalformedQuery, "limit"),
         (game("/events?after_version=-1"), MalformedQuery, "counts from 0"),
+        (game("/events?archive=true"), MalformedQuery, "`games` has no archive"),
+        (game("/missing?clock={}&archive=true"), MalformedQuery, "`games` has no archive"),
         (game("/missing"), MalformedQuery, "`clock` is missing"),
         (game("/missing?clock=%7B%22a%22:-1%7D"), MalformedQuery, "client `a`"),
         (game("/missing?clock=%7B%22a%22:1.5%7D"), MalformedQuery, "not 1.5"),
@@ -300,7 +302,9 @@ async fn what_is_refused_is_a_problem_that_says_why() {
         (game("/missing?clock=%7B%22a%22:1%7D"), ClockAhead, "claims 1 events of client `a`"),
     ] {
         let path = path.replace('{', "%7B").replace('}', "%7D");
-        check_problem(&api.get(&path).await, kind, part);
+        let answer = api.get(&path).await;
+        check_problem(&answer, kind, part);
+        assert!(!answer.json()["detail"].as_str().unwrap().contains("deserialize"), "{answer:?}");
     }
     for (body, kind, part) in [
         ("", MalformedBody, "EOF"),

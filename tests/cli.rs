@@ -70,7 +70,11 @@ fn the_manual_has_a_page_for_every_command() {
         let page = std::fs::read_to_string(folder.path().join(format!("alluvium-{name}.1")));
         assert!(page.unwrap_or_default().contains(".SH SYNOPSIS"), "{name}");
     }
-    for (page, part) in [("alluvium.1", "EXIT STATUS"), ("alluvium-gap-fill.1", "skip\\-above")] {
+    for (page, part) in [
+        ("alluvium.1", "`compact` left documents as they are"),
+        ("alluvium-compact.1", "decided by the configuration of the daemon"),
+        ("alluvium-gap-fill.1", "skip\\-above"),
+    ] {
         let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
         assert!(text.contains(part), "{page}: {text}");
     }

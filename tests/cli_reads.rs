@@ -138,6 +138,23 @@ async fn a_document_that_does_not_exist_is_an_error_that_says_what_to_check() {
 }
 
 #[tokio::test]
+async fn what_is_not_there_is_told_with_what_is() {
+    let db = filled(ObjectId::new()).await;
+    for command in [&["get"][..], &["history"], &["missing", "--clock", "{}"]] {
+        let ended = run(&db, &[command, &["nope", "x"]].concat()).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        let told =
+            "has no collection `nope`, whose log is `nope.events`; those that are there: games";
+        assert!(ended.err.contains(told), "{}", ended.err);
+    }
+    for command in [&["history"][..], &["missing", "--clock", "{}"]] {
+        let ended = run(&db, &[command, &["games", "x", "--archive"]].concat()).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.err);
+        assert!(ended.err.contains("`games` has no archive"), "{}", ended.err);
+    }
+}
+
+#[tokio::test]
 async fn a_command_line_that_makes_no_sense_ends_with_2() {
     let db = database().await;
     for command in [

@@ -35,6 +35,14 @@ fn check(text: &str, environment: &[(&str, &str)], expected: &[(&str, &str)]) {
 }
 
 #[test]
+fn without_a_file_it_is_told_that_none_was_named() {
+    let error = load(&Sources::default(), Expect::Connection).unwrap_err().to_string();
+    for part in ["mongodb.uri: is missing", "--config: names no file, and none is looked for"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn the_example_shows_every_key_with_its_default() {
     let sources = Sources {
         file: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alluvium.toml")),

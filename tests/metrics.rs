@@ -1,6 +1,6 @@
 //! The metrics against their catalogue, and what they say before anything is known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alluvium::{
     health::Heartbeats,
@@ -37,6 +37,43 @@ fn the_catalogue_lists_exactly_the_metrics() {
         })
         .collect();
     assert_eq!(rows, expected, "metrics/README.md must read:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn the_catalogue_lists_exactly_the_values_of_labels() {
+    let metrics = Metrics::new().unwrap();
+    let (_sender, status) = watch::channel(CollectionStatus::new("games"));
+    let games = metrics.collection("games", status).unwrap();
+    Class::ALL.into_iter().for_each(|class| games.set_quarantined(class, 1));
+    Rule::ALL.into_iter().for_each(|rule| games.upkeep.pinned(rule, 1));
+    let mut sets: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for family in metrics.registry().gather() {
+        let Some(name) = family.name().strip_prefix("alluvium_") else { continue };
+        let labels = family.get_metric().iter().flat_map(|metric| metric.get_label());
+        for label in labels.filter(|label| !matches!(label.name(), "collection" | "version")) {
+            let set = sets.entry((name.to_owned(), label.name().to_owned())).or_default();
+            set.insert(label.value().to_owned());
+        }
+    }
+    let expected: Vec<String> = sets
+        .into_iter()
+        .map(|((name, label), values)| {
+            let values: Vec<String> = values.into_iter().collect();
+            format!("| `{label}` | `{name}` | {} |", values.join(", "))
+        })
+        .collect();
+    let after = CATALOGUE.split_once("| label | of").unwrap().1;
+    let rows: Vec<&str> = after.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(rows, expected, "metrics/README.md must read:\n{}", expected.join("\n"));
+}
+
+#[test]
+fn every_rule_that_keeps_events_is_explained() {
+    let guide = include_str!("../deploy/README.md");
+    let (_, after) = guide.split_once("| rule | what it means").unwrap();
+    let rows = after.lines().skip(2).take_while(|line| line.starts_with("| `"));
+    let explained: BTreeSet<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert_eq!(explained, Rule::ALL.into_iter().map(Rule::name).collect());
 }
 
 #[test]

@@ -54,6 +54,11 @@ impl FileError {
     pub fn key(&self) -> &'static str {
         self.key
     }
+
+    /// Which file it is, and what is wrong with it.
+    pub fn message(&self) -> String {
+        format!("{} {}", self.file.display(), self.problem)
+    }
 }
 
 impl NamedFile {
@@ -78,7 +83,7 @@ impl NamedFile {
         }
     }
 
-    fn read(&self) -> Result<Vec<u8>, FileError> {
+    pub(super) fn read(&self) -> Result<Vec<u8>, FileError> {
         fs::read(&self.path).map_err(|error| self.refused(format!("cannot be read: {error}")))
     }
 }

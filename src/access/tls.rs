@@ -16,23 +16,13 @@ pub(super) fn parse(
     [cert, key]: &[NamedFile; 2],
     [certs, keys]: [&[u8]; 2],
 ) -> Result<Arc<ServerConfig>, FileError> {
-    let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(certs)
-        .collect::<Result<_, _>>()
-        .map_err(|_| cert.refused("is no PEM; it has to be the server's certificate and those that signed it, in this order"))?;
-    let Some(first) = chain.first() else {
-        let rule = "holds no certificate; it has to be the server's in PEM, and those that signed it after it";
-        return Err(cert.refused(rule));
-    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    valid_now(first, &provider).map_err(|problem| cert.refused(problem))?;
-    let secret = PrivateKeyDer::from_pem_slice(keys).map_err(|_| {
-        key.refused("holds no private key that can be used; it has to be one in PEM (PKCS #8, PKCS #1 or SEC1) without a passphrase")
-    })?;
+    let (chain, secret) = (chain(cert, certs, &provider)?, secret(key, keys)?);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| cert.refused(format!("cannot be used: {error}")))?
         .with_no_client_auth()
-        .with_single_cert(chain.into_iter().map(CertificateDer::into_owned).collect(), secret)
+        .with_single_cert(chain, secret)
         .map_err(|error| match error {
             Error::InconsistentKeys(_) => key.refused(format!(
                 "does not belong to the certificate in {}; name the key that it was made for",
@@ -42,6 +32,37 @@ pub(super) fn parse(
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What is wrong with each of the two files by itself.
+pub(super) fn problems([cert, key]: &[NamedFile; 2]) -> Vec<FileError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = cert.read().and_then(|certs| chain(cert, &certs, &provider).map(drop));
+    let secret = key.read().and_then(|keys| secret(key, &keys).map(drop));
+    [chain, secret].into_iter().filter_map(Result::err).collect()
+}
+
+fn chain(
+    cert: &NamedFile,
+    certs: &[u8],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certs)
+        .map(|certificate| certificate.map(CertificateDer::into_owned))
+        .collect::<Result<_, _>>()
+        .map_err(|_| cert.refused("is no PEM; it has to be the server's certificate and those that signed it, in this order"))?;
+    let Some(first) = chain.first() else {
+        let rule = "holds no certificate; it has to be the server's in PEM, and those that signed it after it";
+        return Err(cert.refused(rule));
+    };
+    valid_now(first, provider).map_err(|problem| cert.refused(problem))?;
+    Ok(chain)
+}
+
+fn secret(key: &NamedFile, keys: &[u8]) -> Result<PrivateKeyDer<'static>, FileError> {
+    PrivateKeyDer::from_pem_slice(keys).map_err(|_| {
+        key.refused("holds no private key that can be used; it has to be one in PEM (PKCS #8, PKCS #1 or SEC1) without a passphrase")
+    })
 }
 
 /// Refuses a certificate that nobody takes any more, or yet. Who signed it is for whoever connects to judge.

@@ -198,7 +198,7 @@ pub(super) async fn events(
         let detail = format!("`after_version` is {after}, but counts from 0");
         return Err(Problem::new(Kind::MalformedQuery, detail));
     }
-    let reader = &target.served.reader;
+    let reader = target.reader(params.archive)?;
     let reading = budget.read().await?;
     let page = match params.archive {
         true => reader.whole_history(&target.id, params.after_version, limit).await?,

@@ -14,7 +14,7 @@ use super::{
     aside::aside,
     problem::{Kind, Problem, too_large},
 };
-use crate::{model::id::DocumentId, status::Phase};
+use crate::{model::id::DocumentId, read::Reader, status::Phase};
 
 /// The collection of the path, if it is configured, also while it is refused.
 pub(super) struct Named(pub(super) Served);
@@ -74,6 +74,21 @@ pub(super) fn configured<'a>(state: &'a ApiState, name: &str) -> Result<&'a Serv
     })
 }
 
+impl Target {
+    /// What reads the collection; refused if it is to read through an archive that there is not.
+    pub(super) fn reader(&self, archive: bool) -> Result<&Reader, Problem> {
+        let reader = &self.served.reader;
+        if archive && !reader.has_archive() {
+            let detail = format!(
+                "`{}` has no archive; leave out `archive`, or set `archive` in its [collections.compaction]",
+                reader.collection()
+            );
+            return Err(Problem::new(Kind::MalformedQuery, detail));
+        }
+        Ok(reader)
+    }
+}
+
 impl FromRequestParts<Arc<ApiState>> for Named {
     type Rejection = Problem;
 
@@ -116,7 +131,13 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<ApiState>> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<ApiState>) -> Result<Self, Problem> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(rejection) => Err(Problem::new(Kind::MalformedQuery, rejection.body_text())),
+            Err(rejection) => {
+                let said = rejection.body_text();
+                // What comes before is about this program.
+                let said =
+                    said.strip_prefix("Failed to deserialize query string: ").unwrap_or(&said);
+                Err(Problem::new(Kind::MalformedQuery, said.to_owned()))
+            }
         }
     }
 }

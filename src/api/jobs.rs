@@ -235,9 +235,27 @@ pub(crate) fn view(row: &RawDocument) -> Value {
         "by": shown("by"),
         "state": state,
         "progress": progress,
-        "result": shown("result"),
+        // Times in it are the program's own, and ids of documents are the same in either notation.
+        "result": field("result").and_then(|result| result.try_into().ok()).map_or(Value::Null, |result| value::told(&result)),
         "error": shown("error"),
         "started_at": time("started_at"),
         "finished_at": time("finished_at"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{DateTime, rawdoc};
+
+    use super::*;
+
+    #[test]
+    fn times_in_a_result_are_those_of_the_api() {
+        let at = DateTime::from_millis(1_000);
+        let row =
+            rawdoc! { "_id": 1, "result": { "pins": [{ "document": 5_i64, "seen_at": at }] } };
+        let pin = &view(&row)["result"]["pins"][0];
+        assert_eq!(*pin, json!({ "document": 5, "seen_at": "1970-01-01T00:00:01Z" }));
+        assert_eq!(view(&rawdoc! { "_id": 1 })["result"], Value::Null);
+    }
 }

@@ -140,7 +140,8 @@ fn query(body: MissingBody, kind: Kind) -> Result<MissingQuery, Problem> {
 }
 
 async fn ask(target: &Target, query: &MissingQuery) -> Result<Missing, Problem> {
-    let Served { reader, metrics, .. } = &target.served;
+    let Served { metrics, .. } = &target.served;
+    let reader = target.reader(query.archive)?;
     let start = Instant::now();
     let answer = reader.missing(&target.id, query).await;
     metrics.missing_seconds.observe(start.elapsed().as_secs_f64());

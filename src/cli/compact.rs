@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// How many documents are named that keep events.
+const PINS_SHOWN: usize = 10;
+
 #[derive(Args, Debug)]
 pub(super) struct Compact {
     /// The collection
@@ -68,7 +71,9 @@ fn print(order: &Order, row: &RawDocument, result: &Document) -> CommandResult {
             order.collection
         ))?;
     }
-    print_pins(&view(row))?;
+    for line in kept(&view(row)) {
+        output::line(line)?;
+    }
     if count("differences") > 0 {
         output::line(format!("{} documents were left as they are:", count("differences")))?;
         follow::print_findings(row)?;
@@ -76,17 +81,49 @@ fn print(order: &Order, row: &RawDocument, result: &Document) -> CommandResult {
     Ok(())
 }
 
-/// Prints what keeps the largest of what stays, a line for each document.
-fn print_pins(job: &Value) -> std::io::Result<()> {
-    let pins = job.pointer("/result/pins").and_then(Value::as_array);
-    for pin in pins.into_iter().flatten() {
+/// What keeps what stays: in all, and of the largest documents.
+fn kept(job: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    let pinned = job.pointer("/result/pinned").and_then(Value::as_object);
+    for (rule, events) in pinned.into_iter().flatten() {
+        lines.push(format!("{events} events stay: {rule}"));
+    }
+    let pins = job.pointer("/result/pins").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    for pin in pins.iter().take(PINS_SHOWN) {
         let field = |name: &str| pin.get(name).map(output::plain).unwrap_or_default();
         let (document, events, rule) = (field("document"), field("events"), field("rule"));
-        let who = match pin.get("client").is_some() {
-            true => format!(" {}", field("client")),
-            false => String::new(),
-        };
-        output::line(format!("{document}  {events} events stay: {rule}{who}"))?;
+        let mut line = format!("{document}  {events} events stay: {rule}");
+        if pin.get("client").is_some() {
+            line += &format!(" {}", field("client"));
+        }
+        if pin.get("problem").is_some() {
+            line += &format!(" ({})", field("problem"));
+        }
+        lines.push(line);
     }
-    Ok(())
+    if pins.len() > PINS_SHOWN {
+        let more = pins.len() - PINS_SHOWN;
+        lines.push(format!("and {more} more, with --json (which names the largest alone)"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_stays_is_told_in_all_and_of_some() {
+        let pin = json!({ "document": "a", "rule": "client", "client": "phone", "events": 5, "problem": "unreadable" });
+        let pins = vec![pin; 12];
+        let job = json!({ "result": { "pinned": { "client": 60, "size": 1 }, "pins": pins } });
+        let lines = kept(&job);
+        assert_eq!(lines.len(), 2 + PINS_SHOWN + 1);
+        assert_eq!(lines[..2], ["60 events stay: client", "1 events stay: size"]);
+        assert_eq!(lines[2], "a  5 events stay: client phone (unreadable)");
+        assert!(lines.last().unwrap().starts_with("and 2 more"));
+        assert_eq!(kept(&json!({})), Vec::<String>::new());
+    }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{CommandResult, Globals, output};
 use crate::access::Access;
 use crate::config::{
-    self, CollectionConfig, CompactionConfig, DaemonConfig, Expect, HttpConfig, MongoConfig,
-    SnapshotsConfig,
+    self, CollectionConfig, CompactionConfig, ConfigError, DaemonConfig, Expect, HttpConfig,
+    MongoConfig, Problem, SnapshotsConfig,
 };
 
 #[derive(Debug, Subcommand)]
@@ -24,6 +24,13 @@ impl Config {
         let config = globals.load(Expect::Collections)?;
         for warning in config.warnings() {
             output::note(format!("warning: {warning}"));
+        }
+        let problems: Vec<Problem> = Access::problems(&config.http)
+            .iter()
+            .map(|error| Problem { key: error.key().to_owned(), message: error.message() })
+            .collect();
+        if !problems.is_empty() {
+            return Err(ConfigError { problems }.into());
         }
         let (access, _) = Access::open(&config.http)?;
         for warning in access.warnings(&config.collections) {

@@ -2,18 +2,23 @@
 //! next: a MongoDB server of one's own, the daemon and its API. What it prints can be pasted into a shell as it
 //! stands, and needs nothing but this program.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf};
+use std::{fs, io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde_json::json;
 
 use super::{CommandResult, Globals, Signals, output, private::Private, run::serve};
-use crate::daemon::Daemon;
+use crate::{
+    config::{CollectionConfig, CompactionConfig, SnapshotsConfig},
+    daemon::{Daemon, DaemonError},
+};
 
 /// The configuration that is written into the folder of the data.
 const CONFIGURATION: &str = "alluvium.toml";
 
-/// With `--config` its collections and its `[http]` are used, and its `mongodb` is not.
+/// Start a MongoDB server that keeps its data in .alluvium, the daemon and its API, to play with
+///
+/// With --config its collections and its [http] count, and its [mongodb] does not.
 #[derive(Args, Debug)]
 pub(super) struct Dev {
     /// The folder that keeps the data, and a configuration with which every other command finds it
@@ -35,7 +40,14 @@ impl Dev {
 }
 
 async fn play(private: &Private, globals: &Globals, signals: &mut Signals) -> CommandResult {
-    let daemon = Daemon::start(&private.database, &private.config).await?;
+    let daemon = match Daemon::start(&private.database, &private.config).await {
+        Err(error @ DaemonError::Listen { .. }) => {
+            let said =
+                format!("{error}, or set ALLUVIUM_HTTP__LISTEN: 127.0.0.1:0 is any free port");
+            return Err(said.into());
+        }
+        daemon => daemon?,
+    };
     let place = Place::new(private, daemon.http())?;
     place.write_configuration(private)?;
     if globals.json {
@@ -86,7 +98,7 @@ impl Place {
              [mongodb]\nuri = {uri:?}\ndatabase = {database:?}\n\n[http]\nlisten = \"{http}\"\n"
         );
         for collection in &private.config.collections {
-            text += &format!("\n[[collections]]\nname = {:?}\n", collection.name);
+            text += &tables(collection);
         }
         fs::write(&self.configuration, text)
     }
@@ -135,6 +147,41 @@ Ctrl-C stops the daemon and the server."#,
     }
 }
 
+/// A collection as a configuration has it.
+fn tables(collection: &CollectionConfig) -> String {
+    let CollectionConfig {
+        name,
+        flush_interval,
+        cache_bytes,
+        gap_grace,
+        max_event_bytes,
+        max_state_bytes,
+        max_clients,
+        snapshots: SnapshotsConfig { every_events, every, keep },
+        compaction,
+    } = collection;
+    let CompactionConfig { every: compaction_every, min_age, keep_events, client_ttl, archive } =
+        compaction;
+    let shown = |time: Duration| format!("\"{}\"", humantime::format_duration(time));
+    let mut text = format!(
+        "\n[[collections]]\nname = {name:?}\nflush_interval = {}\ncache_bytes = \"{cache_bytes}B\"\n\
+         gap_grace = {}\nmax_event_bytes = \"{max_event_bytes}B\"\nmax_state_bytes = \"{max_state_bytes}B\"\n\
+         max_clients = {max_clients}\n\n\
+         [collections.snapshots]\nevery_events = {every_events}\nevery = {}\nkeep = {keep}\n\n\
+         [collections.compaction]\nevery = {}\nmin_age = {}\nkeep_events = {keep_events}\nclient_ttl = {}\n",
+        shown(*flush_interval),
+        shown(*gap_grace),
+        shown(*every),
+        shown(compaction_every.unwrap_or_default()),
+        shown(*min_age),
+        shown(*client_ttl),
+    );
+    if let Some(archive) = archive {
+        text += &format!("archive = {:?}\n", archive.to_string());
+    }
+    text
+}
+
 /// A word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
@@ -147,6 +194,25 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Expect, Sources, load};
+
+    #[test]
+    fn a_collection_is_written_as_it_is_read() {
+        let mut given = CollectionConfig::new("games");
+        given.flush_interval = Duration::from_millis(1_500);
+        given.cache_bytes = (1 << 20) + 1;
+        given.snapshots.every = Duration::from_secs(3_661);
+        let mut other = CollectionConfig::new("users");
+        other.compaction.every = Some(Duration::from_secs(600));
+        other.compaction.keep_events = 5;
+        other.compaction.archive = Some("file:///var/lib/a".parse().unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mongodb = "[mongodb]\nuri = \"mongodb://h/\"\ndatabase = \"game\"\n";
+        fs::write(file.path(), mongodb.to_owned() + &tables(&given) + &tables(&other)).unwrap();
+        let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+        let read = load(&sources, Expect::Collections).unwrap();
+        assert_eq!(read.collections, [given, other]);
+    }
 
     #[test]
     fn a_word_stays_one_word_in_a_shell() {

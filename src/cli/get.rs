@@ -10,7 +10,7 @@ use crate::{
         written::{Projected, State, tree},
     },
     model::document::{Document, Quarantine},
-    read::Current,
+    read::{Current, Reader},
 };
 
 #[derive(Args, Debug)]
@@ -33,6 +33,13 @@ fn parse_time(text: &str) -> Result<DateTime, String> {
 impl Get {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let reader = self.target.reader(globals).await?;
+        match self.read(&reader, globals).await {
+            Err(failure) => Err(self.target.explained(failure, &reader).await),
+            read => read,
+        }
+    }
+
+    async fn read(&self, reader: &Reader, globals: &Globals) -> CommandResult {
         let id = &self.target.id;
         let as_it_was = |document| (document, 0, None);
         let found = match (self.at_version, self.at_time) {

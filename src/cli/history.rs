@@ -4,9 +4,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CommandResult, Globals, output, target::Target};
-use crate::api::{
-    value::Notation,
-    written::{Event, tree},
+use crate::{
+    api::{
+        value::Notation,
+        written::{Event, tree},
+    },
+    read::Reader,
 };
 
 #[derive(Args, Debug)]
@@ -26,7 +29,14 @@ pub(super) struct History {
 
 impl History {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        let reader = self.target.reader(globals).await?;
+        let reader = self.target.reader_through(globals, self.archive).await?;
+        match self.read(&reader, globals).await {
+            Err(failure) => Err(self.target.explained(failure, &reader).await),
+            read => read,
+        }
+    }
+
+    async fn read(&self, reader: &Reader, globals: &Globals) -> CommandResult {
         let (id, after) = (&self.target.id, self.after_version);
         let page = match self.archive {
             true => reader.whole_history(id, after, self.limit).await?,

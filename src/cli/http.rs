@@ -90,6 +90,9 @@ pub(super) fn words(error: &reqwest::Error) -> String {
         Some(error) if error.is_parse() => {
             format!("{said}; if it speaks TLS, its address begins with https://")
         }
+        _ if said.contains("UnknownIssuer") => {
+            format!("{said}: name the certificates of whoever has signed it with --ca FILE")
+        }
         _ => said,
     }
 }

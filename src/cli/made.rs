@@ -43,7 +43,7 @@ impl Man {
 fn described(command: Command) -> Command {
     command.after_help(
         "EXIT STATUS: 0 done, 1 failed, 2 the command line makes no sense, 3 `verify` found a difference or one was left, \
-         4 `status` or `health` found something that needs attention.\n\n\
+         `archive check` a bad segment, or `compact` left documents as they are, 4 `status` or `health` found something that needs attention.\n\n\
          FILES: /etc/alluvium/alluvium.toml, which is read only where --config names it.",
     )
 }

@@ -10,7 +10,7 @@ use crate::{
         written::{Answer, Event, State, tree},
     },
     model::clock::Clock,
-    read::{self, MissingQuery},
+    read::{self, MissingQuery, Reader},
 };
 
 #[derive(Args, Debug)]
@@ -37,9 +37,16 @@ fn parse_clock(text: &str) -> Result<Clock, String> {
 
 impl Missing {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
-        let reader = self.target.reader(globals).await?;
-        let clock = self.clock.unwrap_or_default();
-        let Self { limit, reset, archive, .. } = self;
+        let reader = self.target.reader_through(globals, self.archive).await?;
+        match self.read(&reader, globals).await {
+            Err(failure) => Err(self.target.explained(failure, &reader).await),
+            read => read,
+        }
+    }
+
+    async fn read(&self, reader: &Reader, globals: &Globals) -> CommandResult {
+        let clock = self.clock.clone().unwrap_or_default();
+        let &Self { limit, reset, archive, .. } = self;
         let query = MissingQuery { clock, limit, log: None, reset, archive };
         let answer = reader.missing(&self.target.id, &query).await?;
         let answer = answer.ok_or_else(|| self.target.unknown())?;
@@ -60,7 +67,11 @@ fn print(answer: &read::Missing, reset: bool) -> std::io::Result<()> {
     output::line(format!("the document is at version {version}, with the clock {clock}"))?;
     if let Some(document) = &answer.snapshot {
         let snapshot = tree(&State::of(Notation::default(), document));
-        let why = if reset { "as asked for" } else { "the log no longer reaches back so far" };
+        let why = match (reset, answer.erased) {
+            (_, true) => "the content of the document was erased",
+            (true, false) => "as asked for",
+            (false, false) => "the log no longer reaches back so far",
+        };
         output::line(format!("{why}: start from the state {snapshot}"))?;
     }
     for event in &answer.events {

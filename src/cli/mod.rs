@@ -63,7 +63,6 @@ struct Cli {
 enum Command {
     /// Tell a small story on a throwaway MongoDB server, and check that it comes out right
     Demo(demo::Demo),
-    /// Start a MongoDB server that keeps its data in .alluvium, the daemon and its API, to play with
     Dev(dev::Dev),
     /// Project and serve the configured collections until SIGTERM or Ctrl-C
     Run(run::Run),
@@ -91,6 +90,9 @@ enum Command {
     /// Take the snapshot of a document, or of every document of a collection
     Snapshot(snapshot::Snapshot),
     /// Write bases and prune what they stand for, of one document or of a whole collection
+    ///
+    /// What stays is decided by the configuration of the daemon that leads the collection, not by --config. Exit code 3 when
+    /// documents were left as they are.
     Compact(compact::Compact),
     /// Put back what compaction has taken out, from the archive: of one document or of a whole collection
     Restore(archive::Restore),
@@ -136,6 +138,10 @@ impl Command {
             Self::Demo(_) | Self::Dev(_) => Targets::new()
                 .with_default(LevelFilter::WARN)
                 .with_target("alluvium::embedded", LevelFilter::INFO),
+            // What it says of a certificate is told by the command itself.
+            Self::Top(_) => Targets::new()
+                .with_default(LevelFilter::WARN)
+                .with_target("rustls_platform_verifier", LevelFilter::OFF),
             Self::Run(_) | Self::Bench(_) => Targets::new().with_default(LevelFilter::INFO),
             _ => Targets::new().with_default(LevelFilter::WARN),
         }
@@ -149,7 +155,8 @@ pub enum Failure {
     Failed,
     /// The command line makes no sense.
     Usage,
-    /// `verify` found a difference, or one was left; `archive check` found a bad segment.
+    /// `verify` found a difference, or one was left; `archive check` found a bad segment; `compact` left documents as they
+    /// are.
     Difference,
     /// `status` or `health` found something that needs attention.
     Attention,

@@ -38,7 +38,7 @@ const TEXT_HEIGHT: u16 = 200;
 #[derive(Args, Debug)]
 pub(super) struct Top {
     /// Where an instance serves HTTP; may be given several times [default: `http.listen` of the configuration]
-    #[arg(long = "url", value_name = "URL")]
+    #[arg(long = "url", value_name = "URL", value_parser = address)]
     urls: Vec<Url>,
     /// A token that may read, where the daemon asks for one
     #[arg(long, env = "ALLUVIUM_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -56,6 +56,12 @@ pub(super) struct Top {
     /// Print one frame as text and end; as it does where standard output is no terminal
     #[arg(long)]
     once: bool,
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    Url::parse(text).map_err(|error| {
+        format!("{error}; it begins with http:// or https://, such as http://127.0.0.1:8750")
+    })
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -196,4 +202,15 @@ fn text(model: &Model) -> io::Result<String> {
         Terminal::new(TestBackend::new(TEXT_WIDTH, TEXT_HEIGHT)).map_err(io::Error::other)?;
     terminal.draw(|frame| view::draw_text(frame, model)).map_err(io::Error::other)?;
     Ok(view::lines(terminal.backend().buffer()).join("\n").trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_told_how_it_begins() {
+        assert!(address("127.0.0.1:8750").unwrap_err().contains("begins with http://"));
+        assert!(address("http://127.0.0.1:8750").is_ok());
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     Config,
     read::{self, SCALAR_KEYS},
-    section::{ConfigError, Problem},
+    section::{ConfigError, MISSING, Problem},
 };
 
 const PREFIX: &str = "ALLUVIUM_";
@@ -59,6 +59,12 @@ pub fn load(sources: &Sources, expect: Expect) -> Result<Config, ConfigError> {
     // What an unreadable source would have set cannot be judged.
     let config =
         merge(sources, &mut problems).and_then(|values| read::read(values, expect, &mut problems));
+    if sources.file.is_none() && problems.iter().any(|problem| problem.message.starts_with(MISSING))
+    {
+        let message = "names no file, and none is looked for by itself; name one, such as \
+                       /etc/alluvium/alluvium.toml";
+        problems.push(Problem { key: "--config".to_owned(), message: message.to_owned() });
+    }
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(ConfigError { problems }),

@@ -307,7 +307,8 @@ fn read_compaction(mut section: Section<'_>) -> CompactionConfig {
     let never = Duration::ZERO;
     let every = section.bounded("every", never, (Duration::ZERO, YEAR));
     if !every.is_zero() && every < SECOND {
-        section.problem("every", "must be at least \"1s\", or left out for only on request");
+        section
+            .problem("every", "must be at least \"1s\"; \"0s\", or left out, is only on request");
     }
     let min_age = section.bounded("min_age", min_age, (Duration::ZERO, 100 * YEAR));
     let keep_events = section.bounded("keep_events", keep_events, (0, 1_000_000_000));

@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::values::Setting;
 
+/// How the message begins about a key that has no default and is absent.
+pub(super) const MISSING: &str = "is missing";
+
 /// One mistake in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -85,7 +88,7 @@ impl<'a> Section<'a> {
     pub(super) fn required<T: Setting>(&mut self, key: &'static str, missing: &str) -> Option<T> {
         if !self.fields.contains_key(key) {
             self.known.push(key);
-            self.problem(key, format!("is missing; {missing}"));
+            self.problem(key, format!("{MISSING}; {missing}"));
             return None;
         }
         self.take(key)

@@ -102,6 +102,11 @@ impl FromStr for Uri {
 /// The driver's words may quote a part of the string, and with it a password: they are only told
 /// where there is nothing to hide.
 fn malformed(text: &str, error: &mongodb::error::Error) -> String {
+    if let Some(option) = unknown_option(text, error) {
+        return format!(
+            "has the option `{option}`, which the driver does not know; mend its name, or remove it"
+        );
+    }
     if text.contains('@') {
         let advice = "user name and password must be percent-encoded";
         return format!("{RULE}; what is there cannot be read, and {advice}");
@@ -110,6 +115,21 @@ fn malformed(text: &str, error: &mongodb::error::Error) -> String {
         true => format!("{RULE}, not {text:?}: {}", error.kind),
         false => format!("{RULE}, not \"{}\"", redact(text)),
     }
+}
+
+/// The option that the driver does not know, if that is what is wrong. A name can be shown where nothing of it may belong
+/// to a password.
+fn unknown_option<'t>(text: &'t str, error: &mongodb::error::Error) -> Option<&'t str> {
+    let said = error.kind.to_string().to_ascii_lowercase();
+    let (_, options) = text.split_once('?')?;
+    if options.contains(['@', '?', '/']) {
+        return None;
+    }
+    let names = options.split('&').filter_map(|option| Some(option.split_once('=')?.0));
+    let mut unknown = names.filter(|name| {
+        said.contains(&format!(" {} is an invalid option", name.to_ascii_lowercase()))
+    });
+    unknown.next()
 }
 
 /// What the driver or the server would refuse in a string that is well formed.
@@ -306,6 +326,8 @@ mod tests {
         refused("mongodb://h/?loadBalanced=true", "loadBalanced=true, which is for clusters");
         refused("mongodb://h,i/?directConnection=true", "several hosts");
         refused("mongodb://h/?maxConnecting=0", "maxConnecting=0");
+        let unknown = "mongodb://u:secret@h/?w=1&replicaSett=rs0".parse::<Uri>().unwrap_err();
+        assert!(unknown.starts_with("has the option `replicaSett`, which"), "{unknown}");
         refused("mongodb://h/?tls=true&tlsCAFile=/nonexistent", "tlsCAFile=/nonexistent");
         let long = format!("mongodb://h/?appName={}", "a".repeat(129));
         refused(&long, "has an appName of 129 bytes");

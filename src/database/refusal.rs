@@ -96,7 +96,7 @@ pub enum ConnectError {
     /// The name and password are not accepted.
     #[error(
         "MongoDB at {hosts} refuses the login: {reason}; check user name, password \
-         (percent-encoded) and authSource in mongodb.uri"
+         (percent-encoded) and authSource in mongodb.uri, or in the file that mongodb.uri_file names"
     )]
     Login {
         /// The hosts of the connection string.

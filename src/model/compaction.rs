@@ -81,12 +81,12 @@ pub enum Notice {
 }
 
 /// What keeps events of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pin {
     /// The rule.
     pub rule: Rule,
-    /// The client, where one needs them, and when it was last seen.
-    pub client: Option<(String, DateTime)>,
+    /// The client, where one needs them.
+    pub client: Option<LiveClient>,
     /// How many events stay because of it.
     pub events: i64,
 }
@@ -100,6 +100,8 @@ pub struct LiveClient {
     pub clock: Clock,
     /// When it told so, by the database's clock.
     pub seen_at: DateTime,
+    /// Whether all of this could be read. One that could not lacks everything.
+    pub is_readable: bool,
 }
 
 /// The version that a document had reached at a time, by the database's clock: every event up to there is at least as old.
@@ -236,6 +238,7 @@ mod tests {
             name: name.into(),
             clock: clock(counts),
             seen_at: seconds(seen),
+            is_readable: true,
         };
         let mut inventory = inventory();
         inventory.clients =

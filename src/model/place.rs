@@ -26,6 +26,11 @@ impl FromStr for Place {
                 && path.len() > 1
                 && !path.split('/').any(|name| name == "..")
                 && !path.contains(['?', '#', '%', '\0']);
+            if path.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+                return Err(format!(
+                    "file:// takes an absolute path, with three slashes: file:///{path}"
+                ));
+            }
             return match is_plain {
                 true => Ok(Self::Directory(path.into())),
                 false => Err(format!("{rule}; the path must be absolute and plain")),
@@ -92,5 +97,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
+        let told = "file://var/lib/x".parse::<Place>().unwrap_err();
+        assert!(told.contains("with three slashes: file:///var/lib/x"), "{told}");
     }
 }

@@ -123,6 +123,11 @@ impl Reader {
         Self { archive, ..self }
     }
 
+    /// Whether earlier versions can be read through an archive.
+    pub fn has_archive(&self) -> bool {
+        self.archive.is_some()
+    }
+
     /// The name of the collection.
     pub fn collection(&self) -> &str {
         self.documents.name()

@@ -172,6 +172,8 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
     assert_eq!((status, &missing["answer"]), (200, &"snapshot".into()), "{missing}");
     let snapshot = &missing["snapshot"];
     assert_eq!((&snapshot["deleted"], &snapshot["erased"]), (&true.into(), &true.into()));
+    let told = run(&scene, &["missing", "games", "a", "--clock", "{}"]).await;
+    assert!(told.out.contains("the content of the document was erased"), "{told:?}");
     for gone in
         ["/events?after_version=1", "/events?archive=true", "?at_version=2", "?at_version=5"]
     {

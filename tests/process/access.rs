@@ -86,6 +86,7 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
         (&[][..], "it asks for a token"),
         (&["--token-file", "/nowhere"], "--token-file: /nowhere cannot be read"),
         (&["--token-file", "/dev/null"], "is empty"),
+        (&["--token", "another"], "it does not know this token"),
     ] {
         let (code, said) = asked(&[&["top", "--once"], arguments].concat());
         assert!(code == Some(1) && said.contains(wanted), "{said}");
@@ -210,6 +211,13 @@ async fn health_and_metrics_alone_are_open_at_an_address_of_their_own() {
         ] {
             assert_eq!(ask(method, path, &token), 404, "{path}");
         }
+        let url = format!("http://127.0.0.1:{port}");
+        let top = std::process::Command::new(env!("CARGO_BIN_EXE_alluvium"))
+            .args(["top", "--once", "--url", &url, "--token", &token])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(top.stderr).unwrap();
+        assert!(said.contains("give the address of `http.listen`"), "{said}");
         assert_eq!(daemon.get("/healthz").0, 200, "they are at the other one too");
         assert_eq!(daemon.stop().await.code(), Some(0));
     }

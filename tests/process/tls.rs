@@ -141,7 +141,10 @@ async fn the_commands_that_ask_over_http_speak_tls() {
     assert!(code == 0 && text.contains("games"), "{text}");
     assert_eq!(scene.run(&["top", "--once", "--url", &url, "--ca", &cert]).0, 0);
     for (arguments, wanted) in [
-        (&["--url", &url][..], "UnknownIssuer"),
+        (
+            &["--url", &url][..],
+            "UnknownIssuer: name the certificates of whoever has signed it with --ca",
+        ),
         (&["--url", &url.replace("https", "http"), "--ca", &cert], "begins with https://"),
         (&["--ca", "/nowhere"], "--ca: /nowhere cannot be read"),
         (&["--ca", &pair.key().display().to_string()], "holds no certificate"),

@@ -334,7 +334,10 @@ pub(super) async fn read(sim: Sim, world: World, number: usize, plan: ClientPlan
         }
         let (name, seen_at) = (format!("client-{number}"), sim.wall());
         sim.tell(|| format!("{name} has {clock:?} of {id}"));
-        world.acknowledge(&id, LiveClient { name, clock: clock.clone(), seen_at });
+        world.acknowledge(
+            &id,
+            LiveClient { name, clock: clock.clone(), seen_at, is_readable: true },
+        );
     }
 }
 

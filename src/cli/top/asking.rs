@@ -11,6 +11,8 @@ use serde_json::Value;
 
 use super::http::{self, FileError, words};
 
+/// What every instance tells of itself.
+const STATUS: &str = "v1/status";
 /// How many jobs are asked for.
 const JOBS: &str = "v1/jobs?limit=20";
 
@@ -18,6 +20,7 @@ const JOBS: &str = "v1/jobs?limit=20";
 pub(super) struct Asking {
     client: Client,
     urls: Vec<Url>,
+    has_token: bool,
 }
 
 /// What one instance has answered.
@@ -76,7 +79,7 @@ impl Asking {
             None => client,
         };
         let client = client.build().map_err(AskError::Client)?;
-        Ok(Self { client, urls })
+        Ok(Self { client, urls, has_token: token.is_some() })
     }
 
     /// What each of them answers now.
@@ -90,7 +93,7 @@ impl Asking {
 
     async fn one(&self, url: &Url) -> Result<Told, String> {
         let metrics = self.text(url, "metrics").await?;
-        let status = self.text(url, "v1/status").await?;
+        let status = self.text(url, STATUS).await?;
         // While it waits for its database there are none.
         let jobs = self.text(url, JOBS).await.unwrap_or_default();
         let status = serde_json::from_str(&status)
@@ -102,9 +105,14 @@ impl Asking {
         let address = url.join(path).map_err(|error| error.to_string())?;
         let answer = self.client.get(address).send().await.map_err(|error| words(&error))?;
         match answer.status().as_u16() {
+            401 if self.has_token => Err("it does not know this token".into()),
             401 => Err("it asks for a token: --token-file, --token or ALLUVIUM_TOKEN".into()),
             403 => Err("the token may not read this".into()),
             200 => answer.text().await.map_err(|error| words(&error)),
+            404 if path == STATUS => Err(format!(
+                "it answers /{path} with 404: `http.health_listen` serves health and metrics alone, so give the address \
+                 of `http.listen`"
+            )),
             other => Err(format!("it answers /{path} with {other}")),
         }
     }

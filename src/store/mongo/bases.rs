@@ -111,10 +111,12 @@ impl Bases for MongoStore {
             let clock =
                 row.get_document("clock").ok().and_then(|clock| Clock::from_raw(clock).ok());
             let name = row.get_document("_id").ok().and_then(|key| key.get_str("x").ok());
+            let seen_at = row.get_datetime("seen_at").ok();
             let client = LiveClient {
+                is_readable: clock.is_some() && name.is_some() && seen_at.is_some(),
                 name: name.unwrap_or_default().to_owned(),
                 clock: clock.unwrap_or_default(),
-                seen_at: row.get_datetime("seen_at").unwrap_or(DateTime::MAX),
+                seen_at: seen_at.unwrap_or(DateTime::MAX),
             };
             clients.entry(id).or_default().push(client);
         }

@@ -281,7 +281,7 @@ pub(super) struct Folding<'p> {
     /// What the document was at the highest version at which a base may stand, as far as it has come.
     pub(super) candidate: Option<Document>,
     /// Who needs the event after that.
-    needed_by: Option<(String, DateTime)>,
+    needed_by: Option<LiveClient>,
     /// The bytes of the events below the candidate that could go.
     bytes: i64,
     /// Those of the candidate's own event, which stays.
@@ -321,7 +321,7 @@ impl<'p> Folding<'p> {
             let spared = i64::from(planted(Bug::FloorOffByOne));
             let needed = self.plan.needed_by(client, seq - spared);
             if let Some(live) = needed {
-                self.needed_by = Some((live.name.clone(), live.seen_at));
+                self.needed_by = Some(live.clone());
                 self.candidate = Some(self.document.clone());
             }
         }

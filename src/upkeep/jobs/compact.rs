@@ -24,6 +24,9 @@ const STEP_DOCUMENTS: usize = 64;
 const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How many of what stays are named: the largest.
 const PINS_MAX: usize = 100;
+/// What is told of a client whose row is not what it has to be.
+const UNREADABLE: &str =
+    "its row in alluvium.clients cannot be read, so it keeps everything: mend or delete it";
 /// The pause before it is looked again whether the collection may be compacted.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -92,11 +95,14 @@ impl Tallied {
 
 fn shown(document: &DocumentId, pin: &Pin) -> Document {
     let mut shown = doc! { "document": document.to_bson(), "rule": pin.rule.name() };
-    if let Some((client, seen_at)) = &pin.client {
-        shown.insert("client", client);
-        // One whose row cannot be read counts as seen for ever, which is a time that drivers cannot show.
-        if *seen_at < DateTime::MAX {
-            shown.insert("seen_at", *seen_at);
+    if let Some(client) = &pin.client {
+        shown.insert("client", &client.name);
+        // Without one that can be read it counts as seen for ever, which is a time that drivers cannot show.
+        if client.seen_at < DateTime::MAX {
+            shown.insert("seen_at", client.seen_at);
+        }
+        if !client.is_readable {
+            shown.insert("problem", UNREADABLE);
         }
     }
     shown.insert("events", pin.events);
@@ -195,5 +201,29 @@ where
             // This also finds out whether the job was cancelled.
             self.save_place().await?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        clock::Clock,
+        compaction::{LiveClient, Rule},
+    };
+
+    #[test]
+    fn a_client_that_cannot_be_read_is_told_of_as_such() {
+        let told = |seen_at, is_readable| {
+            let client = LiveClient { name: "x".into(), clock: Clock::new(), seen_at, is_readable };
+            shown(
+                &DocumentId::Integer(1),
+                &Pin { rule: Rule::Client, client: Some(client), events: 5 },
+            )
+        };
+        let good = told(DateTime::from_millis(5), true);
+        assert!(good.contains_key("seen_at") && !good.contains_key("problem"), "{good}");
+        let bad = told(DateTime::MAX, false);
+        assert!(!bad.contains_key("seen_at") && bad.get_str("problem").is_ok(), "{bad}");
     }
 }

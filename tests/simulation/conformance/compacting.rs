@@ -229,7 +229,12 @@ pub(super) async fn marks_and_clients_are_those_of_the_log_and_of_the_documents(
     let client = |name: &str, count| {
         let mut clock = Clock::new();
         clock.set("c", count);
-        LiveClient { name: name.into(), clock, seen_at: DateTime::from_millis(count) }
+        LiveClient {
+            name: name.into(),
+            clock,
+            seen_at: DateTime::from_millis(count),
+            is_readable: true,
+        }
     };
     server.acknowledge(&id("a"), client("phone", 1)).await;
     server.acknowledge(&id("a"), client("desk", 2)).await;
