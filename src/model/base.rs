@@ -3,7 +3,7 @@
 //! made again from it.
 
 use bson::{
-    Binary, DateTime, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, raw::cstr, rawdoc,
+    Binary, DateTime, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, Uuid, raw::cstr, rawdoc,
     spec::BinarySubtype,
 };
 
@@ -206,10 +206,11 @@ impl Base {
     }
 
     /// The same base after an erasure of everything up to `through`. Whoever wrote the first event does not find his mark
-    /// again: that may be content as well.
+    /// again: that may be content as well. One by lot takes its place, for a log may have a unique index on marks.
     #[must_use]
     pub fn erased(self, through: i64) -> Self {
-        Self { erased_through: self.erased_through.max(through), mark: None, ..self }
+        let mark = self.mark.map(|_| RawBson::Binary(Uuid::new().into()));
+        Self { erased_through: self.erased_through.max(through), mark, ..self }
     }
 
     /// Whether it stands for a document whose content was erased.

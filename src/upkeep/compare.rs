@@ -16,7 +16,7 @@ use seen::SeenBase;
 
 use super::{
     fold::{READ_EVENTS_MAX, Stop, offer, read_on},
-    snapshot::version_of,
+    snapshot::{difference, version_of},
 };
 use crate::{
     database::{Error, Result},
@@ -75,6 +75,12 @@ impl Checked {
     /// What is wrong with the base of its log, or below that.
     pub(super) fn wrong_base(&self) -> Option<String> {
         self.base.and_then(|base| base.problem())
+    }
+
+    /// Why the row is not what its log makes of it, apart from what came late.
+    pub(super) fn unsound(&self) -> Option<String> {
+        let difference = self.row.as_deref().map(|row| difference(row, &self.folded, &self.stop));
+        difference.flatten().or_else(|| self.base.and_then(|base| base.lost()))
     }
 
     /// The walk has come to its next event.

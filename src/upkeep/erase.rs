@@ -2,10 +2,11 @@
 //! before, which is pruned at once; and whatever else holds content forgets it, the archive last. Each step may be
 //! interrupted anywhere and taken again. What is written above the deletion is a new life of the document, and stays.
 
-use bson::RawDocumentBuf;
+use bson::{RawDocumentBuf, Uuid};
 
 use super::{
     compact::{Compactor, Erasing, is_bare_delete},
+    compare::Checked,
     snapshot::version_of,
 };
 use crate::{
@@ -25,6 +26,9 @@ use crate::{
 
 /// How often a step may come to nothing because others write there.
 const IDLE_MAX: u32 = 100;
+
+/// How often it is looked, at intervals of some length, whether the deletion is projected.
+const WAITS_MAX: u32 = 600;
 
 /// Erases documents of one log.
 pub(crate) struct Eraser<'a, S: LogSource, D> {
@@ -82,6 +86,12 @@ pub(crate) enum EraseError {
 
 type Result<T> = std::result::Result<T, EraseError>;
 
+fn unproven(problem: &str) -> String {
+    format!(
+        "its row is not what its log makes of it ({problem}): verify it first; nothing was changed"
+    )
+}
+
 fn refused<T>(id: &DocumentId, why: impl Into<String>) -> Result<T> {
     Err(EraseError::Refused(id.clone(), why.into()))
 }
@@ -96,6 +106,16 @@ where
     /// # Errors
     /// [`EraseError`]; what is gone stays gone.
     pub(crate) async fn step(&self, id: &DocumentId, begun: &mut Begun) -> Result<Stepped> {
+        match self.go_on(id, begun).await {
+            // An index or a validator of somebody, which refuses it the next time as well.
+            Err(EraseError::Database(error)) if error.may_be_of_what_was_sent() => {
+                refused(id, format!("the server refuses what takes its place: {error}"))
+            }
+            stepped => stepped,
+        }
+    }
+
+    async fn go_on(&self, id: &DocumentId, begun: &mut Begun) -> Result<Stepped> {
         if begun.version == 0 {
             self.find_archive(id).await?;
         }
@@ -143,19 +163,27 @@ where
 
     /// Sees to it that the document is deleted, and finds out where.
     async fn delete(&self, id: &DocumentId, begun: &mut Begun) -> Result<Stepped> {
-        let Some(row) = self.store.load(std::slice::from_ref(id)).await?.pop() else {
-            return refused(id, "nothing was ever written of it");
-        };
-        let version = version_of(&row);
+        let row = self.store.load(std::slice::from_ref(id)).await?.pop();
+        let version = row.as_deref().map_or(0, version_of);
         let record = self.store.load_quarantine_of(id).await?.map(|record| record.mark);
         if let Some(mark) = record.filter(|mark| mark.version > version) {
             let (class, at) = (mark.class.name(), mark.version);
             let why = format!("it waits for version {at} as `{class}`; close that first");
             return refused(id, why);
         }
+        let Some(row) = row else { return refused(id, "nothing was ever written of it") };
         let is_deleted = row.get_bool("deleted").unwrap_or_default();
         if begun.version == 0 {
             begun.is_deleted = is_deleted && self.is_bare(id, version).await?;
+            if !begun.is_deleted
+                && let Some(problem) = self.problem(id).await?
+            {
+                // Others may have been at work meanwhile.
+                return match self.problem(id).await? {
+                    Some(again) if again == problem => refused(id, unproven(&problem)),
+                    _ => self.idle(id, begun),
+                };
+            }
             begun.version = match begun.is_deleted {
                 true => version,
                 // Where it is deleted by an event that says more, only a new life can be deleted.
@@ -165,7 +193,7 @@ where
         }
         if version >= begun.version {
             match self.is_bare(id, begun.version).await? {
-                true => begun.is_deleted = true,
+                true => (begun.is_deleted, begun.idle) = (true, 0),
                 // Another writer has taken that place.
                 false => begun.version = 0,
             }
@@ -175,10 +203,25 @@ where
             true => NewChange::Create { state: RawDocumentBuf::new() },
             false => NewChange::Delete,
         };
-        let event = NewEvent::new(FILLER_CLIENT, change, self.store.server_time().await?);
+        let at = self.store.server_time().await?;
+        // With a mark of its own: the log may have a unique index on that.
+        let event = NewEvent::new(FILLER_CLIENT, change, at).id(bson::Binary::from(Uuid::new()));
         let key = EventKey { document: id.clone(), version: version + 1 };
         self.log.insert(&[event.encode(&key)]).await?;
-        Ok(Stepped::Waits)
+        begun.idle += 1;
+        match begun.idle > WAITS_MAX {
+            true => refused(
+                id,
+                format!("version {} of it is in the log and not projected", key.version),
+            ),
+            false => Ok(Stepped::Waits),
+        }
+    }
+
+    /// Why the row is not what its log makes of it. A deletion over that would take what the row alone still has.
+    async fn problem(&self, id: &DocumentId) -> Result<Option<String>> {
+        let checked = Checked::look(self.source, (self.log, self.store), id).await?;
+        Ok(checked.unsound())
     }
 
     /// Whether the event at `version` is a deletion and says nothing more.
@@ -196,6 +239,8 @@ where
     /// The log holds nothing of it any more; nor does what stands beside it after this, and one more segment.
     async fn forget(&self, id: &DocumentId, begun: &mut Begun) -> Result<Stepped> {
         begun.gone += self.store.forget(id, begun.version).await?;
+        // What was put back of it is gone.
+        self.store.hold(self.log.id(), id, false).await?;
         let archive = self.archive.filter(|_| !planted(Bug::ErasureForgetsSegments));
         let Some(archive) = archive else { return Ok(Stepped::Done) };
         let shredder = Shredder::new(archive, self.store, self.log.id());

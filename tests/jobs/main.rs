@@ -15,6 +15,7 @@ mod closing;
 mod deep;
 mod doing;
 mod erasing;
+mod erasing_refused;
 mod hindered;
 mod operating;
 mod parts;

@@ -1,11 +1,11 @@
 //! One collection's log on MongoDB, as the daemon reads and mends it.
 
-use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
+use bson::{Document, RawArrayBuf, RawDocumentBuf, Timestamp, raw::cstr, rawdoc};
 use futures::{StreamExt, stream::try_unfold};
 
 use super::named::{NamedLog, majority};
 use crate::{
-    database::{Ahead, Error, Result, code},
+    database::{Ahead, Error, Result, Verdict, code},
     log::{Batch, EventLog, Mend, Scan, history},
     model::{event::EventKey, id::DocumentId, position::LogId},
 };
@@ -122,6 +122,16 @@ impl Scan for MongoScan {
     }
 }
 
+/// What to do where the server takes no event of ours.
+const REFUSED: &str = "an index or a validator of the log refuses an event of alluvium's own: drop that, or let it pass such events";
+
+/// Whether a write error says that the place of an event is taken. A unique index of somebody else says something else.
+fn is_taken(error: &Document) -> bool {
+    let key = error.get_document("keyPattern");
+    error.get_i32("code").ok() == Some(code::DUPLICATE_KEY)
+        && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id"))
+}
+
 impl Mend for MongoLog {
     async fn insert(&self, events: &[RawDocumentBuf]) -> Result<()> {
         if events.is_empty() {
@@ -129,6 +139,12 @@ impl Mend for MongoLog {
         }
         let events: RawArrayBuf = events.iter().cloned().collect();
         let statements = rawdoc! { "documents": events, "ordered": false };
-        self.0.write(cstr!("insert"), statements, &[code::DUPLICATE_KEY]).await
+        match self.0.write(cstr!("insert"), statements, is_taken).await {
+            // What the server has against an event it has against it at the next attempt as well.
+            Err(error) if error.may_be_of_what_was_sent() && error.verdict() == Verdict::Retry => {
+                Err(Error::stop(error.to_string(), REFUSED))
+            }
+            done => done,
+        }
     }
 }

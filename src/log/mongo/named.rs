@@ -153,13 +153,13 @@ impl NamedLog {
         let run = self.database.run_raw_command(command).session(session);
         let reply = reply_of(run).await.map_err(|error| self.told(error))?;
         // A write is refused in the part of its reply that is about single statements.
-        match first_error(&reply, &[]) {
+        match first_error(&reply, |_| false) {
             Some(error) if error.code() == Some(code::LOG_MISMATCH) => Err(self.told(error)),
             _ => Ok(reply),
         }
     }
 
-    /// Runs a write command at majority. Errors of single statements with one of the codes `expected` are none.
+    /// Runs a write command at majority. Errors of single statements that are `expected` are none.
     ///
     /// # Errors
     /// Code [`code::LOG_MISMATCH`] when the log is away, gone, or another one.
@@ -167,7 +167,7 @@ impl NamedLog {
         &self,
         verb: &CStr,
         mut fields: RawDocumentBuf,
-        expected: &[i32],
+        expected: fn(&Document) -> bool,
     ) -> Result<()> {
         fields.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
         let command = self.command(verb, &fields)?;
@@ -189,11 +189,11 @@ impl NamedLog {
 }
 
 /// The first error in the reply to a write.
-fn first_error(reply: &Document, expected: &[i32]) -> Option<Error> {
+fn first_error(reply: &Document, expected: fn(&Document) -> bool) -> Option<Error> {
     let code = |error: &Document| error.get_i32("code").unwrap_or_default();
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     let errors = errors.iter().filter_map(bson::Bson::as_document);
-    let errors = errors.filter(|error| !expected.contains(&code(error)));
+    let errors = errors.filter(|error| !expected(error));
     let refused = reply.get_document("writeConcernError").ok();
     let error = errors.chain(refused).next()?;
     Some(Error::server(code(error), error.get_str("errmsg").unwrap_or("a write failed")))

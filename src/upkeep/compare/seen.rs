@@ -101,21 +101,27 @@ impl SeenBase {
 
     /// What is wrong with it, or below it.
     pub(super) fn problem(&self) -> Option<String> {
-        let Self { version, pruned, has_own, late, left } = *self;
-        if !has_own {
-            return Some(format!("the event of its base, at version {version}, is missing"));
-        }
-        if left != self.expected() {
-            return Some(format!(
-                "below its base, at version {version}, {left} events wait to be pruned where `pruned`, {pruned}, says that \
-                 there are {}: somebody has deleted some, or changed `pruned`",
-                self.expected()
-            ));
-        }
-        (late > 0).then(|| {
+        let Self { version, late, .. } = *self;
+        let is_late = || {
             format!(
                 "{late} events stand below its base, at version {version}, where none is left: they came late. \
                  `alluvium compact` puts them on record"
+            )
+        };
+        self.lost().or_else(|| (late > 0).then(is_late))
+    }
+
+    /// What is missing that has to be there.
+    pub(super) fn lost(&self) -> Option<String> {
+        let Self { version, pruned, has_own, left, .. } = *self;
+        if !has_own {
+            return Some(format!("the event of its base, at version {version}, is missing"));
+        }
+        (left != self.expected()).then(|| {
+            format!(
+                "below its base, at version {version}, {left} events wait to be pruned where `pruned`, {pruned}, says that \
+                 there are {}: somebody has deleted some, or changed `pruned`",
+                self.expected()
             )
         })
     }
