@@ -31,6 +31,9 @@ const MANIFEST: &str = "manifest.json";
 /// A segment is closed when its content has so many bytes.
 pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
 
+/// Under so many names the same content is kept at most, where what has its name is damaged.
+const COPIES_MAX: u32 = 9;
+
 /// The archive of one collection. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
@@ -153,10 +156,27 @@ impl Archive {
         Segment::new((&self.database, &self.collection), log)
     }
 
-    /// The index comes first, so that an erasure finds whatever segments there may be.
+    /// Under its name, or the next that is free where something damaged has that.
     async fn write(&self, rows: &impl ArchiveRows, segment: &Segment) -> Result<u64> {
-        let (index, bytes) = (segment.rows(), segment.compressed()?);
-        let Some(row) = index.first() else { return Ok(0) };
+        let mut copy = 1;
+        loop {
+            match self.write_as(rows, segment, copy).await? {
+                Some(bytes) => return Ok(bytes),
+                None => copy += 1,
+            }
+        }
+    }
+
+    /// The index comes first, so that an erasure finds whatever segments there may be. `None` when something damaged has the
+    /// name.
+    async fn write_as(
+        &self,
+        rows: &impl ArchiveRows,
+        segment: &Segment,
+        copy: u32,
+    ) -> Result<Option<u64>> {
+        let (index, bytes) = (segment.rows(copy), segment.compressed()?);
+        let Some(row) = index.first() else { return Ok(Some(0)) };
         rows.note_archived(&index).await?;
         // An erasure that began later finds these rows.
         if self.is_erased(rows, &index).await? && !planted(Bug::ErasedIsArchived) {
@@ -167,13 +187,18 @@ impl Archive {
             self.objects.delete(&row.segment).await?;
         }
         let is_new = self.objects.create(&row.segment, bytes).await?;
-        if !planted(Bug::ArchiveNotReadBack) && *self.content(row).await? != *segment.content() {
-            return Err(ArchiveError::damaged(&row.segment, "is another than was written"));
+        match self.content(row).await {
+            _ if planted(Bug::ArchiveNotReadBack) => {}
+            Err(ArchiveError::Damaged { .. }) if !is_new && copy < COPIES_MAX => return Ok(None),
+            content if *content.as_ref().map_err(Clone::clone)? != *segment.content() => {
+                return Err(ArchiveError::damaged(&row.segment, "is another than was written"));
+            }
+            _ => {}
         }
         if rows.prove_archived(&index).await? < index.len() as i64 {
             return Err(ArchiveError::Moved(row.segment.clone()));
         }
-        Ok(if is_new { size } else { 0 })
+        Ok(Some(if is_new { size } else { 0 }))
     }
 
     /// Whether something of these rows was erased by now.
@@ -250,22 +275,10 @@ fn written(manifest: &Value) -> Vec<u8> {
     format!("{manifest:#}\n").into_bytes()
 }
 
-/// Up to which version the rows of a document reach from `from` on without a gap; below `from` where they have nothing of it.
-pub fn reaches(rows: &[Archived], log: LogId, from: i64) -> i64 {
-    let mut reached = from - 1;
-    let counts =
-        |row: &&Archived| (row.is_proven || planted(Bug::UnprovenReliedOn)) && row.log == log;
-    for row in rows.iter().filter(counts) {
-        if row.from <= reached + 1 {
-            reached = reached.max(row.to);
-        }
-    }
-    reached
-}
-
 /// The row that holds a version, if one does; that which reaches furthest.
 pub fn holding(rows: &[Archived], log: LogId, version: i64) -> Option<&Archived> {
+    let counts = |row: &Archived| row.is_proven || planted(Bug::UnprovenReliedOn);
     let holds =
-        |row: &&Archived| row.is_proven && row.log == log && (row.from..=row.to).contains(&version);
+        |row: &&Archived| counts(row) && row.log == log && (row.from..=row.to).contains(&version);
     rows.iter().filter(holds).max_by_key(|row| row.to)
 }

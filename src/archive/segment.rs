@@ -82,8 +82,8 @@ impl Segment {
         self.content.len()
     }
 
-    /// Its name, by its ranges and by its content.
-    pub(super) fn name(&self) -> String {
+    /// Its name, by its ranges and by its content, and by which copy of that it is.
+    fn name(&self, copy: u32) -> String {
         let mut ranges = Sha256::new();
         for Span { id, from, to, .. } in &self.ranges {
             let mut range = rawdoc! { "from": *from, "to": *to };
@@ -92,12 +92,13 @@ impl Segment {
         }
         let ranges: [u8; 32] = ranges.finalize().into();
         let (ranges, content) = (hex(&ranges[..8]), hex(&hash(&self.content)));
-        format!("segments/{ranges}-{content}.bson.zst")
+        let copy = if copy > 1 { format!("-{copy}") } else { String::new() };
+        format!("segments/{ranges}-{content}{copy}.bson.zst")
     }
 
     /// The rows of the index that tell of it.
-    pub(super) fn rows(&self) -> Vec<Archived> {
-        let (segment, hash) = (self.name(), hash(&self.content));
+    pub(super) fn rows(&self, copy: u32) -> Vec<Archived> {
+        let (segment, hash) = (self.name(copy), hash(&self.content));
         let size = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         let row = |span: &Span| Archived {
             id: span.id.clone(),

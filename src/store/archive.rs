@@ -41,6 +41,9 @@ pub trait ArchiveRows: Clone + Send + Sync + 'static {
     /// Says that the segment of these rows was read back, at majority; how many of them are still there.
     fn prove_archived(&self, rows: &[Archived]) -> impl Future<Output = Result<i64>> + Send;
 
+    /// Says that the segment of these rows is not what was written, at majority: nothing relies on them any more.
+    fn doubt_archived(&self, rows: &[Archived]) -> impl Future<Output = Result<()>> + Send;
+
     /// The rows of some documents, ascending for each, as the majority holds them.
     fn archived(&self, ids: &[DocumentId]) -> impl Future<Output = Result<Vec<Archived>>> + Send;
 

@@ -147,6 +147,55 @@ async fn an_archive_that_is_away_or_anothers_stops_compaction_with_a_sentence_an
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_from_the_archive_is_written_anew_before_it_goes_from_the_log() {
+    let (scene, daemon, directory) = archived(60).await;
+    let (a, restore) = (doc! { "document": "a" }, ["restore", "games", "a"]);
+    let before = log_of(&scene, "a").await;
+    for turn in 0..3 {
+        assert!(count(&compact(&scene, a.clone()).await, "events") > 0);
+        let restored = run(&scene, &restore).await;
+        assert_eq!(restored.code, Some(0), "{turn}: {restored:?}");
+        assert_eq!(log_of(&scene, "a").await, before, "{turn}");
+        for segment in segments(directory.path()) {
+            let mut bytes = std::fs::read(&segment).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            match turn {
+                0 => std::fs::remove_file(&segment).unwrap(),
+                _ => std::fs::write(&segment, bytes).unwrap(),
+            }
+        }
+    }
+    assert!(count(&compact(&scene, a).await, "events") > 0);
+    let checked = run(&scene, &["archive", "check", "games"]).await;
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_from_the_archive_between_base_and_pruning_is_written_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut scene = scene(20).await;
+    let compaction = &mut scene.games_config().compaction;
+    compaction.archive = Some(Place::Directory(directory.path().join("archive")));
+    compaction.min_age = std::time::Duration::from_secs(1);
+    let daemon = scene.start().await;
+    scene.append((1..=60).map(|version| turn("a", version))).await;
+    scene.reached("a", 60).await;
+    daemon.says("it tails", |status| status.lag_seconds == Some(0.0)).await;
+    let before = log_of(&scene, "a").await;
+    while count(&compact(&scene, doc! {}).await, "bases") == 0 {}
+    for segment in segments(directory.path()) {
+        std::fs::remove_file(segment).unwrap();
+    }
+    while count(&compact(&scene, doc! {}).await, "events") == 0 {}
+    let restored = run(&scene, &["restore", "games", "a"]).await;
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    assert_eq!(log_of(&scene, "a").await, before);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_or_missing_segment_is_named_and_nothing_is_deleted_because_of_it() {
     let (scene, daemon, directory) = archived(200).await;
     compact(&scene, doc! {}).await;

@@ -93,6 +93,18 @@ impl ArchiveRows for SimStore {
         .await
     }
 
+    async fn doubt_archived(&self, rows: &[Archived]) -> Result<()> {
+        let rows = rows.to_vec();
+        self.on_index("doubt_archived", move |index| {
+            for row in &rows {
+                if let Some(row) = index.get_mut(&key(row)) {
+                    row.is_proven = false;
+                }
+            }
+        })
+        .await
+    }
+
     async fn archived(&self, ids: &[DocumentId]) -> Result<Vec<Archived>> {
         let ids = ids.to_vec();
         self.on_index("archived", move |index| {

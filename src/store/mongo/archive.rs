@@ -44,20 +44,11 @@ impl ArchiveRows for MongoStore {
     }
 
     async fn prove_archived(&self, rows: &[Archived]) -> Result<i64> {
-        let mut proven = 0;
-        for rows in rows.chunks(ROWS_MAX) {
-            let statements: RawArrayBuf = rows
-                .iter()
-                .map(|row| {
-                    let key = self.archive_key(row);
-                    rawdoc! { "q": { "_id": key }, "u": { "$set": { "proven": true } } }
-                })
-                .collect();
-            let reply = self.bulk("update", ARCHIVE_COLLECTION, "updates", statements).await?;
-            no_write_errors(&reply)?;
-            proven += i64::from(reply.get_i32("n").unwrap_or_default());
-        }
-        Ok(proven)
+        self.set_proven(rows, true).await
+    }
+
+    async fn doubt_archived(&self, rows: &[Archived]) -> Result<()> {
+        self.set_proven(rows, false).await.map(drop)
     }
 
     async fn archived(&self, ids: &[DocumentId]) -> Result<Vec<Archived>> {
@@ -114,6 +105,24 @@ impl MongoStore {
         let mut key = event_key(&self.collection, &key);
         key.append(cstr!("segment"), row.segment.as_str());
         key
+    }
+
+    /// How many of the rows are there.
+    async fn set_proven(&self, rows: &[Archived], is_proven: bool) -> Result<i64> {
+        let mut found = 0;
+        for rows in rows.chunks(ROWS_MAX) {
+            let statements: RawArrayBuf = rows
+                .iter()
+                .map(|row| {
+                    let key = self.archive_key(row);
+                    rawdoc! { "q": { "_id": key }, "u": { "$set": { "proven": is_proven } } }
+                })
+                .collect();
+            let reply = self.bulk("update", ARCHIVE_COLLECTION, "updates", statements).await?;
+            no_write_errors(&reply)?;
+            found += i64::from(reply.get_i32("n").unwrap_or_default());
+        }
+        Ok(found)
     }
 
     async fn erased_through(

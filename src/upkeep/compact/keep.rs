@@ -4,14 +4,15 @@ use bson::{RawDocumentBuf, Timestamp};
 
 use super::{Compactor, Look, Work};
 use crate::{
-    archive::{Archive, ArchiveError, Kept, SEGMENT_BYTES, reaches},
+    archive::{Archive, ArchiveError, Kept, LastRead, SEGMENT_BYTES, holding},
     database::Result,
     log::{EventLog, LogSource},
     model::{
         event::{EventKey, is_base},
         id::DocumentId,
     },
-    store::{Bases, Documents, Over, QuarantineRows, SkipRows},
+    planted::{Bug, planted},
+    store::{Archived, Bases, Documents, Over, QuarantineRows, SkipRows},
     upkeep::fold::READ_EVENTS_MAX,
 };
 
@@ -59,11 +60,15 @@ where
         archive.claim(self.store, log).await?;
         let at_least = self.source.now().await?;
         let rows = self.store.archived(&ids).await?;
+        let last = LastRead::default();
         let (mut kept, mut size, mut bytes) = (Vec::new(), 0, 0);
         for look in looks {
             let Some((from, to)) = going(&look.work) else { continue };
-            let of: Vec<_> = rows.iter().filter(|row| row.id == look.id).cloned().collect();
-            let mut reached = reaches(&of, log, from);
+            let is_own = |row: &&Archived| row.id == look.id && row.log == log;
+            let of: Vec<_> = rows.iter().filter(is_own).cloned().collect();
+            let (mut reached, bad) = self.read_back((archive, &last), of, (from, to)).await?;
+            // What went before is in no other segment: that it is bad has to be found later too.
+            let mut bad: Vec<_> = bad.into_iter().filter(|row| row.from >= from).collect();
             if reached >= to {
                 continue;
             }
@@ -74,6 +79,8 @@ where
                     look.work = Work::None;
                     break;
                 };
+                // Before they are written anew, which may be under the same name.
+                self.store.doubt_archived(&std::mem::take(&mut bad)).await?;
                 size += events.iter().map(|event| event.as_bytes().len()).sum::<usize>();
                 let (id, from, skips) = (look.id.clone(), reached + 1, skips.clone());
                 reached += events.len() as i64;
@@ -86,6 +93,31 @@ where
         }
         bytes += archive.keep(self.store, log, &kept).await?;
         Ok(bytes)
+    }
+
+    /// Up to which version a document's events, from one on, are in the archive as they were written: each segment is read.
+    /// And the rows whose segments are not.
+    async fn read_back(
+        &self,
+        (archive, last): (&Archive, &LastRead),
+        mut of: Vec<Archived>,
+        (from, to): (i64, i64),
+    ) -> std::result::Result<(i64, Vec<Archived>), ArchiveError> {
+        let (log, mut reached, mut bad) = (self.log.id(), from - 1, Vec::new());
+        while reached < to
+            && let Some(row) = holding(&of, log, reached + 1).cloned()
+        {
+            let by_index = planted(Bug::PrunedByIndexAlone) || planted(Bug::UnprovenReliedOn);
+            match archive.events_with(&row, last).await {
+                Err(ArchiveError::Damaged { .. }) if !by_index => {
+                    of.retain(|other| *other != row);
+                    bad.push(row);
+                }
+                Err(error) if !by_index => return Err(error),
+                _ => reached = row.to,
+            }
+        }
+        Ok((reached, bad))
     }
 
     /// The next events above `after`, up to `to`; `None` when they do not follow each other.
