@@ -388,7 +388,6 @@ async fn by_policy_what_is_old_enough_goes_without_being_asked_for_unless_that_i
     .await;
     let paused = run(&scene, &["pause", "games", "--compaction"]).await;
     assert_eq!(paused.code, Some(0), "{paused:?}");
-    // What was begun by a request is finished without `every`.
     daemon.stop().await;
     scene.games_config().compaction.every = None;
     let daemon = scene.start().await;
@@ -401,6 +400,15 @@ async fn by_policy_what_is_old_enough_goes_without_being_asked_for_unless_that_i
         marks.find_one(old).await.unwrap().is_some()
     })
     .await;
+    daemon.says("it is paused", |status| status.compaction_stands.is_some()).await;
+    let refused = insert(&scene, doc! { "kind": "compact", "collection": "games" }).await;
+    became(&scene, &refused, "failed").await;
+    base(doc! { "op": "base", "version": 240_i64, "pruned": 239_i64 }).await;
+    assert_eq!(log_of(&scene, "a").await.len(), 12 + 250);
+    // What is begun by a request is noted, so that it is finished without `every`.
+    let resumed = run(&scene, &["resume", "games", "--compaction"]).await;
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    daemon.says("it goes on", |status| status.compaction_stands.is_none()).await;
     let result = compact(&scene, doc! {}).await;
     assert_eq!((count(&result, "bases"), count(&result, "events")), (1, 0), "{result}");
     base(doc! { "op": "base", "version": 490_i64, "pruned": 239_i64 }).await;
