@@ -121,7 +121,11 @@ async fn a_renewed_certificate_is_shown_and_one_that_does_not_fit_is_told_and_ch
         said["last_error"]["class"] == "tls" && error.contains("does not belong to the certificate")
     })
     .await;
-    assert!(scene.daemon.log().contains("what was read before goes on being used"));
+    // The log is written beside everything else.
+    wait_until("the log tells it too", async || {
+        scene.daemon.log().contains("what was read before goes on being used")
+    })
+    .await;
     fs::write(pair.key(), &key).unwrap();
     wait_until("the new one is shown", async || scene.status(&second).await.is_ok()).await;
     assert_eq!(scene.status(&second).await.unwrap()["last_error"], Value::Null);
