@@ -63,6 +63,9 @@ fn print(answer: &read::Missing, reset: bool) -> std::io::Result<()> {
         let why = if reset { "as asked for" } else { "the log no longer reaches back so far" };
         output::line(format!("{why}: start from the state {snapshot}"))?;
     }
+    if answer.erased {
+        output::line("what it was is erased: keep nothing of it")?;
+    }
     for event in &answer.events {
         output::event(&tree(&Event::missing(Notation::default(), event)))?;
     }
