@@ -68,7 +68,7 @@ fn print(answer: &read::Missing, reset: bool) -> std::io::Result<()> {
     if let Some(document) = &answer.snapshot {
         let snapshot = tree(&State::of(Notation::default(), document));
         let why = match (reset, answer.erased) {
-            (_, true) => "the content of the document was erased",
+            (_, true) => "the content of the document was erased, so keep nothing of it",
             (true, false) => "as asked for",
             (false, false) => "the log no longer reaches back so far",
         };

@@ -128,7 +128,8 @@ impl Reader {
         let (version, clock) = (document.version, document.clock.clone());
         let standing = Standing { log, version, clock, skips, waits };
         if is_other || query.reset {
-            return Ok(Some(standing.snapshot(document)));
+            let erased = is_erased(&mut moment, &document).await?;
+            return Ok(Some(Missing { erased, ..standing.snapshot(document) }));
         }
         // A clock that is ahead is told so before anything else.
         Walk::new(&document.clock, &query.clock)?;
@@ -238,6 +239,18 @@ impl Reader {
             }
         }
         Ok(Some(events))
+    }
+}
+
+/// Whether what a document was is erased, and nothing was written of it since.
+async fn is_erased(moment: &mut Moment<'_>, document: &Document) -> Result<bool> {
+    if document.state().is_some() {
+        return Ok(false);
+    }
+    match moment.base(&document.id).await {
+        // The row is there whatever the base is.
+        Err(ReadError::Base { .. }) => Ok(false),
+        base => Ok(base?.is_some_and(|base| base.is_erased() && base.version == document.version)),
     }
 }
 

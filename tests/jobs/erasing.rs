@@ -174,6 +174,16 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
     assert_eq!((&snapshot["deleted"], &snapshot["erased"]), (&true.into(), &true.into()));
     let told = run(&scene, &["missing", "games", "a", "--clock", "{}"]).await;
     assert!(told.out.contains("the content of the document was erased"), "{told:?}");
+    let another = format!("/missing?clock=%7B%22x%22%3A1%7D&log={}", bson::Uuid::new());
+    for asked in ["/missing?reset=true", &another] {
+        let (status, missing) = answer(&daemon, asked).await;
+        assert_eq!((status, &missing["snapshot"]["erased"]), (200, &true.into()), "{asked}");
+    }
+    let json = run(&scene, &["missing", "games", "a", "--reset", "--json"]).await;
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["snapshot"]["erased"], true, "{json}");
+    let asked = run(&scene, &["missing", "games", "a", "--reset"]).await;
+    assert!(asked.code == Some(0) && asked.out.contains("keep nothing of it"), "{asked:?}");
     for gone in
         ["/events?after_version=1", "/events?archive=true", "?at_version=2", "?at_version=5"]
     {

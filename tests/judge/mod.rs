@@ -121,7 +121,7 @@ fn by_document(events: &[Document], findings: &mut Vec<String>) -> Log {
 }
 
 /// How many events only fill a hole: those of the daemon itself, which must change nothing of what there is, but for the
-/// bare deletion with which an erasure begins.
+/// bare deletion with which an erasure begins, and which has a mark of its own.
 fn fillers(events: &[Document], findings: &mut Vec<String>) -> usize {
     let fillers = events.iter().filter(|event| event.get_str("client").ok() == Some("alluvium"));
     let empty = Document::new();
@@ -129,7 +129,7 @@ fn fillers(events: &[Document], findings: &mut Vec<String>) -> usize {
         Ok("update") => event.get_document("patch").ok() != Some(&empty),
         Ok("create") => event.get_document("state").ok() != Some(&empty),
         Ok("delete") => {
-            event.keys().any(|key| !["_id", "client", "op", "at"].contains(&key.as_str()))
+            event.keys().any(|key| !["_id", "client", "op", "at", "id"].contains(&key.as_str()))
         }
         _ => true,
     };
