@@ -2,6 +2,8 @@
 //! whether something of it was erased; an erasure has its base first and looks for rows after that. So one of them sees
 //! the other, and the name of a segment that is taken out is taken for good: nobody who is late makes it again.
 
+use std::time::Duration;
+
 use super::{
     Archive,
     error::{ArchiveError, Result},
@@ -43,7 +45,7 @@ impl<'a, R: ArchiveRows> Shredder<'a, R> {
     /// Takes what was erased of a document out of one segment that holds some of it: `None` when none does. The segment is
     /// written anew without that and without whatever else was erased, under a new name, read back, put in its place in
     /// the index, and its content goes. May be interrupted anywhere and begun again. What was erased is what the base of
-    /// the document says.
+    /// the document says. With the last of them goes what killed writers have left.
     ///
     /// # Errors
     /// [`ArchiveError::Moved`] when others erase or write there: try again. Otherwise when a segment cannot be read or
@@ -54,6 +56,7 @@ impl<'a, R: ArchiveRows> Shredder<'a, R> {
         let through = rows.erased(log, only).await?.get(id).copied().unwrap_or_default();
         let archived = rows.archived(only).await?;
         let Some(found) = archived.iter().find(|row| row.log == log && row.from <= through) else {
+            self.archive.objects.sweep(Duration::ZERO).await?;
             return Ok(None);
         };
         let all = rows.rows_of_segment(&found.segment).await?;

@@ -28,6 +28,17 @@ pub enum ArchiveError {
         /// What it would have to name.
         expected: String,
     },
+    /// What says whose archive it is cannot be read.
+    #[error(
+        "the archive's `manifest.json` is damaged: it holds `{found}`. Put it back from a copy; if the archive is this log's, \
+         it is {expected}"
+    )]
+    Manifest {
+        /// What it holds.
+        found: String,
+        /// What it would be.
+        expected: String,
+    },
     /// A segment is not what was written.
     #[error(
         "the archive's segment `{segment}` {problem}. Nothing was deleted because of it: put the segment back from a copy"

@@ -7,7 +7,7 @@ mod objects;
 mod segment;
 mod trouble;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bson::RawDocumentBuf;
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ use segment::{FORMAT, Segment};
 
 /// The object that says whose archive it is.
 const MANIFEST: &str = "manifest.json";
+/// How much is told of one that cannot be read.
+const MANIFEST_SAID_MAX: usize = 200;
 /// A segment is closed when its content has so many bytes.
 pub(crate) const SEGMENT_BYTES: usize = 4 << 20;
 
@@ -86,8 +88,8 @@ impl Archive {
     /// log's, unless the index says that there was something.
     ///
     /// # Errors
-    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Overwrites`] when objects that are there can be
-    /// overwritten, [`ArchiveError::Away`] when it cannot be reached or is empty and must not be.
+    /// [`ArchiveError::Foreign`] when it is another's, [`ArchiveError::Manifest`] when it does not say whose it is,
+    /// [`ArchiveError::Overwrites`] when objects that are there can be overwritten, [`ArchiveError::Away`] when it cannot be reached or is empty and must not be.
     pub async fn claim(&self, rows: &impl ArchiveRows, log: LogId) -> Result<()> {
         let ours = json!({
             "format": FORMAT, "database": self.database, "collection": self.collection,
@@ -105,6 +107,9 @@ impl Archive {
         }
         match self.manifest().await? {
             Some(found) if found == ours => self.never_overwrites(&ours).await,
+            Some(Value::String(found)) => {
+                Err(ArchiveError::Manifest { found, expected: ours.to_string() })
+            }
             Some(found) => {
                 let (found, expected) = (found.to_string(), ours.to_string());
                 Err(ArchiveError::Foreign { found, expected })
@@ -127,7 +132,10 @@ impl Archive {
 
     async fn manifest(&self) -> Result<Option<Value>> {
         let Some(bytes) = self.objects.read(MANIFEST).await? else { return Ok(None) };
-        let text = || String::from_utf8_lossy(&bytes).into_owned();
+        let text = || {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            text.chars().take(MANIFEST_SAID_MAX).collect::<String>()
+        };
         Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| text().into())))
     }
 
@@ -250,6 +258,14 @@ impl Archive {
         let events = segment::events(row, &content);
         *last = Some((row.segment.clone(), row.hash, content));
         events
+    }
+
+    /// Deletes what writers have left in the archive that were killed, if it is so old; how many there were.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Away`] when it cannot be looked at.
+    pub async fn sweep(&self, age: Duration) -> Result<u64> {
+        self.objects.sweep(age).await
     }
 
     /// Reads a segment back and compares it with what its rows say.

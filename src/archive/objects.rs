@@ -19,6 +19,9 @@ use crate::model::place::Place;
 const RETRIES_MAX: usize = 3;
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 
+/// Where segments are.
+const SEGMENTS: &str = "segments";
+
 /// Objects by name. What was created is never overwritten.
 pub trait Objects: Send + Sync + 'static {
     /// Makes an object; `false` when there is one of that name, which then stays as it is.
@@ -29,6 +32,12 @@ pub trait Objects: Send + Sync + 'static {
 
     /// Deletes an object, if it is there.
     fn delete<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Deletes what writers have left that were killed, if it is so old; how many there were. A writer that lives, and whose
+    /// object goes by this, fails. Where objects are made in one piece nothing is ever left.
+    fn sweep(&self, _age: Duration) -> BoxFuture<'_, Result<u64>> {
+        async { Ok(0) }.boxed()
+    }
 }
 
 /// A directory or a bucket. It is opened at its first use, so that one that is away for a while is found later.
@@ -62,6 +71,41 @@ fn to_look_at(place: &Place) -> &'static str {
              (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role)"
         }
     }
+}
+
+/// `object_store` writes a file under its name with `#` and a number first, and links it to its name when it is whole.
+async fn sweep(directory: &std::path::Path, age: Duration) -> io::Result<u64> {
+    let mut swept = 0;
+    for directory in [directory, &directory.join(SEGMENTS)] {
+        let mut entries = match tokio::fs::read_dir(directory).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        while let Some(entry) = entries.next_entry().await? {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| Some(name.rsplit_once('#')?.1));
+            if !number.is_some_and(|number| {
+                !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+            }) {
+                continue;
+            }
+            let swept_one = async {
+                let is_old =
+                    entry.metadata().await?.modified()?.elapsed().unwrap_or_default() >= age;
+                if is_old {
+                    tokio::fs::remove_file(entry.path()).await?;
+                }
+                io::Result::Ok(is_old)
+            };
+            match swept_one.await {
+                Ok(is_swept) => swept += u64::from(is_swept),
+                // Its writer was done with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(swept)
 }
 
 fn open(place: &Place) -> Result<Arc<dyn ObjectStore>> {
@@ -140,6 +184,17 @@ impl Objects for Kept {
                 Err(error) if trouble::is_missing(&error) => Ok(()),
                 Err(error) => Err(self.trouble(name, &error)),
             }
+        }
+        .boxed()
+    }
+
+    fn sweep(&self, age: Duration) -> BoxFuture<'_, Result<u64>> {
+        async move {
+            let Place::Directory(path) = &self.place else { return Ok(0) };
+            sweep(path, age).await.map_err(|error| {
+                let told = trouble::told(&error, to_look_at(&self.place));
+                ArchiveError::Away(format!("{}: {told}", self.place))
+            })
         }
         .boxed()
     }

@@ -41,27 +41,36 @@ enum Command {
 #[error("{0} segments of the archive are damaged or missing; nothing was deleted because of it")]
 pub(super) struct Bad(i64);
 
+/// Documents were not restored. What there is to say has been printed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} documents could not be restored")]
+pub(super) struct NotRestored(i64);
+
 impl Restore {
     pub(super) async fn run(self, globals: &Globals) -> CommandResult {
         let connected = globals.connect().await?;
         let order = Order { document: self.id, ..Order::new(Kind::Restore, &self.collection) };
         let row = follow::follow(&connected.database, &order).await?;
-        if globals.json {
-            return Ok(output::json(&view(&row))?);
-        }
         let result = follow::result(&row)?;
         let count = |field| follow::count(&result, field);
-        output::line(format!(
-            "{} events put back, {} documents whole again",
-            count("events"),
-            count("documents")
-        ))?;
-        let differences = count("differences");
-        if differences > 0 {
-            output::line(format!("{differences} documents could not be restored:"))?;
-            follow::print_findings(&row)?;
+        let (erased, differences) = (count("erased"), count("differences"));
+        if globals.json {
+            output::json(&view(&row))?;
+        } else {
+            let (events, documents) = (count("events"), count("documents"));
+            output::line(format!("{events} events put back, {documents} documents whole again"))?;
+            if erased > 0 {
+                output::line(format!("{erased} were erased, which cannot be undone"))?;
+            }
+            if differences > 0 {
+                output::line(format!("{differences} documents could not be restored:"))?;
+                follow::print_findings(&row)?;
+            }
         }
-        Ok(())
+        match differences {
+            0 => Ok(()),
+            left => Err(NotRestored(left).into()),
+        }
     }
 }
 
@@ -81,6 +90,10 @@ impl Archive {
             output::line(format!(
                 "{segments} segments of {events} events read back, {bad} are bad"
             ))?;
+            let swept = count("swept");
+            if swept > 0 {
+                output::line(format!("{swept} files removed that killed writers had left"))?;
+            }
             let named = job.pointer("/result/named").and_then(Value::as_array);
             for named in named.into_iter().flatten() {
                 output::line(named.get("problem").map(output::plain).unwrap_or_default())?;

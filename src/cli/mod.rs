@@ -94,7 +94,8 @@ enum Command {
     /// What stays is decided by the configuration of the daemon that leads the collection, not by --config. Exit code 3 when
     /// documents were left as they are.
     Compact(compact::Compact),
-    /// Put back what compaction has taken out, from the archive: of one document or of a whole collection
+    /// Put back what compaction has taken out, from the archive: of one document or of a whole collection; exit code 3 when some
+    /// could not be
     Restore(archive::Restore),
     /// Look at what was archived; exit code 3 when a segment is damaged or missing
     Archive(archive::Archive),
@@ -232,7 +233,10 @@ pub async fn run(
 
 /// Whether a command found what should be otherwise, and has told of it.
 fn is_difference(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    error.is::<verify::Differs>() || error.is::<archive::Bad>() || error.is::<compact::LeftAlone>()
+    error.is::<verify::Differs>()
+        || error.is::<archive::Bad>()
+        || error.is::<archive::NotRestored>()
+        || error.is::<compact::LeftAlone>()
 }
 
 /// Runs a command that a signal ends at once. It has a task of its own, so that signals are heard also while it

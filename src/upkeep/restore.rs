@@ -46,6 +46,9 @@ pub(crate) enum RestoreError {
     /// Others keep writing where events are to be put back.
     #[error("others keep writing below its base; try again")]
     Busy,
+    /// The server refuses what is to be put back, for somebody's index on the log, say.
+    #[error("the server refuses its events: {0}")]
+    Refused(database::Error),
     /// What stands first in the log cannot be used.
     #[error("{0}")]
     Base(String),
@@ -69,11 +72,13 @@ impl From<ArchiveError> for RestoreError {
 type Result<T> = std::result::Result<T, RestoreError>;
 
 impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
-    /// Takes one step for a document; how many events are back by it, or `None` when all are.
+    /// Takes one step for a document; how many events are back by it, or `None` when all are. It is held before its first
+    /// event is back, or a pass would take that out again; `is_held` says that it is.
     ///
     /// # Errors
     /// [`RestoreError`]; what was put back stays.
-    pub(crate) async fn step(&self, id: &DocumentId) -> Result<Option<i64>> {
+    pub(crate) async fn step(&self, id: &DocumentId, is_held: &mut bool) -> Result<Option<i64>> {
+        let mut is_held_by_this = false;
         for _ in 0..TRIES_MAX {
             let Some(base) = self.base(id).await? else { return Ok(None) };
             let erased = match planted(Bug::ErasedIsRestored) {
@@ -97,8 +102,18 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
                 events.remove(1);
             }
             let step = Restore { id: id.clone(), base: Which::from(&base), pruned, events };
-            if self.store.restore(self.log.id(), &step).await? {
-                return Ok(Some(count));
+            is_held_by_this |= !self.hold(id, is_held).await?;
+            match self.store.restore(self.log.id(), &step).await {
+                Ok(true) => return Ok(Some(count)),
+                Ok(false) => {}
+                Err(error) if error.may_be_of_what_was_sent() => {
+                    if is_held_by_this {
+                        *is_held = false;
+                        self.store.hold(self.log.id(), id, false).await?;
+                    }
+                    return Err(RestoreError::Refused(error));
+                }
+                Err(error) => return Err(error.into()),
             }
             let at_least = self.source.now().await?;
             for late in self.store.late(self.log.id(), &base, LATE_MAX, at_least).await? {
@@ -108,9 +123,16 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
         Err(RestoreError::Busy)
     }
 
-    /// Whether there is anything to put back.
-    pub(crate) async fn is_compacted(&self, id: &DocumentId) -> Result<bool> {
-        Ok(self.base(id).await?.is_some())
+    /// Whether it was held before.
+    async fn hold(&self, id: &DocumentId, is_held: &mut bool) -> Result<bool> {
+        let log = self.log.id();
+        if *is_held || self.store.held(log, std::slice::from_ref(id)).await?.contains(id) {
+            *is_held = true;
+            return Ok(true);
+        }
+        self.store.hold(log, id, true).await?;
+        *is_held = true;
+        Ok(false)
     }
 
     /// The base of a document's log.

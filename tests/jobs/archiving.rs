@@ -125,6 +125,13 @@ async fn an_archive_that_is_away_or_anothers_stops_compaction_with_a_sentence_an
     let failed = ended(&scene, doc! { "kind": "compact", "collection": "games" }, "failed").await;
     let error = failed.get_str("error").unwrap();
     assert!(error.contains("others") && error.contains("an archive of its own"), "{error}");
+    for damaged in ["", "{"] {
+        std::fs::write(place.join("manifest.json"), damaged).unwrap();
+        let order = doc! { "kind": "compact", "collection": "games" };
+        let failed = ended(&scene, order, "failed").await;
+        let error = failed.get_str("error").unwrap();
+        assert!(error.contains("damaged") && error.contains("\"collection\":\"games\""), "{error}");
+    }
     assert_eq!(raw_log(&scene).await, before);
     daemon.stop().await;
     // Its parent is missing; by policy, and told in the status.
@@ -192,6 +199,38 @@ async fn what_is_gone_from_the_archive_between_base_and_pruning_is_written_anew(
     let restored = run(&scene, &["restore", "games", "a"]).await;
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(log_of(&scene, "a").await, before);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_of_one_document_is_told_and_the_others_are_restored() {
+    let (scene, daemon, _directory) = archived(60).await;
+    compact(&scene, doc! {}).await;
+    // Both are to have an event of this client at this moment, and only one may.
+    let log = scene.collection("games.events");
+    let index = mongodb::IndexModel::builder()
+        .keys(doc! { "at": 1 })
+        .options(
+            mongodb::options::IndexOptions::builder()
+                .unique(true)
+                .partial_filter_expression(doc! { "at": DateTime::from_millis(5_000) })
+                .build(),
+        )
+        .build();
+    log.create_index(index).await.unwrap();
+    let restored = run(&scene, &["restore", "games"]).await;
+    assert_eq!(restored.code, Some(3), "{restored:?}");
+    for told in ["1 documents whole again", "1 documents could not be restored", "at_1"] {
+        assert!(restored.out.contains(told), "{told}: {restored:?}");
+    }
+    assert_eq!(versions(&log_of(&scene, "a").await).len(), 60);
+    // Nothing of it was put back, so it is not held.
+    let is_held = doc! { "hold": { "$exists": true } };
+    let held = scene.collection("alluvium.marks").count_documents(is_held).await.unwrap();
+    assert_eq!(held, 1);
+    let unknown = run(&scene, &["restore", "games", "nobody"]).await;
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert!(unknown.err.contains("never written"), "{unknown:?}");
     daemon.stop().await;
 }
 

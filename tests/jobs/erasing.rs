@@ -153,6 +153,9 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
     let store = MongoStore::new(&scene.db, "games", Part::WHOLE);
     let id = DocumentId::from_text("a").unwrap();
     let read = store.newest_snapshot(&id, 5).await.unwrap().unwrap();
+    // Somebody was killed before he linked it to its name.
+    let left = segments(directory).pop().unwrap();
+    fs::copy(&left, format!("{}#1", left.display())).unwrap();
     let refused = run(&scene, &["erase", "games", "a"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.err.contains("--yes"), "{refused:?}");
@@ -162,6 +165,7 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
         assert!(ended.out.contains(told), "{told}: {ended:?}");
     }
     assert_eq!(found(&scene, directory).await, []);
+    assert!(!files(directory).iter().any(|path| path.display().to_string().contains('#')));
     let job = doc! { "kind": "erase" };
     let job = scene.collection("alluvium.jobs").find_one(job).await.unwrap().unwrap();
     assert!(job.get_str("by").unwrap().starts_with("cli:"), "{job}");
@@ -200,6 +204,8 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
     let restored = run(&scene, &["restore", "games", "b"]).await;
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(versions(&log_of(&scene, "b").await), (1..=20).collect::<Vec<_>>());
+    let restored = run(&scene, &["restore", "games"]).await;
+    assert!(restored.code == Some(0) && restored.out.contains("1 were erased"), "{restored:?}");
 
     // Whoever had read it before, and stores what he made of it only now, leaves nothing.
     assert_eq!(store.put_snapshots(&[read]).await.unwrap(), [PutOutcome::Stored]);

@@ -81,7 +81,8 @@ fn what_is_gone_from_the_archive_is_written_anew_before_it_goes_from_the_log() {
         scene.compact(ALL);
         assert!(scene.restore(), "seed {seed}");
         // What is left has the name, in every other run.
-        for (name, bytes) in std::mem::take(&mut scene.world.state().archives.objects) {
+        let objects = std::mem::take(&mut scene.world.state().archives.objects);
+        for (name, bytes) in objects {
             let is_segment = name.starts_with("segments/");
             let bytes = if is_segment { b"damaged".to_vec() } else { bytes };
             if !is_segment || seed % 2 == 0 {

@@ -23,14 +23,14 @@ use super::{
 };
 use crate::{
     archive::{LastRead, holding},
-    log::{EventLog, LogSource},
+    log::LogSource,
     model::{
         document::{Document, FoldLimits},
         event::EventKey,
         id::DocumentId,
         part::Part,
     },
-    store::{ArchiveRows, Bases},
+    store::ArchiveRows,
     upkeep::restore::{RestoreError, Restorer},
 };
 
@@ -104,12 +104,9 @@ pub(super) async fn restore(node: &Node, monitor: &Monitor, id: &DocumentId) -> 
     let archive = archive_of(node);
     let (source, log, store, archive) = (&source, &log, &store, &archive);
     let restorer = Restorer { source, log, store, archive, last: LastRead::default() };
-    if !restorer.is_compacted(id).await.ok()? {
-        return Some(());
-    }
-    store.hold(log.id(), id, true).await.ok()?;
+    let mut is_held = false;
     loop {
-        match restorer.step(id).await {
+        match restorer.step(id, &mut is_held).await {
             Ok(None) => return Some(()),
             Ok(Some(events)) => {
                 node.sim()

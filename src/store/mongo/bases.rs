@@ -15,7 +15,7 @@ use mongodb::{ClientSession, options::ReadConcern};
 
 use super::{MongoStore, held_by_majority, no_write_errors};
 use crate::{
-    database::{Error, Result, Verdict, code::DUPLICATE_KEY, reply_of, server_time},
+    database::{Error, Result, Verdict, reply_of, server_time},
     model::{
         base::Base,
         clock::Clock,
@@ -38,10 +38,7 @@ impl Bases for MongoStore {
         let outcome = self.restore_in(held.session(), log, step).await;
         let is_kept = matches!(outcome, Ok(true));
         held.end(&self.database, is_kept).await?;
-        match outcome {
-            Err(error) if error.code() == Some(DUPLICATE_KEY) => Ok(false),
-            outcome => outcome,
-        }
+        outcome
     }
 
     async fn hold(&self, log: LogId, id: &DocumentId, is_held: bool) -> Result<()> {

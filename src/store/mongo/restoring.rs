@@ -10,6 +10,7 @@ use super::{
     MongoStore,
     bases::{document_of, which_base},
     collection_key, no_write_errors,
+    statements::{is_there_already, write_errors},
 };
 use crate::{
     database::{Result, reply_of},
@@ -42,6 +43,10 @@ impl MongoStore {
         }
         let insert = self.on_log("insert", log, rawdoc! { "documents": rest })?;
         let reply = reply_of(self.database.run_raw_command(insert).session(&mut *session)).await?;
+        // Something came late there; or the server refuses the event, as it does for an index of somebody's.
+        if write_errors(&reply).next().is_some_and(|(_, error)| is_there_already(error)) {
+            return Ok(false);
+        }
         no_write_errors(&reply)?;
         Ok(true)
     }

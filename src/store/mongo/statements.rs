@@ -76,6 +76,13 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
     })
 }
 
+/// Whether a write error says that a row of that `_id` is there, and not that some other index has its value.
+pub(super) fn is_there_already(error: &Document) -> bool {
+    let key = error.get_document("keyPattern");
+    error.get_i32("code").is_ok_and(|code| code == DUPLICATE_KEY)
+        && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id"))
+}
+
 /// What a write error says of its row; `None` when the row was merely there already. Whatever does not pass by itself
 /// refuses the row: nobody can list what the indexes and validators of users, and those of later servers, say.
 ///
@@ -84,8 +91,7 @@ pub(super) fn write_errors(reply: &Document) -> impl Iterator<Item = (usize, &Do
 pub(super) fn judge(error: &Document) -> Result<Option<RowOutcome>> {
     let code = error.get_i32("code").unwrap_or_default();
     let said = error.get_str("errmsg").unwrap_or("the server refused the row");
-    let key = error.get_document("keyPattern");
-    if code == DUPLICATE_KEY && key.is_ok_and(|key| key.len() == 1 && key.contains_key("_id")) {
+    if is_there_already(error) {
         Ok(None)
     } else if is_passing(code) {
         Err(Error::server(code, said))

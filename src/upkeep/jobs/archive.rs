@@ -15,6 +15,8 @@ use crate::{
 
 /// How many bad segments are named. There may be more: they are counted.
 const BAD_MAX: usize = 100;
+/// What is older than this, and not whole, was left by a writer that was killed.
+const LEFT_AGE: Duration = Duration::from_secs(60 * 60);
 /// How long one look at the index may take.
 const STEP_LIMIT: Duration = Duration::from_secs(60);
 
@@ -32,6 +34,8 @@ where
             error => Undone::Failed(error.to_string()),
         };
         archive.claim(&store, log.id()).await.map_err(away)?;
+        let swept = archive.sweep(LEFT_AGE).await.map_err(away)?;
+        let swept = i64::try_from(swept).unwrap_or(i64::MAX);
         let (mut segments, mut events, mut bad) = (0_i64, 0_i64, 0_i64);
         let mut named: Vec<Bson> = Vec::new();
         let mut after: Option<String> = None;
@@ -69,6 +73,8 @@ where
         }
         self.at.total = Some(segments);
         self.save_place().await?;
-        Ok(doc! { "segments": segments, "events": events, "bad": bad, "named": named })
+        Ok(
+            doc! { "segments": segments, "events": events, "bad": bad, "named": named, "swept": swept },
+        )
     }
 }

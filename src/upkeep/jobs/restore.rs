@@ -26,19 +26,23 @@ struct Tallied {
     restored: i64,
     /// Events that are back.
     events: i64,
+    /// Documents whose content was erased.
+    erased: i64,
     findings: Findings,
     last: LastRead,
 }
 
 impl Tally for Tallied {
     fn to_bson(&self) -> Document {
-        self.findings.to_bson(doc! { "documents": self.restored, "events": self.events })
+        self.findings.to_bson(
+            doc! { "documents": self.restored, "events": self.events, "erased": self.erased },
+        )
     }
 
     fn from_bson(saved: &Document) -> Self {
         let (restored, events) = (count(saved, "documents"), count(saved, "events"));
         let (findings, last) = (Findings::from_bson(saved), LastRead::default());
-        Self { restored, events, findings, last }
+        Self { restored, events, erased: count(saved, "erased"), findings, last }
     }
 }
 
@@ -51,6 +55,9 @@ where
         let mut tallied: Tallied = self.tally();
         let log = self.snapshotter().source.open_existing(&self.ward.collection).await?;
         match self.restore(&log, document, &mut tallied).await? {
+            None if tallied.events == 0 && !self.is_written(&log, document).await? => {
+                Err(Undone::Failed(format!("document {document} was never written")))
+            }
             Some(problem) => Err(Undone::Failed(format!("document {document}: {problem}"))),
             None => Ok(tallied.to_bson()),
         }
@@ -67,8 +74,12 @@ where
                 if self.at.place.as_ref().is_some_and(|place| row.id <= *place) {
                     continue;
                 }
-                if let Some(problem) = self.restore(&log, &row.id, &mut tallied).await? {
-                    tallied.findings.find(&row.id, row.version, &problem);
+                match self.restore(&log, &row.id, &mut tallied).await? {
+                    None => {}
+                    Some(RestoreError::Erased) => tallied.erased += 1,
+                    Some(error) => {
+                        tallied.findings.find(&row.id, row.version, &error.to_string());
+                    }
                 }
                 self.at.place = Some(row.id);
                 self.at.done += 1;
@@ -87,7 +98,7 @@ where
         log: &S::Log,
         document: &DocumentId,
         tallied: &mut Tallied,
-    ) -> std::result::Result<Option<String>, Undone> {
+    ) -> std::result::Result<Option<RestoreError>, Undone> {
         let archive = self.archive()?;
         let (source, store) = (&self.snapshotter().source, &self.snapshotter().store);
         let last = tallied.last.clone();
@@ -96,7 +107,7 @@ where
         loop {
             let held = &mut is_held;
             let step = limited(self.time, STEP_LIMIT, async {
-                match self.step(&restorer, document, held).await {
+                match restorer.step(document, held).await {
                     Err(RestoreError::Database(error)) => Err(error),
                     step => Ok(step),
                 }
@@ -107,25 +118,24 @@ where
                     tallied.restored += i64::from(is_held);
                     return Ok(None);
                 }
-                Err(error) => return Ok(Some(error.to_string())),
+                Err(error) => return Ok(Some(error)),
             }
             // This also finds out whether the job was cancelled.
             self.save(tallied).await?;
         }
     }
 
-    /// One step, of a document that is held before its first event is back: or a pass would take that out again.
-    async fn step(
+    async fn is_written(
         &self,
-        restorer: &Restorer<'_, S, D>,
+        log: &S::Log,
         document: &DocumentId,
-        is_held: &mut bool,
-    ) -> std::result::Result<Option<i64>, RestoreError> {
-        if !*is_held && restorer.is_compacted(document).await? {
-            self.snapshotter().store.hold(restorer.log.id(), document, true).await?;
-            *is_held = true;
-        }
-        restorer.step(document).await
+    ) -> std::result::Result<bool, Undone> {
+        let source = &self.snapshotter().source;
+        let first = limited(self.time, STEP_LIMIT, async {
+            let first = log.first(document, Some(source.now().await?)).await?;
+            Ok(first.documents()?.next().is_some())
+        });
+        Ok(first.await?)
     }
 
     /// The archive of the collection.
