@@ -166,8 +166,7 @@ where
         if passes.epoch != epoch {
             *passes = begin();
         }
-        self.tell_stopped(passes, now);
-        if *self.compaction.paused.borrow() != Some(false) {
+        if self.is_stopped(passes, now) {
             return Ok(Duration::from_secs(1));
         }
         let next = passes.look_at.min(passes.pass_at);
@@ -208,14 +207,15 @@ where
         Ok(Duration::ZERO)
     }
 
-    /// Tells that an operator has stopped compaction, for as long as that lasts.
-    fn tell_stopped(&self, passes: &mut Passes, now: Duration) {
+    /// Whether an operator has stopped compaction, or may have; that he has is told for as long as it lasts.
+    fn is_stopped(&self, passes: &mut Passes, now: Duration) -> bool {
         let stopped = self.compaction.stopped();
         if stopped.is_some() || passes.is_stopped {
             // What else stands in the way is looked for at once when it goes on.
             (passes.is_stopped, passes.look_at) = (stopped.is_some(), now);
             self.compaction.observer.compaction_stands(stopped);
         }
+        *self.compaction.paused.borrow() != Some(false)
     }
 
     /// Puts on record what came late of some documents that are suspected. Whoever sees it does it, leader or not.
