@@ -145,8 +145,8 @@ async fn an_erased_document_is_not_held_any_more() {
     let id = DocumentId::from_text("a").unwrap();
     let store = MongoStore::new(&scene.db, "games", Part::WHOLE);
     store.hold(log, &id, true).await.unwrap();
-    assert!(store.held(log, &[id.clone()]).await.unwrap().contains(&id));
+    assert!(store.held(log, std::slice::from_ref(&id)).await.unwrap().contains(&id));
     erased(&scene, "a", "done").await;
-    assert!(store.held(log, &[id.clone()]).await.unwrap().is_empty());
+    assert!(store.held(log, std::slice::from_ref(&id)).await.unwrap().is_empty());
     daemon.stop().await;
 }
