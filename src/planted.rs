@@ -108,8 +108,6 @@ pub(crate) enum Bug {
     ArchiveNotReadBack,
     /// What is on record of a segment is relied on before that was read back.
     UnprovenReliedOn,
-    /// What the index says of a segment is relied on, whatever has become of that.
-    PrunedByIndexAlone,
     /// A segment of the archive is written over one of its name.
     SegmentOverwritten,
     /// A restore says that more is back than is.

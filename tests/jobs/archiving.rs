@@ -180,29 +180,6 @@ async fn what_is_gone_from_the_archive_is_written_anew_before_it_goes_from_the_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_gone_from_the_archive_between_base_and_pruning_is_written_anew() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut scene = scene(20).await;
-    let compaction = &mut scene.games_config().compaction;
-    compaction.archive = Some(Place::Directory(directory.path().join("archive")));
-    compaction.min_age = std::time::Duration::from_secs(1);
-    let daemon = scene.start().await;
-    scene.append((1..=60).map(|version| turn("a", version))).await;
-    scene.reached("a", 60).await;
-    daemon.says("it tails", |status| status.lag_seconds == Some(0.0)).await;
-    let before = log_of(&scene, "a").await;
-    while count(&compact(&scene, doc! {}).await, "bases") == 0 {}
-    for segment in segments(directory.path()) {
-        std::fs::remove_file(segment).unwrap();
-    }
-    while count(&compact(&scene, doc! {}).await, "events") == 0 {}
-    let restored = run(&scene, &["restore", "games", "a"]).await;
-    assert_eq!(restored.code, Some(0), "{restored:?}");
-    assert_eq!(log_of(&scene, "a").await, before);
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_refuses_of_one_document_is_told_and_the_others_are_restored() {
     let (scene, daemon, _directory) = archived(60).await;
     compact(&scene, doc! {}).await;

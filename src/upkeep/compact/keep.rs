@@ -107,7 +107,7 @@ where
         while reached < to
             && let Some(row) = holding(&of, log, reached + 1).cloned()
         {
-            let by_index = planted(Bug::PrunedByIndexAlone) || planted(Bug::UnprovenReliedOn);
+            let by_index = planted(Bug::UnprovenReliedOn);
             match archive.events_with(&row, last).await {
                 Err(ArchiveError::Damaged { .. }) if !by_index => {
                     of.retain(|other| *other != row);
