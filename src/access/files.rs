@@ -10,6 +10,8 @@ use std::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::config::redact::named;
+
 /// A file that a key of the configuration names.
 #[derive(Clone, Debug)]
 pub(super) struct NamedFile {
@@ -19,7 +21,7 @@ pub(super) struct NamedFile {
 
 /// Why a file cannot be used. Nothing of what it holds is shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {file} {problem}", file = file.display())]
+#[error("{key}: {file} {problem}", file = named(&file.display().to_string()))]
 pub struct FileError {
     key: &'static str,
     file: PathBuf,
@@ -57,7 +59,7 @@ impl FileError {
 
     /// Which file it is, and what is wrong with it.
     pub fn message(&self) -> String {
-        format!("{} {}", self.file.display(), self.problem)
+        format!("{} {}", named(&self.file.display().to_string()), self.problem)
     }
 }
 

@@ -103,14 +103,13 @@ pub fn mint(
     random.fill(&mut bytes).map_err(|_| "the system gives no random numbers".to_owned())?;
     let secret = format!("alluvium_{}", hex(&bytes));
     let sha256 = hex(&Sha256::digest(secret.as_bytes()));
-    let mut lines = format!(
-        "[[tokens]]\nname = \"{name}\"\nrole = \"{}\"\nsha256 = \"{sha256}\"\n",
-        role.name()
-    );
+    let mut lines = format!("[[tokens]]\nname = \"{name}\"\nrole = \"{}\"\n", role.name());
     if let Some(collections) = collections {
         let names = collections.iter().map(|name| toml::Value::from(name.as_str()));
         lines += &format!("collections = {}\n", toml::Value::Array(names.collect()));
     }
+    // Last, since a file that is cut short opens nothing without it.
+    lines += &format!("sha256 = \"{sha256}\"\n");
     Ok((secret, lines))
 }
 

@@ -78,6 +78,7 @@ pub(super) async fn admit(
     let about = about(&mut request).await;
     let method = request.method().clone();
     let needed = needed(&method, &about.path);
+    let record = (needed > Role::Read).then(|| Record::new(&caller, &method, &about));
     let response = match allowed(&caller, needed, &about) {
         Ok(()) => {
             request.extensions_mut().insert(caller.clone());
@@ -85,19 +86,46 @@ pub(super) async fn admit(
         }
         Err(problem) => problem.into_response(),
     };
-    if needed > Role::Read {
+    if let Some(mut record) = record {
+        record.status = Some(response.status().as_u16());
+    }
+    response
+}
+
+/// The line of the log about a request that changes something. It is written also where nobody waits for the answer any
+/// more: what was asked for may have been done.
+struct Record {
+    by: String,
+    method: Method,
+    path: String,
+    collection: Option<String>,
+    document: Option<String>,
+    /// What was answered, if it came to that.
+    status: Option<u16>,
+}
+
+impl Record {
+    fn new(caller: &Caller, method: &Method, about: &About) -> Self {
+        Self {
+            by: caller.name().to_owned(),
+            method: method.clone(),
+            path: about.path.clone(),
+            collection: about.collection.clone(),
+            document: about.document.clone(),
+            status: None,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Self { by, method, path, collection, document, status } = self;
         info!(
             target: AUDIT,
-            by = caller.name(),
-            %method,
-            path = about.path,
-            collection = about.collection,
-            document = about.document,
-            status = response.status().as_u16(),
+            by, %method, path, collection = collection.as_deref(), document = document.as_deref(), status,
             "asked over HTTP"
         );
     }
-    response
 }
 
 /// Lets whoever has any token pass.

@@ -44,7 +44,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 pub(super) fn client() -> ClientBuilder {
     // There may be one already, which is the same.
     drop(rustls::crypto::ring::default_provider().install_default());
-    reqwest::Client::builder().timeout(ANSWER_MAX)
+    // What is asked with a token is nobody else's, and mostly on this machine.
+    reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy()
 }
 
 /// The same, which trusts what the certificates in this file have signed, and nothing else.

@@ -5,7 +5,7 @@
 mod load;
 mod names;
 mod read;
-mod redact;
+pub(crate) mod redact;
 mod section;
 mod uri;
 mod values;

@@ -15,6 +15,7 @@ use super::{
     CollectionConfig, CompactionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig,
     MongoConfig, SnapshotsConfig, Uri,
     names::{collection_problem, database_problem, instance_problem},
+    redact::named,
     section::{Problem, Section},
     values::Bytes,
 };
@@ -117,14 +118,17 @@ fn read_uri(section: &mut Section<'_>) -> Option<Uri> {
         return None;
     }
     let uri = secret(&file, "the connection string").and_then(|text| {
-        text.parse().map_err(|problem| format!("{}: what it holds {problem}", file.display()))
+        text.parse().map_err(|problem| {
+            format!("{}: what it holds {problem}", named(&file.display().to_string()))
+        })
     });
     uri.map_err(|problem| section.problem("uri_file", problem)).ok()
 }
 
 /// What a file of one line holds. It is never shown.
 fn secret(file: &Path, what: &str) -> Result<String, String> {
-    let shown = file.display();
+    let shown = file.display().to_string();
+    let shown = named(&shown);
     let text = fs::read_to_string(file).map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::PermissionDenied => "let the user that alluvium runs as read it".to_owned(),

@@ -1,10 +1,15 @@
 //! What of a value may be shown. Values end up in the wrong key, and a connection string in the wrong key
 //! still holds its password.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 /// What connection strings and other secrets look like.
-const SUSPICIOUS: [&str; 7] = ["://", "@", "mongodb", "password", "passwd", "pwd", "secret"];
+const SUSPICIOUS: [&str; 8] = ["://", "@", "mongodb", "password", "passwd", "pwd", "secret", TOKEN];
+
+/// What tokens begin with.
+const TOKEN: &str = "alluvium_";
 
 /// Longer than any sensible value of a key that is not a connection string.
 const SHOWN_MAX: usize = 256;
@@ -19,6 +24,16 @@ pub(super) fn shown(text: &str) -> String {
         format!("a text of {} bytes, not shown since it may hold a password", text.len())
     } else {
         format!("{text:?}")
+    }
+}
+
+/// The path of a file, or the name of a key, for a message: as it is, or only described where a connection string or a token
+/// stands in its place.
+pub(crate) fn named(text: &str) -> Cow<'_, str> {
+    match text.contains("://") || text.contains(TOKEN) {
+        true => format!("(a text of {} bytes, not shown since it may hold a password)", text.len())
+            .into(),
+        false => text.into(),
     }
 }
 
@@ -64,6 +79,7 @@ mod tests {
             "?password=hunter2",
             "h/?x=hunter2",
             "Password hunter2",
+            "alluvium_hunter2",
         ] {
             assert!(!shown(text).contains("hunter2"), "{text}");
             assert!(!shown_value(&Value::from(vec![text])).contains("hunter2"), "{text}");

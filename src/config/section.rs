@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::values::Setting;
+use super::{redact::named, values::Setting};
 
 /// How the message begins about a key that has no default and is absent.
 pub(super) const MISSING: &str = "is missing";
@@ -144,7 +144,7 @@ impl<'a> Section<'a> {
     pub(super) fn close(mut self) {
         let known = self.known.join(", ");
         for key in std::mem::take(&mut self.fields).keys() {
-            self.problem(key, format!("is unknown; the keys here are {known}"));
+            self.problem(&named(key), format!("is unknown; the keys here are {known}"));
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use futures::future::join_all;
 use reqwest::{
-    Client, Url,
+    Client, Response, Url,
     header::{AUTHORIZATION, HeaderMap, HeaderValue},
 };
 use serde_json::Value;
@@ -13,6 +13,8 @@ use super::http::{self, FileError, words};
 
 /// What every instance tells of itself.
 const STATUS: &str = "v1/status";
+/// The largest answer, in bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// How many jobs are asked for.
 const JOBS: &str = "v1/jobs?limit=20";
 
@@ -58,7 +60,7 @@ impl Asking {
         authority: Option<&Path>,
     ) -> Result<Self, AskError> {
         if let Some(url) = urls.iter().find(|url| !matches!(url.scheme(), "http" | "https")) {
-            return Err(AskError::Scheme(url.clone()));
+            return Err(AskError::Scheme(bare(url)));
         }
         for url in &mut urls {
             // So that a path is added to it, and replaces nothing.
@@ -86,7 +88,7 @@ impl Asking {
     pub(super) async fn all(&self) -> Vec<Answer> {
         join_all(self.urls.iter().map(|url| async {
             let told = self.one(url).await;
-            Answer { url: url.as_str().trim_end_matches('/').to_owned(), told }
+            Answer { url: bare(url).as_str().trim_end_matches('/').to_owned(), told }
         }))
         .await
     }
@@ -108,7 +110,7 @@ impl Asking {
             401 if self.has_token => Err("it does not know this token".into()),
             401 => Err("it asks for a token: --token-file, --token or ALLUVIUM_TOKEN".into()),
             403 => Err("the token may not read this".into()),
-            200 => answer.text().await.map_err(|error| words(&error)),
+            200 => body(answer).await,
             404 if path == STATUS => Err(format!(
                 "it answers /{path} with 404: `http.health_listen` serves health and metrics alone, so give the address \
                  of `http.listen`"
@@ -116,4 +118,25 @@ impl Asking {
             other => Err(format!("it answers /{path} with {other}")),
         }
     }
+}
+
+/// An address without what lets in.
+fn bare(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // An address that can have neither has neither.
+    let _had_none = (bare.set_password(None), bare.set_username(""));
+    bare.set_query(None);
+    bare
+}
+
+/// What was answered, up to a limit.
+async fn body(mut answer: Response) -> Result<String, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| words(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!("its answer has more than {} MiB", ANSWER_BYTES_MAX >> 20));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
