@@ -193,6 +193,9 @@ mod tests {
         assert!(!lines.contains(&secret));
         let tokens = read(&lines).unwrap();
         let token = find(&tokens, &secret).unwrap();
+        // Wherever the file is cut, it opens nothing more.
+        let whole = lines.trim_end().len();
+        assert!((1..whole).all(|length| lines.get(..length).is_none_or(|cut| read(cut).is_err())));
         assert_eq!((token.name.as_str(), token.role), ("backend", Role::Client));
         assert!(token.opens("games") && token.opens("a \"b\"") && !token.opens("others"));
         assert!(find(&tokens, &format!("{secret}0")).is_none() && find(&tokens, "").is_none());

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::Write,
+    net::TcpStream,
     path::Path,
     process::{Command, Output},
 };
@@ -17,6 +19,9 @@ use crate::{
 fn alluvium(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_alluvium")).args(arguments).output().unwrap()
 }
+
+/// How often somebody asks and hangs up.
+const HANG_UPS: usize = 10;
 
 /// A new token: its secret, and the lines of the file.
 fn minted(name: &str, role: &str, more: &[&str]) -> (String, String) {
@@ -119,6 +124,17 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     let record =
         |by: &str| log.lines().any(|line| line.contains("alluvium::audit") && line.contains(by));
     assert!(record("chief") && record("reader"), "{log}");
+    // And what nobody waits for: who has hung up may have changed something.
+    for _ in 0..HANG_UPS {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let resume = "POST /v1/collections/games/resume HTTP/1.1\r\nhost: localhost";
+        write!(stream, "{resume}\r\nauthorization: Bearer {admin}\r\n\r\n").unwrap();
+    }
+    wait_until("all of them are on record", async || {
+        let of_resume = |line: &&str| line.contains("alluvium::audit") && line.contains("/resume");
+        daemon.log().lines().filter(of_resume).count() == HANG_UPS
+    })
+    .await;
     assert_eq!(daemon.stop().await.code(), Some(0));
     for secret in [&reader, &admin] {
         assert!(!daemon.log().contains(secret.as_str()));
