@@ -74,6 +74,34 @@ fn nothing_is_pruned_whose_segment_is_not_what_was_written() {
 }
 
 #[test]
+fn what_is_gone_from_the_archive_is_written_anew_before_it_goes_from_the_log() {
+    for seed in 0..20 {
+        let mut scene = long(seed);
+        let before = scene.log();
+        scene.compact(ALL);
+        assert!(scene.restore(), "seed {seed}");
+        scene.settled();
+        // What is left has the name, in every other run.
+        let objects = std::mem::take(&mut scene.world.state().archives.objects);
+        for (name, bytes) in objects {
+            let is_segment = name.starts_with("segments/");
+            let bytes = if is_segment { b"damaged".to_vec() } else { bytes };
+            if !is_segment || seed % 2 == 0 {
+                scene.world.state().archives.objects.insert(name, bytes);
+            }
+        }
+        scene.world.state().archives.held.clear();
+        let done = scene.compact(ALL);
+        assert_eq!(done.stands, None, "seed {seed}");
+        assert_eq!(scene.versions(), [1, 12], "seed {seed}");
+        scene.settled();
+        assert!(scene.restore(), "seed {seed}");
+        scene.settled();
+        assert_eq!(scene.log(), before, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_late_leader_leaves_a_segment_as_it_is() {
     for seed in 0..20 {
         let mut scene = long(seed);

@@ -70,6 +70,10 @@ where
             // What went before is in no other segment: that it is bad has to be found later too.
             let mut bad: Vec<_> = bad.into_iter().filter(|row| row.from >= from).collect();
             if reached >= to {
+                // Others hold the same.
+                if !bad.is_empty() {
+                    self.store.doubt_archived(&bad).await?;
+                }
                 continue;
             }
             let skips = self.store.load_skips_of(&look.id, Some(at_least)).await?;
@@ -96,26 +100,31 @@ where
     }
 
     /// Up to which version a document's events, from one on, are in the archive as they were written: each segment is read.
-    /// And the rows whose segments are not.
+    /// And the rows whose segments are not, wherever they stand: what is written anew must not be looked for in them.
     async fn read_back(
         &self,
         (archive, last): (&Archive, &LastRead),
-        mut of: Vec<Archived>,
+        of: Vec<Archived>,
         (from, to): (i64, i64),
     ) -> std::result::Result<(i64, Vec<Archived>), ArchiveError> {
-        let (log, mut reached, mut bad) = (self.log.id(), from - 1, Vec::new());
-        while reached < to
-            && let Some(row) = holding(&of, log, reached + 1).cloned()
-        {
-            let by_index = planted(Bug::UnprovenReliedOn);
-            match archive.events_with(&row, last).await {
-                Err(ArchiveError::Damaged { .. }) if !by_index => {
-                    of.retain(|other| *other != row);
-                    bad.push(row);
-                }
-                Err(error) if !by_index => return Err(error),
-                _ => reached = row.to,
+        let by_index = planted(Bug::UnprovenReliedOn);
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        for row in of {
+            let read = match row.is_proven && row.to >= from && !by_index {
+                true => archive.events_with(&row, last).await.map(drop),
+                false => Ok(()),
+            };
+            match read {
+                Ok(()) => good.push(row),
+                Err(ArchiveError::Damaged { .. }) => bad.push(row),
+                Err(error) => return Err(error),
             }
+        }
+        let mut reached = from - 1;
+        while reached < to
+            && let Some(row) = holding(&good, self.log.id(), reached + 1)
+        {
+            reached = row.to;
         }
         Ok((reached, bad))
     }
