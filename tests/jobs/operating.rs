@@ -310,7 +310,7 @@ async fn what_does_not_fit_how_a_document_waits_is_refused_with_the_reason() {
         (["quarantine", "retry", "games", "fine"], "waits for nothing"),
         (["gap", "fill", "games", "parked"], "is behind no gap"),
         (["gap", "fill", "games", "gap"], "may be closed from"),
-        (["gap", "fill", "gmaes", "gap"], "is not among the collections"),
+        (["gap", "fill", "gmaes", "gap"], "has ever led `gmaes`"),
     ] {
         let ended = run(&scene, &arguments).await;
         assert!(ended.code == Some(1) && ended.err.contains(told), "{arguments:?}: {ended:?}");
