@@ -88,7 +88,8 @@ impl Monitor {
             return Err(format!("{id} is pruned to {through}, with a base at {}", base.version));
         }
         // What is erased goes at once.
-        match age >= state.compaction.grace || base.is_erased() {
+        let is_erased = base.is_erased() || state.compaction.erasing.contains_key(id);
+        match age >= state.compaction.grace || is_erased {
             true => Ok(()),
             false => Err(format!("{id} is pruned {age:?} after its base was written")),
         }
