@@ -60,6 +60,10 @@ pub(super) fn brief(message: &str) -> String {
 
 /// The actions that a command needs which was forbidden, and on what: as roles name them, which the server does not say.
 fn forbidden(before: &str, command: &str) -> Option<String> {
+    // It may have been told already.
+    if let Some((_, told)) = command.split_once("}, which needs ") {
+        return Some(told.to_owned());
+    }
     let database = before.strip_prefix("not authorized on ")?.split(' ').next()?;
     let (verb, rest) = command.trim_start().split_once(':')?;
     let collection = rest.trim_start().strip_prefix('"').and_then(|name| name.split('"').next());
