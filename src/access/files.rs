@@ -21,7 +21,7 @@ pub(super) struct NamedFile {
 
 /// Why a file cannot be used. Nothing of what it holds is shown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {file} {problem}", file = named(&file.display().to_string()))]
+#[error("{key}: {file} {problem}", file = named(&file.display()))]
 pub struct FileError {
     key: &'static str,
     file: PathBuf,
@@ -59,7 +59,7 @@ impl FileError {
 
     /// Which file it is, and what is wrong with it.
     pub fn message(&self) -> String {
-        format!("{} {}", named(&self.file.display().to_string()), self.problem)
+        format!("{} {}", named(&self.file.display()), self.problem)
     }
 }
 

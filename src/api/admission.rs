@@ -78,51 +78,43 @@ pub(super) async fn admit(
     let about = about(&mut request).await;
     let method = request.method().clone();
     let needed = needed(&method, &about.path);
-    let record = (needed > Role::Read).then(|| Record::new(&caller, &method, &about));
-    let response = match allowed(&caller, needed, &about) {
+    let mut asked = Asked { caller, method, needed, about, status: None };
+    let response = match allowed(&asked.caller, needed, &asked.about) {
         Ok(()) => {
-            request.extensions_mut().insert(caller.clone());
+            request.extensions_mut().insert(asked.caller.clone());
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
     };
-    if let Some(mut record) = record {
-        record.status = Some(response.status().as_u16());
-    }
+    asked.status = Some(response.status().as_u16());
     response
 }
 
-/// The line of the log about a request that changes something. It is written also where nobody waits for the answer any
-/// more: what was asked for may have been done.
-struct Record {
-    by: String,
+/// Who asks for what. Where that changes something the log has a line of it in the end, also where nobody waits for the
+/// answer any more: what was asked for may have been done.
+struct Asked {
+    caller: Caller,
     method: Method,
-    path: String,
-    collection: Option<String>,
-    document: Option<String>,
+    needed: Role,
+    about: About,
     /// What was answered, if it came to that.
     status: Option<u16>,
 }
 
-impl Record {
-    fn new(caller: &Caller, method: &Method, about: &About) -> Self {
-        Self {
-            by: caller.name().to_owned(),
-            method: method.clone(),
-            path: about.path.clone(),
-            collection: about.collection.clone(),
-            document: about.document.clone(),
-            status: None,
-        }
-    }
-}
-
-impl Drop for Record {
+impl Drop for Asked {
     fn drop(&mut self) {
-        let Self { by, method, path, collection, document, status } = self;
+        let Self { caller, method, needed, about, status } = self;
+        if *needed == Role::Read {
+            return;
+        }
         info!(
             target: AUDIT,
-            by, %method, path, collection = collection.as_deref(), document = document.as_deref(), status,
+            by = caller.name(),
+            %method,
+            path = about.path,
+            collection = about.collection,
+            document = about.document,
+            status,
             "asked over HTTP"
         );
     }

@@ -118,17 +118,15 @@ fn read_uri(section: &mut Section<'_>) -> Option<Uri> {
         return None;
     }
     let uri = secret(&file, "the connection string").and_then(|text| {
-        text.parse().map_err(|problem| {
-            format!("{}: what it holds {problem}", named(&file.display().to_string()))
-        })
+        text.parse()
+            .map_err(|problem| format!("{}: what it holds {problem}", named(&file.display())))
     });
     uri.map_err(|problem| section.problem("uri_file", problem)).ok()
 }
 
 /// What a file of one line holds. It is never shown.
 fn secret(file: &Path, what: &str) -> Result<String, String> {
-    let shown = file.display().to_string();
-    let shown = named(&shown);
+    let shown = named(&file.display());
     let text = fs::read_to_string(file).map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::PermissionDenied => "let the user that alluvium runs as read it".to_owned(),

@@ -1,7 +1,7 @@
 //! What of a value may be shown. Values end up in the wrong key, and a connection string in the wrong key
 //! still holds its password.
 
-use std::borrow::Cow;
+use std::fmt::Display;
 
 use serde_json::Value;
 
@@ -29,11 +29,11 @@ pub(super) fn shown(text: &str) -> String {
 
 /// The path of a file, or the name of a key, for a message: as it is, or only described where a connection string or a token
 /// stands in its place.
-pub(crate) fn named(text: &str) -> Cow<'_, str> {
+pub(crate) fn named(what: &impl Display) -> String {
+    let text = what.to_string();
     match text.contains("://") || text.contains(TOKEN) {
-        true => format!("(a text of {} bytes, not shown since it may hold a password)", text.len())
-            .into(),
-        false => text.into(),
+        true => format!("(a text of {} bytes, not shown since it may hold a password)", text.len()),
+        false => text,
     }
 }
 

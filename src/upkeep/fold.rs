@@ -1,7 +1,7 @@
 //! Folding the log anew, independently of what the projection has stored: the same fold, up to a
 //! version that is known to have been reached.
 
-use bson::{RawDocument, Timestamp};
+use bson::{RawDocument, RawDocumentBuf, Timestamp};
 
 use crate::{
     database::Result,
@@ -144,6 +144,31 @@ pub(super) async fn page_above(
     Ok(page)
 }
 
+/// What stands first in the log of a document: its first event, or a base.
+///
+/// # Errors
+/// When the database refuses or is away.
+pub(super) async fn first_of(
+    log: &impl EventLog,
+    id: &DocumentId,
+    at_least: Timestamp,
+) -> Result<Option<RawDocumentBuf>> {
+    let first = log.first(id, Some(at_least)).await?;
+    Ok(first.documents()?.next().transpose()?.map(ToOwned::to_owned))
+}
+
+/// The base with which the log of a document begins, if it does.
+///
+/// # Errors
+/// When the database refuses or is away.
+pub(super) async fn base_of(
+    log: &impl EventLog,
+    id: &DocumentId,
+    at_least: Timestamp,
+) -> Result<Option<RawDocumentBuf>> {
+    Ok(first_of(log, id, at_least).await?.filter(|first| is_base(first)))
+}
+
 /// Goes on from the base of the log, which stands for what looks like a gap; why the fold stops, if there is no such base.
 async fn take_base(
     log: &impl EventLog,
@@ -151,11 +176,11 @@ async fn take_base(
     until: i64,
     at_least: Timestamp,
 ) -> Result<Option<Stop>> {
-    let first = log.first(&document.id, Some(at_least)).await?;
-    let base = first.documents()?.next().transpose()?;
-    let Some(base) = base.filter(|first| is_base(first)) else { return Ok(Some(Stop::Gap)) };
+    let Some(base) = base_of(log, &document.id, at_least).await? else {
+        return Ok(Some(Stop::Gap));
+    };
     let (reached, key) = (document.version, EventKey { document: document.id.clone(), version: 1 });
-    match offer(document, (key, base), until, None) {
+    match offer(document, (key, &base), until, None) {
         None if document.version == reached => Ok(Some(Stop::Gap)),
         stop => Ok(stop),
     }

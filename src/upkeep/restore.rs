@@ -4,11 +4,12 @@
 
 use bson::RawDocumentBuf;
 
+use super::fold::base_of;
 use crate::{
     archive::{Archive, ArchiveError, LastRead, holding},
     database,
     log::{EventLog, LogSource},
-    model::{base::Base, event::is_base, id::DocumentId},
+    model::{base::Base, id::DocumentId},
     planted::{Bug, planted},
     store::{Bases, Restore, Which},
 };
@@ -137,10 +138,9 @@ impl<S: LogSource, D: Bases> Restorer<'_, S, D> {
 
     /// The base of a document's log.
     async fn base(&self, id: &DocumentId) -> Result<Option<Base>> {
-        let first = self.log.first(id, Some(self.source.now().await?)).await?;
-        let first = first.documents()?.next().transpose()?;
-        let first = first.filter(|first| is_base(first)).map(Base::from_raw).transpose();
-        first.map_err(|error| RestoreError::Base(error.to_string()))
+        let base = base_of(self.log, id, self.source.now().await?).await?;
+        let base = base.map(|base| Base::from_raw(&base)).transpose();
+        base.map_err(|error| RestoreError::Base(error.to_string()))
     }
 
     /// The last of the events above `after` that are gone, as many as one step puts back. The first event of all is gone by

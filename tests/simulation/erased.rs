@@ -247,17 +247,22 @@ fn keep(scene: &mut Scene, log: &[RawDocumentBuf]) -> Arc<Mutex<Option<bool>>> {
     done
 }
 
+/// The late one comes to nothing, and nothing of the document is left.
+fn keeps_nothing(scene: &mut Scene, done: Arc<Mutex<Option<bool>>>, seed: u64) {
+    let is_done = Arc::clone(&done);
+    scene.until("the late one is done", move |_| is_done.lock().unwrap().is_some());
+    assert_eq!(*done.lock().unwrap(), Some(false), "seed {seed}");
+    scene.settled();
+    assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+}
+
 #[test]
 fn a_late_leader_archives_nothing_of_what_was_erased() {
     for seed in 0..20 {
         let (mut scene, log) = archived(seed);
         assert!(scene.erase(6).is_ok(), "seed {seed}");
         let done = keep(&mut scene, &log[..4]);
-        let is_done = Arc::clone(&done);
-        scene.until("the late one is done", move |_| is_done.lock().unwrap().is_some());
-        assert_eq!(*done.lock().unwrap(), Some(false), "seed {seed}");
-        scene.settled();
-        assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+        keeps_nothing(&mut scene, done, seed);
     }
 }
 
@@ -271,11 +276,7 @@ fn a_leader_that_was_about_to_archive_finds_the_name_of_its_segment_taken() {
         assert!(done.lock().unwrap().is_none(), "seed {seed}");
         assert!(scene.erase(6).is_ok(), "seed {seed}");
         scene.world.state().archives.held_back = None;
-        let is_done = Arc::clone(&done);
-        scene.until("the late one is done", move |_| is_done.lock().unwrap().is_some());
-        assert_eq!(*done.lock().unwrap(), Some(false), "seed {seed}");
-        scene.settled();
-        assert_eq!(found(&scene.world), Vec::<String>::new(), "seed {seed}");
+        keeps_nothing(&mut scene, done, seed);
     }
 }
 

@@ -1,6 +1,9 @@
 //! What is left of an erased document beside its log and its row, on MongoDB, and how that goes.
 
-use bson::{Document, RawArrayBuf, RawDocumentBuf, doc};
+use std::collections::HashSet;
+
+use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
+use futures::TryStreamExt;
 use mongodb::options::ReadConcern;
 
 use super::{MongoStore, no_write_errors, skips::events_of};
@@ -49,14 +52,23 @@ impl MongoStore {
             return Ok(());
         }
         // Only jobs erase, and they are on record for longer than anybody holds what he has read.
-        let erases = doc! { "collection": &self.collection, "kind": "erase" };
+        let ids: Vec<Bson> = stored.iter().map(|id| id.to_bson()).collect();
+        let erases =
+            doc! { "collection": &self.collection, "kind": "erase", "document": { "$in": ids } };
         let jobs = self.database.collection::<RawDocumentBuf>(JOBS_COLLECTION);
-        if jobs.find_one(erases).read_concern(ReadConcern::majority()).await?.is_none() {
-            return Ok(());
-        }
+        let jobs = jobs
+            .find(erases)
+            .projection(doc! { "document": 1 })
+            .read_concern(ReadConcern::majority());
+        let jobs: Vec<RawDocumentBuf> = jobs.await?.try_collect().await?;
+        let erased = jobs.iter().filter_map(|job| {
+            let id = job.get("document").ok().flatten()?;
+            DocumentId::from_raw(id).ok()
+        });
+        let erased: HashSet<DocumentId> = erased.collect();
         let log = events_collection(&self.collection);
         let log = self.database.collection::<RawDocumentBuf>(&log);
-        for id in stored {
+        for id in &erased {
             let first = doc! { "_id": { "d": id.to_bson(), "s": 1_i64 } };
             let erased = doc! { "erased_through": 1 };
             let find = log.find_one(first).projection(erased);

@@ -16,7 +16,7 @@ use crate::{
     },
     planted::{Bug, planted},
     store::{Bases, Documents, Over, QuarantineRows, SkipRows},
-    upkeep::snapshot::version_of,
+    upkeep::{fold::first_of, snapshot::version_of},
 };
 
 /// How many late events are taken out at once.
@@ -46,8 +46,7 @@ where
             return Ok(Erasing::Wrong("its row is gone".into()));
         };
         let at_least = self.source.now().await?;
-        let first = self.log.first(id, Some(at_least)).await?;
-        let Some(first) = first.documents()?.next().transpose()?.map(ToOwned::to_owned) else {
+        let Some(first) = first_of(self.log, id, at_least).await? else {
             return Ok(Erasing::Wrong("its log is empty".into()));
         };
         let base = match is_base(&first).then(|| Base::from_raw(&first)).transpose() {
@@ -98,8 +97,8 @@ where
         let fold = match self.fold(id, (row, first, old), &plan, at_least).await? {
             Ok(fold) => fold,
             Err(problem) => {
-                let found = self.log.first(id, Some(self.source.now().await?)).await?;
-                return Ok(match found.documents()?.next().transpose()? == Some(first) {
+                let found = first_of(self.log, id, self.source.now().await?).await?;
+                return Ok(match found.as_deref() == Some(first) {
                     true => Erasing::Wrong(format!(
                         "its row is not what its log makes of it ({problem}): `alluvium verify --repair` makes it again"
                     )),

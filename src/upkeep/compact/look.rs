@@ -21,7 +21,7 @@ use crate::{
     planted::{Bug, planted},
     store::{Bases, Documents, Over, QuarantineRow, QuarantineRows, SkipRows},
     upkeep::{
-        fold::{Stop, offer, page_above},
+        fold::{Stop, base_of, first_of, offer, page_above},
         snapshot::{difference, version_of},
     },
 };
@@ -111,8 +111,7 @@ where
         let look = Look::nothing(id);
         // Later than the row: whoever answers from now on has seen every event that it holds.
         let at_least = self.source.now().await?;
-        let first = self.log.first(id, Some(at_least)).await?;
-        let Some(first) = first.documents()?.next().transpose()?.map(ToOwned::to_owned) else {
+        let Some(first) = first_of(self.log, id, at_least).await? else {
             return Ok(Some(look.wrong(version, "its log is empty".into())));
         };
         let base = match is_base(&first).then(|| Base::from_raw(&first)).transpose() {
@@ -174,10 +173,9 @@ where
     pub(super) async fn look_for_late(&self, id: &DocumentId) -> Result<Look> {
         let look = Look::nothing(id);
         let at_least = self.source.now().await?;
-        let first = self.log.first(id, Some(at_least)).await?;
-        let first = first.documents()?.next().transpose()?.filter(|first| is_base(first));
+        let base = base_of(self.log, id, at_least).await?;
         // One that cannot be read says nothing of what is late. It parks its document.
-        let Some(base) = first.and_then(|first| Base::from_raw(first).ok()) else {
+        let Some(base) = base.and_then(|base| Base::from_raw(&base).ok()) else {
             return Ok(look);
         };
         self.late(look, &base, at_least).await
@@ -216,8 +214,8 @@ where
         first: &RawDocument,
         (version, problem): (i64, String),
     ) -> Result<Look> {
-        let found = self.log.first(&look.id, Some(self.source.now().await?)).await?;
-        let is_same = found.documents()?.next().transpose()? == Some(first);
+        let found = first_of(self.log, &look.id, self.source.now().await?).await?;
+        let is_same = found.as_deref() == Some(first);
         match is_same || planted(Bug::OvertakenIsWrong) {
             true => Ok(look.wrong(version, problem)),
             false => Ok(look),

@@ -14,6 +14,7 @@ use bson::DateTime;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 
+use super::fold::base_of;
 use crate::{
     archive::Archive,
     database::Result,
@@ -21,7 +22,6 @@ use crate::{
     model::{
         base::Base,
         compaction::{Mark, Pin, Retention, Rule, grace},
-        event::is_base,
         id::DocumentId,
     },
     observe::Observer,
@@ -298,10 +298,9 @@ where
         if !self.store.put_base(self.log.id(), base, over).await? {
             return Ok(false);
         }
-        let first = self.log.first(&base.id, Some(self.source.now().await?)).await?;
-        let stored = first.documents()?.next().transpose()?.filter(|first| is_base(first));
+        let stored = base_of(self.log, &base.id, self.source.now().await?).await?;
         // Another instance may have gone on from it.
-        Ok(stored.and_then(|stored| Base::from_raw(stored).ok()).as_ref() == Some(base))
+        Ok(stored.and_then(|stored| Base::from_raw(&stored).ok()).as_ref() == Some(base))
     }
 
     /// Keeps events on record that stand where the base says that none is left, and takes them out of the log.

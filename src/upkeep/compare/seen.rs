@@ -6,10 +6,10 @@ use crate::{
     database::{Error, Result},
     log::EventLog,
     model::{
-        event::{EventKey, claimed_version, is_base},
+        event::{EventKey, claimed_version},
         id::{DocumentId, integral},
     },
-    upkeep::fold::READ_EVENTS_MAX,
+    upkeep::fold::{READ_EVENTS_MAX, base_of, first_of},
 };
 
 /// What a walk has seen of a base.
@@ -56,9 +56,8 @@ impl SeenBase {
         id: &DocumentId,
         at_least: Timestamp,
     ) -> Result<Option<Self>> {
-        let first = log.first(id, Some(at_least)).await?;
-        let first = first.documents()?.next().transpose()?.filter(|first| is_base(first));
-        let Some(mut seen) = first.map(Self::of) else { return Ok(None) };
+        let base = base_of(log, id, at_least).await?;
+        let Some(mut seen) = base.as_deref().map(Self::of) else { return Ok(None) };
         let mut last = 1;
         while last < seen.version {
             let batch = log.read(id, last, READ_EVENTS_MAX, Some(at_least)).await?;
@@ -88,10 +87,9 @@ impl SeenBase {
         id: &DocumentId,
         at_least: Timestamp,
     ) -> Result<()> {
-        let first = log.first(id, Some(at_least)).await?;
-        let first = first.documents()?.next().transpose()?;
+        let first = first_of(log, id, at_least).await?;
         let is_same = first.is_some_and(|first| {
-            claimed_version(first) == self.version && pruned(first) == self.pruned
+            claimed_version(&first) == self.version && pruned(&first) == self.pruned
         });
         if !is_same {
             (self.has_own, self.left) = (true, self.expected());

@@ -7,17 +7,12 @@ use crate::{
     archive::{Archive, ArchiveError, LastRead, holding},
     database::Result,
     log::{EventLog, LogSource, Mend, history},
-    model::{
-        base::Base,
-        event::{EventKey, is_base},
-        id::DocumentId,
-        job::Kind,
-    },
+    model::{base::Base, event::EventKey, id::DocumentId, job::Kind},
     store::{Bases, Jobs, MarkRows, Snapshots, Store},
     time::Time,
     upkeep::{
         compare::Checked,
-        fold::{Stop, offer},
+        fold::{Stop, base_of, offer},
         snapshot::difference,
     },
 };
@@ -115,10 +110,9 @@ where
     ) -> std::result::Result<Proof, ArchiveError> {
         let store = &self.snapshotter().store;
         let at_least = self.snapshotter().source.now().await?;
-        let first = log.first(id, Some(at_least)).await?;
-        let first = first.documents()?.next().transpose()?.filter(|first| is_base(first));
+        let base = base_of(log, id, at_least).await?;
         let base =
-            first.and_then(|first| Base::from_raw(first).ok()).filter(|base| !base.is_erased());
+            base.and_then(|base| Base::from_raw(&base).ok()).filter(|base| !base.is_erased());
         let made = base.as_ref().and_then(|base| base.document().ok());
         let (Some(base), Some(made)) = (base, made) else { return Ok(Proof::None) };
         let rows = store.archived(std::slice::from_ref(id)).await?;

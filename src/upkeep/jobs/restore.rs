@@ -8,12 +8,15 @@ use bson::{Document, doc};
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
     archive::{Archive, LastRead},
-    log::{EventLog, LogSource, Mend},
+    log::{LogSource, Mend},
     model::id::DocumentId,
     retry::limited,
     store::{Bases, Extent, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
-    upkeep::restore::{RestoreError, Restorer},
+    upkeep::{
+        fold::first_of,
+        restore::{RestoreError, Restorer},
+    },
 };
 
 /// How long one step may take before it is tried again.
@@ -132,8 +135,7 @@ where
     ) -> std::result::Result<bool, Undone> {
         let source = &self.snapshotter().source;
         let first = limited(self.time, STEP_LIMIT, async {
-            let first = log.first(document, Some(source.now().await?)).await?;
-            Ok(first.documents()?.next().is_some())
+            Ok(first_of(log, document, source.now().await?).await?.is_some())
         });
         Ok(first.await?)
     }
