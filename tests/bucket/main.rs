@@ -1,6 +1,6 @@
 //! Archives in a bucket, over a real S3 API and a real MongoDB server, by the real binary: what goes is kept before, is read
 //! and comes back byte for byte; whatever is wrong with the bucket is a sentence in the status, nothing is pruned, and
-//! projecting goes on. Needs `moto_server` on PATH.
+//! projecting goes on. Needs `moto_server` on PATH, 5.2.5 or later.
 
 #[path = "../common/mod.rs"]
 mod common;
