@@ -265,6 +265,8 @@ async fn a_log_that_is_older_than_its_documents_is_refused_and_makes_them_again(
     daemon.stop().await;
     assert_eq!(dumped(folder.path(), "alluvium.skips").len(), 2);
     follow(&restored, &since(begun)).await;
+    // It was paused when the dump was taken, and so was what came out of it.
+    run(&restored, "alluvium resume games --compaction").await;
     // What stands at the place of a skip that the log knows nothing of is another event.
     for id in ["skipped meanwhile", "parked meanwhile", "waits meanwhile"] {
         restored.append(events(id, 1..=3)).await;
@@ -295,6 +297,8 @@ async fn documents_that_are_older_than_their_log_are_brought_up_to_it() {
     }
     daemon.stop().await;
     follow(&restored, &since(begun)).await;
+    // It was paused when the dump was taken, and so was what came out of it.
+    run(&restored, "alluvium resume games --compaction").await;
     goes_on(&restored).await;
     server.stop().await.unwrap();
 }
