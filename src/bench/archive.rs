@@ -55,10 +55,9 @@ pub(super) async fn run(
             let mut daemon = server.daemon(database, &tuning)?;
             daemon.until_visible(database, &expected).await?;
             let before = mebibytes(database).await?;
-            let documents = asked(documents, each);
-            grow_old(database, &documents, each).await?;
+            grow_old(database, 0..documents, each).await?;
             let (bases, _) = compact(database).await?;
-            base_grows_old(database).await?;
+            base_grows_old(database, 0..documents).await?;
             let (pruning, events) = compact(database).await?;
             let Some(archive) = archive else {
                 compacting.bare.push(events / (bases + pruning));
@@ -73,7 +72,7 @@ pub(super) async fn run(
             let reader = Reader::new(database, COLLECTION, ReadLimits::default());
             let reader = reader.with_archive(Some(archive));
             let mut seconds = Vec::with_capacity(PAGES);
-            for (id, _) in documents.iter().cycle().take(PAGES) {
+            for (id, _) in asked(documents, each).iter().cycle().take(PAGES) {
                 let begun = Instant::now();
                 reader.whole_history(id, each / 3, PAGE_EVENTS).await?;
                 seconds.push(begun.elapsed().as_secs_f64());

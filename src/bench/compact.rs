@@ -1,7 +1,7 @@
 //! What compaction saves and what it costs: the size of a log before and after, how fast what bases stand for is pruned
 //! beside a bare deletion of the same ranges, and what a client waits for that asks for the last events.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use bson::{DateTime, Document, doc};
 use mongodb::{Database, options::WriteConcern};
@@ -13,7 +13,7 @@ use super::{
     jobs::{self, Jobs},
     report::{Row, Target, Unit},
     server::Server,
-    tail::{load, project},
+    tail::load,
     visible::percentile,
 };
 use crate::{
@@ -58,6 +58,12 @@ pub(super) async fn run(
         "never compacted",
         Target::RatioAtLeast(1.0),
     );
+    let mut behind = Row::new(
+        name("the same right behind the pruning"),
+        Unit::EventsPerSecond,
+        "the same",
+        Target::None,
+    );
     for _ in 0..repeat {
         let shape = Shape::Interleaved { documents, each, before: 0 };
         let bare = server.fresh().await?;
@@ -72,10 +78,10 @@ pub(super) async fn run(
         let query = asked(documents, each);
         missing.bare.push(ask(database, &query).await?);
         size.bare.push(mebibytes(database).await?);
-        grow_old(database, &query, each).await?;
+        grow_old(database, 0..documents, each).await?;
         let (seconds, _) = compact(database).await?;
         bases.ours.push(expected.events as f64 / seconds);
-        base_grows_old(database).await?;
+        base_grows_old(database, 0..documents).await?;
         let cpu = (daemon.cpu()?, server.cpu()?);
         let (seconds, events) = compact(database).await?;
         prune.ours.push(events / seconds);
@@ -85,13 +91,19 @@ pub(super) async fn run(
         size.ours.push(mebibytes(database).await?);
         missing.ours.push(ask(database, &query).await?);
         daemon.stop().await?;
+        behind.ours.push(catch_up(server, database, &expected).await?);
+        server.restart().await?;
         again.ours.push(catch_up(server, database, &expected).await?);
         let (fresh, short) =
             load(server, Shape::Interleaved { each: KEPT + 2, documents, before: 0 }).await?;
-        let drained = project(server, &fresh, &short, short.events, &TUNING).await?;
-        again.bare.push(short.events as f64 / drained.usage.seconds);
+        for (row, restarted) in [(&mut behind, false), (&mut again, true)] {
+            if restarted {
+                server.restart().await?;
+            }
+            row.bare.push(catch_up(server, &fresh.database, &short).await?);
+        }
     }
-    Ok(vec![size, bases, prune, missing, again])
+    Ok(vec![size, bases, prune, missing, again, behind])
 }
 
 /// Has all rows made again from what is left of the log; how many of its events a second.
@@ -123,16 +135,16 @@ async fn delete(database: &Database, (documents, each): (usize, i64)) -> Result<
 /// Marks of long ago, and the format of data that has bases, which a daemon has waited for.
 pub(super) async fn grow_old(
     database: &Database,
-    query: &[(DocumentId, MissingQuery)],
+    documents: Range<usize>,
     each: i64,
 ) -> Result<()> {
     let log = database.list_collections().filter(doc! { "name": events_collection(COLLECTION) });
     let log = futures::TryStreamExt::try_next(&mut log.await?).await?;
     let log = log.and_then(|log| log.info.uuid).ok_or_else(|| BenchError::Job("no log".into()))?;
-    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000);
-    let marks = query.iter().map(|(id, _)| {
+    let at = long_ago();
+    let marks = documents.map(|document| {
         doc! {
-            "_id": { "c": COLLECTION, "d": id.to_bson() }, "log": log.clone(),
+            "_id": { "c": COLLECTION, "d": id(document) }, "log": log.clone(),
             "marks": [{ "version": each, "at": at }],
         }
     });
@@ -146,12 +158,19 @@ pub(super) async fn grow_old(
     Ok(())
 }
 
-/// What bases stand for may go.
-pub(super) async fn base_grows_old(database: &Database) -> Result<()> {
-    let at = DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000);
+/// What the bases of these documents stand for may go.
+pub(super) async fn base_grows_old(database: &Database, documents: Range<usize>) -> Result<()> {
     let events = database.collection::<Document>(&events_collection(COLLECTION));
-    events.update_many(doc! { "op": "base" }, doc! { "$set": { "based_at": at } }).await?;
+    // By their keys: to look for bases would be to read the whole log.
+    let keys: Vec<Document> =
+        documents.map(|document| doc! { "d": id(document), "s": 1_i64 }).collect();
+    let bases = doc! { "_id": { "$in": keys }, "op": "base" };
+    events.update_many(bases, doc! { "$set": { "based_at": long_ago() } }).await?;
     Ok(())
+}
+
+fn long_ago() -> DateTime {
+    DateTime::from_millis(DateTime::now().timestamp_millis() - 7_200_000)
 }
 
 /// Has the collection compacted; the seconds by the server's clock, and how many events went.

@@ -2,6 +2,7 @@
 //! many events a second writers and daemon come to at full speed; each alone, and beside the compaction of half of the log.
 
 use std::{
+    ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -10,7 +11,7 @@ use futures::future::try_join;
 
 use super::{
     backlog::{self, Expected, Shape},
-    compact::{TUNING, asked, base_grows_old, compact, grow_old},
+    compact::{TUNING, base_grows_old, compact, grow_old},
     daemon::{Daemon, Moment},
     error::{BenchError, Result},
     live::{FEW, TRIAL},
@@ -29,8 +30,8 @@ const WRITTEN: usize = 2_000;
 struct Scene {
     fresh: Fresh,
     daemon: Daemon,
-    /// How many documents can be compacted, and how many events each has.
-    compacted: (usize, i64),
+    /// How many events each document has that can be compacted.
+    each: i64,
     /// The first document that nobody has written to.
     next: usize,
     /// How many events there are.
@@ -57,13 +58,13 @@ pub(super) async fn run(
         let expected = backlog::append(&fresh.database, shape).await?;
         let mut daemon = server.daemon(&fresh.database, &TUNING)?;
         daemon.until_visible(&fresh.database, &expected).await?;
-        let (compacted, events) = ((documents, each), expected.events);
-        let mut scene = Scene { fresh, daemon, compacted, next: documents, events };
+        let events = expected.events;
+        let mut scene = Scene { fresh, daemon, each, next: documents, events };
         let half = documents / 2;
         visible.bare.push(scene.until_seen(None).await?);
-        visible.ours.push(scene.until_seen(Some((0, half))).await?);
+        visible.ours.push(scene.until_seen(Some(0..half)).await?);
         rate.bare.push(scene.full_speed(None).await?);
-        rate.ours.push(scene.full_speed(Some((half, documents))).await?);
+        rate.ours.push(scene.full_speed(Some(half..documents)).await?);
         scene.daemon.stop().await?;
     }
     Ok(vec![visible, rate])
@@ -71,18 +72,16 @@ pub(super) async fn run(
 
 impl Scene {
     /// Has some documents compacted, from the first base to the last deletion.
-    async fn compact(&self, (first, last): (usize, usize)) -> Result<()> {
+    async fn compact(&self, documents: Range<usize>) -> Result<()> {
         let database = &self.fresh.database;
-        let (documents, each) = self.compacted;
-        let all = asked(documents, each);
-        grow_old(database, &all[first..last], each).await?;
+        grow_old(database, documents.clone(), self.each).await?;
         compact(database).await?;
-        base_grows_old(database).await?;
+        base_grows_old(database, documents).await?;
         compact(database).await.map(drop)
     }
 
     /// The 99th of a hundred times from append to visible, in milliseconds.
-    async fn until_seen(&mut self, compacted: Option<(usize, usize)>) -> Result<f64> {
+    async fn until_seen(&mut self, compacted: Option<Range<usize>>) -> Result<f64> {
         let (is_over, first) = (AtomicBool::new(compacted.is_none()), self.next);
         let work = async {
             if let Some(compacted) = compacted {
@@ -110,7 +109,7 @@ impl Scene {
     }
 
     /// How many events a second writers append and the daemon projects.
-    async fn full_speed(&mut self, compacted: Option<(usize, usize)>) -> Result<f64> {
+    async fn full_speed(&mut self, compacted: Option<Range<usize>>) -> Result<f64> {
         let database = &self.fresh.database;
         let writers = Writers::new(database, WRITTEN, 0, FEW).from(self.next);
         let since = Moment::now();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bson::Timestamp;
+use bson::{Timestamp, doc};
 use mongodb::{Client, Database};
 
 use super::{
@@ -78,6 +78,16 @@ impl Server {
     /// When its guard does not answer.
     pub(super) async fn stop(self) -> Result<()> {
         Ok(self.mongod.stop().await?)
+    }
+
+    /// Ends it cleanly and starts it again: what it still keeps of rows that were deleted has gone then, and its cache is empty.
+    ///
+    /// # Errors
+    /// When it cannot be started again.
+    pub(super) async fn restart(&mut self) -> Result<()> {
+        self.mongod.restart().await?;
+        self.client.database("admin").run_command(doc! { "ping": 1 }).await?;
+        Ok(())
     }
 
     /// A database with an empty log; the one before is dropped.
