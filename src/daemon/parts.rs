@@ -41,7 +41,7 @@ use crate::{
     time::{SystemTime, Time},
     upkeep::{
         compact::{
-            Compaction,
+            Compaction, Liveliness,
             policy::{LogPolicy, NOTICES_MAX, growth},
         },
         layout::Watched,
@@ -149,6 +149,7 @@ impl<'a> Parts<'a> {
             // Whoever does not know of bases looks at the format with each beat of its lease, and stops.
             settled: self.config.daemon.lease_time,
             observer: observer.clone(),
+            liveliness: Liveliness::default(),
             paused,
         };
         self.wards.push(Ward {

@@ -123,7 +123,8 @@ where
             return self.delete(id, begun).await;
         }
         let &Self { source, log, store, retention, .. } = self;
-        let compactor = Compactor { source, log, store, retention, archive: None, is_asked: true };
+        let (is_asked, pace) = (true, ());
+        let compactor = Compactor { source, log, store, retention, archive: None, is_asked, pace };
         match compactor.erase(id, begun.version).await? {
             Erasing::Gone => self.forget(id, begun).await,
             Erasing::Wrong(why) => refused(id, why),

@@ -242,6 +242,7 @@ pub(super) async fn pass(
         retention,
         archive: Some(&archive),
         is_asked,
+        pace: (),
     };
     let done = compactor.compact(ids, is_dry).await;
     node.sim().tell(|| format!("{:?} has compacted {}: {done:?}", node.owner, log.id()));
@@ -258,7 +259,8 @@ pub(super) async fn clear_late(node: Node, monitor: Monitor, mut notices: mpsc::
         let retention = CompactionPlan::default().retention();
         let Ok(Some(log)) = source.open(COLLECTION).await else { continue };
         let (source, log, store) = (&source, &log, &store);
-        let compactor = Compactor { source, log, store, retention, archive: None, is_asked: false };
+        let compactor =
+            Compactor { source, log, store, retention, archive: None, is_asked: false, pace: () };
         // What fails is found by whoever compacts.
         drop(compactor.clear_late(&ids).await);
     }

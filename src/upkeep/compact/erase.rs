@@ -3,7 +3,7 @@
 
 use bson::{RawDocument, Timestamp};
 
-use super::Compactor;
+use super::{Compactor, Pacing};
 use crate::{
     database::Result,
     log::{EventLog, LogSource},
@@ -33,7 +33,7 @@ pub(crate) enum Erasing {
     Wrong(String),
 }
 
-impl<S: LogSource, D> Compactor<'_, S, D>
+impl<S: LogSource, D, P: Pacing> Compactor<'_, S, D, P>
 where
     D: Documents + SkipRows + QuarantineRows + Bases,
 {

@@ -2,7 +2,7 @@
 
 use bson::{RawDocumentBuf, Timestamp};
 
-use super::{Compactor, Look, Work};
+use super::{Compactor, Look, Pacing, Work};
 use crate::{
     archive::{Archive, ArchiveError, Kept, LastRead, SEGMENT_BYTES, holding},
     database::Result,
@@ -25,7 +25,7 @@ pub(super) struct Keeping {
     pub(super) stands: Option<String>,
 }
 
-impl<S: LogSource, D> Compactor<'_, S, D>
+impl<S: LogSource, D, P: Pacing> Compactor<'_, S, D, P>
 where
     D: Documents + SkipRows + QuarantineRows + Bases,
 {

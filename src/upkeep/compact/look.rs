@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp};
 
-use super::Compactor;
+use super::{Compactor, Pacing};
 use crate::{
-    database::Result,
+    database::{Error, Result},
     log::{EventLog, LogSource, history},
     model::{
         base::{Base, BaseError},
@@ -99,7 +99,7 @@ impl Look {
     }
 }
 
-impl<S: LogSource, D> Compactor<'_, S, D>
+impl<S: LogSource, D, P: Pacing> Compactor<'_, S, D, P>
 where
     D: Documents + SkipRows + QuarantineRows + Bases,
 {
@@ -255,10 +255,14 @@ where
         while fold.document.version < until && fold.stop.is_none() {
             let reached = fold.document.version;
             let means = (self.log, self.store);
-            let page = page_above(means, (id, reached), &mut skips, at_least).await?;
-            for event in page.documents()? {
-                fold.take(event?, until, &skips);
-            }
+            let take_page = async {
+                let page = page_above(means, (id, reached), &mut skips, at_least).await?;
+                for event in page.documents()? {
+                    fold.take(event?, until, &skips);
+                }
+                Ok::<(), Error>(())
+            };
+            self.pace.step(take_page).await?;
             if fold.document.version == reached {
                 break;
             }

@@ -5,6 +5,7 @@
 mod erase;
 mod keep;
 mod look;
+mod pace;
 pub mod policy;
 mod prune;
 
@@ -32,6 +33,9 @@ use crate::{
 };
 pub(crate) use erase::{Erasing, is_bare_delete};
 pub(super) use look::{Finding, Look, Work};
+pub use pace::Liveliness;
+pub(super) use pace::Pace;
+pub(crate) use pace::Pacing;
 pub(super) use prune::Pruned;
 
 /// How many documents are folded at once.
@@ -56,6 +60,8 @@ pub struct Compaction {
     pub archive: Option<Archive>,
     /// Knows how the collection is, and is told what becomes of its logs.
     pub observer: Observer,
+    /// Whether events come meanwhile.
+    pub liveliness: Liveliness,
     /// Whether an operator has stopped compaction; `None` until that is known.
     pub paused: watch::Receiver<Option<bool>>,
 }
@@ -124,7 +130,7 @@ const RETRY: Duration = Duration::from_secs(600);
 
 /// Compacts one log.
 #[derive(Debug)]
-pub(crate) struct Compactor<'a, S: LogSource, D> {
+pub(crate) struct Compactor<'a, S: LogSource, D, P> {
     pub(crate) source: &'a S,
     pub(crate) log: &'a S::Log,
     pub(crate) store: &'a D,
@@ -132,6 +138,7 @@ pub(crate) struct Compactor<'a, S: LogSource, D> {
     pub(crate) archive: Option<&'a Archive>,
     /// Whether somebody asked for these documents: then also what is held is compacted.
     pub(crate) is_asked: bool,
+    pub(crate) pace: P,
 }
 
 /// What compacting some documents has come to.
@@ -159,7 +166,7 @@ pub(crate) struct Compacted {
     pub(super) next: Vec<NextLook>,
 }
 
-impl<S: LogSource, D> Compactor<'_, S, D>
+impl<S: LogSource, D, P: Pacing> Compactor<'_, S, D, P>
 where
     D: Documents + SkipRows + QuarantineRows + Bases,
 {
@@ -322,28 +329,29 @@ mod tests {
     use super::*;
     use crate::{metrics::Metrics, status::CollectionStatus, time::SystemTime};
 
+    /// The compaction of a collection of this status.
+    pub(super) fn compaction_of(status: &Arc<watch::Sender<CollectionStatus>>) -> Compaction {
+        let metrics = Metrics::new().unwrap().collection("games", status.subscribe()).unwrap();
+        Compaction {
+            archive: None,
+            retention: Retention {
+                min_age: Duration::ZERO,
+                keep_events: 0,
+                client_ttl: Duration::ZERO,
+            },
+            settled: Duration::ZERO,
+            observer: Observer::new(status.clone(), metrics, SystemTime::new()),
+            liveliness: Liveliness::default(),
+            paused: watch::channel(Some(false)).1,
+        }
+    }
+
     #[test]
     fn nothing_is_compacted_while_it_would_bring_a_checkpoint_near_the_end_of_the_oplog() {
         let mut status = CollectionStatus::new("games");
         (status.phase, status.lag_seconds) = (Phase::Tailing, Some(0.0));
-        let told = watch::channel(status.clone()).1;
-        let metrics = Metrics::new().unwrap().collection("games", told).unwrap();
         let hindrance = |status: &CollectionStatus| {
-            let compaction = Compaction {
-                archive: None,
-                retention: Retention {
-                    min_age: Duration::ZERO,
-                    keep_events: 0,
-                    client_ttl: Duration::ZERO,
-                },
-                settled: Duration::ZERO,
-                observer: Observer::new(
-                    Arc::new(watch::Sender::new(status.clone())),
-                    metrics.clone(),
-                    SystemTime::new(),
-                ),
-                paused: watch::channel(Some(false)).1,
-            };
+            let compaction = compaction_of(&Arc::new(watch::Sender::new(status.clone())));
             (compaction.hindrance(), compaction.needs())
         };
         assert_eq!(hindrance(&status), (None, None));

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use super::{Clear, Compacted, Compaction, Compactor};
+use super::{Clear, Compacted, Compaction, Compactor, Pace};
 use crate::{
     database::{Result, Verdict},
     health::{Heart, beating},
@@ -230,11 +230,12 @@ where
         Ok(())
     }
 
-    fn compactor<'a>(&'a self, log: &'a S::Log) -> Compactor<'a, S, D> {
+    fn compactor<'a>(&'a self, log: &'a S::Log) -> Compactor<'a, S, D, Pace<'a, T>> {
         let retention = self.compaction.retention;
         let archive = self.compaction.archive.as_ref();
         let (source, store) = (&self.source, &self.store);
-        Compactor { source, log, store, retention, archive, is_asked: false }
+        let pace = Pace::new(&self.compaction, &self.time);
+        Compactor { source, log, store, retention, archive, is_asked: false, pace }
     }
 
     /// Compacts some documents that are due; how long until there may be more.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Compactor, look::Finding};
+use super::{Compactor, Pacing, look::Finding};
 use crate::{
     database::{Error, Result},
     log::{EventLog, LogSource},
@@ -13,6 +13,8 @@ use crate::{
 
 /// How many events one transaction deletes at most. A thousand make one entry of the oplog of about 107 kB.
 const EVENTS_MAX: i64 = 1_000;
+/// And where others wait for events meanwhile.
+const EVENTS_GENTLE: i64 = 200;
 /// How often fewer events at once are tried where others write, before it is left for later.
 const HALVINGS_MAX: u32 = 12;
 
@@ -23,7 +25,7 @@ pub(in crate::upkeep) struct Pruned {
     pub(in crate::upkeep) findings: Vec<Finding>,
 }
 
-impl<S: LogSource, D: Bases> Compactor<'_, S, D> {
+impl<S: LogSource, D: Bases, P: Pacing> Compactor<'_, S, D, P> {
     /// Deletes what these bases stand for.
     ///
     /// # Errors
@@ -31,14 +33,14 @@ impl<S: LogSource, D: Bases> Compactor<'_, S, D> {
     pub(super) async fn prune_all(&self, bases: Vec<Base>) -> Result<Pruned> {
         let mut queue: VecDeque<(Base, i64)> =
             bases.into_iter().map(|base| (base.clone(), base.pruned)).collect();
-        let (mut pruned, mut room, mut busy) = (Pruned::default(), EVENTS_MAX, 0);
+        let (mut pruned, mut room, mut busy) = (Pruned::default(), self.room(), 0);
         let mut documents_max = usize::MAX;
         while let Some(steps) = next(&queue, (room, documents_max)) {
-            match self.store.prune(self.log.id(), &steps).await? {
+            match self.pace.step(self.store.prune(self.log.id(), &steps)).await? {
                 PruneOutcome::Done => {
                     pruned.events += steps.iter().map(Prune::events).sum::<i64>();
                     pass(&mut queue, &steps);
-                    (room, busy) = (EVENTS_MAX, 0);
+                    (room, busy) = (self.room(), 0);
                 }
                 PruneOutcome::Busy if busy == HALVINGS_MAX => {
                     return Err(Error::server(112, "others write to what is to be pruned"));
@@ -57,11 +59,15 @@ impl<S: LogSource, D: Bases> Compactor<'_, S, D> {
                         let (id, version) = (base.id, base.version);
                         pruned.findings.push(Finding { id, version, problem });
                     }
-                    (room, busy) = (EVENTS_MAX, 0);
+                    (room, busy) = (self.room(), 0);
                 }
             }
         }
         Ok(pruned)
+    }
+
+    fn room(&self) -> i64 {
+        if self.pace.is_gentle() { EVENTS_GENTLE } else { EVENTS_MAX }
     }
 }
 

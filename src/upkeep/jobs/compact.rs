@@ -13,7 +13,7 @@ use crate::{
     store::{Bases, Extent, Hindrance, Jobs, MarkRows, Snapshots, Store, Versions},
     time::Time,
     upkeep::{
-        compact::{Clear, Compacted, Compactor},
+        compact::{Clear, Compacted, Compactor, Pace},
         snapshot::TakeError,
     },
 };
@@ -166,7 +166,8 @@ where
         let (source, store) = (&ward.source, &ward.store);
         let archive = self.ward.compaction.archive.as_ref();
         let is_asked = self.order.document.is_some();
-        let compactor = Compactor { source, log, store, retention, archive, is_asked };
+        let pace = Pace::new(&self.ward.compaction, self.time);
+        let compactor = Compactor { source, log, store, retention, archive, is_asked, pace };
         let compact = compactor.compact(ids, self.order.dry_run);
         let done = limited(self.time, STEP_LIMIT, compact).await?;
         self.ward.compaction.observer.archived(done.archived);
