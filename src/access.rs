@@ -45,14 +45,12 @@ impl Access {
     pub fn open(http: &HttpConfig) -> Result<(Self, AccessWatch), FileError> {
         let (mut access, mut watch) = (Self::default(), AccessWatch::default());
         if let Some(path) = &http.tokens_file {
-            let file = NamedFile::new("http.tokens_file", path);
-            file.warn_if_open_to_all("hashes of tokens");
+            let file = NamedFile::new("http.tokens_file", path).holding("hashes of tokens");
             let (held, holder) = hold([file], tokens::parse)?;
             (access.tokens, watch.tokens) = (Some(held), Some(holder));
         }
         if let Some((cert, key)) = http.tls_cert.as_ref().zip(http.tls_key.as_ref()) {
-            let key = NamedFile::new("http.tls_key", key);
-            key.warn_if_open_to_all("a private key");
+            let key = NamedFile::new("http.tls_key", key).holding("a private key");
             let (held, holder) = hold([NamedFile::new("http.tls_cert", cert), key], tls::parse)?;
             (access.certificate, watch.certificate) = (Some(held), Some(holder));
         }

@@ -17,6 +17,8 @@ use crate::config::redact::named;
 pub(super) struct NamedFile {
     key: &'static str,
     path: PathBuf,
+    /// What it holds, where not everybody should read that.
+    secret: Option<&'static str>,
 }
 
 /// Why a file cannot be used. Nothing of what it holds is shown.
@@ -65,7 +67,12 @@ impl FileError {
 
 impl NamedFile {
     pub(super) fn new(key: &'static str, path: impl Into<PathBuf>) -> Self {
-        Self { key, path: path.into() }
+        Self { key, path: path.into(), secret: None }
+    }
+
+    /// It holds this, which not everybody should read.
+    pub(super) fn holding(self, secret: &'static str) -> Self {
+        Self { secret: Some(secret), ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -77,7 +84,8 @@ impl NamedFile {
     }
 
     /// Warns where everybody may read it, who could not be told what is in it.
-    pub(super) fn warn_if_open_to_all(&self, holds: &str) {
+    fn warn_if_open_to_all(&self) {
+        let Some(holds) = self.secret else { return };
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
         {
             let (key, file) = (self.key, self.path.display());
@@ -95,6 +103,7 @@ pub(super) fn hold<T: Clone, const N: usize>(
     files: [NamedFile; N],
     parse: Parse<T, N>,
 ) -> Result<(Held<T>, Holder<T, N>), FileError> {
+    files.iter().for_each(NamedFile::warn_if_open_to_all);
     let texts = read(&files)?;
     let good = parse(&files, texts.each_ref().map(Vec::as_slice))?;
     let (last, seen) = watch::channel(Last { good, error: None });
@@ -131,6 +140,7 @@ impl<T, const N: usize> Holder<T, N> {
                 if texts != self.texts || self.last.borrow().error.is_some() {
                     let files = self.files.iter().map(|file| file.path.display().to_string());
                     info!(files = files.collect::<Vec<_>>().join(", "), "read again");
+                    self.files.iter().for_each(NamedFile::warn_if_open_to_all);
                     self.texts = texts;
                     self.last.send_replace(Last { good, error: None });
                 }

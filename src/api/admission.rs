@@ -71,15 +71,16 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match identify(&access, request.headers()) {
-        Ok(caller) => caller,
-        Err(problem) => return problem.into_response(),
+    let (caller, unknown) = match identify(&access, request.headers()) {
+        Ok(caller) => (caller, None),
+        Err(problem) => (Caller(None), Some(problem)),
     };
     let about = about(&mut request).await;
     let method = request.method().clone();
     let needed = needed(&method, &about.path);
     let mut asked = Asked { caller, method, needed, about, status: None };
-    let response = match allowed(&asked.caller, needed, &asked.about) {
+    let allowed = || allowed(&asked.caller, needed, &asked.about);
+    let response = match unknown.map_or_else(allowed, Err) {
         Ok(()) => {
             request.extensions_mut().insert(asked.caller.clone());
             next.run(request).await

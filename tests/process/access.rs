@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
 };
@@ -119,8 +120,11 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
     assert_eq!(jobs(&admin).as_array().unwrap().len(), 2);
     assert_eq!(status(&reader, "GET", "/v1/jobs?collection=others"), 403);
 
-    // What was changed is on record, also what was refused.
+    // What was changed is on record, also what was refused, to whomever.
+    assert_eq!(status("alluvium_wrong", "POST", "/v1/collections/games/pause"), 401);
     let log = daemon.log();
+    let unknown = |line: &str| line.contains("alluvium::audit") && line.contains("\"status\":401");
+    assert!(log.lines().any(unknown), "{log}");
     let record =
         |by: &str| log.lines().any(|line| line.contains("alluvium::audit") && line.contains(by));
     assert!(record("chief") && record("reader"), "{log}");
@@ -149,6 +153,7 @@ async fn tokens_change_while_it_runs_and_an_unusable_file_is_told_and_changes_no
     let file = folder.path().join("tokens.toml");
     let (first, lines) = minted("first", "read", &[]);
     fs::write(&file, lines).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
     daemon.ready().await;
     fs::write(&file, "").unwrap();
@@ -160,11 +165,14 @@ async fn tokens_change_while_it_runs_and_an_unusable_file_is_told_and_changes_no
     let (second, lines) = minted("second", "read", &[]);
     let other = folder.path().join("other");
     fs::write(&other, lines).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
     fs::rename(&other, &file).unwrap();
     wait_until("the new token opens", async || ask(&daemon, &second, "GET", "/v1/status").0 == 200)
         .await;
     assert_eq!(ask(&daemon, &first, "GET", "/v1/status").0, 401);
     assert_eq!(ask(&daemon, &second, "GET", "/v1/status").2["last_error"], Value::Null);
+    let open_to_all = daemon.log().matches("can be read by everybody on this machine").count();
+    assert_eq!(open_to_all, 2, "at the start, and when it was read again");
     daemon.stop().await;
 }
 
