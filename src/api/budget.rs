@@ -40,12 +40,20 @@ pub(super) struct Budget {
     reads: Arc<Semaphore>,
     large: Arc<Semaphore>,
     sending: Arc<Semaphore>,
+    waits: Arc<Semaphore>,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
+    /// For so many requests at once, of which a quarter is kept for those that do not wait for a version.
+    pub(super) fn new(requests_max: usize) -> Self {
         let of = |permits| Arc::new(Semaphore::new(permits));
-        Self { reads: of(READS_AT_ONCE), large: of(1), sending: of(SENDING_MIB as usize) }
+        let (sending, waits) = (of(SENDING_MIB as usize), of(requests_max - requests_max / 4));
+        Self { reads: of(READS_AT_ONCE), large: of(1), sending, waits }
+    }
+
+    /// The right to wait until a document has come to a version, which may take long.
+    pub(super) fn wait(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.waits.clone().try_acquire_owned().map_err(|_| too_busy())
     }
 
     /// The right to read from the database, once others have read.
@@ -104,10 +112,19 @@ async fn turn(
 mod tests {
     use super::*;
 
+    #[test]
+    fn waits_leave_room_for_requests_that_do_not_wait() {
+        let budget = Budget::new(4);
+        let mut waits: Vec<_> = (0..3).map(|_| budget.wait().unwrap()).collect();
+        assert_eq!(budget.wait().unwrap_err().kind, Kind::TooBusy);
+        drop(waits.pop());
+        assert!(budget.wait().is_ok());
+    }
+
     #[tokio::test]
     async fn what_waits_to_be_sent_is_bounded_and_small_answers_pass() {
         tokio::time::pause();
-        let budget = Budget::new();
+        let budget = Budget::new(256);
         let answer = async |mib: usize| {
             let text = move || Ok(vec![b'1'; mib << 20]);
             budget.answer(budget.read().await?, StatusCode::OK, LARGE_BYTES, text).await
@@ -129,7 +146,7 @@ mod tests {
     #[tokio::test]
     async fn few_read_at_once() {
         tokio::time::pause();
-        let budget = Budget::new();
+        let budget = Budget::new(256);
         let mut reading = Vec::new();
         for _ in 0..READS_AT_ONCE {
             reading.push(budget.read().await.unwrap());

@@ -129,6 +129,7 @@ async fn come_to(
 ) -> Result<(), Problem> {
     let deadline = Instant::now() + wait;
     let mut status = target.served.status.clone();
+    let mut waiting = None;
     loop {
         // This comes before the read, so that a flush after the read is not missed below.
         status.mark_unchanged();
@@ -140,6 +141,9 @@ async fn come_to(
             return Ok(());
         } else if Instant::now() >= deadline {
             return Err(expired(target, version, reached));
+        }
+        if waiting.is_none() {
+            waiting = Some(budget.wait()?);
         }
         let (flushes, role) = {
             let status = status.borrow();

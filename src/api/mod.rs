@@ -161,7 +161,7 @@ pub fn is_probe(path: &str) -> bool {
 pub fn router(state: ApiState) -> Router {
     let limits = state.limits;
     let turns = Arc::new(Semaphore::new(limits.requests_max));
-    let views = views().layer(Extension(Budget::new()));
+    let views = views().layer(Extension(Budget::new(limits.requests_max)));
     let views = views.layer(from_fn_with_state(turns, guard::in_turn));
     let views = views.layer(from_fn_with_state(state.access.clone(), admission::admit));
     let metrics = Router::new().route("/metrics", get(health::metrics));
