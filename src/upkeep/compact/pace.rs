@@ -16,6 +16,8 @@ const REST_FACTOR: u32 = 3;
 const REST_MAX: Duration = Duration::from_secs(1);
 /// So long after events came, more of them are waited for.
 const LIVE_FOR: Duration = Duration::from_secs(1);
+/// So long a compactor goes at this pace. Then it ends what it has begun at full speed: that has a limit of time.
+const GENTLE_FOR: Duration = Duration::from_secs(60);
 
 /// How often rows of a collection were written, and when that was last seen to have changed.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +49,14 @@ impl Pacing for () {
 pub(crate) struct Pace<'a, T> {
     compaction: &'a Compaction,
     time: &'a T,
+    begun: Duration,
     /// One step at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl<'a, T: Time> Pace<'a, T> {
     pub(in crate::upkeep) fn new(compaction: &'a Compaction, time: &'a T) -> Self {
-        Self { compaction, time, turn: tokio::sync::Mutex::new(()) }
+        Self { compaction, time, begun: time.now(), turn: tokio::sync::Mutex::new(()) }
     }
 }
 
@@ -64,7 +67,8 @@ impl<T: Time> Pacing for Pace<'_, T> {
         if seen.0 != flushes {
             *seen = (flushes, Some(now));
         }
-        seen.1.is_some_and(|at| now.saturating_sub(at) < LIVE_FOR)
+        let is_early = now.saturating_sub(self.begun) < GENTLE_FOR;
+        is_early && seen.1.is_some_and(|at| now.saturating_sub(at) < LIVE_FOR)
     }
 
     async fn step<R: Send>(&self, work: impl Future<Output = R> + Send) -> R {
@@ -110,5 +114,11 @@ mod tests {
         assert!(two_steps().await.0, "it still knows");
         time.sleep(LIVE_FOR).await;
         assert!(full_speed().await);
+        let late = Pace::new(&compaction, &time);
+        status.send_modify(|status| status.flushes += 1);
+        assert!(late.is_gentle());
+        time.sleep(GENTLE_FOR).await;
+        status.send_modify(|status| status.flushes += 1);
+        assert!(!late.is_gentle() && Pace::new(&compaction, &time).is_gentle());
     }
 }
