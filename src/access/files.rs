@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -94,7 +95,13 @@ impl NamedFile {
     }
 
     pub(super) fn read(&self) -> Result<Vec<u8>, FileError> {
-        fs::read(&self.path).map_err(|error| self.refused(format!("cannot be read: {error}")))
+        fs::read(&self.path).map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::PermissionDenied => "; let the user that alluvium runs as read it",
+                _ => "",
+            };
+            self.refused(format!("cannot be read: {error}{advice}"))
+        })
     }
 }
 

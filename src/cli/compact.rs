@@ -91,7 +91,7 @@ fn kept(job: &Value) -> Vec<String> {
     let pins = job.pointer("/result/pins").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     for pin in pins.iter().take(PINS_SHOWN) {
         let field = |name: &str| pin.get(name).map(output::plain).unwrap_or_default();
-        let (document, events, rule) = (field("document"), field("events"), field("rule"));
+        let (document, events, rule) = (output::document(pin), field("events"), field("rule"));
         let mut line = format!("{document}  {events} events stay: {rule}");
         if pin.get("client").is_some() {
             line += &format!(" {}", field("client"));

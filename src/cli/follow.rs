@@ -161,7 +161,8 @@ pub(super) fn print_findings(row: &RawDocument) -> std::io::Result<()> {
     let findings = job.pointer("/result/findings").and_then(Value::as_array);
     for finding in findings.into_iter().flatten() {
         let field = |name: &str| finding.get(name).map(output::plain).unwrap_or_default();
-        let (document, version, problem) = (field("document"), field("version"), field("problem"));
+        let (document, version, problem) =
+            (output::document(finding), field("version"), field("problem"));
         let is_repaired = finding.get("repaired").is_some();
         let made_again = if is_repaired { "; it was made again" } else { "" };
         match finding.get("document") {

@@ -102,7 +102,8 @@ fn tell(globals: &Globals, source: &str, report: &Report) -> std::io::Result<()>
     if gone > deleted {
         let left = gone - deleted;
         output::line(format!(
-            "{left} documents that were imported before have gone from the source; --deletes appends a delete for each"
+            "{left} documents that were imported before have gone from the source; --deletes appends a delete for each \
+             (if they came from another source, give each source a --client of its own)"
         ))?;
     }
     if *deleted > 0 {

@@ -102,7 +102,7 @@ fn line(row: &RawDocument) -> std::io::Result<()> {
         None | Some(Value::Null) => String::new(),
         Some(value) => output::plain(value),
     };
-    let about = format!("{} {}", at("/collection"), at("/document"));
+    let about = format!("{} {}", at("/collection"), output::document(&job));
     let total = match at("/progress/total") {
         total if total.is_empty() => "?".to_owned(),
         total => total,

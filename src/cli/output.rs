@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
 };
 
+use bson::Bson;
 use serde_json::{Value, json};
 
 use super::Globals;
@@ -13,7 +14,7 @@ use crate::{
     database::{self, Verdict},
     import::ImportError,
     log::append::AppendError,
-    model::document::Quarantine,
+    model::{document::Quarantine, id::DocumentId},
     read::ReadError,
     writer::WriteError,
 };
@@ -87,6 +88,15 @@ pub(super) fn note(text: impl AsRef<str>) {
 /// A JSON string without its quotes; anything else as JSON.
 pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The id of a document in an answer, as every command takes it; nothing where there is none.
+pub(super) fn document(told: &Value) -> String {
+    let Some(value) = told.get("document").filter(|value| !value.is_null()) else {
+        return String::new();
+    };
+    let id = Bson::try_from(value.clone()).ok().and_then(|id| DocumentId::from_bson(&id).ok());
+    id.map_or_else(|| plain(value), |id| id.to_string())
 }
 
 /// Prints what a document waits for.

@@ -78,7 +78,8 @@ impl Target {
         let Self { collection, id } = self;
         format!(
             "{id} of `{collection}` does not exist: it has no event, or had none yet; check the \
-             collection, the id (24 hex digits are taken for an ObjectId) and --database"
+             collection, the id (a number is {{\"$numberLong\":\"7\"}}, 24 hex digits are an ObjectId, other text is text) and \
+             --database"
         )
     }
 }

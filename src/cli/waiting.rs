@@ -106,7 +106,7 @@ impl List {
 /// One document in one line: id, version, since when, why.
 fn line(waits: &Value) -> std::io::Result<()> {
     let field = |name: &str| waits.get(name).map(output::plain).unwrap_or_default();
-    let (document, version, since) = (field("document"), field("version"), field("since"));
+    let (document, version, since) = (output::document(waits), field("version"), field("since"));
     let (class, reason) = (field("class"), field("reason"));
     output::line(format!("{document}  version {version}  since {since}  {class}: {reason}"))
 }

@@ -67,6 +67,22 @@ pub enum ImportError {
     /// There is no such collection.
     #[error("there is nothing to import: {0} does not exist; check --from and --database")]
     NoSource(String),
+    /// The login may not read the source.
+    #[error(
+        "`{database}.{name}`, which --from names, may not be read with this login ({reason}). No role of `alluvium init \
+         --roles` allows it: db.getSiblingDB(\"admin\").createRole({{ role: \"import-{name}\", privileges: [{{ resource: {{ \
+         db: \"{database}\", collection: \"{name}\" }}, actions: [\"find\"] }}, {{ resource: {{ db: \"{database}\", \
+         collection: \"\" }}, actions: [\"listCollections\"] }}], roles: [] }}), then grant it to the user; or see whether \
+         --from is right"
+    )]
+    NotReadable {
+        /// The database of the source.
+        database: String,
+        /// The source.
+        name: String,
+        /// What the server says.
+        reason: String,
+    },
     /// The source is one of the collections that are written to.
     #[error(
         "`{from}` cannot be imported into `{collection}`, which writes there itself; rename the original first \

@@ -11,7 +11,7 @@ use mongodb::{
 
 use super::ImportError;
 use crate::{
-    database::Result,
+    database::{self, Result, code::UNAUTHORIZED},
     model::id::{DocumentId, integral},
 };
 
@@ -46,13 +46,24 @@ impl Source {
         let mut places = vec![(database.name(), from)];
         places.extend(from.split_once('.').filter(|(of, name)| !of.is_empty() && !name.is_empty()));
         for (of, name) in &places {
-            if let Some(uuid) = uuid_of(database.client(), of, name).await? {
+            let not_readable = |error: database::Error| match error.code() {
+                Some(UNAUTHORIZED) => ImportError::NotReadable {
+                    database: of.to_string(),
+                    name: name.to_string(),
+                    reason: error.to_string(),
+                },
+                _ => error.into(),
+            };
+            let uuid = uuid_of(database.client(), of, name).await.map_err(not_readable)?;
+            if let Some(uuid) = uuid {
                 let options = CollectionOptions::builder()
                     .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
                     .read_concern(ReadConcern::majority())
                     .build();
                 let database = database.client().database(of);
                 let documents = database.collection_with_options(name, options);
+                let any: Result<_> = documents.find_one(doc! {}).await.map_err(Into::into);
+                any.map_err(not_readable)?;
                 return Ok(Self { documents, uuid });
             }
         }

@@ -15,7 +15,7 @@ use bytes::{Value, array, binary, document, int, nested, null, pattern, string};
 
 const MIB: usize = 1 << 20;
 
-/// What the process may take at its peak: what `Limits` says, the tests' own bytes included.
+/// What the process may take at its peak, beside what it held before: what `Limits` says, the tests' own bytes included.
 const MEMORY_BYTES_MAX: usize = 512 * MIB;
 
 /// Limits on work that are reached soon in a build without optimisation.
@@ -29,22 +29,33 @@ const BRIEF: Limits = Limits {
 /// One test at a time: the peak of memory is that of the process.
 static ONE: Mutex<()> = Mutex::new(());
 
-struct Alone(#[expect(dead_code, reason = "held until the test ends")] MutexGuard<'static, ()>);
+struct Alone {
+    #[expect(dead_code, reason = "held until the test ends")]
+    turn: MutexGuard<'static, ()>,
+    /// What the process held when the test began: the allocator keeps what earlier ones had, for each thread.
+    before: usize,
+}
 
 fn alone() -> Alone {
-    Alone(ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    let turn = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // The peak begins anew.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    Alone { turn, before: held("VmRSS:") }
+}
+
+/// A line of what the kernel tells of this process's memory, in bytes.
+fn held(name: &str) -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<usize>().ok());
-        if let Some(kib) = kib
-            && !std::thread::panicking()
-        {
-            println!("peak {} MiB", kib / 1024);
-            assert!(kib * 1024 < MEMORY_BYTES_MAX, "{} MiB at the peak", kib / 1024);
+        if !std::thread::panicking() {
+            let peak = held("VmHWM:") - self.before;
+            println!("peak {} MiB", peak / MIB);
+            assert!(peak < MEMORY_BYTES_MAX, "{} MiB at the peak", peak / MIB);
         }
     }
 }

@@ -219,6 +219,20 @@ async fn nothing_of_the_content_is_left_anywhere_and_every_client_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_comes_late_of_an_erased_document_is_taken_out_also_while_compaction_is_paused() {
+    let (scene, directory) = scene().await;
+    let directory = directory.path();
+    let daemon = written(&scene, directory).await;
+    erase(&scene).await;
+    let paused = run(&scene, &["pause", "games", "--compaction"]).await;
+    assert_eq!(paused.code, Some(0), "{paused:?}");
+    daemon.says("it is paused", |status| status.compaction_stands.is_some()).await;
+    scene.append([private("a", 3)]).await;
+    wait_until("nothing is left of it", async || found(&scene, directory).await.is_empty()).await;
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_after_an_erasure_is_a_new_life() {
     let (scene, directory) = scene().await;
     let directory = directory.path();

@@ -78,6 +78,8 @@ impl Asking {
         let client = http::client().default_headers(headers);
         let client = match authority {
             Some(file) => http::trusting(client, file)?,
+            // Nobody has to be trusted, and a small machine may know of nobody.
+            None if urls.iter().all(|url| url.scheme() == "http") => client.tls_certs_only([]),
             None => client,
         };
         let client = client.build().map_err(AskError::Client)?;

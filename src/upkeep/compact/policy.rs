@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How much that was noticed may wait before some is left out.
-pub const NOTICES_MAX: usize = 16;
+pub const NOTICES_MAX: usize = 256;
 /// A document is noted when it has grown by so many events, or by as many as are kept.
 pub const GROWTH: i64 = 100;
 /// How many documents are compacted at once.
@@ -33,6 +33,8 @@ const SUSPECTS_AT_ONCE: usize = 64;
 const SUSPECTS_MAX: usize = 10_000;
 /// How often it is looked for what is to be finished, and for what is due, at the rarest.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause before what came late is looked at again, where that failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long one batch may take.
 const BATCH_LIMIT: Duration = Duration::from_secs(15 * 60);
 /// How long anything else may.
@@ -86,10 +88,20 @@ where
 {
     /// Compacts for ever. May be dropped at any moment.
     pub async fn run(mut self) {
-        let (mut passes, mut suspects) = (None, BTreeSet::new());
+        let mut notices = std::mem::replace(&mut self.notices, mpsc::channel(1).1);
+        tokio::select! {
+            () = self.attend(&mut notices) => {}
+            () = self.compact_for_ever() => {}
+        }
+        // The projectors have ended, and the daemon with them.
+        std::future::pending().await
+    }
+
+    async fn compact_for_ever(&self) {
+        let (mut passes, mut paused) = (None, self.compaction.paused.clone());
         loop {
             self.heart.beat(self.time.now());
-            let pause = match self.turn(&mut passes, &mut suspects).await {
+            let pause = match self.turn(&mut passes).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     if let Verdict::Stop(advice) = error.verdict() {
@@ -103,17 +115,39 @@ where
             };
             tokio::select! {
                 biased;
-                notice = self.notices.recv() => match notice {
+                Ok(()) = paused.changed() => {}
+                () = self.time.sleep(pause.min(self.heart.pause())) => {}
+            }
+        }
+    }
+
+    /// Attends to what projections notice until they have ended, whatever is being compacted meanwhile and also while an
+    /// operator has stopped that: nobody tells of it a second time.
+    async fn attend(&self, notices: &mut mpsc::Receiver<Notice>) {
+        let (mut suspects, mut retry_at) = (BTreeSet::new(), Duration::ZERO);
+        loop {
+            if !suspects.is_empty()
+                && self.time.now() >= retry_at
+                && let Err(error) = self.clear_late(&mut suspects).await
+            {
+                warn!(collection = self.collection, %error, "what came late is looked at later");
+                retry_at = self.time.now() + RETRY_INTERVAL;
+            }
+            let pause = match suspects.is_empty() {
+                true => LOOK_INTERVAL,
+                false => retry_at.saturating_sub(self.time.now()),
+            };
+            tokio::select! {
+                biased;
+                notice = notices.recv() => match notice {
                     Some(Notice::Grown(grown)) => self.note(&grown).await,
                     Some(Notice::Late(ids)) => {
                         let room = SUSPECTS_MAX.saturating_sub(suspects.len());
                         suspects.extend(ids.into_iter().take(room));
                     }
-                    // The projectors have ended, and the daemon with them.
-                    None => return std::future::pending().await,
+                    None => return,
                 },
-                Ok(()) = self.compaction.paused.changed() => {}
-                () = self.time.sleep(pause.min(self.heart.pause())) => {}
+                () = self.time.sleep(pause) => {}
             }
         }
     }
@@ -136,14 +170,7 @@ where
     }
 
     /// Does what is to be done now; how long until there may be more.
-    async fn turn(
-        &self,
-        passes: &mut Option<Passes>,
-        suspects: &mut BTreeSet<DocumentId>,
-    ) -> Result<Duration> {
-        if !suspects.is_empty() && *self.compaction.paused.borrow() == Some(false) {
-            return self.clear_late(suspects).await.map(|()| Duration::ZERO);
-        }
+    async fn turn(&self, passes: &mut Option<Passes>) -> Result<Duration> {
         let Standing::Leader(epoch) = *self.led.borrow() else {
             if passes.take().is_some() {
                 self.compaction.observer.compaction_stands(None);
@@ -242,7 +269,11 @@ where
     async fn compact(&self, log: &S::Log, ids: &[DocumentId]) -> Result<Duration> {
         let compactor = self.compactor(log);
         let compact = limited(&self.time, BATCH_LIMIT, compactor.compact(ids, false));
-        let done = beating(&self.heart, &self.time, compact).await?;
+        let mut paused = self.compaction.paused.clone();
+        let done = tokio::select! {
+            done = beating(&self.heart, &self.time, compact) => done?,
+            Ok(_) = paused.wait_for(|paused| *paused == Some(true)) => return Ok(Duration::ZERO),
+        };
         self.tell(&done);
         self.compaction.observer.compaction_stands(done.stands.clone());
         if let Some(why) = &done.stands {

@@ -7,6 +7,7 @@ use bson::{Bson, DateTime, Document, doc};
 
 use super::{Done, Performance, Tally, Undone, count, findings::Findings};
 use crate::{
+    database::Result,
     log::{EventLog, LogSource, Mend},
     model::{compaction::Pin, id::DocumentId, job::Kind},
     retry::limited,
@@ -169,7 +170,7 @@ where
         let pace = Pace::new(&self.ward.compaction, self.time);
         let compactor = Compactor { source, log, store, retention, archive, is_asked, pace };
         let compact = compactor.compact(ids, self.order.dry_run);
-        let done = limited(self.time, STEP_LIMIT, compact).await?;
+        let done = self.while_wanted(limited(self.time, STEP_LIMIT, compact)).await?;
         self.ward.compaction.observer.archived(done.archived);
         if let Some(why) = done.stands {
             return Err(Undone::Failed(why));
@@ -179,6 +180,25 @@ where
             self.ward.compaction.observer.compacted(done.events, done.bytes, done.late);
         }
         Ok(done)
+    }
+
+    /// Does this, unless the job is cancelled or an operator stops compaction meanwhile: a step may take long.
+    async fn while_wanted<R>(
+        &self,
+        work: impl Future<Output = Result<R>>,
+    ) -> std::result::Result<R, Undone> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done?),
+                () = self.time.sleep(PAUSE) => {}
+            }
+            if let Some(why) = self.ward.compaction.stopped().filter(|_| !self.order.dry_run) {
+                return Err(Undone::Failed(why));
+            }
+            self.save_place().await?;
+        }
     }
 
     /// Waits until the collection may be compacted: it is projected, and not late.

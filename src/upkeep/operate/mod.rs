@@ -22,11 +22,24 @@ use crate::{
 /// How many events of one document are asked for at once.
 const READ_EVENTS_MAX: u32 = 1_000;
 
+/// What else may have been meant where an id is a text of digits.
+fn hint(id: &DocumentId) -> String {
+    match id {
+        DocumentId::String(text) if text.parse::<i64>().is_ok() => {
+            format!(" (this is a text; the number is {{\"$numberLong\":\"{text}\"}})")
+        }
+        _ => String::new(),
+    }
+}
+
 /// Why something is not done to a document that waits.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OperateError {
     /// It is not on record.
-    #[error("document {0} waits for nothing: it is neither parked nor behind a gap")]
+    #[error(
+        "document {0} waits for nothing: it is neither parked nor behind a gap{hint}",
+        hint = hint(.0)
+    )]
     NotWaiting(DocumentId),
     /// A gap cannot be skipped like an event.
     #[error(
