@@ -105,6 +105,17 @@ async fn a_command_with_the_role_of_somebody_else_says_what_it_lacks() {
     ] {
         failed(&secured.run(uri, GAMES, &arguments).await, &[right]);
     }
+
+    // No printed role reads what is imported.
+    secured.db.collection("old").insert_one(doc! { "_id": 1 }).await.unwrap();
+    for (from, of) in [
+        ("old", "db: \"game\", collection: \"old\""),
+        ("shop.orders", "db: \"shop\", collection: \"orders\""),
+    ] {
+        let import = ["import", "games", "--from", from, "--client", "import"];
+        let told = ["which --from names, may not be read with this login", of, "createRole"];
+        failed(&secured.run(&writer, GAMES, &import).await, &told);
+    }
 }
 
 /// Of what is older than five events nothing stays.
