@@ -120,3 +120,24 @@ pub(super) fn event(event: &Value) -> io::Result<()> {
     let skipped = if event.get("skipped").is_some() { "(skipped) " } else { "" };
     line(format!("{version:>6}  {at:<24}  {client:<16}  {op:<6}  {skipped}{content}").trim_end())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_shown_as_every_command_takes_it() {
+        let oid = "507f1f77bcf86cd799439011";
+        for (id, shown) in [
+            (json!(7), r#"{"$numberLong":"7"}"#),
+            (json!("7"), "7"),
+            (json!({ "$oid": oid }), oid),
+            (json!(null), ""),
+        ] {
+            let text = document(&json!({ "document": id }));
+            assert_eq!(text, shown);
+            let read = DocumentId::from_text(&text).map(|id| id.to_string());
+            assert!(text.is_empty() || read.unwrap() == text);
+        }
+    }
+}
