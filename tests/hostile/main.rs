@@ -53,7 +53,7 @@ fn held(name: &str) -> usize {
 impl Drop for Alone {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            let peak = held("VmHWM:") - self.before;
+            let peak = held("VmHWM:").saturating_sub(self.before);
             println!("peak {} MiB", peak / MIB);
             assert!(peak < MEMORY_BYTES_MAX, "{} MiB at the peak", peak / MIB);
         }
