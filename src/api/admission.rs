@@ -1,10 +1,6 @@
 //! Who may ask for what: what a token's role allows, in which collections, and the record of what was changed.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     RequestExt,
@@ -69,9 +65,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Whose token was known so short a time ago is known.
-const KNOWN_FOR: Duration = Duration::from_secs(1);
-
 /// Lets a request of what backends ask pass, or refuses it. What changes something is put on record.
 pub(super) async fn admit(
     State(access): State<Access>,
@@ -85,7 +78,7 @@ pub(super) async fn admit(
     let about = about(&mut request).await;
     let method = request.method().clone();
     let needed = needed(&method, &about.path);
-    let (headers, begun) = (request.headers().clone(), Instant::now());
+    let headers = request.headers().clone();
     let mut asked = Asked { caller, method, needed, about, status: None };
     let allowed = || allowed(&asked.caller, needed, &asked.about);
     let response = match unknown.map_or_else(allowed, Err) {
@@ -94,9 +87,7 @@ pub(super) async fn admit(
             let response = next.run(request).await;
             // Of a token that was taken away meanwhile nothing is told any more. What was done is done.
             match identify(&access, &headers) {
-                Err(problem) if needed == Role::Read && begun.elapsed() > KNOWN_FOR => {
-                    problem.into_response()
-                }
+                Err(problem) if needed == Role::Read => problem.into_response(),
                 _ => response,
             }
         }

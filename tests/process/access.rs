@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -153,7 +153,8 @@ async fn tokens_change_while_it_runs_and_an_unusable_file_is_told_and_changes_no
     let (first, lines) = minted("first", "read", &[]);
     fs::write(&file, lines).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let mut daemon = Daemon::start(&open_to_all(&db, free_port(), &file));
+    let port = free_port();
+    let mut daemon = Daemon::start(&open_to_all(&db, port, &file));
     daemon.ready().await;
     fs::write(&file, "").unwrap();
     wait_until("the empty file is told", async || {
@@ -172,6 +173,21 @@ async fn tokens_change_while_it_runs_and_an_unusable_file_is_told_and_changes_no
     assert_eq!(ask(&daemon, &second, "GET", "/v1/status").2["last_error"], Value::Null);
     let open_to_all = daemon.log().matches("can be read by everybody on this machine").count();
     assert_eq!(open_to_all, 2, "at the start, and when it was read again");
+
+    // Whose token is taken away while he waits is told nothing any more.
+    let mut waiting = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let wait = "GET /v1/collections/games/documents/late?min_version=1&wait=30s HTTP/1.1";
+    let head = "host: localhost\r\nconnection: close";
+    write!(waiting, "{wait}\r\n{head}\r\nauthorization: Bearer {second}\r\n\r\n").unwrap();
+    fs::write(&file, minted("third", "read", &[]).1).unwrap();
+    wait_until("it is gone", async || ask(&daemon, &second, "GET", "/v1/status").0 == 401).await;
+    let key = doc! { "d": "late", "s": 1_i64 };
+    let event =
+        doc! { "_id": key, "client": "x", "op": "create", "state": {}, "at": DateTime::now() };
+    db.db.collection("games.events").insert_one(event).await.unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     daemon.stop().await;
 }
 
