@@ -38,9 +38,10 @@ mod verify;
 mod waiting;
 mod who;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Duration};
 
 use clap::{Parser, Subcommand};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -239,6 +240,9 @@ fn is_difference(error: &(dyn std::error::Error + Send + Sync + 'static)) -> boo
         || error.is::<compact::LeftAlone>()
 }
 
+/// How long the end of a command may take that a signal has ended.
+const ENDING_MAX: Duration = Duration::from_secs(1);
+
 /// Runs a command that a signal ends at once. It has a task of its own, so that signals are heard also while it
 /// is held up by a reader of its output.
 async fn until_signal(
@@ -246,11 +250,17 @@ async fn until_signal(
     globals: Globals,
     mut signals: Signals,
 ) -> Result<CommandResult, Signal> {
-    let task = AbortOnDropHandle::new(tokio::spawn(async move { once(command, &globals).await }));
+    let mut task =
+        AbortOnDropHandle::new(tokio::spawn(async move { once(command, &globals).await }));
     tokio::select! {
         biased;
-        outcome = task => Ok(outcome.unwrap_or_else(|error| Err(error.into()))),
-        signal = signals.next() => Err(signal),
+        outcome = &mut task => Ok(outcome.unwrap_or_else(|error| Err(error.into()))),
+        signal = signals.next() => {
+            task.abort();
+            // At its end it gives the terminal back. One that a reader holds up has no end.
+            drop(timeout(ENDING_MAX, task).await);
+            Err(signal)
+        }
     }
 }
 
