@@ -119,9 +119,10 @@ async fn a_token_may_do_what_its_role_allows_in_its_collections_and_no_secret_is
 
     // What was changed is on record, also what was refused, to whomever.
     assert_eq!(status("alluvium_wrong", "POST", "/v1/collections/games/pause"), 401);
-    let log = daemon.log();
     let unknown = |line: &str| line.contains("alluvium::audit") && line.contains("\"status\":401");
-    assert!(log.lines().any(unknown), "{log}");
+    // Lines come a moment after the answer.
+    wait_until("who is unknown is on record", async || daemon.log().lines().any(unknown)).await;
+    let log = daemon.log();
     let record =
         |by: &str| log.lines().any(|line| line.contains("alluvium::audit") && line.contains(by));
     assert!(record("chief") && record("reader"), "{log}");
