@@ -85,6 +85,11 @@ impl Access {
         tokens::find(&self.tokens.as_ref()?.get(), secret)
     }
 
+    /// Whether this token, which was let in before, would be now.
+    pub fn knows(&self, token: &Token) -> bool {
+        self.tokens.as_ref().is_some_and(|held| held.get().iter().any(|known| known.is(token)))
+    }
+
     /// Which tokens name a collection that is not among these: it opens nothing, and may be a typo.
     pub fn warnings(&self, collections: &[CollectionConfig]) -> Vec<String> {
         let tokens = self.tokens.as_ref().map(Held::get);

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::ErrorKind,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -11,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::redact::named;
+use crate::config::redact::{named, unreadable};
 
 /// A file that a key of the configuration names.
 #[derive(Clone, Debug)]
@@ -95,13 +94,7 @@ impl NamedFile {
     }
 
     pub(super) fn read(&self) -> Result<Vec<u8>, FileError> {
-        fs::read(&self.path).map_err(|error| {
-            let advice = match error.kind() {
-                ErrorKind::PermissionDenied => "; let the user that alluvium runs as read it",
-                _ => "",
-            };
-            self.refused(format!("cannot be read: {error}{advice}"))
-        })
+        fs::read(&self.path).map_err(|error| self.refused(unreadable(&error, None)))
     }
 }
 

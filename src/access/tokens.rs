@@ -54,6 +54,11 @@ pub struct Token {
 }
 
 impl Token {
+    /// Whether the same secret belongs to both.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
+
     /// Whether it opens this collection.
     pub fn opens(&self, collection: &str) -> bool {
         self.collections.as_ref().is_none_or(|names| names.iter().any(|name| name == collection))

@@ -78,7 +78,6 @@ pub(super) async fn admit(
     let about = about(&mut request).await;
     let method = request.method().clone();
     let needed = needed(&method, &about.path);
-    let headers = request.headers().clone();
     let mut asked = Asked { caller, method, needed, about, status: None };
     let allowed = || allowed(&asked.caller, needed, &asked.about);
     let response = match unknown.map_or_else(allowed, Err) {
@@ -86,8 +85,10 @@ pub(super) async fn admit(
             request.extensions_mut().insert(asked.caller.clone());
             let response = next.run(request).await;
             // Of a token that was taken away meanwhile nothing is told any more. What was done is done.
-            match identify(&access, &headers) {
-                Err(problem) if needed == Role::Read => problem.into_response(),
+            match &asked.caller.0 {
+                Some(token) if needed == Role::Read && !access.knows(token) => {
+                    unknown_token().into_response()
+                }
                 _ => response,
             }
         }
@@ -146,11 +147,13 @@ fn identify(access: &Access, headers: &HeaderMap) -> Result<Caller, Problem> {
     });
     match secret.and_then(|secret| access.token(secret)) {
         Some(token) => Ok(Caller(Some(token))),
-        None => {
-            let detail = "the header `Authorization: Bearer <token>` is missing, or its token is not in `http.tokens_file`";
-            Err(Problem::new(Kind::Unauthorized, detail))
-        }
+        None => Err(unknown_token()),
     }
+}
+
+fn unknown_token() -> Problem {
+    let detail = "the header `Authorization: Bearer <token>` is missing, or its token is not in `http.tokens_file`";
+    Problem::new(Kind::Unauthorized, detail)
 }
 
 async fn about(request: &mut Request) -> About {

@@ -91,19 +91,26 @@ pub(super) async fn run(
         size.ours.push(mebibytes(database).await?);
         missing.ours.push(ask(database, &query).await?);
         daemon.stop().await?;
-        behind.ours.push(catch_up(server, database, &expected).await?);
-        server.restart().await?;
-        again.ours.push(catch_up(server, database, &expected).await?);
+        let rows = [&mut behind.ours, &mut again.ours];
+        catch_up_twice(server, (database, &expected), rows).await?;
         let (fresh, short) =
             load(server, Shape::Interleaved { each: KEPT + 2, documents, before: 0 }).await?;
-        for (row, restarted) in [(&mut behind, false), (&mut again, true)] {
-            if restarted {
-                server.restart().await?;
-            }
-            row.bare.push(catch_up(server, &fresh.database, &short).await?);
-        }
+        let rows = [&mut behind.bare, &mut again.bare];
+        catch_up_twice(server, (&fresh.database, &short), rows).await?;
     }
     Ok(vec![size, bases, prune, missing, again, behind])
+}
+
+/// Has all rows made again at once, and once more after the server began anew.
+async fn catch_up_twice(
+    server: &mut Server,
+    (database, expected): (&Database, &Expected),
+    [at_once, anew]: [&mut Vec<f64>; 2],
+) -> Result<()> {
+    at_once.push(catch_up(server, database, expected).await?);
+    server.restart().await?;
+    anew.push(catch_up(server, database, expected).await?);
+    Ok(())
 }
 
 /// Has all rows made again from what is left of the log; how many of its events a second.

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
     fs,
-    io::ErrorKind,
     path::PathBuf,
 };
 
@@ -14,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     Config,
     read::{self, SCALAR_KEYS},
+    redact::unreadable,
     section::{ConfigError, MISSING, Problem},
 };
 
@@ -79,11 +79,7 @@ fn merge(sources: &Sources, problems: &mut Vec<Problem>) -> Option<Map<String, V
         match fs::read_to_string(path) {
             Ok(text) => builder = builder.add_source(File::from_str(&text, FileFormat::Toml)),
             Err(error) => {
-                let advice = match error.kind() {
-                    ErrorKind::PermissionDenied => "let the user that alluvium runs as read it",
-                    _ => "give an existing file to --config",
-                };
-                let message = format!("cannot be read: {error}; {advice}");
+                let message = unreadable(&error, Some("give an existing file to --config"));
                 problems.push(Problem { key, message });
                 return None;
             }

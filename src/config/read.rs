@@ -3,7 +3,6 @@
 use std::{
     collections::HashSet,
     fs,
-    io::ErrorKind,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -15,7 +14,7 @@ use super::{
     CollectionConfig, CompactionConfig, Config, DaemonConfig, EVENT_BYTES_MAX, Expect, HttpConfig,
     MongoConfig, SnapshotsConfig, Uri,
     names::{collection_problem, database_problem, instance_problem},
-    redact::named,
+    redact::{named, unreadable},
     section::{Problem, Section},
     values::Bytes,
 };
@@ -128,11 +127,8 @@ fn read_uri(section: &mut Section<'_>) -> Option<Uri> {
 fn secret(file: &Path, what: &str) -> Result<String, String> {
     let shown = named(&file.display());
     let text = fs::read_to_string(file).map_err(|error| {
-        let advice = match error.kind() {
-            ErrorKind::PermissionDenied => "let the user that alluvium runs as read it".to_owned(),
-            _ => format!("write {what} into it, as its only line"),
-        };
-        format!("{shown} cannot be read: {error}; {advice}")
+        let write = format!("write {what} into it, as its only line");
+        format!("{shown} {}", unreadable(&error, Some(&write)))
     })?;
     match text.trim() {
         "" => Err(format!(

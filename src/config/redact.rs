@@ -1,7 +1,7 @@
 //! What of a value may be shown. Values end up in the wrong key, and a connection string in the wrong key
 //! still holds its password.
 
-use std::fmt::Display;
+use std::{fmt::Display, io};
 
 use serde_json::Value;
 
@@ -25,6 +25,16 @@ pub(super) fn shown(text: &str) -> String {
     } else {
         format!("{text:?}")
     }
+}
+
+/// Why a file cannot be read, and what to do: where not the rights are missing, what is said `otherwise`.
+pub(crate) fn unreadable(error: &io::Error, otherwise: Option<&str>) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => Some("let the user that alluvium runs as read it"),
+        _ => otherwise,
+    };
+    let advice = advice.map(|advice| format!("; {advice}")).unwrap_or_default();
+    format!("cannot be read: {error}{advice}")
 }
 
 /// The path of a file, or the name of a key, for a message: as it is, or only described where a connection string or a token

@@ -133,10 +133,7 @@ where
                 warn!(collection = self.collection, %error, "what came late is looked at later");
                 retry_at = self.time.now() + RETRY_INTERVAL;
             }
-            let pause = match suspects.is_empty() {
-                true => LOOK_INTERVAL,
-                false => retry_at.saturating_sub(self.time.now()),
-            };
+            let pause = retry_at.saturating_sub(self.time.now());
             tokio::select! {
                 biased;
                 notice = notices.recv() => match notice {
@@ -147,7 +144,7 @@ where
                     }
                     None => return,
                 },
-                () = self.time.sleep(pause) => {}
+                () = self.time.sleep(pause), if !suspects.is_empty() => {}
             }
         }
     }

@@ -194,10 +194,17 @@ where
                 done = &mut work => return Ok(done?),
                 () = self.time.sleep(PAUSE) => {}
             }
-            if let Some(why) = self.ward.compaction.stopped().filter(|_| !self.order.dry_run) {
-                return Err(Undone::Failed(why));
-            }
+            self.not_stopped()?;
             self.save_place().await?;
+        }
+    }
+
+    /// An operator has not stopped what changes logs. An erasure goes on: what is to be forgotten must not wait for a dump.
+    fn not_stopped(&self) -> std::result::Result<(), Undone> {
+        let is_held = self.order.kind == Kind::Compact && !self.order.dry_run;
+        match self.ward.compaction.stopped().filter(|_| is_held) {
+            Some(why) => Err(Undone::Failed(why)),
+            None => Ok(()),
         }
     }
 
@@ -208,10 +215,7 @@ where
         }
         let (store, compaction) = (&self.snapshotter().store, &self.ward.compaction);
         loop {
-            // An erasure goes on: what is to be forgotten must not wait for a dump.
-            if let Some(why) = compaction.stopped().filter(|_| self.order.kind == Kind::Compact) {
-                return Err(Undone::Failed(why));
-            }
+            self.not_stopped()?;
             let is_known = compaction.paused.borrow().is_some();
             match clear.hindrance((store, compaction), self.time).await? {
                 None if is_known => return Ok(()),
